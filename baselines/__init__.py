@@ -1,0 +1,1 @@
+"""MCMC on the same likelihood."""

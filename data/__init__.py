@@ -1,0 +1,1 @@
+"""SSP libraries, filters, catalogues, noise models, artifacts."""

@@ -1,0 +1,60 @@
+"""Configuration files: TOML read into frozen pydantic models that refuse unknown keys."""
+
+import tomllib
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sedcast.data.errors import ConfigError
+
+__all__ = ["Config", "load_config", "parse_config"]
+
+
+class Config(BaseModel):
+    """Base of every configuration: immutable, strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def parse_config(values: object, model: type[ConfigT], source: str = "configuration") -> ConfigT:
+    """Validate `values` (a mapping) as `model`, naming every key that is wrong.
+
+    Raises
+    ------
+    ConfigError : one line per wrong key, with what came.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+            if problem["type"] == "extra_forbidden":
+                known = ", ".join(sorted(model.model_fields))
+                lines.append(f"unknown key {key!r} (top-level keys are: {known})")
+            elif problem["type"] == "missing":
+                lines.append(f"key {key!r} is missing")
+            else:
+                lines.append(f"key {key!r}: {problem['msg']}, got {problem['input']!r}")
+        raise ConfigError(f"{source}: " + "; ".join(lines)) from error
+
+
+def load_config(path: str | Path, model: type[ConfigT]) -> ConfigT:
+    """Read a TOML file as `model`.
+
+    Raises
+    ------
+    ConfigError : if the file cannot be read, is not TOML, or does not fit `model`; the key is named.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read configuration {path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    return parse_config(values, model, str(path))

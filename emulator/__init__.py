@@ -1,0 +1,1 @@
+"""The SPS model, the network that replaces it, and mass simulation."""
