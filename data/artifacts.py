@@ -85,7 +85,7 @@ def save_artifact(path: str | Path, kind: str, arrays: Mapping[str, np.ndarray],
     held = {name: np.asarray(array) for name, array in arrays.items()}
     for name, array in held.items():
         if array.dtype.hasobject or name == _CARD:
-            raise ArtifactError(f"array {name!r} of dtype {array.dtype} cannot be stored: use a numeric array under another name")
+            raise ArtifactError(f"array {name!r} of dtype {array.dtype} cannot be stored: use numbers, another name")
     full: dict[str, Any] = dict(card) | {"schema": SCHEMA_VERSION, "kind": kind, "versions": software_versions()}
     full = json.loads(json.dumps(full))
     full[_CHECKSUM] = _digest(held, full)
