@@ -1,0 +1,184 @@
+"""Filters by short name, and the projection of redshifted spectra onto AB fluxes."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import speclite.filters
+
+from sedcast.data.cosmology import Cosmology
+from sedcast.data.errors import ParameterError
+
+__all__ = ["BANDS", "LSUN_ERG_S", "FilterCurve", "FilterProjection", "check_bands", "load_filter"]
+
+BANDS = {
+    "FUV": "galex-FUV",
+    "NUV": "galex-NUV",
+    "u": "sdss2010-u",
+    "g": "sdss2010-g",
+    "r": "sdss2010-r",
+    "i": "sdss2010-i",
+    "z": "sdss2010-z",
+    "J": "twomass-J",
+    "H": "twomass-H",
+    "Ks": "twomass-Ks",
+}
+"""Short band names and the speclite filters that they stand for; any other speclite name may be used as it is."""
+
+LSUN_ERG_S = 3.839e33
+"""Solar luminosity, erg/s, as FSPS has it."""
+
+_C_ANGSTROM_S = 2.99792458e18
+_MAGGIE_ERG_S_CM2_HZ = 3.631e-20
+_REDSHIFT_STEP = 5e-4
+
+
+@dataclass(frozen=True)
+class FilterCurve:
+    """A filter's response per photon: `wave` (n,) Å increasing, `response` (n,) dimensionless."""
+
+    name: str
+    wave: np.ndarray
+    response: np.ndarray
+
+    @property
+    def effective_wave(self) -> float:
+        """Photon-weighted mean wavelength, Å."""
+        weight = self.response
+        return float(np.trapezoid(weight * self.wave, self.wave) / np.trapezoid(weight, self.wave))
+
+
+def load_filter(band: str) -> FilterCurve:
+    """The response of a band, by short name (`BANDS`) or by speclite name.
+
+    Raises
+    ------
+    ParameterError : if no such filter is known.
+    """
+    try:
+        response = speclite.filters.load_filter(BANDS.get(band, band))
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ParameterError(
+            f"unknown band {band!r}: use one of {', '.join(BANDS)} or a speclite name such as 'decam2014-g'"
+        ) from error
+    return FilterCurve(band, np.asarray(response.wavelength, dtype=float), np.asarray(response.response, dtype=float))
+
+
+def check_bands(bands: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the bands as a tuple, or raise on an empty, repeated or unknown one."""
+    bands = tuple(bands)
+    if not bands or len(set(bands)) != len(bands):
+        raise ParameterError(f"bands {bands} must be a non-empty sequence without repetition")
+    for band in bands:
+        load_filter(band)
+    return bands
+
+
+@dataclass(frozen=True)
+class FilterProjection:
+    """AB fluxes of rest-frame spectra at each galaxy's own redshift, as linear maps tabulated in redshift.
+
+    A band's flux is a linear functional of the spectrum's values on `wave_rest`. Its weights are exact for a spectrum and
+    a filter curve that are both linear between their nodes; they are tabulated every 0.0005 in redshift and
+    interpolated linearly, so a photometric call is one small matrix product per redshift interval.
+
+    Parameters
+    ----------
+    bands : band names.
+    wave_rest : rest-frame wavelengths of the spectra, Å, (n_wave,), increasing.
+    zred_max : largest redshift served.
+    cosmology : for luminosity distances.
+
+    Raises
+    ------
+    ParameterError : if a band at some redshift reaches beyond `wave_rest`.
+    """
+
+    bands: tuple[str, ...]
+    wave_rest: np.ndarray
+    zred_max: float
+    cosmology: Cosmology = field(default_factory=Cosmology)
+    used: slice = field(init=False, repr=False)
+    weights: np.ndarray = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bands", check_bands(self.bands))
+        if not (np.isfinite(self.zred_max) and self.zred_max >= 0):
+            raise ParameterError(f"zred_max={self.zred_max}: must be finite and not negative")
+        wave = np.asarray(self.wave_rest, dtype=float)
+        curves = [load_filter(band) for band in self.bands]
+        for curve in curves:
+            support = curve.wave[curve.response > 0]
+            low, high = support[0] / (1 + self.zred_max), support[-1]
+            if low < wave[0] or high > wave[-1]:
+                raise ParameterError(
+                    f"band {curve.name!r} covers rest frame {low:.0f}–{high:.0f} Å for redshifts 0–{self.zred_max}, "
+                    f"but the spectra cover {wave[0]:.0f}–{wave[-1]:.0f} Å: lower zred_max or drop the band"
+                )
+        n_node = int(np.ceil(self.zred_max / _REDSHIFT_STEP)) + 2
+        weights = np.stack([_band_weights(curve, wave, np.arange(n_node) * _REDSHIFT_STEP) for curve in curves], axis=2)
+        touched = np.flatnonzero(np.any(weights != 0, axis=(0, 2)))
+        used = slice(int(touched[0]), int(touched[-1]) + 1)
+        object.__setattr__(self, "used", used)
+        object.__setattr__(self, "weights", np.ascontiguousarray(weights[:, used], dtype=np.float32))
+
+    def flux(self, spectra: np.ndarray, zred: np.ndarray) -> np.ndarray:
+        """Fluxes in nanomaggies, shape (n_galaxy, n_band).
+
+        Parameters
+        ----------
+        spectra : rest-frame luminosity densities, Lsun/Å, (n_galaxy, n_wave), or only their columns `used`.
+        zred : redshifts in (0, zred_max], (n_galaxy,).
+
+        Raises
+        ------
+        ParameterError : for a redshift outside the range or spectra of another width.
+        """
+        zred = np.asarray(zred, dtype=float)
+        if not ((zred > 0) & (zred <= self.zred_max)).all():
+            bad = zred[~((zred > 0) & (zred <= self.zred_max))][0]
+            raise ParameterError(f"zred={bad}: must lie in 0 < zred <= {self.zred_max}")
+        n_used = self.weights.shape[1]
+        if spectra.shape[1] == len(self.wave_rest):
+            spectra = spectra[:, self.used]
+        elif spectra.shape[1] != n_used:
+            raise ParameterError(f"spectra have {spectra.shape[1]} wavelengths, expected {len(self.wave_rest)} or {n_used}")
+        node = (zred / _REDSHIFT_STEP).astype(int)
+        fraction = (zred / _REDSHIFT_STEP - node)[:, None]
+        projected = np.empty((len(zred), len(self.bands)))
+        order = np.argsort(node, kind="stable")
+        starts = np.flatnonzero(np.diff(node[order], prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+            rows = order[start:stop]
+            k = node[rows[0]]
+            part = spectra[rows]
+            share = fraction[rows]
+            projected[rows] = (1 - share) * (part @ self.weights[k]) + share * (part @ self.weights[k + 1])
+        distance = self.cosmology.luminosity_distance_cm(zred)
+        scale = LSUN_ERG_S / (4 * np.pi * distance**2 * (1 + zred))
+        return projected * (scale[:, None] * 1e9)
+
+
+def _band_weights(curve: FilterCurve, wave_rest: np.ndarray, zred: np.ndarray) -> np.ndarray:
+    """Weights (n_zred, n_wave) with which L(wave_rest) / (4 pi d^2 (1+z)) sums to AB maggies.
+
+    With hat functions h_j on the observed nodes a_j = (1+z) wave_rest_j, the weight of node j is
+    the integral of λ R(λ) h_j(λ), found from the running integrals of λ R and λ² R.
+    """
+    fine = np.unique(np.concatenate([np.linspace(curve.wave[0], curve.wave[-1], 20001), curve.wave]))
+    response = np.interp(fine, curve.wave, curve.response)
+    first = _running_integral(fine, fine * response)
+    second = _running_integral(fine, fine**2 * response)
+    ab = np.trapezoid(response / fine, fine) * _C_ANGSTROM_S * _MAGGIE_ERG_S_CM2_HZ
+    weights = np.zeros((len(zred), len(wave_rest)))
+    for row, z in enumerate(zred):
+        nodes = wave_rest * (1 + z)
+        m0 = np.diff(np.interp(nodes, fine, first))
+        m1 = np.diff(np.interp(nodes, fine, second))
+        width = np.diff(nodes)
+        weights[row, :-1] += (nodes[1:] * m0 - m1) / width
+        weights[row, 1:] += (m1 - nodes[:-1] * m0) / width
+    return weights / ab
+
+
+def _running_integral(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0.0], np.cumsum(0.5 * (y[1:] + y[:-1]) * np.diff(x))])

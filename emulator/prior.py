@@ -1,0 +1,221 @@
+"""The prior of the 12-parameter PROVABGS model, and the map that turns it into a standard normal."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, get_type_hints
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from sedcast.data.errors import ParameterError
+
+__all__ = ["FREE_PARAMETER_NAMES", "PARAMETER_LABELS", "PARAMETER_NAMES", "Prior"]
+
+PARAMETER_NAMES = (
+    "log_mstar",
+    "beta1_sfh",
+    "beta2_sfh",
+    "beta3_sfh",
+    "beta4_sfh",
+    "fburst",
+    "tburst",
+    "gamma1_zh",
+    "gamma2_zh",
+    "dust1",
+    "dust2",
+    "dust_index",
+)
+"""Order of the columns of every ``theta`` array."""
+
+FREE_PARAMETER_NAMES = (
+    "log_mstar",
+    "beta_stick1",
+    "beta_stick2",
+    "beta_stick3",
+    "fburst",
+    "tburst",
+    "gamma1_zh",
+    "gamma2_zh",
+    "dust1",
+    "dust2",
+    "dust_index",
+)
+"""Order of the columns of every ``theta_unbounded`` array; the four SFH weights become three stick-breaking coordinates."""
+
+PARAMETER_LABELS = {
+    "log_mstar": r"$\log_{10} M_\ast / M_\odot$",
+    "beta1_sfh": r"$\beta_1$",
+    "beta2_sfh": r"$\beta_2$",
+    "beta3_sfh": r"$\beta_3$",
+    "beta4_sfh": r"$\beta_4$",
+    "beta_stick1": r"$u_1(\beta)$",
+    "beta_stick2": r"$u_2(\beta)$",
+    "beta_stick3": r"$u_3(\beta)$",
+    "fburst": r"$f_{\rm burst}$",
+    "tburst": r"$t_{\rm burst}$ [Gyr]",
+    "gamma1_zh": r"$\gamma_1$",
+    "gamma2_zh": r"$\gamma_2$",
+    "dust1": r"$\tau_{\rm BC}$",
+    "dust2": r"$\tau_{\rm ISM}$",
+    "dust_index": r"$n_{\rm dust}$",
+}
+
+_BETA_TOLERANCE = 1e-5
+_UNIT_EDGE = 1e-12
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Independent priors of the PROVABGS parameters (Hahn et al. 2022, Table 1), as (low, high) ranges.
+
+    Uniform in each range, log-uniform for `gamma1_zh` and `gamma2_zh`, flat Dirichlet for the four SFH weights.
+
+    Attributes
+    ----------
+    log_mstar : log10 of the stellar mass formed, Msun.
+    fburst : fraction of the mass formed in the burst.
+    tburst : lookback time of the burst, Gyr.
+    gamma1_zh, gamma2_zh : weights of the two metallicity-history bases.
+    dust1, dust2 : birth-cloud and diffuse optical depth at 5500 Å.
+    dust_index : slope offset from the Calzetti curve.
+
+    Raises
+    ------
+    ParameterError : if a range is not finite and increasing, or a log-uniform or fraction range leaves its domain.
+    """
+
+    log_mstar: tuple[float, float] = (7.0, 12.5)
+    fburst: tuple[float, float] = (0.0, 1.0)
+    tburst: tuple[float, float] = (1e-2, 13.27)
+    gamma1_zh: tuple[float, float] = (4.5e-5, 1.5e-2)
+    gamma2_zh: tuple[float, float] = (4.5e-5, 1.5e-2)
+    dust1: tuple[float, float] = (0.0, 3.0)
+    dust2: tuple[float, float] = (0.0, 3.0)
+    dust_index: tuple[float, float] = (-2.0, 1.0)
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in self.to_dict().items():
+            if not (np.isfinite(low) and np.isfinite(high) and low < high):
+                raise ParameterError(f"prior range {name}=({low}, {high}): expected finite low < high")
+            if name.startswith("gamma") and low <= 0:
+                raise ParameterError(f"prior range {name}=({low}, {high}): a log-uniform range must be positive")
+            if name == "fburst" and not (low >= 0 and high <= 1):
+                raise ParameterError(f"prior range {name}=({low}, {high}): a mass fraction lies in 0 … 1")
+            if name in ("tburst", "dust1", "dust2") and low < 0:
+                raise ParameterError(f"prior range {name}=({low}, {high}): must not be negative")
+
+    def to_dict(self) -> dict[str, tuple[float, float]]:
+        """The ranges by parameter name, for an artifact's card."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, ranges: Mapping[str, Any]) -> "Prior":
+        """The prior that `to_dict` described; a missing name takes its default, an unknown one is refused."""
+        known = get_type_hints(cls)
+        unknown = sorted(set(ranges) - set(known))
+        if unknown:
+            raise ParameterError(f"prior has unknown parameters {unknown}; known are {sorted(known)}")
+        return cls(**{name: (float(low), float(high)) for name, (low, high) in ranges.items()})
+
+    def sample(self, n: int, seed: int | np.random.Generator) -> np.ndarray:
+        """Draw `n` parameter vectors, shape (n, 12)."""
+        rng = np.random.default_rng(seed)
+        return self.from_unit(rng.random((n, len(FREE_PARAMETER_NAMES))))
+
+    def from_unit(self, unit: np.ndarray) -> np.ndarray:
+        """Map points of the unit cube (n, 11) to theta (n, 12): the inverse of the prior's CDF.
+
+        The Dirichlet weights follow Betancourt (2013, arXiv:1010.3436).
+        """
+        unit = np.clip(np.asarray(unit, dtype=float), _UNIT_EDGE, 1 - _UNIT_EDGE)
+        stick1 = unit[:, 1] ** (1 / 3)
+        stick2 = unit[:, 2] ** (1 / 2)
+        stick3 = unit[:, 3]
+        theta = np.empty((len(unit), len(PARAMETER_NAMES)))
+        theta[:, 0] = self._uniform("log_mstar", unit[:, 0])
+        theta[:, 1] = 1 - stick1
+        theta[:, 2] = stick1 * (1 - stick2)
+        theta[:, 3] = stick1 * stick2 * (1 - stick3)
+        theta[:, 4] = stick1 * stick2 * stick3
+        for column, name in enumerate(PARAMETER_NAMES[5:], start=5):
+            theta[:, column] = self._uniform(name, unit[:, column - 1])
+        return theta
+
+    def to_unit(self, theta: np.ndarray) -> np.ndarray:
+        """Map theta (n, 12) to the unit cube (n, 11): the prior's CDF."""
+        theta = np.atleast_2d(np.asarray(theta, dtype=float))
+        unit = np.empty((len(theta), len(FREE_PARAMETER_NAMES)))
+        # Sums from the far end keep full precision where a weight is tiny.
+        stick1 = theta[:, 2:5].sum(axis=1)
+        stick2 = np.divide(theta[:, 3:5].sum(axis=1), stick1, out=np.full(len(theta), 0.5), where=stick1 > 0)
+        rest = theta[:, 3:5].sum(axis=1)
+        stick3 = np.divide(theta[:, 4], rest, out=np.full(len(theta), 0.5), where=rest > 0)
+        unit[:, 0] = self._cdf("log_mstar", theta[:, 0])
+        unit[:, 1] = stick1**3
+        unit[:, 2] = stick2**2
+        unit[:, 3] = stick3
+        for column, name in enumerate(PARAMETER_NAMES[5:], start=5):
+            unit[:, column - 1] = self._cdf(name, theta[:, column])
+        return np.clip(unit, _UNIT_EDGE, 1 - _UNIT_EDGE)
+
+    def from_unbounded(self, theta_unbounded: np.ndarray) -> np.ndarray:
+        """Map probit-space points (n, 11) to theta (n, 12); every real point lands inside the prior."""
+        return self.from_unit(ndtr(np.asarray(theta_unbounded, dtype=float)))
+
+    def to_unbounded(self, theta: np.ndarray) -> np.ndarray:
+        """Map theta (n, 12) to probit space (n, 11), where the prior is a standard normal."""
+        return ndtri(self.to_unit(theta))
+
+    def log_prob_unbounded(self, theta_unbounded: np.ndarray) -> np.ndarray:
+        """Log density of the prior in probit space, shape (n,): a standard normal."""
+        x = np.asarray(theta_unbounded, dtype=float)
+        return -0.5 * np.sum(x**2, axis=-1) - 0.5 * x.shape[-1] * np.log(2 * np.pi)
+
+    def contains(self, theta: np.ndarray) -> np.ndarray:
+        """Whether each parameter vector lies inside the prior, shape (n,); non-finite ones do not."""
+        theta = np.atleast_2d(np.asarray(theta, dtype=float))
+        beta = theta[:, 1:5]
+        inside = (beta >= 0).all(axis=1) & (np.abs(beta.sum(axis=1) - 1) <= _BETA_TOLERANCE)
+        for name, (low, high) in self.to_dict().items():
+            value = theta[:, PARAMETER_NAMES.index(name)]
+            inside &= (value >= low) & (value <= high)
+        return inside
+
+    def validate(self, theta: np.ndarray) -> np.ndarray:
+        """Return theta as a float array of shape (n, 12), or raise naming the first parameter that is wrong.
+
+        Raises
+        ------
+        ParameterError : wrong shape, non-finite values, SFH weights that do not sum to one, or a value outside its range.
+        """
+        theta = np.atleast_2d(np.asarray(theta, dtype=float))
+        if theta.ndim != 2 or theta.shape[1] != len(PARAMETER_NAMES):
+            raise ParameterError(
+                f"theta has shape {theta.shape}, expected (n_galaxy, {len(PARAMETER_NAMES)}) in the order {PARAMETER_NAMES}"
+            )
+        if not np.isfinite(theta).all():
+            row, column = np.argwhere(~np.isfinite(theta))[0]
+            raise ParameterError(f"theta[{row}] has {PARAMETER_NAMES[column]}={theta[row, column]}: must be finite")
+        total = theta[:, 1:5].sum(axis=1)
+        if (np.abs(total - 1) > _BETA_TOLERANCE).any() or (theta[:, 1:5] < 0).any():
+            row = int(np.argmax((np.abs(total - 1) > _BETA_TOLERANCE) | (theta[:, 1:5] < 0).any(axis=1)))
+            raise ParameterError(f"theta[{row}] has SFH weights {theta[row, 1:5]}: must be non-negative and sum to 1")
+        for name, (low, high) in self.to_dict().items():
+            value = theta[:, PARAMETER_NAMES.index(name)]
+            outside = (value < low) | (value > high)
+            if outside.any():
+                row = int(np.argmax(outside))
+                raise ParameterError(f"theta[{row}] has {name}={value[row]}, outside the prior range {low} … {high}")
+        return theta
+
+    def _uniform(self, name: str, unit: np.ndarray) -> np.ndarray:
+        low, high = getattr(self, name)
+        if name.startswith("gamma"):
+            return np.clip(np.exp(np.log(low) + unit * np.log(high / low)), low, high)
+        return low + unit * (high - low)
+
+    def _cdf(self, name: str, value: np.ndarray) -> np.ndarray:
+        low, high = getattr(self, name)
+        if name.startswith("gamma"):
+            return np.log(value / low) / np.log(high / low)
+        return (value - low) / (high - low)

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import speclite.filters
+from astropy import units as u
+from sedcast.data.cosmology import Cosmology
+from sedcast.data.errors import ParameterError
+from sedcast.data.filters import BANDS, LSUN_ERG_S, FilterProjection, load_filter
+
+WAVE = np.geomspace(800.0, 40_000.0, 3000)
+
+
+def bumpy_spectra(n: int) -> np.ndarray:
+    rng = np.random.default_rng(7)
+    slope = rng.uniform(-2, 1, (n, 1))
+    wiggle = 1 + 0.3 * np.sin(np.log(WAVE) * rng.uniform(20, 80, (n, 1)) + rng.uniform(0, 6, (n, 1)))
+    return 1e6 * (WAVE / 5500.0) ** slope * wiggle
+
+
+def test_fluxes_agree_with_speclite() -> None:
+    bands = tuple(BANDS)
+    n = 25
+    spectra = bumpy_spectra(n)
+    zred = np.random.default_rng(1).uniform(0.003, 0.3, n)
+    cosmology = Cosmology()
+    flux = FilterProjection(bands, WAVE, 0.3, cosmology).flux(spectra, zred)
+    distance = cosmology.luminosity_distance_cm(zred)
+    for row in range(n):
+        wave_obs = WAVE * (1 + zred[row]) * u.AA
+        density = spectra[row] * LSUN_ERG_S / (4 * np.pi * distance[row] ** 2 * (1 + zred[row]))
+        for column, band in enumerate(bands):
+            response = speclite.filters.load_filter(BANDS[band])
+            expected = response.get_ab_maggies(density * u.erg / u.s / u.cm**2 / u.AA, wave_obs)
+            assert flux[row, column] * 1e-9 == pytest.approx(expected, rel=5e-4), band
+
+
+def test_flat_ab_source_has_the_same_flux_in_every_band() -> None:
+    projection = FilterProjection(("u", "g", "r", "i", "z"), WAVE, 0.2)
+    flux = projection.flux((1e10 / WAVE**2)[None], np.array([0.1]))
+    assert np.allclose(flux / flux[0, 0], 1, atol=2e-4)
+
+
+def test_restricted_columns_give_the_same_fluxes() -> None:
+    projection = FilterProjection(("g", "r"), WAVE, 0.1)
+    spectra = bumpy_spectra(4)
+    zred = np.array([0.01, 0.02, 0.05, 0.1])
+    assert np.array_equal(projection.flux(spectra, zred), projection.flux(spectra[:, projection.used], zred))
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(ParameterError, match="unknown band 'q'"):
+        load_filter("q")
+    with pytest.raises(ParameterError, match="repetition"):
+        FilterProjection(("g", "g"), WAVE, 0.1)
+    with pytest.raises(ParameterError, match="'FUV' covers rest frame"):
+        FilterProjection(("FUV",), WAVE, 1.5)
+    projection = FilterProjection(("g",), WAVE, 0.1)
+    for zred in (0.0, -0.1, 0.2, np.nan):
+        with pytest.raises(ParameterError, match="zred="):
+            projection.flux(bumpy_spectra(1), np.array([zred]))
+    with pytest.raises(ParameterError, match="wavelengths, expected"):
+        projection.flux(np.ones((1, 7)), np.array([0.05]))

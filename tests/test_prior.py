@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+from scipy import stats
+from sedcast.data.errors import ParameterError
+from sedcast.emulator.prior import PARAMETER_NAMES, Prior
+
+
+def test_sfh_weights_are_a_flat_dirichlet() -> None:
+    beta = Prior().sample(20_000, 1)[:, 1:5]
+    assert np.allclose(beta.sum(axis=1), 1)
+    for column in range(4):
+        assert stats.kstest(beta[:, column], stats.beta(1, 3).cdf).pvalue > 1e-3
+    for other in range(1, 4):
+        assert stats.ks_2samp(beta[:, 0], beta[:, other]).pvalue > 1e-3
+
+
+def test_prior_is_standard_normal_in_probit_space() -> None:
+    prior = Prior()
+    x = prior.to_unbounded(prior.sample(20_000, 2))
+    for column in range(x.shape[1]):
+        assert stats.kstest(x[:, column], "norm").pvalue > 1e-3
+    assert np.abs(np.corrcoef(x.T) - np.eye(11)).max() < 0.03
+    assert np.allclose(prior.log_prob_unbounded(x), stats.norm.logpdf(x).sum(axis=1))
+
+
+def test_marginals_are_those_of_the_paper() -> None:
+    theta = Prior().sample(20_000, 3)
+    gamma = theta[:, PARAMETER_NAMES.index("gamma1_zh")]
+    assert stats.kstest(gamma, stats.loguniform(4.5e-5, 1.5e-2).cdf).pvalue > 1e-3
+    assert stats.kstest(theta[:, 0], stats.uniform(7, 5.5).cdf).pvalue > 1e-3
+    assert stats.kstest(theta[:, -1], stats.uniform(-2, 3).cdf).pvalue > 1e-3
+
+
+def test_round_trip_and_every_real_point_inside(rng: np.random.Generator) -> None:
+    prior = Prior()
+    theta = prior.sample(5_000, 4)
+    assert np.allclose(prior.from_unbounded(prior.to_unbounded(theta)), theta, rtol=1e-7, atol=1e-9)
+    wild = rng.standard_normal((2_000, 11)) * 30
+    assert prior.contains(prior.from_unbounded(wild)).all()
+    prior.validate(prior.from_unbounded(wild))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "named"),
+    [(0, 13.0, "log_mstar"), (1, 0.99, "SFH weights"), (7, 1.0, "gamma1_zh"), (9, np.nan, "dust1"), (6, -1.0, "tburst")],
+)
+def test_bad_theta_is_named(column: int, value: float, named: str) -> None:
+    theta = Prior().sample(3, 5)
+    theta[1, column] = value
+    with pytest.raises(ParameterError, match=named) as caught:
+        Prior().validate(theta)
+    assert "theta[1]" in str(caught.value)
+    assert not Prior().contains(theta)[1]
+
+
+def test_wrong_shape_and_wrong_ranges() -> None:
+    with pytest.raises(ParameterError, match="expected \\(n_galaxy, 12\\)"):
+        Prior().validate(np.zeros((4, 11)))
+    with pytest.raises(ParameterError, match="dust1"):
+        Prior(dust1=(3.0, 0.0))
+    with pytest.raises(ParameterError, match="gamma1_zh"):
+        Prior(gamma1_zh=(0.0, 1e-2))
+    with pytest.raises(ParameterError, match="unknown parameters \\['dust3'\\]"):
+        Prior.from_dict({"dust3": (0, 1)})
+    assert Prior.from_dict(Prior().to_dict()) == Prior()
