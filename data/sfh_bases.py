@@ -55,7 +55,9 @@ class SFHBases:
         for key in ("t_lookback_gyr", "sfh", "zh"):
             array = np.array(getattr(self, key), dtype=np.float64)
             if not np.all(np.isfinite(array)):
-                raise ParameterError(f"{key} must be finite, got {np.sum(~np.isfinite(array))} values that are not: remove them")
+                raise ParameterError(
+                    f"{key} must be finite, got {np.sum(~np.isfinite(array))} values that are not: remove them"
+                )
             array.setflags(write=False)
             object.__setattr__(self, key, array)
         self._check_time()
@@ -65,14 +67,18 @@ class SFHBases:
     def _check_time(self) -> None:
         time = self.t_lookback_gyr
         if time.ndim != 1 or time.size < 2:
-            raise ParameterError(f"t_lookback_gyr must have shape (n_t,) with n_t >= 2, got {time.shape}: pass the tabulated times")
+            raise ParameterError(
+                f"t_lookback_gyr must have shape (n_t,) with n_t >= 2, got {time.shape}: pass the tabulated times"
+            )
         if time[0] != 0 or np.any(np.diff(time) <= 0):
             raise ParameterError(
                 f"t_lookback_gyr must increase strictly from 0, got {time[0]:g} … {time[-1]:g}: "
                 "reverse tables that run from old to young, and add a point at 0"
             )
         if not _T_END_MIN_GYR <= time[-1] <= 20:
-            raise ParameterError(f"t_lookback_gyr must end near {T_MAX_GYR} Gyr, got {time[-1]:g}: give it in Gyr, over all of cosmic time")
+            raise ParameterError(
+                f"t_lookback_gyr must end near {T_MAX_GYR} Gyr, got {time[-1]:g}: give it in Gyr, over all of cosmic time"
+            )
 
     def _check_bases(self, key: str, n_basis: int) -> None:
         array = getattr(self, key)
@@ -83,7 +89,9 @@ class SFHBases:
             raise ParameterError(f"{key} must be non-negative, got a minimum of {array.min():g}: clip or derive it with NMF")
         empty = np.flatnonzero(array.max(axis=1) == 0)
         if empty.size:
-            raise ParameterError(f"{key} must have a positive value in each basis, got only zeros in row {empty[0]}: drop that basis")
+            raise ParameterError(
+                f"{key} must have a positive value in each basis, got only zeros in row {empty[0]}: drop that basis"
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> "SFHBases":
