@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
 from sedcast.data.errors import ArtifactError, ParameterError
 
 __all__ = ["SpeculatorNetwork"]

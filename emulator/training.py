@@ -3,10 +3,12 @@
 import logging
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from pydantic import Field
+
 from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError
 from sedcast.data.tensorflow import import_tensorflow
@@ -99,16 +101,19 @@ def train_network(
         output_shift=output_shift.astype(np.float32),
         output_scale=np.asarray(output_scale, dtype=np.float32),
     )
-    history = {"seconds": time.perf_counter() - started, "best_valid_loss": best, "epochs": len(curve), "n_train": len(x) - n_valid}
+    history = {
+        "seconds": time.perf_counter() - started,
+        "best_valid_loss": best,
+        "epochs": len(curve),
+        "n_train": len(x) - n_valid,
+    }
     return network, history
 
 
 def _initial_variables(tf: Any, n_input: int, hidden: tuple[int, ...], n_output: int, seed: int) -> list[Any]:
     rng = np.random.default_rng(seed)
     widths = [n_input, *hidden, n_output]
-    weights = [
-        tf.Variable(rng.normal(0, np.sqrt(2 / a), (a, b)).astype(np.float32)) for a, b in zip(widths, widths[1:], strict=False)
-    ]
+    weights = [tf.Variable(rng.normal(0, np.sqrt(2 / a), (a, b)).astype(np.float32)) for a, b in pairwise(widths)]
     biases = [tf.Variable(np.zeros(b, dtype=np.float32)) for b in widths[1:]]
     alphas = [tf.Variable(rng.normal(1, 0.3, b).astype(np.float32)) for b in hidden]
     betas = [tf.Variable(rng.normal(0, 0.3, b).astype(np.float32)) for b in hidden]

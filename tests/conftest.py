@@ -15,6 +15,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     has_fsps = "SPS_HOME" in os.environ and Path(os.environ["SPS_HOME"]).is_dir()
     published = os.environ.get("SEDCAST_PUBLISHED", "")
     has_published = bool(published) and Path(published).is_dir()
+    if os.environ.get("SEDCAST_NO_SKIP") and not (has_fsps and has_published):
+        raise pytest.UsageError("SEDCAST_NO_SKIP is set, but SPS_HOME or SEDCAST_PUBLISHED does not name a folder")
     for item in items:
         if item.get_closest_marker("fsps") and not has_fsps:
             item.add_marker(pytest.mark.skip(reason="needs FSPS data: set SPS_HOME"))

@@ -1,0 +1,278 @@
+"""Mass simulation: parameters from the prior, emulated, redshifted, projected through filters, with realistic noise."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+from threadpoolctl import threadpool_limits
+
+from sedcast.data.artifacts import atomic_path, software_versions
+from sedcast.data.config import Config
+from sedcast.data.cosmology import Cosmology
+from sedcast.data.errors import ConfigError, ParameterError
+from sedcast.data.filters import FilterProjection, check_bands
+from sedcast.data.noise import NoiseModel
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
+
+__all__ = ["PhotometrySimulator", "RedshiftRange", "SimulationConfig", "SpectrumModel", "draw_galaxies", "simulate"]
+
+logger = logging.getLogger(__name__)
+
+PROPOSALS_PER_CHUNK = 16384
+_ROWS_PER_CALL = 512
+
+
+class SpectrumModel(Protocol):
+    """Anything that turns parameters and redshift into rest-frame spectra: `SPSModel`, `SpectrumEmulator`, `FSPSModel`."""
+
+    @property
+    def wave_rest(self) -> np.ndarray:
+        """Rest-frame wavelengths, Å, (n_wave,)."""
+        ...
+
+    def spectra(self, theta: np.ndarray, zred: np.ndarray) -> np.ndarray:
+        """Luminosity densities, Lsun/Å, (n_galaxy, n_wave)."""
+        ...
+
+
+@dataclass(frozen=True)
+class PhotometrySimulator:
+    """Noiseless photometry from any spectrum model.
+
+    Parameters
+    ----------
+    model : the spectrum model.
+    bands : band names.
+    zred_max : largest redshift served.
+    cosmology : for luminosity distances.
+
+    Raises
+    ------
+    ParameterError : if a band reaches beyond the model's wavelengths at some redshift up to `zred_max`.
+    """
+
+    model: SpectrumModel
+    bands: tuple[str, ...]
+    zred_max: float
+    cosmology: Cosmology = field(default_factory=Cosmology)
+    projection: FilterProjection = field(init=False, repr=False)
+    _restricted: SpectrumModel = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        projection = FilterProjection(tuple(self.bands), self.model.wave_rest, self.zred_max, self.cosmology)
+        restrict = getattr(self.model, "restricted", None)
+        object.__setattr__(self, "projection", projection)
+        object.__setattr__(self, "_restricted", self.model if restrict is None else restrict(projection.used))
+
+    def flux(self, theta: np.ndarray, zred: np.ndarray, *, n_threads: int = 1) -> np.ndarray:
+        """Noiseless fluxes in nanomaggies.
+
+        Parameters
+        ----------
+        theta : (n_galaxy, 12).
+        zred : (n_galaxy,) or one for all.
+        n_threads : threads over which the galaxies are spread.
+
+        Returns
+        -------
+        flux : (n_galaxy, n_band).
+        """
+        theta = np.atleast_2d(theta)
+        zred = np.broadcast_to(np.asarray(zred, dtype=float), (len(theta),))
+        # Neighbours in redshift share a row of the projection's table.
+        order = np.argsort(zred, kind="stable")
+        blocks = [order[i : i + _ROWS_PER_CALL] for i in range(0, len(order), _ROWS_PER_CALL)]
+        flux = np.empty((len(theta), len(self.bands)))
+
+        def fill(rows: np.ndarray) -> None:
+            flux[rows] = self.projection.flux(self._restricted.spectra(theta[rows], zred[rows]), zred[rows])
+
+        if n_threads == 1 or len(blocks) == 1:
+            for rows in blocks:
+                fill(rows)
+        else:
+            with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_threads) as pool:
+                list(pool.map(fill, blocks))
+        return flux
+
+
+class RedshiftRange(Config):
+    """Redshifts are drawn uniformly in min … max."""
+
+    min: float = Field(default=0.005, gt=0)
+    max: float = Field(default=0.3, gt=0)
+
+    @model_validator(mode="after")
+    def _increasing(self) -> "RedshiftRange":
+        if self.min >= self.max:
+            raise ValueError(f"zred.min={self.min} must be below zred.max={self.max}")
+        return self
+
+
+class SimulationConfig(Config):
+    """What `sedcast simulate` makes.
+
+    Attributes
+    ----------
+    n_galaxies : galaxies to keep.
+    seed : of every random draw.
+    bands : band names, in order.
+    zred : redshift range.
+    prior : ranges by parameter name; those left out take the PROVABGS defaults.
+    emulator, noise : ``"bundled"``, or the path of an artifact.
+    """
+
+    n_galaxies: int = Field(ge=1)
+    seed: int = Field(default=0, ge=0)
+    bands: tuple[str, ...] = ("u", "g", "r", "i", "z")
+    zred: RedshiftRange = RedshiftRange()
+    prior: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    emulator: str = "bundled"
+    noise: str = "bundled"
+
+    @field_validator("bands")
+    @classmethod
+    def _known_bands(cls, bands: tuple[str, ...]) -> tuple[str, ...]:
+        return check_bands(bands)
+
+    @field_validator("prior")
+    @classmethod
+    def _valid_prior(cls, prior: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        Prior.from_dict(prior)
+        return prior
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Simulated galaxies: the columns of a training set, each with one row a galaxy."""
+
+    theta: np.ndarray
+    theta_unbounded: np.ndarray
+    zred: np.ndarray
+    flux_true: np.ndarray
+    flux: np.ndarray
+    flux_ivar: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.zred)
+
+
+def draw_galaxies(
+    simulator: PhotometrySimulator, prior: Prior, noise: NoiseModel, zred: RedshiftRange, *, seed: int, n_workers: int = 2
+) -> Iterator[tuple[int, Draws]]:
+    """Draw noisy galaxies without end, chunk after chunk, yielding (proposals, kept galaxies).
+
+    Each chunk has its own random stream, so the sequence does not depend on the number of workers. Noise follows
+    `NoiseModel`: draws are kept by their weight and if their *observed* values lie in its range, which leaves
+    p(θ | x) as it is.
+    """
+
+    def chunk(index: int) -> tuple[int, Draws]:
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
+        theta = prior.sample(PROPOSALS_PER_CHUNK, rng)
+        z = rng.uniform(zred.min, zred.max, PROPOSALS_PER_CHUNK)
+        flux_true = simulator.flux(theta, z)
+        flux, sigma, log_weight = noise.draw(flux_true, rng)
+        kept = noise.accept(log_weight, rng) & noise.in_range(flux, sigma)
+        return PROPOSALS_PER_CHUNK, Draws(
+            theta[kept],
+            prior.to_unbounded(theta[kept]),
+            z[kept],
+            flux_true[kept],
+            flux[kept],
+            sigma[kept] ** -2.0,
+        )
+
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_workers) as pool:
+        pending = [pool.submit(chunk, index) for index in range(n_workers + 1)]
+        submitted = len(pending)
+        try:
+            while True:
+                yield pending.pop(0).result()
+                pending.append(pool.submit(chunk, submitted))
+                submitted += 1
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def simulate(
+    config: SimulationConfig,
+    output: str | Path,
+    *,
+    simulator: PhotometrySimulator | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Simulate `config.n_galaxies` noisy galaxies into an HDF5 file.
+
+    Datasets (first axis galaxies): `theta` (n, 12), `theta_unbounded` (n, 11), `zred` (n,), `flux_true`, `flux`
+    (nanomaggies) and `flux_ivar` (nanomaggies^-2), each (n, n_band), float32. Configuration, versions and figures are
+    attributes.
+
+    Returns
+    -------
+    figures : galaxies kept and proposed.
+
+    Raises
+    ------
+    ConfigError : if hardly any proposal is kept, so that the run would not end.
+    """
+    prior = Prior.from_dict(config.prior)
+    noise = (NoiseModel.sdss() if config.noise == "bundled" else NoiseModel.load(config.noise)).select(config.bands)
+    if simulator is None:
+        simulator = default_simulator(config)
+    kept = proposed = 0
+    with atomic_path(output) as temporary, h5py.File(temporary, "w") as file:
+        datasets = _create_datasets(file, config.n_galaxies, len(config.bands))
+        for n_proposed, draws in draw_galaxies(simulator, prior, noise, config.zred, seed=config.seed):
+            take = min(len(draws), config.n_galaxies - kept)
+            for name, dataset in datasets.items():
+                dataset[kept : kept + take] = getattr(draws, name)[:take]
+            kept += take
+            proposed += n_proposed
+            if progress is not None:
+                progress(kept, config.n_galaxies)
+            if kept == config.n_galaxies:
+                break
+            if proposed >= 50 * PROPOSALS_PER_CHUNK and kept < proposed * 1e-4:
+                raise ConfigError(
+                    f"only {kept} of {proposed} proposals resemble the noise model's catalogue: check zred and prior"
+                )
+        figures = {"n_galaxies": kept, "n_proposed": proposed}
+        file.attrs["config"] = config.model_dump_json()
+        file.attrs["prior"] = json.dumps(prior.to_dict())
+        file.attrs["bands"] = list(config.bands)
+        file.attrs["parameter_names"] = list(PARAMETER_NAMES)
+        file.attrs["free_parameter_names"] = list(FREE_PARAMETER_NAMES)
+        file.attrs["versions"] = json.dumps(software_versions())
+        file.attrs["figures"] = json.dumps(figures)
+    return figures
+
+
+def default_simulator(config: SimulationConfig) -> PhotometrySimulator:
+    """The photometry simulator on the emulator that a configuration names."""
+    from sedcast.emulator.spectrum_emulator import SpectrumEmulator
+
+    emulator = SpectrumEmulator.default() if config.emulator == "bundled" else SpectrumEmulator.load(config.emulator)
+    if config.zred.max > emulator.zred_max:
+        raise ParameterError(f"zred.max={config.zred.max} is beyond the emulator's range {emulator.zred_max}: lower it")
+    return PhotometrySimulator(emulator, config.bands, config.zred.max, emulator.cosmology)
+
+
+def _create_datasets(file: h5py.File, n: int, n_band: int) -> dict[str, h5py.Dataset]:
+    widths = {
+        "theta": (n, len(PARAMETER_NAMES)),
+        "theta_unbounded": (n, len(FREE_PARAMETER_NAMES)),
+        "zred": (n,),
+        "flux_true": (n, n_band),
+        "flux": (n, n_band),
+        "flux_ivar": (n, n_band),
+    }
+    return {name: file.create_dataset(name, shape=shape, dtype="f4") for name, shape in widths.items()}

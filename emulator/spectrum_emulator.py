@@ -1,0 +1,276 @@
+"""The spectrum emulator: PCA and a Speculator network for composite histories, exact structure for everything else.
+
+A composite spectrum is linear in the SFH weights β and in the burst, and mass, dust and redshift are analytic. So the network
+learns only how the spectra of the eight pieces, young (inside birth clouds) and old stars of each SFH basis, depend
+on the two metallicity weights and on the galaxy's age; each piece is compressed by a PCA of its ratio to its own
+mean spectrum, which bounds the relative error of every positive sum of pieces. The burst is one SSP,
+interpolated in the SSP table as the direct model does.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+from scipy.stats import qmc
+
+from sedcast.data.artifacts import load_artifact, save_artifact
+from sedcast.data.config import Config
+from sedcast.data.cosmology import Cosmology
+from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.sfh_bases import SFHBases
+from sedcast.data.ssp import SSPLibrary
+from sedcast.emulator.histories import burst_fraction, metallicity_at
+from sedcast.emulator.network import SpeculatorNetwork
+from sedcast.emulator.prior import PARAMETER_NAMES, Prior
+from sedcast.emulator.sps import SPSModel
+from sedcast.emulator.training import NetworkTrainingConfig, train_network
+
+__all__ = ["EmulatorConfig", "SpectrumEmulator", "train_emulator"]
+
+logger = logging.getLogger(__name__)
+
+KIND = "spectrum-emulator"
+_BUNDLED = "bundled/emulator_popstar.npz"
+_N_PIECE = 8
+_BETA, _GAMMA = slice(1, 5), slice(7, 9)
+_LOG_MSTAR, _TBURST, _DUST1, _DUST2, _DUST_INDEX = (
+    PARAMETER_NAMES.index(name) for name in ("log_mstar", "tburst", "dust1", "dust2", "dust_index")
+)
+
+
+class EmulatorConfig(Config):
+    """What `sedcast train emulator` makes.
+
+    Attributes
+    ----------
+    library : ``"popstar"`` for the bundled SSP library, or the path of one.
+    bases : ``"default"`` for the bundled SFH and ZH bases, or the path of an artifact.
+    cosmology : name of an astropy cosmology.
+    t_birth_cloud_gyr : age up to which stars sit in birth clouds, Gyr.
+    zred_max : largest redshift served.
+    wave_min, wave_max : rest-frame wavelength range, Å.
+    n_train : parameter sets (quasi-random) on which the pieces are computed.
+    n_pca : components a piece.
+    prior : ranges by parameter name; those left out take the PROVABGS defaults.
+    network : the network and its training.
+    """
+
+    library: str = "popstar"
+    bases: str = "default"
+    cosmology: str = "Planck13"
+    t_birth_cloud_gyr: float = Field(default=0.1, gt=0)
+    zred_max: float = Field(default=0.4, gt=0, le=3)
+    wave_min: float = Field(default=912.0, gt=0)
+    wave_max: float = Field(default=50_000.0, gt=0)
+    n_train: int = Field(default=16_384, ge=64)
+    n_pca: int = Field(default=16, ge=1)
+    prior: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    network: NetworkTrainingConfig = NetworkTrainingConfig()
+
+    @field_validator("prior")
+    @classmethod
+    def _valid_prior(cls, prior: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        Prior.from_dict(prior)
+        return prior
+
+    @model_validator(mode="after")
+    def _increasing(self) -> "EmulatorConfig":
+        if self.wave_min >= self.wave_max:
+            raise ValueError(f"wave_min={self.wave_min} must be below wave_max={self.wave_max}")
+        return self
+
+    def direct_model(self) -> SPSModel:
+        """The direct model that the emulator learns, on the emulator's wavelengths."""
+        library = SSPLibrary.popstar() if self.library == "popstar" else SSPLibrary.load(self.library)
+        bases = SFHBases.default() if self.bases == "default" else SFHBases.load(self.bases)
+        inside = np.flatnonzero((library.wave_rest >= self.wave_min) & (library.wave_rest <= self.wave_max))
+        if len(inside) < 2:
+            raise ParameterError(f"library {library.name!r} has no wavelengths in {self.wave_min}–{self.wave_max} Å")
+        library = library.restricted(slice(int(inside[0]), int(inside[-1]) + 1))
+        return SPSModel(library, bases, Cosmology(self.cosmology), t_birth_cloud_gyr=self.t_birth_cloud_gyr)
+
+
+@dataclass(frozen=True)
+class SpectrumEmulator:
+    """Rest-frame spectra of the PROVABGS model from a trained network; make one with `load`, `default` or `train_emulator`.
+
+    Attributes
+    ----------
+    network : inputs (ln γ1, ln γ2, t_age/Gyr), outputs the PCA coefficients of the eight pieces, piece after piece.
+    templates : (8, 1 + n_pca, n_wave): mean spectrum of each piece and its components, Lsun/Å per Msun of the basis.
+    model : the direct model on the same wavelengths, for the burst's SSP and for the redshift's age.
+    prior : the parameter ranges that the network was trained on.
+    zred_max : largest redshift served.
+    card : training figures and provenance.
+    """
+
+    network: SpeculatorNetwork
+    templates: np.ndarray
+    model: SPSModel
+    prior: Prior
+    zred_max: float
+    card: dict[str, Any] = field(repr=False)
+
+    @property
+    def wave_rest(self) -> np.ndarray:
+        """Rest-frame wavelengths, Å, (n_wave,)."""
+        return self.model.wave_rest
+
+    @property
+    def cosmology(self) -> Cosmology:
+        """The cosmology that relates redshift to age and distance."""
+        return self.model.cosmology
+
+    def spectra(self, theta: np.ndarray, zred: np.ndarray) -> np.ndarray:
+        """Luminosity densities, Lsun/Å, float32 (n_galaxy, n_wave).
+
+        Parameters
+        ----------
+        theta : (n_galaxy, 12), inside the emulator's prior.
+        zred : (n_galaxy,), 0 … `zred_max`.
+
+        Raises
+        ------
+        ParameterError : for parameters or redshifts outside the range of training.
+        """
+        theta = self.prior.validate(theta)
+        zred = np.broadcast_to(np.asarray(zred, dtype=float), (len(theta),))
+        if not ((zred >= 0) & (zred <= self.zred_max)).all():
+            bad = zred[~((zred >= 0) & (zred <= self.zred_max))][0]
+            raise ParameterError(f"zred={bad}: the emulator serves 0 … {self.zred_max}")
+        t_age = self.cosmology.age_gyr(zred)
+        young, old = self._histories(theta, t_age)
+        self._add_burst(theta, t_age, young, old)
+        return self.model.dust.apply(
+            young, old, theta[:, _DUST1], theta[:, _DUST2], theta[:, _DUST_INDEX], theta[:, _LOG_MSTAR]
+        )
+
+    def restricted(self, used: slice) -> "SpectrumEmulator":
+        """The same emulator on a contiguous part of its wavelengths."""
+        return replace(self, templates=np.ascontiguousarray(self.templates[:, :, used]), model=self.model.restricted(used))
+
+    def _histories(self, theta: np.ndarray, t_age_gyr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Unattenuated young and old spectra of the smooth histories, Lsun/Å per Msun formed."""
+        inputs = np.column_stack([np.log(theta[:, _GAMMA]), t_age_gyr])
+        n, n_pca, n_wave = len(theta), self.templates.shape[1] - 1, self.templates.shape[2]
+        weights = np.empty((n, _N_PIECE, 1 + n_pca), dtype=np.float32)
+        weights[:, :, 0] = 1
+        weights[:, :, 1:] = self.network(inputs.astype(np.float32)).reshape(n, _N_PIECE, n_pca)
+        share = (1 - burst_fraction(theta, t_age_gyr))[:, None] * theta[:, _BETA]
+        weights *= np.tile(share, 2)[:, :, None].astype(np.float32)
+        half = _N_PIECE // 2
+        young = weights[:, :half].reshape(n, -1) @ self.templates[:half].reshape(-1, n_wave)
+        old = weights[:, half:].reshape(n, -1) @ self.templates[half:].reshape(-1, n_wave)
+        return young, old
+
+    def _add_burst(self, theta: np.ndarray, t_age_gyr: np.ndarray, young: np.ndarray, old: np.ndarray) -> None:
+        share = burst_fraction(theta, t_age_gyr)[:, None].astype(np.float32)
+        t_burst = theta[:, _TBURST]
+        burst = self.model.ssp_spectra(t_burst, metallicity_at(theta, t_burst, self.model.bases))
+        inside = t_burst < self.model.t_birth_cloud_gyr
+        burst *= share
+        young[inside] += burst[inside]
+        old[~inside] += burst[~inside]
+
+    def save(self, path: str | Path) -> None:
+        """Write the artifact: network, templates, SSP table, bases and card, arrays only."""
+        arrays = self.network.to_arrays("network_") | {"templates": self.templates}
+        library, bases = self.model.library, self.model.bases
+        arrays |= {f"ssp_{name}": getattr(library, name) for name in ("wave_rest", "log_age", "log_z", "flux")}
+        arrays |= {f"bases_{name}": getattr(bases, name) for name in ("t_lookback_gyr", "sfh", "zh")}
+        save_artifact(path, KIND, arrays, self.card)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SpectrumEmulator":
+        """Read an artifact that `save` wrote.
+
+        Raises
+        ------
+        ArtifactError : if it is missing, truncated, altered, of another kind, or inconsistent.
+        """
+        arrays, card = load_artifact(path, KIND)
+        try:
+            model = SPSModel(
+                SSPLibrary(
+                    **{name: arrays[f"ssp_{name}"] for name in ("wave_rest", "log_age", "log_z", "flux")}, **card["library"]
+                ),
+                SFHBases(**{name: arrays[f"bases_{name}"] for name in ("t_lookback_gyr", "sfh", "zh")}, **card["bases"]),
+                Cosmology(card["config"]["cosmology"]),
+                t_birth_cloud_gyr=card["config"]["t_birth_cloud_gyr"],
+            )
+            network = SpeculatorNetwork.from_arrays(arrays, "network_")
+            templates = arrays["templates"]
+            expected = (_N_PIECE, 1 + network.n_output // _N_PIECE, len(model.wave_rest))
+            if templates.shape != expected:
+                raise ArtifactError(f"{path}: templates have shape {templates.shape}, the network and library need {expected}")
+            return cls(network, templates, model, Prior.from_dict(card["prior"]), float(card["config"]["zred_max"]), card)
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(f"{path} lacks {error} of a spectrum emulator's card: train it again") from error
+
+    @classmethod
+    def default(cls) -> "SpectrumEmulator":
+        """The bundled emulator, trained on the PopStar library with the bundled bases."""
+        with as_file(files("sedcast.data") / _BUNDLED) as path:
+            return cls.load(path)
+
+
+def train_emulator(
+    config: EmulatorConfig, *, progress: Callable[[int, int, dict[str, float]], None] | None = None
+) -> SpectrumEmulator:
+    """Train an emulator of the direct model that `config` describes.
+
+    Returns
+    -------
+    emulator : with its training figures in `card["figures"]`.
+    """
+    model = config.direct_model()
+    prior = Prior.from_dict(config.prior)
+    inputs = _training_inputs(config, prior, model.cosmology)
+    young, old = model.basis_spectra(np.exp(inputs[:, :2]), inputs[:, 2])
+    pieces = [*np.moveaxis(young, 1, 0), *np.moveaxis(old, 1, 0)]
+    templates = np.empty((_N_PIECE, 1 + config.n_pca, len(model.wave_rest)), dtype=np.float32)
+    coefficients = np.empty((len(inputs), _N_PIECE * config.n_pca))
+    error = []
+    for k, piece in enumerate(pieces):
+        templates[k], part, reconstruction = _compress(piece, config.n_pca)
+        coefficients[:, k * config.n_pca : (k + 1) * config.n_pca] = part
+        error.append(reconstruction)
+    logger.info("largest 99.9th percentile of the PCA's relative error over the pieces: %.2e", max(error))
+    # Components are orthonormal in relative flux, so an equal error in each coefficient matters equally.
+    scale = np.repeat(np.sqrt(np.mean(coefficients.reshape(len(inputs), _N_PIECE, -1) ** 2, axis=(0, 2))), config.n_pca)
+    network, history = train_network(inputs, coefficients, config.network, output_scale=scale, progress=progress)
+    card = {
+        "config": config.model_dump(mode="json"),
+        "prior": prior.to_dict(),
+        "library": {"name": model.library.name, "provenance": dict(model.library.provenance)},
+        "bases": {"name": model.bases.name, "provenance": dict(model.bases.provenance)},
+        "figures": history | {"pca_relative_error_p999": error},
+    }
+    return SpectrumEmulator(network, templates, model, prior, config.zred_max, card)
+
+
+def _training_inputs(config: EmulatorConfig, prior: Prior, cosmology: Cosmology) -> np.ndarray:
+    """Quasi-random (ln γ1, ln γ2, t_age/Gyr), a little beyond the range served so that its edge is interior."""
+    unit = qmc.Sobol(3, seed=config.network.seed).random(config.n_train)
+    youngest, oldest = cosmology.age_gyr(np.array([config.zred_max, 0.0]))
+    low = np.array([*np.log([prior.gamma1_zh[0], prior.gamma2_zh[0]]), youngest])
+    high = np.array([*np.log([prior.gamma1_zh[1], prior.gamma2_zh[1]]), oldest])
+    margin = 0.02 * (high - low)
+    return low - margin + unit * (high - low + 2 * margin)
+
+
+def _compress(piece: np.ndarray, n_pca: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """PCA of a piece's ratio to its mean spectrum: templates (1 + n_pca, n_wave), coefficients (n, n_pca), relative error."""
+    mean = piece.mean(axis=0, dtype=float)
+    lit = mean > 0
+    ratio = np.divide(piece, mean, out=np.zeros(piece.shape), where=lit) - lit
+    _, vectors = np.linalg.eigh(ratio.T @ ratio)
+    components = vectors[:, ::-1][:, :n_pca].T
+    coefficients = ratio @ components.T
+    error = np.abs(coefficients @ components - ratio) / np.maximum(ratio + 1, 1e-3)
+    return np.vstack([mean, components * mean]), coefficients, float(np.quantile(error[:, lit], 0.999)) if lit.any() else 0.0
