@@ -11,8 +11,8 @@ from sedcast.data.errors import ParameterError
 __all__ = ["BANDS", "LSUN_ERG_S", "FilterCurve", "FilterProjection", "check_bands", "load_filter"]
 
 BANDS = {
-    "FUV": "galex-FUV",
-    "NUV": "galex-NUV",
+    "FUV": "galex-fuv",
+    "NUV": "galex-nuv",
     "u": "sdss2010-u",
     "g": "sdss2010-g",
     "r": "sdss2010-r",
