@@ -1,0 +1,87 @@
+"""Asinh magnitudes (Lupton, Gunn & Szalay 1999, AJ 118, 1406): magnitudes that stay finite at zero and negative flux.
+
+m = -(2.5 / ln 10) [asinh((f / f0) / 2b) + ln b], with f0 = 1e9 nanomaggies and a softening b per band, about the noise of a
+faint source: brighter than f / f0 = 10 b it is an ordinary magnitude within 1%.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = [
+    "DEFAULT_SOFTENING",
+    "POGSON",
+    "SOFTENING",
+    "asinh_flux",
+    "asinh_flux_error",
+    "asinh_magnitude",
+    "asinh_magnitude_error",
+    "softening_nanomaggies",
+]
+
+POGSON = 2.5 / np.log(10.0)
+
+SOFTENING = {
+    "FUV": 1.9e-10,
+    "NUV": 1.7e-10,
+    "u": 1.4e-10,
+    "g": 0.9e-10,
+    "r": 1.2e-10,
+    "i": 1.8e-10,
+    "z": 7.4e-10,
+    "J": 4.5e-8,
+    "H": 5.5e-8,
+    "Ks": 7.5e-8,
+}
+"""Softening b in maggies. ugriz: SDSS's published values (Stoughton et al. 2002, Table 21). The others follow Lupton's
+optimum, b = 1.042 times the noise of a faint source: GALEX from the 5 sigma depths of its medium survey, 22.6 and 22.7 AB;
+2MASS from the 10 sigma limits of its extended sources, 15.0, 14.3 and 13.5 Vega."""
+
+DEFAULT_SOFTENING = 1.2e-10
+"""Softening of any band not named in `SOFTENING`: that of r."""
+
+_LN10_9 = 9.0 * np.log(10.0)
+
+
+def softening_nanomaggies(bands: str | Sequence[str]) -> np.ndarray:
+    """Softening b of a band () or of several bands (n_band,), in nanomaggies."""
+    if isinstance(bands, str):
+        return np.asarray(1e9 * SOFTENING.get(bands, DEFAULT_SOFTENING))
+    return np.array([1e9 * SOFTENING.get(band, DEFAULT_SOFTENING) for band in bands])
+
+
+def asinh_magnitude(flux: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
+    """Asinh magnitude of a flux (Lupton et al. 1999, Eq. 3).
+
+    Parameters
+    ----------
+    flux : (..., n_band) nanomaggies, any sign; any shape if `bands` is one name.
+    bands : names along the last axis, or one name for all.
+
+    Returns
+    -------
+    magnitude : as `flux`, AB.
+    """
+    b = softening_nanomaggies(bands)
+    return -POGSON * (np.arcsinh(np.asarray(flux) / (2.0 * b)) + np.log(b) - _LN10_9)
+
+
+def asinh_flux(magnitude: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
+    """Flux in nanomaggies of an asinh magnitude: the inverse of `asinh_magnitude`."""
+    b = softening_nanomaggies(bands)
+    return 2.0 * b * np.sinh(-np.asarray(magnitude) / POGSON - np.log(b) + _LN10_9)
+
+
+def _slope(flux: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
+    """|dm/df| in magnitudes per nanomaggie."""
+    return POGSON / np.sqrt(np.square(flux) + 4.0 * softening_nanomaggies(bands) ** 2)
+
+
+def asinh_magnitude_error(flux: np.ndarray, sigma: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
+    """Error of the asinh magnitude, |dm/df| sigma; shapes as in `asinh_magnitude`, `sigma` in nanomaggies."""
+    return _slope(flux, bands) * np.asarray(sigma)
+
+
+def asinh_flux_error(flux: np.ndarray, magnitude_error: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
+    """Error in nanomaggies of an asinh magnitude's error: the inverse of `asinh_magnitude_error`."""
+    return np.asarray(magnitude_error) / _slope(flux, bands)

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from sedcast.data.asinh import (
+    SOFTENING,
+    asinh_flux,
+    asinh_flux_error,
+    asinh_magnitude,
+    asinh_magnitude_error,
+)
+
+BANDS = tuple(SOFTENING)
+
+
+@pytest.mark.parametrize(
+    ("band", "zero_flux", "ten_b"),
+    [("u", 24.63, 22.12), ("g", 25.11, 22.60), ("r", 24.80, 22.29), ("i", 24.36, 21.85), ("z", 22.83, 20.32)],
+)
+def test_sdss_published_table(band: str, zero_flux: float, ten_b: float) -> None:
+    # Stoughton et al. 2002, Table 21: magnitude of zero flux, and of f/f0 = 10 b
+    assert asinh_magnitude(np.array(0.0), band) == pytest.approx(zero_flux, abs=0.006)
+    assert asinh_magnitude(np.array(10 * SOFTENING[band] * 1e9), band) == pytest.approx(ten_b, abs=0.006)
+
+
+def test_bright_limit_is_pogson() -> None:
+    flux = np.full((3, len(BANDS)), 1e6)
+    np.testing.assert_allclose(asinh_magnitude(flux, BANDS), 7.5, atol=1e-6)
+
+
+def test_inverse_at_any_sign() -> None:
+    flux = np.array([-50.0, -0.1, 0.0, 1e-3, 3.0, 1e4])[:, None] * np.ones(len(BANDS))
+    np.testing.assert_allclose(asinh_flux(asinh_magnitude(flux, BANDS), BANDS), flux, rtol=1e-9, atol=1e-9)
+
+
+def test_error_is_the_derivative() -> None:
+    flux = np.array([-5.0, 0.0, 0.2, 3.0, 400.0])[:, None] * np.ones(len(BANDS))
+    step = 1e-5
+    numeric = (asinh_magnitude(flux - step, BANDS) - asinh_magnitude(flux + step, BANDS)) / (2 * step)
+    error = asinh_magnitude_error(flux, np.full_like(flux, 0.3), BANDS)
+    np.testing.assert_allclose(error, 0.3 * numeric, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(asinh_flux_error(flux, error, BANDS), 0.3, rtol=1e-12)
+
+
+def test_a_band_without_a_published_softening_is_still_finite() -> None:
+    assert np.isfinite(asinh_magnitude(np.array([-1.0, 0.0, 1.0]), "decam2014-g")).all()

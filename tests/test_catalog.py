@@ -1,0 +1,255 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from sedcast.data.catalog import Catalog, apply_calibration, load_sdss_sample, read_catalog
+from sedcast.data.errors import CatalogError, ParameterError
+from sedcast.data.sdss import sdss_photometry
+
+UGRIZ = ("u", "g", "r", "i", "z")
+
+
+def make_table(n: int = 40, seed: int = 0) -> Table:
+    sample = load_sdss_sample(calibrate=False).subset(np.random.default_rng(seed).choice(10_000, n, replace=False))
+    table = Table({"id": sample.ids + 7, "zred": sample.zred})
+    for index, band in enumerate(UGRIZ):
+        table[f"flux_{band}"] = sample.flux[:, index]
+        table[f"flux_ivar_{band}"] = sample.flux_ivar[:, index]
+    return table
+
+
+def test_extinction_and_units_of_one_row_by_hand() -> None:
+    # E(B-V) = 0.1: A_r = 0.2751; a u flux behind 0.5 mag becomes 10^0.2 times brighter, its ivar 10^-0.4 times
+    row = {
+        "MODELFLUX": np.array([[10.0, 20.0, 30.0, 40.0, 50.0]]),
+        "MODELFLUX_IVAR": np.array([[4.0, 1.0, 1.0, 1.0, 0.0]]),
+        "EXTINCTION": np.array([[0.5, 0.4, 0.2751, 0.2, 0.1]]),
+        "NUV_FLUX_AUTO": np.array([2.0]),
+        "NUV_FLUXERR_AUTO": np.array([0.1]),
+        "FUV_FLUX_AUTO": np.array([-99.0]),
+        "FUV_FLUXERR_AUTO": np.array([-99.0]),
+        "J_M_EXT": np.array([14.0]),
+        "J_MSIG_EXT": np.array([0.1]),
+        "H_M_EXT": np.array([14.0]),
+        "H_MSIG_EXT": np.array([0.0]),
+    }
+    flux, ivar = sdss_photometry(row, ("u", "z", "NUV", "FUV", "J", "H"))
+    assert flux[0, 0] == pytest.approx(10 * 10**0.2)
+    assert ivar[0, 0] == pytest.approx(4 * 10**-0.4)
+    assert (flux[0, [1, 3, 5]] == 0).all()
+    assert (ivar[0, [1, 3, 5]] == 0).all()
+    nuv = 20.08 - 2.5 * np.log10(2.0) - 0.82
+    assert flux[0, 2] == pytest.approx(10 ** (0.4 * (22.5 - nuv)))
+    assert flux[0, 2] * np.sqrt(ivar[0, 2]) == pytest.approx(20.0)
+    assert flux[0, 4] == pytest.approx(10 ** (0.4 * (22.5 - (14.0 + 0.91 - 0.0902))))
+    assert 2.5 / np.log(10) / (flux[0, 4] * np.sqrt(ivar[0, 4])) == pytest.approx(0.1)
+
+
+def test_offsets_and_floors_by_hand() -> None:
+    catalog = Catalog(np.arange(1), ("u", "r"), [[100.0, 0.0]], [[0.25, 1.0]], [0.1])
+    calibrated = apply_calibration(catalog, {"u": -0.036}, {"u": 0.05, "r": 0.02})
+    bright = 100.0 * 10 ** (0.4 * 0.036)
+    assert calibrated.flux[0].tolist() == pytest.approx([bright, 0.0])
+    fractional = np.hypot(2.0 / 100.0, 0.05 * np.log(10) / 2.5)
+    assert calibrated.sigma[0, 0] == pytest.approx(bright * fractional)
+    assert calibrated.sigma[0, 1] == pytest.approx(1.0)
+
+
+def test_bundled_sample_looks_like_galaxies() -> None:
+    sample = load_sdss_sample()
+    assert len(sample) == 10_000
+    assert sample.bands == UGRIZ
+    assert sample.ok.all()
+    magnitude = 22.5 - 2.5 * np.log10(sample.flux[:, [1, 2]])
+    assert np.median(magnitude[:, 0] - magnitude[:, 1]) == pytest.approx(0.8, abs=0.15)
+    sigma_g = 2.5 / np.log(10) * sample.sigma[:, 1] / sample.flux[:, 1]
+    assert sigma_g.min() > 0.02
+    raw = load_sdss_sample(calibrate=False)
+    np.testing.assert_allclose(
+        sample.flux / raw.flux, np.broadcast_to(10 ** (-0.4 * np.array([-0.036, 0.012, 0.010, 0.028, 0.040])), (10_000, 5))
+    )
+
+
+def test_galex_units_give_the_known_colours() -> None:
+    sample = load_sdss_sample(bands=("FUV", "NUV", "g", "r"))
+    assert (sample.flux_ivar[:, 1] > 0).sum() == 774
+    assert set(sample.status[~sample.ok]) == {"no measurement in FUV NUV", "no measurement in FUV", "no measurement in NUV"}
+    both = sample.subset(sample.ok & (sample.zred < 0.15))
+    fuv, nuv, g, r = (22.5 - 2.5 * np.log10(both.flux)).T
+    blue = g - r < 0.55
+    assert 1.8 < np.median((nuv - r)[blue]) < 3.0
+    assert 0.0 < np.median((fuv - nuv)[blue]) < 0.8
+
+
+def test_2mass_is_ab() -> None:
+    sample = load_sdss_sample(bands=("z", "J", "H", "Ks"))
+    z, j, h, ks = (22.5 - 2.5 * np.log10(sample.subset(sample.ok).flux)).T
+    # old stars: f_nu peaks near 1.6 microns, so AB magnitudes brighten to H and turn over at Ks
+    assert 0.0 < np.median(z - j) < 0.7
+    assert 0.0 < np.median(j - h) < 0.5
+    assert abs(np.median(h - ks)) < 0.4
+    assert (sample.flux_ivar[:, 2] == 0).sum() == 715
+
+
+def test_rows_are_never_dropped() -> None:
+    flux = np.full((6, 2), 5.0)
+    ivar = np.full((6, 2), 1.0)
+    flux[1, 0] = np.nan
+    ivar[2, 1] = 0.0
+    ivar[3] = -1.0
+    catalog = Catalog(np.array(list("abcdef")), ("g", "r"), flux, ivar, [0.1, 0.1, 0.1, 0.1, np.nan, -0.2])
+    assert catalog.status.tolist() == [
+        "",
+        "no measurement in g",
+        "no measurement in r",
+        "no measurement in g r",
+        "redshift is not finite",
+        "redshift is not positive",
+    ]
+    assert np.isfinite(catalog.flux).all()
+    assert (catalog.flux_ivar[[1, 2, 3, 3], [0, 1, 0, 1]] == 0).all()
+    assert catalog.select(("r",)).status.tolist()[:4] == ["", "", "no measurement in r", "no measurement in r"]
+    assert catalog.subset([4, 0]).ids.tolist() == ["e", "a"]
+    assert catalog.subset([4, 0]).ok.tolist() == [False, True]
+    with pytest.raises(CatalogError, match="FUV"):
+        catalog.select(("FUV",))
+
+
+def test_shapes_must_agree() -> None:
+    with pytest.raises(CatalogError, match="do not fit"):
+        Catalog(np.arange(3), ("g",), np.ones((3, 2)), np.ones((3, 2)), np.ones(3))
+
+
+@pytest.mark.parametrize("suffix", [".fits", ".ecsv", ".csv", ".h5"])
+def test_reads_every_format(tmp_path: Path, suffix: str) -> None:
+    table, path = make_table(), tmp_path / f"table{suffix}"
+    if suffix == ".h5":
+        table.write(path, path="catalog", format="hdf5")
+    else:
+        table.write(path)
+    catalog = read_catalog(path)
+    assert catalog.bands == UGRIZ
+    assert catalog.ids.dtype == np.int64
+    np.testing.assert_allclose(catalog.flux[:, 2], table["flux_r"], rtol=1e-12)
+    np.testing.assert_allclose(catalog.zred, table["zred"])
+    assert catalog.ok.all()
+
+
+def test_units_errors_and_renamed_columns(tmp_path: Path) -> None:
+    table, path = make_table(), tmp_path / "table.fits"
+    named = Table({"NAME": [f"galaxy {i}" for i in range(len(table))], "Z_BEST": table["zred"]})
+    named["F_R"] = table["flux_r"] * 3.631
+    named["E_R"] = 3.631 / np.sqrt(table["flux_ivar_r"])
+    named["F_R"][3] = -99.0
+    named.write(path)
+    names = {"flux_r": "F_R", "flux_err_r": "E_R", "zred": "Z_BEST", "id": "NAME"}
+    catalog = read_catalog(path, bands=["r"], columns=names, unit="uJy")
+    good = np.arange(len(table)) != 3
+    np.testing.assert_allclose(catalog.flux[good, 0], table["flux_r"][good])
+    np.testing.assert_allclose(catalog.flux_ivar[good, 0], table["flux_ivar_r"][good])
+    assert catalog.status[3] == "no measurement in r"
+    assert catalog.ids[0] == "galaxy 0"
+
+
+def test_masked_values_are_missing(tmp_path: Path) -> None:
+    table = Table(make_table(5), masked=True)
+    table["flux_g"].mask[2] = True
+    table.write(tmp_path / "table.ecsv")
+    assert read_catalog(tmp_path / "table.ecsv").status.tolist() == ["", "", "no measurement in g", "", ""]
+
+
+def test_sdss_layout_is_recognised(tmp_path: Path) -> None:
+    table = Table(
+        {
+            "MODELFLUX": np.full((2, 5), 10.0),
+            "MODELFLUX_IVAR": np.full((2, 5), 1.0),
+            "EXTINCTION": np.zeros((2, 5)),
+            "Z": [0.1, -1.0],
+        }
+    )
+    table.write(tmp_path / "sdss.fits")
+    catalog = read_catalog(tmp_path / "sdss.fits")
+    np.testing.assert_allclose(catalog.flux[0], 10 * 10 ** (-0.4 * np.array([-0.036, 0.012, 0.010, 0.028, 0.040])))
+    assert catalog.status.tolist() == ["", "redshift is not positive"]
+    np.testing.assert_allclose(read_catalog(tmp_path / "sdss.fits", calibrate=False).flux, 10.0)
+    with pytest.raises(CatalogError, match="NUV_FLUX_AUTO"):
+        read_catalog(tmp_path / "sdss.fits", bands=("NUV", "r"))
+
+
+def broken(table: Table, what: str) -> Table:
+    if what == "no flux error":
+        table.remove_column("flux_ivar_g")
+    elif what == "no redshift":
+        table.rename_column("zred", "zredd")
+    elif what == "empty":
+        table = table[:0]
+    elif what == "magnitudes":
+        for band in UGRIZ:
+            table[f"flux_{band}"] = 22.5 - 2.5 * np.log10(np.abs(table[f"flux_{band}"]))
+    elif what == "velocities":
+        table["zred"] = table["zred"] * 299792.458
+    elif what == "negative":
+        table["zred"] = -table["zred"]
+    elif what == "text":
+        table["flux_g"] = ["bright"] * len(table)
+    elif what == "unit":
+        table["flux_g"].unit = "Jy"
+    return table
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("no flux error", r"'flux_ivar_g' or 'flux_err_g'.*The table has: id, zred"),
+        ("no redshift", r"'zred' or 'z'; closest is 'zredd'"),
+        ("empty", "no rows"),
+        ("magnitudes", "look like magnitudes"),
+        ("velocities", "km/s"),
+        ("negative", "no value is a redshift"),
+        ("text", "expected numbers"),
+        ("unit", "'Jy'.*unit='nanomaggies'"),
+    ],
+)
+def test_errors_name_what_is_wrong(tmp_path: Path, what: str, message: str) -> None:
+    path = tmp_path / "table.ecsv"
+    broken(make_table(), what).write(path)
+    with pytest.raises(CatalogError, match=message):
+        read_catalog(path)
+
+
+def test_other_errors(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="no catalogue at"):
+        read_catalog(tmp_path / "absent.fits")
+    path = tmp_path / "table.fits"
+    path.write_bytes(b"not a table")
+    with pytest.raises(CatalogError, match="cannot be read"):
+        read_catalog(path)
+    make_table().write(path, overwrite=True)
+    with pytest.raises(ParameterError, match="unknown band 'q'"):
+        read_catalog(path, bands=["q"])
+    with pytest.raises(ParameterError, match="unit='ergs'"):
+        read_catalog(path, unit="ergs")
+    with pytest.raises(CatalogError, match="'FLUX_G'"):
+        read_catalog(path, columns={"flux_g": "FLUX_G"})
+    make_table().write(tmp_path / "table.txt", format="ascii.csv")
+    with pytest.raises(CatalogError, match="unknown kind of file"):
+        read_catalog(tmp_path / "table.txt")
+
+
+@pytest.mark.parametrize("n", [1, 3, 1000])
+def test_real_fluxes_are_never_taken_for_magnitudes(tmp_path: Path, n: int) -> None:
+    # the worst case: fainter galaxies of the same colours, all of whose fluxes happen to be between 8 and 32
+    sample = load_sdss_sample(calibrate=False)
+    flux = np.concatenate([scale * sample.flux for scale in np.geomspace(0.005, 0.5, 100)])
+    flux = flux[((flux > 8) & (flux < 32)).all(axis=1)]
+    assert len(flux) > 30
+    flux = flux[:: max(1, len(flux) // (20 * n))]
+    for start in range(0, len(flux), n):
+        part = flux[start : start + n]
+        table = Table({"zred": np.full(len(part), 0.1)})
+        for index, band in enumerate(UGRIZ):
+            table[f"flux_{band}"], table[f"flux_err_{band}"] = part[:, index], 1.0
+        table.write(tmp_path / "faint.csv", overwrite=True)
+        assert len(read_catalog(tmp_path / "faint.csv")) == len(part)

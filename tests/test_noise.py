@@ -1,0 +1,157 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sedcast.data.asinh import POGSON, asinh_magnitude, asinh_magnitude_error
+from sedcast.data.catalog import Catalog, load_sdss_sample
+from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
+from sedcast.data.noise import SCATTER_FLOOR, NoiseModel
+
+FLUX_MIN, FLUX_MAX = 0.5, 200.0
+SIGMA_1 = 0.25
+
+
+@pytest.fixture(scope="module")
+def toy() -> NoiseModel:
+    """One band whose errors rise steeply with flux: the case in which errors tell most about the truth."""
+    rng = np.random.default_rng(1)
+    flux = np.exp(rng.uniform(np.log(FLUX_MIN), np.log(FLUX_MAX), 8_000))
+    sigma = SIGMA_1 * flux**0.8 * np.exp(0.2 * rng.standard_normal(len(flux)))
+    return NoiseModel.from_catalog(Catalog(np.arange(8_000), ("r",), flux[:, None], sigma[:, None] ** -2, np.full(8_000, 0.1)))
+
+
+@pytest.fixture(scope="module")
+def sdss() -> NoiseModel:
+    return NoiseModel.sdss()
+
+
+def posterior_cdf(flux: np.ndarray, flux_obs: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """P(f' < f | f_obs, sigma) for a prior uniform in ln f and a Gaussian likelihood, by quadrature."""
+    ln_flux = np.linspace(np.log(FLUX_MIN), np.log(FLUX_MAX), 3_001)
+    ln_like = -0.5 * ((flux_obs[:, None] - np.exp(ln_flux)) / sigma[:, None]) ** 2
+    like = np.exp(ln_like - ln_like.max(axis=1, keepdims=True))
+    cdf = np.cumsum(like, axis=1)
+    cdf /= cdf[:, -1:]
+    return np.array([np.interp(np.log(f), ln_flux, row) for f, row in zip(flux, cdf, strict=True)])
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.5, 2.0), (9.0, 11.0), (30.0, 40.0)])
+def test_accepted_draws_follow_prior_times_likelihood_only(toy: NoiseModel, low: float, high: float) -> None:
+    rng = np.random.default_rng(2)
+    flux = np.exp(rng.uniform(np.log(FLUX_MIN), np.log(FLUX_MAX), 2_000_000))
+    flux_obs, sigma, log_weight = (part.reshape(len(flux)) for part in toy.draw(flux[:, None], rng))
+    kept = toy.accept(log_weight, rng)
+
+    def p_value(flux_obs: np.ndarray, sigma: np.ndarray, kept: np.ndarray | bool = True) -> float:
+        rows = np.flatnonzero((flux_obs > low) & (flux_obs < high) & kept)[:3_000]
+        assert len(rows) == 3_000
+        return float(stats.kstest(posterior_cdf(flux[rows], flux_obs[rows], sigma[rows]), "uniform").pvalue)
+
+    assert p_value(flux_obs, sigma, kept) > 0.01
+    # Errors drawn at the true flux are another target: the point of the weights.
+    sigma_naive = SIGMA_1 * flux**0.8 * np.exp(0.2 * rng.standard_normal(len(flux)))
+    assert p_value(flux + sigma_naive * rng.standard_normal(len(flux)), sigma_naive) < 1e-3
+
+
+def test_errors_of_accepted_draws_follow_the_density_at_the_observed_flux(toy: NoiseModel) -> None:
+    rng = np.random.default_rng(3)
+    flux = np.exp(rng.uniform(np.log(FLUX_MIN), np.log(FLUX_MAX), 2_000_000))
+    flux_obs, sigma, log_weight = toy.draw(flux[:, None], rng)
+    # Far from the prior's edges p(f_obs | sigma) varies slowly with sigma, and ln sigma at fixed f_obs is the model's Gaussian
+    # times p(f_obs | sigma) = ∫ N(f_obs | f, sigma²) dlnf.
+    rows = toy.accept(log_weight, rng) & (np.abs(flux_obs[:, 0] - 10) < 0.2)
+    ln_sigma = np.linspace(-1, 3.5, 400)
+    truth = np.exp(np.linspace(np.log(FLUX_MIN), np.log(FLUX_MAX), 2_000))
+    evidence = stats.norm.pdf(10.0, truth[:, None], np.exp(ln_sigma)).mean(axis=0)
+    median = np.log(SIGMA_1 * 10**0.8)
+    density = stats.norm.pdf(ln_sigma, median, 0.2) * evidence
+    cdf = np.cumsum(density) / density.sum()
+    mean = float((ln_sigma * density).sum() / density.sum())
+    found = np.log(sigma[rows, 0])
+    assert found.mean() == pytest.approx(mean, abs=0.03)
+    assert np.median(found) == pytest.approx(float(np.interp(0.5, cdf, ln_sigma)), abs=0.03)
+
+
+def test_density_reproduces_the_catalogue(sdss: NoiseModel) -> None:
+    catalog = load_sdss_sample()
+    deviate = sdss.sigma_deviation(catalog.flux, catalog.sigma)
+    assert np.abs(np.median(deviate, axis=0)).max() < 0.05
+    assert (sdss.scatter >= SCATTER_FLOOR).all()
+    # the floor only widens
+    assert (np.std(deviate, axis=0) < 1.6).all()
+
+
+def test_limits_beyond_the_catalogue(sdss: NoiseModel) -> None:
+    bright = np.full((1, 5), 1e5)
+    # kcorrect's floors, in magnitudes, dominate bright galaxies
+    sigma = np.exp(sdss._interpolate(bright, sdss.median)[0][0])
+    error = asinh_magnitude_error(bright[0], sigma, sdss.bands)
+    np.testing.assert_allclose(error, [0.055, 0.0205, 0.0205, 0.0205, 0.031], rtol=0.1)
+    assert error == pytest.approx(POGSON * sigma / 1e5)
+    # the sky dominates faint ones
+    faint = np.exp(sdss._interpolate(np.array([[0.01] * 5, [-5.0] * 5]), sdss.median)[0])
+    np.testing.assert_allclose(faint[0], faint[1], rtol=0.05)
+
+
+def test_most_of_the_catalogue_is_in_range(sdss: NoiseModel) -> None:
+    catalog = load_sdss_sample()
+    inside = sdss.in_range(catalog.flux, catalog.sigma)
+    assert inside.mean() > 0.985
+    assert not sdss.in_range(catalog.flux * 1e4, catalog.sigma).any()
+    assert not sdss.in_range(catalog.flux, catalog.sigma * 1e3).any()
+
+
+def test_acceptance_is_useful_and_the_cap_rarely_touches(sdss: NoiseModel) -> None:
+    assert sdss.acceptance > 0.1
+    assert sdss.capped_fraction == pytest.approx(0.001, abs=2e-4)
+    rng = np.random.default_rng(4)
+    flux = load_sdss_sample().flux
+    log_weight = sdss.draw(flux, rng)[2]
+    assert sdss.accept(log_weight, rng).mean() == pytest.approx(sdss.acceptance, rel=0.1)
+
+
+def test_draw_repeats_with_its_seed(sdss: NoiseModel) -> None:
+    flux = load_sdss_sample().flux
+    first, again = (sdss.draw(flux, np.random.default_rng(5)) for _ in range(2))
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_zero_and_negative_fluxes_are_finite(sdss: NoiseModel) -> None:
+    for value in sdss.draw(np.array([[0.0] * 5, [-3.0] * 5, [1e-8] * 5, [1e9] * 5]), np.random.default_rng(6)):
+        assert np.isfinite(value).all()
+
+
+def test_bands_and_files(tmp_path: Path) -> None:
+    model = NoiseModel.sdss(("NUV", "r"))
+    assert model.bands == ("NUV", "r")
+    assert model.acceptance > 0.1
+    model.save(tmp_path / "noise.npz")
+    again = NoiseModel.load(tmp_path / "noise.npz")
+    np.testing.assert_array_equal(again.median, model.median)
+    assert (again.bands, again.log_weight_cap, again.provenance) == (model.bands, model.log_weight_cap, model.provenance)
+    with pytest.raises(ParameterError, match="Ks"):
+        model.select(("Ks",))
+    with pytest.raises(ParameterError, match=r"expected \(n, 2\)"):
+        model.draw(np.ones((3, 5)), np.random.default_rng(0))
+    with pytest.raises(ArtifactError, match="no artifact"):
+        NoiseModel.load(tmp_path / "absent.npz")
+
+
+def test_a_small_catalogue_is_refused() -> None:
+    with pytest.raises(CatalogError, match="50 measurements"):
+        NoiseModel.from_catalog(load_sdss_sample().subset(slice(0, 50)))
+
+
+def test_missing_measurements_are_left_out() -> None:
+    catalog = load_sdss_sample()
+    ivar = catalog.flux_ivar.copy()
+    ivar[::3, 0] = 0.0
+    holed = NoiseModel.from_catalog(Catalog(catalog.ids, catalog.bands, catalog.flux, ivar, catalog.zred))
+    full = NoiseModel.from_catalog(catalog)
+    magnitude = asinh_magnitude(catalog.flux[:, 0], "u")
+    assert holed.magnitude_range[0] == pytest.approx(full.magnitude_range[0], abs=0.5)
+    assert np.ptp(magnitude) > 0
+    np.testing.assert_array_equal(holed.median[1:], full.median[1:])
