@@ -1,0 +1,408 @@
+"""The trained masked autoregressive flow, evaluated in NumPy: exact samples and log-probabilities.
+
+Sampling an autoregressive flow usually evaluates every network once per dimension. Here hidden units are sorted by degree, so
+each is computed exactly once, when the dimensions it sees are known: one sample costs one evaluation of each network. Work is
+laid out units × samples, so that a range of degrees is a contiguous slice, and split into chunks over threads.
+
+References
+----------
+Papamakarios et al. 2017, arXiv:1705.07057; Germain et al. 2015, arXiv:1502.03509.
+"""
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import ValidationError
+from threadpoolctl import ThreadpoolController
+
+from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.posterior.made import FlowConfig, hidden_degrees, parameter_masks, parameter_shapes
+
+__all__ = ["FlowConfig", "MaskedAutoregressiveFlow"]
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 1024
+_DEGREES_PER_PANEL = 3
+_LOG_2PI = float(np.log(2 * np.pi))
+_ZERO = np.zeros(1, dtype=np.float32)
+_AFFINE = ("theta_mean", "theta_std", "context_mean", "context_std")
+
+
+def _elu(values: np.ndarray) -> None:
+    np.maximum(values, np.expm1(np.minimum(values, _ZERO)), out=values)
+
+
+def _silu(values: np.ndarray) -> None:
+    # x · sigmoid(x) through tanh, which cannot overflow.
+    half = values * np.float32(0.5)
+    np.tanh(half, out=values)
+    values += np.float32(1)
+    values *= half
+
+
+_ACTIVATIONS: dict[str, Callable[[np.ndarray], object]] = {
+    "relu": lambda values: np.maximum(values, _ZERO, out=values),
+    "tanh": lambda values: np.tanh(values, out=values),
+    "elu": _elu,
+    "silu": _silu,
+}
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Weights of one MADE, output units first; rows of the last kernel alternate shift and raw log scale."""
+
+    order: np.ndarray
+    context_kernel: np.ndarray
+    kernels: list[np.ndarray]
+    biases: list[np.ndarray]
+
+
+class MaskedAutoregressiveFlow:
+    """A conditional density q(theta | context) on the real line's powers, with exact sampling and log-probability.
+
+    The base is a standard normal. `theta` and `context` are standardised by stored means and standard deviations.
+
+    Parameters
+    ----------
+    config : architecture.
+    arrays : the arrays named by `parameter_shapes`, ``permutation`` (n_blocks, dim), and ``theta_mean``, ``theta_std``
+        (dim,), ``context_mean``, ``context_std`` (n_context,).
+
+    Raises
+    ------
+    ArtifactError : if an array is missing, of the wrong shape, not finite, or not masked.
+    """
+
+    def __init__(self, config: FlowConfig, arrays: Mapping[str, np.ndarray]) -> None:
+        missing = [name for name in (*_AFFINE, "permutation") if name not in arrays]
+        if missing:
+            raise ArtifactError(f"a flow needs the arrays {', '.join(missing)}: the file is of another kind or version")
+        self.config = config
+        self.dim = int(np.size(arrays["theta_mean"]))
+        self.n_context = int(np.size(arrays["context_mean"]))
+        shapes = parameter_shapes(config, self.dim, self.n_context)
+        shapes |= {name: (self.dim,) if name.startswith("theta") else (self.n_context,) for name in _AFFINE}
+        self._arrays = {name: _checked(name, arrays.get(name), shape) for name, shape in shapes.items()}
+        for name, mask in parameter_masks(config, self.dim).items():
+            if np.any(self._arrays[name][:, ~mask]):
+                raise ArtifactError(
+                    f"flow array {name!r} has weights where its mask forbids them: it was made by another layout"
+                )
+        self._permutation = np.asarray(arrays["permutation"], dtype=np.int64)
+        if not np.array_equal(np.sort(self._permutation, axis=1), np.tile(np.arange(self.dim), (config.n_blocks, 1))):
+            raise ArtifactError(f"flow array 'permutation' must hold {config.n_blocks} permutations of {self.dim} dimensions")
+        # bounds[layer][d] is the number of hidden units of a degree below d.
+        degrees = [hidden_degrees(self.dim, width) for width in config.hidden]
+        self._bounds = [np.searchsorted(degree, np.arange(self.dim + 1)).tolist() for degree in degrees]
+        self._bounds.append([2 * d for d in range(self.dim + 1)])
+        self._panels = [*range(0, self.dim, _DEGREES_PER_PANEL), self.dim]
+        self._blocks = [self._block(index) for index in range(config.n_blocks)]
+        self._activate = _ACTIVATIONS[config.activation]
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "MaskedAutoregressiveFlow":
+        """The flow that `to_arrays` described.
+
+        Raises
+        ------
+        ArtifactError : if the arrays do not describe a flow.
+        """
+        try:
+            config = FlowConfig.model_validate_json(np.asarray(arrays["flow_config"], dtype=np.uint8).tobytes())
+        except (KeyError, ValidationError) as error:
+            raise ArtifactError(f"no valid 'flow_config' among the arrays: they do not hold a flow ({error})") from error
+        return cls(config, arrays)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """All arrays, with the configuration as UTF-8 JSON in ``flow_config``: everything `from_arrays` needs."""
+        encoded = np.frombuffer(self.config.model_dump_json().encode(), dtype=np.uint8)
+        return {**self._arrays, "permutation": self._permutation, "flow_config": encoded}
+
+    def sample(
+        self,
+        context: np.ndarray,
+        n_samples: int,
+        *,
+        seed: int,
+        row_keys: np.ndarray | None = None,
+        n_threads: int | None = None,
+    ) -> np.ndarray:
+        """Draw from q(theta | context).
+
+        A row's samples depend on `seed` and its key only, not on the other rows or the number of threads (to rounding).
+
+        Parameters
+        ----------
+        context : (n, n_context).
+        n_samples : samples per row.
+        seed : non-negative integer.
+        row_keys : (n,) non-negative integers naming the rows' random streams; 0 … n-1 by default.
+        n_threads : 1 … ; the number of usable cores by default.
+
+        Returns
+        -------
+        theta : (n, n_samples, dim) float32.
+
+        Raises
+        ------
+        ParameterError : if a shape is wrong or a context is not finite.
+        """
+        return self.sample_with_log_prob(context, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads)[0]
+
+    def sample_with_log_prob(
+        self,
+        context: np.ndarray,
+        n_samples: int,
+        *,
+        seed: int,
+        row_keys: np.ndarray | None = None,
+        n_threads: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `sample`, with log q (n, n_samples), in nats, of every sample at hardly any cost."""
+        context = self._check_context(context)
+        if n_samples < 1:
+            raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
+        keys = np.arange(len(context)) if row_keys is None else np.asarray(row_keys)
+        if keys.shape != (len(context),) or keys.dtype.kind not in "iu" or (keys.size and keys.min() < 0) or seed < 0:
+            raise ParameterError(
+                f"seed and row_keys must be non-negative integers, one key per row ({len(context)}); "
+                f"got seed {seed} and row_keys {keys.dtype} {keys.shape}"
+            )
+
+        def noise(rows: slice, columns: slice) -> np.ndarray:
+            drawn = np.empty((rows.stop - rows.start, columns.stop - columns.start, self.dim), dtype=np.float32)
+            for into, key in zip(drawn, keys[rows], strict=True):
+                generator = np.random.Generator(np.random.Philox(key=np.array([seed, key], dtype=np.uint64)))
+                if columns.start:
+                    generator.standard_normal((columns.start, self.dim), dtype=np.float32)
+                generator.standard_normal(out=into, dtype=np.float32)
+            return drawn
+
+        return self._to_theta(noise, context, n_samples, n_threads)
+
+    def transform_noise(
+        self, noise: np.ndarray, context: np.ndarray, *, n_threads: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Carry base noise (n, m, dim) to theta (n, m, dim) and log q (n, m), given context (n, n_context)."""
+        context = self._check_context(context)
+        noise = np.asarray(noise, dtype=np.float32)
+        if noise.ndim != 3 or noise.shape[::2] != (len(context), self.dim):
+            raise ParameterError(f"noise must be ({len(context)}, m, {self.dim}), got {noise.shape}")
+        return self._to_theta(lambda rows, columns: noise[rows, columns], context, noise.shape[1], n_threads)
+
+    def log_prob(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
+        """The density log q(theta | context), in nats.
+
+        Parameters
+        ----------
+        theta : (n, dim), or (n, m, dim) for m points per row of the context.
+        context : (n, n_context).
+
+        Returns
+        -------
+        log_prob : (n,) or (n, m) float64; -inf where it is below what float32 can follow.
+
+        Raises
+        ------
+        ParameterError : if a shape is wrong or a value is not finite.
+        """
+        context = self._check_context(context)
+        points = np.asarray(theta)
+        if points.ndim not in (2, 3) or points.shape[0] != len(context) or points.shape[-1] != self.dim:
+            raise ParameterError(
+                f"theta must be (n, {self.dim}) or (n, m, {self.dim}) with n = {len(context)}, got {points.shape}"
+            )
+        if not np.all(np.isfinite(points)):
+            raise ParameterError(f"theta has {np.count_nonzero(~np.isfinite(points))} non-finite values: leave those rows out")
+        points = points.reshape(len(context), -1, self.dim)
+        result = np.empty(points.shape[:2])
+
+        def work(rows: slice, columns: slice) -> None:
+            result[rows, columns] = self._log_prob_chunk(points[rows, columns], context[rows])
+
+        self._run(work, *points.shape[:2], n_threads)
+        return result[:, 0] if np.ndim(theta) == 2 else result
+
+    def _check_context(self, context: np.ndarray) -> np.ndarray:
+        context = np.asarray(context, dtype=np.float32)
+        if context.ndim != 2 or context.shape[1] != self.n_context:
+            raise ParameterError(f"context must be (n, {self.n_context}), got {context.shape}")
+        bad = np.flatnonzero(~np.isfinite(context).all(axis=1))
+        if bad.size:
+            raise ParameterError(
+                f"context has non-finite values in {bad.size} of {len(context)} rows, first {bad[0]}: leave them out"
+            )
+        return (context - self._arrays["context_mean"]) / self._arrays["context_std"]
+
+    def _block(self, index: int) -> _Block:
+        n_layers = len(self.config.hidden) + 1
+        kernels = [np.ascontiguousarray(self._arrays[f"kernel_{layer}"][index].T) for layer in range(n_layers)]
+        biases = [self._arrays[f"bias_{layer}"][index] for layer in range(n_layers)]
+        interleaved = np.arange(2 * self.dim).reshape(2, self.dim).T.ravel()
+        kernels[-1], biases[-1] = np.ascontiguousarray(kernels[-1][interleaved]), biases[-1][interleaved]
+        context_kernel = np.ascontiguousarray(self._arrays["context_kernel"][index].T)
+        return _Block(self._permutation[index], context_kernel, kernels, biases)
+
+    def _run(self, work: Callable[[slice, slice], None], n_rows: int, n_samples: int, n_threads: int | None) -> None:
+        chunks = list(_chunks(n_rows, n_samples))
+        n_threads = min(n_threads or len(os.sched_getaffinity(0)), len(chunks))
+        with _blas().limit(limits=1, user_api="blas"):
+            if n_threads < 2:
+                for chunk in chunks:
+                    work(*chunk)
+                return
+            with ThreadPoolExecutor(n_threads) as pool:
+                for _ in pool.map(lambda chunk: work(*chunk), chunks):
+                    pass
+
+    def _to_theta(
+        self, noise: Callable[[slice, slice], np.ndarray], context: np.ndarray, n_samples: int, n_threads: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        theta = np.empty((len(context), n_samples, self.dim), dtype=np.float32)
+        log_prob = np.empty((len(context), n_samples))
+
+        def work(rows: slice, columns: slice) -> None:
+            theta[rows, columns], log_prob[rows, columns] = self._theta_chunk(noise(rows, columns), context[rows])
+
+        self._run(work, len(context), n_samples, n_threads)
+        bad = np.count_nonzero(~np.isfinite(theta).all(axis=(1, 2)))
+        if bad:
+            logger.warning(
+                "%d of %d rows have non-finite samples: their contexts are far outside the training set", bad, len(theta)
+            )
+        return theta, log_prob
+
+    def _theta_chunk(self, noise: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        shape = noise.shape[:2]
+        values = np.ascontiguousarray(noise.reshape(-1, self.dim).T)
+        log_prob = -0.5 * np.einsum("dn,dn->n", values, values)
+        buffers = [np.empty((bounds[-1], values.shape[1]), dtype=np.float32) for bounds in self._bounds]
+        with np.errstate(over="ignore", invalid="ignore"):
+            for block in reversed(self._blocks):
+                solved = np.empty_like(values)
+                log_prob -= self._invert_block(block, values, context, buffers, solved)
+                values = np.empty_like(values)
+                values[block.order] = solved
+            theta = values.T * self._arrays["theta_std"] + self._arrays["theta_mean"]
+        return theta.reshape(*shape, self.dim), (log_prob + self._log_constant).reshape(shape)
+
+    @functools.cached_property
+    def _log_constant(self) -> float:
+        return -0.5 * self.dim * _LOG_2PI - float(np.log(self._arrays["theta_std"].astype(float)).sum())
+
+    def _invert_block(
+        self, block: _Block, noise: np.ndarray, context: np.ndarray, buffers: list[np.ndarray], solved: np.ndarray
+    ) -> np.ndarray:
+        """Solve one block for its inputs, dimension by dimension, into `solved`; return the sum of log scales (n,).
+
+        Contributions of finished panels of degrees to the units still to come are added in large products; within a
+        panel each degree takes what it needs from the degrees before it.
+        """
+        share = (block.context_kernel @ context.T + block.biases[0][:, None])[:, :, None]
+        total = np.zeros(noise.shape[1], dtype=np.float32)
+        for start, stop in zip(self._panels[:-1], self._panels[1:], strict=True):
+            for d in range(start, stop):
+                self._first_layer(block, d, solved, share, buffers[0])
+                for layer in range(1, len(buffers)):
+                    bounds, below = self._bounds[layer], self._bounds[layer - 1]
+                    rows, columns = slice(bounds[d], bounds[d + 1]), slice(below[start], below[d + 1])
+                    _accumulate(block, layer, rows, columns, buffers)
+                    if layer + 1 < len(buffers):
+                        self._activate(buffers[layer][rows])
+                shift, log_scale = buffers[-1][2 * d], self._bounded(buffers[-1][2 * d + 1])
+                total += log_scale
+                np.multiply(noise[d], np.exp(log_scale), out=solved[d])
+                solved[d] += shift
+            if stop < self.dim:
+                for layer in range(1, len(buffers)):
+                    bounds, below = self._bounds[layer], self._bounds[layer - 1]
+                    _accumulate(block, layer, slice(bounds[stop], None), slice(below[start], below[stop]), buffers)
+        return total
+
+    def _first_layer(self, block: _Block, d: int, solved: np.ndarray, share: np.ndarray, hidden: np.ndarray) -> None:
+        rows = slice(self._bounds[0][d], self._bounds[0][d + 1])
+        units = hidden[rows]
+        per_galaxy = units.reshape(len(units), share.shape[1], -1)
+        if d:
+            np.matmul(block.kernels[0][rows, :d], solved[:d], out=units)
+            per_galaxy += share[rows]
+        else:
+            per_galaxy[...] = share[rows]
+        self._activate(units)
+
+    def _bounded(self, raw: np.ndarray) -> np.ndarray:
+        bound = np.float32(self.config.max_log_scale)
+        return bound * np.tanh(raw / bound)
+
+    def _log_prob_chunk(self, theta: np.ndarray, context: np.ndarray) -> np.ndarray:
+        standard = (theta.reshape(-1, self.dim) - self._arrays["theta_mean"]) / self._arrays["theta_std"]
+        values = np.ascontiguousarray(standard.T, dtype=np.float32)
+        log_prob = np.zeros(values.shape[1])
+        buffers = [np.empty((bounds[-1], values.shape[1]), dtype=np.float32) for bounds in self._bounds]
+        with np.errstate(over="ignore", invalid="ignore"):
+            for block in self._blocks:
+                values = values[block.order]
+                self._evaluate(block, values, context, buffers)
+                log_scale = self._bounded(buffers[-1][1::2])
+                values = (values - buffers[-1][::2]) * np.exp(-log_scale)
+                log_prob -= log_scale.sum(axis=0)
+            log_prob += self._log_constant - 0.5 * np.einsum("dn,dn->n", values, values, dtype=float)
+        log_prob[np.isnan(log_prob)] = -np.inf
+        return log_prob.reshape(theta.shape[:2])
+
+    def _evaluate(self, block: _Block, values: np.ndarray, context: np.ndarray, buffers: list[np.ndarray]) -> None:
+        share = (block.context_kernel @ context.T + block.biases[0][:, None])[:, :, None]
+        np.matmul(block.kernels[0], values, out=buffers[0])
+        per_galaxy = buffers[0].reshape(len(share), share.shape[1], -1)
+        per_galaxy += share
+        self._activate(buffers[0])
+        for layer in range(1, len(buffers)):
+            bounds, below = self._bounds[layer], self._bounds[layer - 1]
+            for start, stop in zip(self._panels[:-1], self._panels[1:], strict=True):
+                rows, columns = slice(bounds[start], bounds[stop]), slice(below[stop])
+                np.matmul(block.kernels[layer][rows, columns], buffers[layer - 1][columns], out=buffers[layer][rows])
+            buffers[layer] += block.biases[layer][:, None]
+            if layer + 1 < len(buffers):
+                self._activate(buffers[layer])
+
+
+def _accumulate(block: _Block, layer: int, rows: slice, columns: slice, buffers: list[np.ndarray]) -> None:
+    """Add to units `rows` of a layer what units `columns` of the layer before give; the first columns bring the bias."""
+    weights, source, target = block.kernels[layer][rows, columns], buffers[layer - 1][columns], buffers[layer][rows]
+    if columns.start == 0:
+        np.matmul(weights, source, out=target)
+        target += block.biases[layer][rows, None]
+    else:
+        target += weights @ source
+
+
+def _chunks(n_rows: int, n_samples: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and samples of each chunk: several rows where they are short, parts of one row where it is long."""
+    rows_each = max(1, _CHUNK // max(n_samples, 1))
+    parts = -(-n_samples // _CHUNK)
+    samples_each = -(-n_samples // max(parts, 1))
+    for row in range(0, n_rows, rows_each):
+        for column in range(0, n_samples, samples_each):
+            yield slice(row, min(row + rows_each, n_rows)), slice(column, min(column + samples_each, n_samples))
+
+
+def _checked(name: str, array: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    if array is None or np.shape(array) != shape:
+        came = "nothing" if array is None else str(np.shape(array))
+        raise ArtifactError(f"flow array {name!r} must have shape {shape}, got {came}: the file is of another kind or version")
+    values = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.all(np.isfinite(values)) or (name.endswith("_std") and np.any(values <= 0)):
+        raise ArtifactError(f"flow array {name!r} has non-finite or non-positive values: its training failed")
+    return values

@@ -1,0 +1,443 @@
+"""Training the masked autoregressive flow in TensorFlow by maximum likelihood on simulated pairs (theta, context).
+
+All weights are one flat vector: Adam, clipping and the moving average are then a few operations on vectors, and masked weights
+stay zero because their gradients are multiplied by the mask. The loss evaluates each network once per block.
+
+References
+----------
+Papamakarios et al. 2017, arXiv:1705.07057; Kingma & Ba 2015, arXiv:1412.6980 (Adam).
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from sedcast.data.artifacts import load_artifact, save_artifact
+from sedcast.data.config import Config
+from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
+from sedcast.data.tensorflow import import_tensorflow
+from sedcast.posterior.flow import MaskedAutoregressiveFlow
+from sedcast.posterior.made import FlowConfig, initial_parameters, parameter_masks, parameter_shapes, permutations
+
+__all__ = ["FlowTrainer", "FlowTrainingConfig", "TrainingResult", "as_tfp_distribution"]
+
+logger = logging.getLogger(__name__)
+
+Pairs = tuple[np.ndarray, np.ndarray]
+Record = dict[str, float]
+_STEPS_PER_CALL = 50
+_VALIDATION_BATCH = 8192
+_CHECKPOINT_KIND = "flow-checkpoint"
+
+
+class FlowTrainingConfig(Config):
+    """How a flow is trained.
+
+    Attributes
+    ----------
+    batch_size : pairs per step.
+    learning_rate : Adam's highest rate, reached after `warmup_steps` and lowered along a cosine to `final_rate` times itself.
+    max_epochs : passes over the arrays, or chunks of a stream.
+    max_minutes : time budget; the cosine ends with it if it comes first. None: no budget (and exact repeatability).
+    patience : epochs without a better validation loss before stopping.
+    validation_fraction : share of the arrays (or of a stream's first chunk) held out.
+    clip_norm : bound on the gradient's global norm.
+    ema_decay : of the moving average of the weights, which is what is validated and kept.
+    checkpoint_minutes : time between checkpoints.
+    seed : of the split and the order of batches.
+    """
+
+    batch_size: Annotated[int, Field(ge=1)] = 1024
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    warmup_steps: Annotated[int, Field(ge=0)] = 200
+    final_rate: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_epochs: Annotated[int, Field(ge=1)] = 100
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    patience: Annotated[int, Field(ge=1)] = 20
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    clip_norm: Annotated[float, Field(gt=0)] = 5.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 3.0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained flow (the best moving average), one record per epoch, and why training stopped."""
+
+    flow: MaskedAutoregressiveFlow
+    history: list[Record]
+    reason: str
+    best_validation_nll: float
+
+
+@dataclass
+class _State:
+    """Everything that a resumed run needs; `vectors` are params, first and second moments, ema and best (n_weights,)."""
+
+    vectors: dict[str, np.ndarray]
+    step: int = 0
+    epoch: int = 0
+    position: int = 0
+    loss_sum: float = 0.0
+    best: float = float("inf")
+    best_epoch: int = -1
+    minutes: float = 0.0
+    history: list[Record] = field(default_factory=list)
+
+
+class FlowTrainer:
+    """Trains one flow on arrays (`fit`) or on a stream of fresh simulations (`fit_stream`).
+
+    Parameters
+    ----------
+    flow : architecture.
+    training : how to train.
+    checkpoint : file written every few minutes; if it exists, training resumes from it, exactly.
+    progress : called after each epoch with its record: epoch, train_nll, validation_nll (nats), galaxies_per_s, minutes.
+    """
+
+    def __init__(
+        self,
+        flow: FlowConfig,
+        training: FlowTrainingConfig,
+        *,
+        checkpoint: str | Path | None = None,
+        progress: Callable[[Record], None] | None = None,
+    ) -> None:
+        self.flow = flow
+        self.training = training
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.progress = progress
+
+    def fit(self, theta: np.ndarray, context: np.ndarray) -> TrainingResult:
+        """Train on pairs theta (n, dim) on the real line and context (n, n_context), holding out a share for validation.
+
+        Raises
+        ------
+        ParameterError : if shapes disagree, values are not finite, or a column is constant.
+        SedcastError : if the loss is not finite before the first validation.
+        ArtifactError : if the checkpoint belongs to another configuration.
+        """
+        theta, context = _checked_pairs(theta, context)
+        train, validation = _split(theta, context, self.training)
+        return self._train(lambda _: train, validation)
+
+    def fit_stream(self, chunks: Callable[[int], Pairs], *, validation: Pairs | None = None) -> TrainingResult:
+        """Train on chunk 0, 1, 2 … of simulations, each used once, as one epoch.
+
+        `chunks(i)` must give the same pairs whenever it is called with the same i. Chunk 0 sets the standardisation,
+        and a share of it is held out unless `validation` is given. All chunks must have the same length.
+
+        Raises
+        ------
+        ParameterError, SedcastError, ArtifactError : as `fit`.
+        """
+        first = _checked_pairs(*chunks(0))
+        if validation is None:
+            first, validation = _split(*first, self.training)
+        else:
+            validation = _checked_pairs(*validation)
+        n_train = len(first[0])
+
+        def chunk(index: int) -> Pairs:
+            if index == 0:
+                return first
+            theta, context = _checked_pairs(*chunks(index))
+            return theta[:n_train], context[:n_train]
+
+        return self._train(chunk, validation)
+
+    def _train(self, chunks: Callable[[int], Pairs], validation: Pairs) -> TrainingResult:
+        theta, context = chunks(0)
+        affine = _standardisation(theta, context)
+        graph = _Graph(self.flow, self.training, affine)
+        state = self._resume(graph)
+        graph.set(state.vectors)
+        steps_per_epoch = len(theta) // self.training.batch_size
+        if not steps_per_epoch:
+            raise ParameterError(
+                f"{len(theta)} training pairs do not fill a batch of {self.training.batch_size}: simulate more"
+            )
+        started = saved = time.monotonic() - 60 * state.minutes
+        reason = "reached max_epochs"
+        while state.epoch < self.training.max_epochs:
+            epoch_started = time.monotonic()
+            theta, context = chunks(state.epoch)
+            order = np.random.default_rng([self.training.seed, state.epoch]).permutation(len(theta)).astype(np.int32)
+            first_position = state.position
+            while state.position < steps_per_epoch:
+                n_steps = min(_STEPS_PER_CALL, steps_per_epoch - state.position)
+                rates = self._rates(state, n_steps, steps_per_epoch)
+                begin = state.position * self.training.batch_size
+                batch = order[begin : begin + n_steps * self.training.batch_size]
+                loss = graph.steps(theta[batch], context[batch], rates, state.step)
+                state.step, state.position, state.loss_sum = (
+                    state.step + n_steps,
+                    state.position + n_steps,
+                    state.loss_sum + loss,
+                )
+                state.minutes = (time.monotonic() - started) / 60
+                if not np.isfinite(loss):
+                    return self._diverged(graph, state)
+                if self.checkpoint and time.monotonic() - saved >= 60 * self.training.checkpoint_minutes:
+                    self._save(graph, state)
+                    saved = time.monotonic()
+                if self.training.max_minutes and state.minutes >= self.training.max_minutes:
+                    break
+            out_of_time = state.position < steps_per_epoch
+            n_seen = (state.position - first_position) * self.training.batch_size
+            rate = n_seen / max(time.monotonic() - epoch_started, 1e-9)
+            self._finish_epoch(graph, state, validation, rate)
+            if self.training.max_minutes and (out_of_time or state.minutes >= self.training.max_minutes):
+                reason = "reached max_minutes"
+                break
+            if state.epoch - 1 - state.best_epoch >= self.training.patience:
+                reason = f"validation loss has not improved for {self.training.patience} epochs"
+                break
+        if self.checkpoint:
+            self._save(graph, state)
+        return self._result(graph, state, reason)
+
+    def _rates(self, state: _State, n_steps: int, steps_per_epoch: int) -> np.ndarray:
+        config = self.training
+        steps = state.step + np.arange(n_steps)
+        done = steps / (config.max_epochs * steps_per_epoch)
+        if config.max_minutes:
+            done = np.maximum(done, state.minutes / config.max_minutes)
+        cosine = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + np.cos(np.pi * np.minimum(done, 1)))
+        warmup = np.minimum((steps + 1) / (config.warmup_steps + 1), 1)
+        return (config.learning_rate * warmup * cosine).astype(np.float32)
+
+    def _finish_epoch(self, graph: "_Graph", state: _State, validation: Pairs, rate: float) -> None:
+        vectors = graph.vectors()
+        nll = graph.validate(*validation)
+        if nll < state.best:
+            state.best, state.best_epoch = nll, state.epoch
+            state.vectors["best"] = vectors["ema"]
+        record = {
+            "epoch": state.epoch,
+            "train_nll": state.loss_sum / max(state.position, 1),
+            "validation_nll": nll,
+            "galaxies_per_s": rate,
+            "minutes": state.minutes,
+        }
+        state.history.append(record)
+        state.epoch, state.position, state.loss_sum = state.epoch + 1, 0, 0.0
+        logger.info(
+            "epoch %(epoch)d: train %(train_nll).4f, validation %(validation_nll).4f nats, %(galaxies_per_s).0f/s", record
+        )
+        if self.progress:
+            self.progress(record)
+
+    def _diverged(self, graph: "_Graph", state: _State) -> TrainingResult:
+        where = f"loss became non-finite in epoch {state.epoch}, before step {state.step}"
+        if state.best_epoch < 0:
+            raise SedcastError(
+                f"{where}, before the first validation: lower learning_rate or clip_norm, or check the training set"
+            )
+        logger.warning("%s: keeping the weights of epoch %d", where, state.best_epoch)
+        return self._result(graph, state, f"{where}; kept epoch {state.best_epoch}")
+
+    def _result(self, graph: "_Graph", state: _State, reason: str) -> TrainingResult:
+        if state.best_epoch < 0:
+            raise SedcastError("no epoch gave a finite validation loss: lower learning_rate, or check the training set")
+        return TrainingResult(graph.flow(state.vectors["best"]), state.history, reason, state.best)
+
+    def _identity(self) -> str:
+        # Everything but the limits, which a resumed run may extend.
+        training = self.training.model_dump(exclude={"max_minutes", "checkpoint_minutes"})
+        return json.dumps({"flow": self.flow.model_dump(), "training": training}, sort_keys=True)
+
+    def _save(self, graph: "_Graph", state: _State) -> None:
+        assert self.checkpoint is not None
+        arrays = graph.vectors() | {"best": state.vectors["best"]}
+        card = {name: value for name, value in vars(state).items() if name != "vectors"}
+        card["best"] = None if not np.isfinite(state.best) else state.best
+        card["affine"] = {name: value.tolist() for name, value in graph.affine.items()}
+        save_artifact(self.checkpoint, _CHECKPOINT_KIND, arrays, {"state": card, "identity": self._identity()})
+
+    def _resume(self, graph: "_Graph") -> _State:
+        if self.checkpoint is None or not self.checkpoint.is_file():
+            return _State(graph.initial())
+        arrays, card = load_artifact(self.checkpoint, _CHECKPOINT_KIND)
+        state = card["state"]
+        affine = state.pop("affine")
+        same_data = all(np.allclose(affine[name], value, rtol=1e-5, atol=1e-6) for name, value in graph.affine.items())
+        if card["identity"] != self._identity() or not same_data:
+            raise ArtifactError(
+                f"checkpoint {self.checkpoint} is of another configuration or training set: "
+                "restore those, or remove the file to start again"
+            )
+        state["best"] = float("inf") if state["best"] is None else state["best"]
+        logger.info("resuming from %s at step %d", self.checkpoint, state["step"])
+        return _State(arrays, **state)
+
+
+class _Graph:
+    """The compiled parts: training steps, validation, and the flat vectors of weights and moments."""
+
+    def __init__(self, config: FlowConfig, training: FlowTrainingConfig, affine: Mapping[str, np.ndarray]) -> None:
+        self.tf, _ = import_tensorflow()
+        tf = self.tf
+        self.config, self.training, self.affine = config, training, dict(affine)
+        self.dim, self.n_context = affine["theta_mean"].size, affine["context_mean"].size
+        self.permutation = permutations(config, self.dim)
+        self.shapes = parameter_shapes(config, self.dim, self.n_context)
+        masks = parameter_masks(config, self.dim)
+        self.mask = tf.constant(self._flatten({n: np.broadcast_to(masks.get(n, 1.0), s) for n, s in self.shapes.items()}))
+        self.variables = {name: tf.Variable(value) for name, value in self.initial().items() if name != "best"}
+        self._steps = tf.function(self._run_steps, reduce_retracing=True)
+        self._update = tf.function(self._one_step, jit_compile=True)
+        self._nll = tf.function(lambda theta, context: tf.reduce_sum(self.loss(self.variables["ema"], theta, context)))
+
+    def initial(self) -> dict[str, np.ndarray]:
+        start = self._flatten(initial_parameters(self.config, self.dim, self.n_context))
+        zeros = np.zeros_like(start)
+        return {"params": start, "moment1": zeros, "moment2": zeros.copy(), "ema": start.copy(), "best": start.copy()}
+
+    def set(self, vectors: Mapping[str, np.ndarray]) -> None:
+        for name, variable in self.variables.items():
+            variable.assign(vectors[name])
+
+    def vectors(self) -> dict[str, np.ndarray]:
+        return {name: variable.numpy() for name, variable in self.variables.items()}
+
+    def flow(self, vector: np.ndarray) -> MaskedAutoregressiveFlow:
+        return MaskedAutoregressiveFlow(
+            self.config, {**self._split(vector, np.split), **self.affine, "permutation": self.permutation}
+        )
+
+    def steps(self, theta: np.ndarray, context: np.ndarray, rates: np.ndarray, step: int) -> float:
+        """Run len(rates) steps over consecutive batches of pairs; return the sum of their losses."""
+        tf = self.tf
+        return float(self._steps(tf.constant(theta), tf.constant(context), tf.constant(rates), tf.constant(step, tf.float32)))
+
+    def validate(self, theta: np.ndarray, context: np.ndarray) -> float:
+        batches = range(0, len(theta), _VALIDATION_BATCH)
+        pieces = [slice(start, start + _VALIDATION_BATCH) for start in batches]
+        return float(sum(float(self._nll(theta[piece], context[piece])) for piece in pieces) / len(theta))
+
+    def loss(self, vector: Any, theta: Any, context: Any) -> Any:
+        """Negative log-probability (n,) in nats of theta (n, dim) given context (n, n_context)."""
+        tf = self.tf
+        weights = self._split(vector, tf.split)
+        values = (theta - self.affine["theta_mean"]) / self.affine["theta_std"]
+        context = (context - self.affine["context_mean"]) / self.affine["context_std"]
+        total = 0.5 * self.dim * np.log(2 * np.pi) + np.log(self.affine["theta_std"].astype(float)).sum()
+        nll = tf.fill([tf.shape(theta)[0]], tf.constant(total, theta.dtype))
+        blocks = {name: tf.unstack(array) for name, array in weights.items()}
+        for index in range(self.config.n_blocks):
+            values = tf.gather(values, self.permutation[index], axis=1)
+            shift, log_scale = _shift_and_log_scale(
+                tf, self.config, {name: arrays[index] for name, arrays in blocks.items()}, values, context
+            )
+            values = (values - shift) * tf.exp(-log_scale)
+            nll += tf.reduce_sum(log_scale, axis=1)
+        return nll + 0.5 * tf.reduce_sum(values**2, axis=1)
+
+    def _run_steps(self, theta: Any, context: Any, rates: Any, step: Any) -> Any:
+        tf, size = self.tf, self.training.batch_size
+        total = tf.constant(0.0)
+        for index in tf.range(tf.shape(rates)[0]):
+            piece = slice(index * size, (index + 1) * size)
+            total += self._update(theta[piece], context[piece], rates[index], step + tf.cast(index, tf.float32))
+        return total
+
+    def _one_step(self, theta: Any, context: Any, rate: Any, step: Any) -> Any:
+        tf, v = self.tf, self.variables
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(self.loss(v["params"], theta, context))
+        gradient = tape.gradient(loss, v["params"]) * self.mask
+        gradient *= tf.minimum(1.0, self.training.clip_norm / (tf.norm(gradient) + 1e-12))
+        beta1, beta2 = 0.9, 0.999
+        v["moment1"].assign(beta1 * v["moment1"] + (1 - beta1) * gradient)
+        v["moment2"].assign(beta2 * v["moment2"] + (1 - beta2) * gradient**2)
+        scale1, scale2 = 1 - tf.pow(beta1, step + 1), 1 - tf.pow(beta2, step + 1)
+        v["params"].assign_sub(rate * (v["moment1"] / scale1) / (tf.sqrt(v["moment2"] / scale2) + 1e-8))
+        # A young average must not remember the initial weights.
+        decay = tf.minimum(self.training.ema_decay, (1 + step) / (10 + step))
+        v["ema"].assign(decay * v["ema"] + (1 - decay) * v["params"])
+        return loss
+
+    def _flatten(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.concatenate([np.asarray(arrays[name], dtype=np.float32).ravel() for name in self.shapes])
+
+    def _split(self, vector: Any, split: Callable[..., Any]) -> dict[str, Any]:
+        sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
+        pieces = split(vector, np.cumsum(sizes)[:-1] if split is np.split else sizes)
+        reshape = np.reshape if split is np.split else self.tf.reshape
+        return {name: reshape(piece, shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
+
+
+def _shift_and_log_scale(tf: Any, config: FlowConfig, weights: Mapping[str, Any], values: Any, context: Any) -> tuple[Any, Any]:
+    """One MADE: shifts and bounded log scales (…, dim) of `values` (…, dim) given standardised `context` (…, n_context)."""
+    activation = getattr(tf.nn, config.activation)
+    hidden = tf.matmul(values, weights["kernel_0"]) + tf.matmul(context, weights["context_kernel"]) + weights["bias_0"]
+    for layer in range(1, len(config.hidden) + 1):
+        hidden = tf.matmul(activation(hidden), weights[f"kernel_{layer}"]) + weights[f"bias_{layer}"]
+    shift, raw = tf.split(hidden, 2, axis=-1)
+    return shift, config.max_log_scale * tf.tanh(raw / config.max_log_scale)
+
+
+def as_tfp_distribution(flow: MaskedAutoregressiveFlow, context: np.ndarray) -> Any:
+    """The flow as a TensorFlow Probability distribution over (n, dim), one batch member per row of `context` (n, n_context).
+
+    Built from TFP's own MaskedAutoregressiveFlow, Permute and affine bijectors in float32: the reference for `flow`.
+    """
+    tf, tfp = import_tensorflow()
+    tfb, tfd = tfp.bijectors, tfp.distributions
+    arrays = flow.to_arrays()
+    standard = tf.constant((np.asarray(context, np.float32) - arrays["context_mean"]) / arrays["context_std"])
+
+    def network(index: int) -> Callable[[Any], tuple[Any, Any]]:
+        weights = {name: tf.constant(arrays[name][index]) for name in parameter_shapes(flow.config, flow.dim, flow.n_context)}
+        return lambda values: _shift_and_log_scale(tf, flow.config, weights, values, standard)
+
+    # Bijectors act from the last to the first on base noise: the last block comes first.
+    chain: list[Any] = [tfb.Shift(arrays["theta_mean"]), tfb.Scale(arrays["theta_std"])]
+    for index, order in enumerate(arrays["permutation"]):
+        chain.append(tfb.Permute(np.argsort(order).astype(np.int32)))
+        chain.append(tfb.MaskedAutoregressiveFlow(shift_and_log_scale_fn=network(index), unroll_loop=False))
+    base = tfd.MultivariateNormalDiag(tf.zeros([len(standard), flow.dim]), tf.ones(flow.dim))
+    return tfd.TransformedDistribution(base, tfb.Chain(chain))
+
+
+def _checked_pairs(theta: np.ndarray, context: np.ndarray) -> Pairs:
+    pairs = {"theta": np.asarray(theta, dtype=np.float32), "context": np.asarray(context, dtype=np.float32)}
+    for name, values in pairs.items():
+        if values.ndim != 2 or not values.size:
+            raise ParameterError(f"{name} must be a non-empty (n, columns) array, got {values.shape}")
+        bad = np.count_nonzero(~np.isfinite(values).all(axis=1))
+        if bad:
+            raise ParameterError(f"{name} has non-finite values in {bad} of {len(values)} rows: leave those rows out")
+    if len(pairs["theta"]) != len(pairs["context"]):
+        raise ParameterError(f"theta and context must pair up: got {len(theta)} and {len(context)} rows")
+    return pairs["theta"], pairs["context"]
+
+
+def _standardisation(theta: np.ndarray, context: np.ndarray) -> dict[str, np.ndarray]:
+    affine: dict[str, np.ndarray] = {}
+    for name, values in (("theta", theta), ("context", context)):
+        mean, std = values.mean(axis=0, dtype=float), values.std(axis=0, dtype=float)
+        constant = np.flatnonzero(std <= 1e-6 * np.maximum(np.abs(mean), 1e-6))
+        if constant.size:
+            raise ParameterError(
+                f"{name} is constant in {constant.size} of {std.size} columns ({constant.tolist()}): leave them out"
+            )
+        affine |= {f"{name}_mean": mean.astype(np.float32), f"{name}_std": std.astype(np.float32)}
+    return affine
+
+
+def _split(theta: np.ndarray, context: np.ndarray, training: FlowTrainingConfig) -> tuple[Pairs, Pairs]:
+    order = np.random.default_rng([training.seed, 2**32]).permutation(len(theta))
+    held = order[: max(1, round(training.validation_fraction * len(theta)))]
+    kept = order[len(held) :]
+    return (theta[kept], context[kept]), (theta[held], context[held])

@@ -1,0 +1,110 @@
+"""The architecture that a masked autoregressive flow has in common with its trainer: degrees, masks, permutations, shapes.
+
+One block is a conditional MADE: a network whose outputs (shift, log scale) of dimension i depend on the dimensions before i
+and on the context only. Hidden units carry degrees 0 … dim-1; those of degree 0 see the context alone,
+so that even the first dimension depends on it nonlinearly. Units are sorted by degree, in groups as equal as possible:
+masks are block triangular.
+
+References
+----------
+Germain et al. 2015, arXiv:1502.03509 (MADE); Papamakarios et al. 2017, arXiv:1705.07057 (flow).
+"""
+
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from sedcast.data.config import Config
+from sedcast.data.errors import ParameterError
+
+__all__ = ["FlowConfig", "hidden_degrees", "initial_parameters", "parameter_masks", "parameter_shapes", "permutations"]
+
+Activation = Literal["relu", "tanh", "elu", "silu"]
+Parameters = dict[str, np.ndarray]
+
+
+class FlowConfig(Config):
+    """Shape of a masked autoregressive flow.
+
+    Attributes
+    ----------
+    n_blocks : number of MADE blocks.
+    hidden : widths of the hidden layers of each block.
+    activation : nonlinearity of the hidden layers.
+    permutation : how dimensions are reordered before each block but the first: at random by `seed`, or reversed.
+    max_log_scale : soft bound on a block's log scale, max_log_scale · tanh(raw / max_log_scale).
+    seed : of the permutations and the initial weights.
+    """
+
+    n_blocks: Annotated[int, Field(ge=1)] = 8
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (256, 256)
+    activation: Activation = "relu"
+    permutation: Literal["random", "reverse"] = "random"
+    max_log_scale: Annotated[float, Field(gt=0, le=8)] = 4.0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def hidden_degrees(dim: int, width: int) -> np.ndarray:
+    """Degrees 0 … dim-1 of the `width` units of a hidden layer, sorted, in groups as equal as possible.
+
+    Raises
+    ------
+    ParameterError : if the layer is too narrow to hold every degree.
+    """
+    if width < dim:
+        raise ParameterError(f"hidden layers need at least one unit per dimension: {dim} expected, got {width}; widen `hidden`")
+    return np.arange(width) * dim // width
+
+
+def parameter_shapes(config: FlowConfig, dim: int, n_context: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the trained arrays, the first axis being the block.
+
+    ``kernel_0`` acts on the inputs, ``context_kernel`` on the context, ``kernel_k`` on hidden layer k; the last one's
+    outputs are `dim` shifts followed by `dim` raw log scales. ``bias_k`` follows ``kernel_k``.
+    """
+    widths = (dim, *config.hidden, 2 * dim)
+    shapes: dict[str, tuple[int, ...]] = {"context_kernel": (config.n_blocks, n_context, widths[1])}
+    for layer, (n_in, n_out) in enumerate(pairwise(widths)):
+        shapes[f"kernel_{layer}"] = (config.n_blocks, n_in, n_out)
+        shapes[f"bias_{layer}"] = (config.n_blocks, n_out)
+    return shapes
+
+
+def parameter_masks(config: FlowConfig, dim: int) -> Parameters:
+    """Boolean masks (n_in, n_out) of ``kernel_0`` … ``kernel_L``: True where a weight may differ from zero."""
+    degrees = [np.arange(1, dim + 1), *(hidden_degrees(dim, width) for width in config.hidden)]
+    masks = {f"kernel_{layer}": degrees[layer][:, None] <= degrees[layer + 1][None, :] for layer in range(len(config.hidden))}
+    output = degrees[-1][:, None] <= np.arange(dim)[None, :]
+    masks[f"kernel_{len(config.hidden)}"] = np.concatenate([output, output], axis=1)
+    return masks
+
+
+def permutations(config: FlowConfig, dim: int) -> np.ndarray:
+    """The order (n_blocks, dim) in which each block takes its dimensions from the block before; the first as they come."""
+    order = np.tile(np.arange(dim), (config.n_blocks, 1))
+    rng = np.random.default_rng([config.seed, 1])
+    for block in range(1, config.n_blocks):
+        order[block] = rng.permutation(dim) if config.permutation == "random" else order[block][::-1]
+    return order
+
+
+def initial_parameters(config: FlowConfig, dim: int, n_context: int) -> Parameters:
+    """Random float32 weights of a flow that is nearly the identity: hidden layers keep the variance, outputs are small."""
+    rng = np.random.default_rng([config.seed, 2])
+    masks = parameter_masks(config, dim)
+    gain = 2.0 if config.activation in ("relu", "elu", "silu") else 1.0
+    last = f"kernel_{len(config.hidden)}"
+    parameters = {}
+    for name, shape in parameter_shapes(config, dim, n_context).items():
+        if name.startswith("bias"):
+            parameters[name] = np.zeros(shape, dtype=np.float32)
+            continue
+        fan_in = masks[name].sum(axis=0) if name in masks else np.full(shape[2], n_context)
+        if name == "kernel_0":
+            fan_in = fan_in + n_context
+        scale = np.sqrt(gain / np.maximum(fan_in, 1)) * (0.01 if name == last else 1.0)
+        values = rng.standard_normal(shape) * scale * masks.get(name, 1.0)
+        parameters[name] = values.astype(np.float32)
+    return parameters

@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+
+from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.posterior.flow import FlowConfig, MaskedAutoregressiveFlow
+from sedcast.posterior.made import hidden_degrees, initial_parameters, permutations
+
+
+def random_flow(dim: int = 4, n_context: int = 3, *, scale: float = 20.0, **config) -> MaskedAutoregressiveFlow:
+    """An untrained flow far from the identity."""
+    shape = FlowConfig(**{"n_blocks": 3, "hidden": (23, 17), "activation": "tanh", "seed": 5} | config)
+    arrays = initial_parameters(shape, dim, n_context)
+    arrays[f"kernel_{len(shape.hidden)}"] *= scale
+    rng = np.random.default_rng(1)
+    for name, array in arrays.items():
+        if name.startswith("bias"):
+            array += 0.2 * rng.standard_normal(array.shape).astype(np.float32)
+    arrays |= {"permutation": permutations(shape, dim), "theta_mean": rng.standard_normal(dim), "theta_std": np.full(dim, 1.5)}
+    arrays |= {"context_mean": rng.standard_normal(n_context), "context_std": np.full(n_context, 2.0)}
+    return MaskedAutoregressiveFlow(shape, arrays)
+
+
+def contexts(n: int, n_context: int = 3) -> np.ndarray:
+    return np.random.default_rng(2).standard_normal((n, n_context))
+
+
+@pytest.mark.parametrize("hidden", [(23,), (23, 17), (12, 31, 8)])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "silu"])
+def test_log_prob_inverts_sampling(hidden, activation):
+    flow = random_flow(hidden=hidden, activation=activation, dim=7)
+    theta, log_prob = flow.sample_with_log_prob(contexts(5), 300, seed=1)
+    assert theta.shape == (5, 300, 7)
+    assert theta.dtype == np.float32
+    np.testing.assert_allclose(flow.log_prob(theta, contexts(5)), log_prob, rtol=1e-4, atol=2e-4)
+    np.testing.assert_allclose(flow.log_prob(theta[:, 0], contexts(5)), log_prob[:, 0], rtol=1e-4, atol=2e-4)
+
+
+def test_log_prob_is_the_change_of_variables():
+    flow = random_flow()
+    noise = np.random.default_rng(0).standard_normal((1, 1, 4))
+    step = 3e-3
+    nudged = noise[0, 0] + step * np.concatenate([np.eye(4), -np.eye(4)])
+    moved = flow.transform_noise(nudged[None], contexts(1))[0][0].astype(float)
+    jacobian = (moved[:4] - moved[4:]) / (2 * step)
+    expected = -0.5 * (noise**2).sum() - 2 * np.log(2 * np.pi) - np.linalg.slogdet(jacobian)[1]
+    assert flow.transform_noise(noise, contexts(1))[1][0, 0] == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_the_density_integrates_to_one(dim):
+    flow = random_flow(dim)
+    axis = np.linspace(-30, 30, 20_001 if dim == 1 else 801)
+    grid = np.stack(np.meshgrid(*[axis] * dim, indexing="ij"), axis=-1).reshape(1, -1, dim)
+    total = np.exp(flow.log_prob(grid, contexts(1))).sum() * (axis[1] - axis[0]) ** dim
+    assert total == pytest.approx(1, abs=5e-3)
+
+
+def test_each_block_depends_on_earlier_dimensions_and_all_of_the_context_only():
+    flow = random_flow(n_blocks=1)
+    noise = np.random.default_rng(0).standard_normal((1, 1, 4))
+    base = flow.transform_noise(noise, contexts(1))[0][0, 0]
+    for d in range(4):
+        changed = noise.copy()
+        changed[0, 0, d] += 1
+        moved = flow.transform_noise(changed, contexts(1))[0][0, 0] != base
+        np.testing.assert_array_equal(moved, np.arange(4) >= d)
+    # A curved response of the first dimension to the context needs hidden units of degree 0.
+    line = np.linspace(-3, 3, 3)[:, None] * np.ones(3)
+    first = flow.transform_noise(np.zeros((3, 1, 4)), line)[0][:, 0, 0]
+    assert abs(first[0] - 2 * first[1] + first[2]) > 1e-3
+
+
+def test_degrees_are_balanced_and_sorted():
+    degrees = hidden_degrees(11, 256)
+    assert (np.diff(degrees) >= 0).all()
+    assert set(np.bincount(degrees)) == {23, 24}
+    with pytest.raises(ParameterError, match="at least one unit per dimension"):
+        hidden_degrees(11, 10)
+
+
+def test_samples_of_a_row_do_not_depend_on_its_company():
+    flow = random_flow()
+    many = contexts(40)
+    whole = flow.sample(many, 700, seed=3, n_threads=1)
+    keys = np.arange(40)[10:13]
+    np.testing.assert_allclose(flow.sample(many[10:13], 700, seed=3, row_keys=keys), whole[10:13], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(flow.sample(many, 700, seed=3, n_threads=3), whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(flow.sample(many, 3000, seed=3)[:, :700], whole, rtol=1e-4, atol=1e-5)
+    assert np.abs(flow.sample(many, 700, seed=4) - whole).max() > 1
+    assert np.abs(whole[0] - whole[1]).max() > 1
+
+
+def test_samples_follow_the_density():
+    flow = random_flow(1)
+    samples = np.sort(flow.sample(contexts(1), 20_000, seed=0).ravel())
+    axis = np.linspace(-30, 30, 20_001)
+    cdf = np.cumsum(np.exp(flow.log_prob(axis[None, :, None], contexts(1))[0])) * (axis[1] - axis[0])
+    distance = np.abs(np.interp(samples, axis, cdf) - np.arange(20_000) / 20_000).max()
+    assert distance < 1.63 / np.sqrt(20_000)  # Kolmogorov-Smirnov at 1%
+
+
+def test_arrays_round_trip_and_are_checked(tmp_path):
+    flow = random_flow(permutation="reverse")
+    np.savez(tmp_path / "flow.npz", **flow.to_arrays())
+    with np.load(tmp_path / "flow.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    again = MaskedAutoregressiveFlow.from_arrays(arrays)
+    assert again.config == flow.config
+    np.testing.assert_array_equal(again.sample(contexts(2), 5, seed=0), flow.sample(contexts(2), 5, seed=0))
+    with pytest.raises(ArtifactError, match="bias_1"):
+        MaskedAutoregressiveFlow.from_arrays({name: array for name, array in arrays.items() if name != "bias_1"})
+    with pytest.raises(ArtifactError, match="mask"):
+        MaskedAutoregressiveFlow.from_arrays(arrays | {"kernel_0": np.ones_like(arrays["kernel_0"])})
+    with pytest.raises(ArtifactError, match="non-finite"):
+        MaskedAutoregressiveFlow.from_arrays(arrays | {"theta_std": np.zeros(4)})
+    with pytest.raises(ArtifactError, match="permutation"):
+        MaskedAutoregressiveFlow.from_arrays(arrays | {"permutation": np.zeros((3, 4))})
+    with pytest.raises(ArtifactError, match="flow_config"):
+        MaskedAutoregressiveFlow.from_arrays({})
+
+
+def test_extreme_contexts_give_finite_samples():
+    flow = random_flow(activation="relu")
+    theta, log_prob = flow.sample_with_log_prob(contexts(4) * 100, 500, seed=0)
+    assert np.isfinite(theta).all()
+    assert np.isfinite(log_prob).all()
+
+
+def test_bad_arguments_are_refused():
+    flow = random_flow()
+    with pytest.raises(ParameterError, match=r"context must be \(n, 3\)"):
+        flow.sample(np.zeros((2, 4)), 5, seed=0)
+    with pytest.raises(ParameterError, match="1 of 2 rows, first 1"):
+        flow.sample(np.array([[0, 0, 0], [0, np.inf, 0]]), 5, seed=0)
+    with pytest.raises(ParameterError, match="n_samples"):
+        flow.sample(contexts(2), 0, seed=0)
+    with pytest.raises(ParameterError, match="one key per row"):
+        flow.sample(contexts(2), 5, seed=0, row_keys=np.array([1]))
+    with pytest.raises(ParameterError, match="non-negative"):
+        flow.sample(contexts(2), 5, seed=-1)
+    with pytest.raises(ParameterError, match="theta must be"):
+        flow.log_prob(np.zeros((3, 4)), contexts(2))
+    with pytest.raises(ParameterError, match="2 non-finite"):
+        flow.log_prob(np.array([[0, 0, np.nan, np.nan], [0, 0, 0, 0]]), contexts(2))
+    with pytest.raises(ParameterError, match="noise must be"):
+        flow.transform_noise(np.zeros((2, 5, 3)), contexts(2))

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+
+from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
+from sedcast.posterior.flow import FlowConfig
+from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, _Graph, _standardisation, as_tfp_distribution
+
+SMALL = FlowConfig(n_blocks=3, hidden=(24, 16), seed=3)
+
+
+def linear_gaussian(n: int, seed: int, dim: int = 3, n_context: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Pairs of theta ~ N(0, 1) and x = A theta + N(0, noise²), with A and noise."""
+    mixing = np.random.default_rng(17).standard_normal((n_context, dim))
+    rng = np.random.default_rng(seed)
+    theta = rng.standard_normal((n, dim))
+    noise = 0.5
+    return theta, theta @ mixing.T + noise * rng.standard_normal((n, n_context)), mixing, noise
+
+
+def test_posterior_of_a_linear_gaussian_model_is_recovered():
+    theta, x, mixing, noise = linear_gaussian(40_000, 0)
+    training = FlowTrainingConfig(batch_size=256, max_epochs=8, learning_rate=3e-3, ema_decay=0.99)
+    result = FlowTrainer(SMALL, training).fit(theta, x)
+    precision = np.eye(3) + mixing.T @ mixing / noise**2
+    cov = np.linalg.inv(precision)
+    _, observed, *_ = linear_gaussian(20, 1)
+    mean = observed @ mixing @ cov / noise**2
+    samples = result.flow.sample(observed, 8000, seed=0).astype(float)
+    std = np.sqrt(np.diag(cov))
+    assert np.abs((samples.mean(axis=1) - mean) / std).max() < 0.25
+    found = np.array([np.cov(rows.T) for rows in samples])
+    assert np.abs(found / np.outer(std, std) - cov / np.outer(std, std)).max() < 0.25
+    # The best expected log-probability is minus the posterior's entropy.
+    entropy = 0.5 * np.linalg.slogdet(2 * np.pi * np.e * cov)[1]
+    assert result.best_validation_nll == pytest.approx(entropy, abs=0.06)
+    assert result.reason == "reached max_epochs"
+    assert set(result.history[0]) >= {"epoch", "train_nll", "validation_nll", "galaxies_per_s"}
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "silu"])
+def test_loss_numpy_and_tfp_agree(activation):
+    theta, x, *_ = linear_gaussian(64, 2)
+    config = SMALL.model_copy(update={"activation": activation})
+    affine = _standardisation(theta.astype(np.float32), x.astype(np.float32))
+    graph = _Graph(config, FlowTrainingConfig(), affine)
+    rng = np.random.default_rng(5)
+    vector = graph.initial()["params"]
+    vector = (vector + 0.1 * rng.standard_normal(vector.shape) * graph.mask.numpy()).astype(np.float32)
+    flow = graph.flow(vector)
+    reference = as_tfp_distribution(flow, x)
+    expected = reference.log_prob(theta.astype(np.float32)).numpy()
+    np.testing.assert_allclose(-graph.loss(vector, np.float32(theta), np.float32(x)).numpy(), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(flow.log_prob(theta, x), expected, rtol=1e-5, atol=1e-5)
+    noise = rng.standard_normal((64, 1, 3)).astype(np.float32)
+    samples, log_prob = flow.transform_noise(noise, x)
+    np.testing.assert_allclose(samples[:, 0], reference.bijector.forward(noise[:, 0]).numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(log_prob[:, 0], reference.log_prob(samples[:, 0]).numpy(), rtol=1e-4, atol=1e-4)
+
+
+class InterruptedRun(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, stream):
+    theta, x, *_ = linear_gaussian(3000, 0)
+    training = FlowTrainingConfig(batch_size=100, max_epochs=4, checkpoint_minutes=0)
+
+    def fit(trainer: FlowTrainer):
+        if not stream:
+            return trainer.fit(theta, x)
+        return trainer.fit_stream(lambda index: linear_gaussian(3000, index)[:2])
+
+    def interrupt(record):
+        if record["epoch"] == 1:
+            raise InterruptedRun
+
+    whole = fit(FlowTrainer(SMALL, training))
+    path = tmp_path / "run.npz"
+    with pytest.raises(InterruptedRun):
+        fit(FlowTrainer(SMALL, training, checkpoint=path, progress=interrupt))
+    resumed = fit(FlowTrainer(SMALL, training, checkpoint=path))
+    for name, array in whole.flow.to_arrays().items():
+        np.testing.assert_array_equal(resumed.flow.to_arrays()[name], array)
+    losses = [[record["train_nll"] for record in run.history] for run in (whole, resumed)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
+    with pytest.raises(ArtifactError, match="another configuration"):
+        fit(FlowTrainer(SMALL, training.model_copy(update={"batch_size": 50}), checkpoint=path))
+
+
+def test_training_stops_early_in_time_and_on_divergence():
+    theta, x, *_ = linear_gaussian(2000, 0)
+    late = FlowTrainingConfig(batch_size=100, max_epochs=10_000, max_minutes=0.02)
+    assert FlowTrainer(SMALL, late).fit(theta, x).reason == "reached max_minutes"
+    impatient = FlowTrainingConfig(batch_size=20, max_epochs=200, patience=1, learning_rate=0.02, ema_decay=0)
+    result = FlowTrainer(SMALL, impatient).fit(theta[:200], x[:200])
+    assert "not improved" in result.reason
+    assert min(record["validation_nll"] for record in result.history) == result.best_validation_nll
+    with pytest.raises(SedcastError, match="non-finite"):
+        FlowTrainer(SMALL, FlowTrainingConfig(batch_size=100, learning_rate=1e30, warmup_steps=0)).fit(theta, x)
+
+
+def test_bad_training_sets_are_refused():
+    theta, x, *_ = linear_gaussian(100, 0)
+    trainer = FlowTrainer(SMALL, FlowTrainingConfig())
+    broken = theta.copy()
+    broken[[3, 5], 0] = np.nan
+    with pytest.raises(ParameterError, match="2 of 100 rows"):
+        trainer.fit(broken, x)
+    with pytest.raises(ParameterError, match="pair up"):
+        trainer.fit(theta, x[:50])
+    with pytest.raises(ParameterError, match="non-empty"):
+        trainer.fit(theta[:, 0], x)
+    with pytest.raises(ParameterError, match=r"constant in 1 of 4 columns \(\[2\]\)"):
+        trainer.fit(theta, np.where(np.arange(4) == 2, 7.0, x))
+    with pytest.raises(ParameterError, match="do not fill a batch"):
+        trainer.fit(theta, x)
