@@ -1,0 +1,414 @@
+"""Pictures in the manner of the field: one function each, returning a Matplotlib figure and touching no global state.
+
+Colours are those of Okabe & Ito (2008), which stay apart for colour-blind readers; dashes tell lines apart too.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from scipy.stats import binom
+
+from sedcast.data.errors import ParameterError
+from sedcast.data.filters import load_filter
+from sedcast.emulator.prior import PARAMETER_LABELS
+
+__all__ = ["corner_plot", "mass_sfr_plane", "pp_plot", "sbc_plot", "sed_plot", "tarp_plot"]
+
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "--", ":", "-.")
+_BLUE, _ORANGE, _GREY = _COLORS[0], _COLORS[1], "#666666"
+_BAND = 0.99
+_DPI = 150
+_LABELS = {
+    "log_sfr_1gyr": r"$\log_{10}\,{\rm SFR}_{\rm 1\ Gyr}$ [M$_\odot$ yr$^{-1}$]",
+    "log_sfr_100myr": r"$\log_{10}\,{\rm SFR}_{\rm 100\ Myr}$ [M$_\odot$ yr$^{-1}$]",
+    "log_ssfr_1gyr": r"$\log_{10}\,{\rm sSFR}_{\rm 1\ Gyr}$ [yr$^{-1}$]",
+    "log_z_mw": r"$\log_{10} Z_{\rm MW}$",
+    "t_mw_gyr": r"$t_{\rm MW}$ [Gyr]",
+    **PARAMETER_LABELS,
+}
+
+
+def _line_style(index: int) -> dict[str, Any]:
+    return {"color": _COLORS[index % len(_COLORS)], "linestyle": _DASHES[index // len(_COLORS) % len(_DASHES)]}
+
+
+def _labels(names: Sequence[str], labels: Sequence[str] | None) -> list[str]:
+    if labels is None:
+        return [_LABELS.get(name, name) for name in names]
+    if len(labels) != len(names):
+        raise ParameterError(f"{len(labels)} labels for {len(names)} names: pass one each")
+    return list(labels)
+
+
+def _ticks_inward(*panels: Axes) -> None:
+    for axes in panels:
+        axes.tick_params(which="both", direction="in", top=True, right=True)
+
+
+def _check_samples(posteriors: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+    if not posteriors:
+        raise ParameterError("posteriors is empty: pass at least one {name: samples (n_sample, n_param)}")
+    checked = {}
+    for key, samples in posteriors.items():
+        array = np.asarray(samples, dtype=float)
+        if array.ndim != 2 or array.shape[1] != len(names) or len(array) < 2:
+            raise ParameterError(f"posteriors[{key!r}] has shape {array.shape}, expected (n_sample >= 2, {len(names)} names)")
+        if not np.isfinite(array).all():
+            raise ParameterError(f"posteriors[{key!r}] holds values that are not finite: leave such samples out")
+        checked[key] = array
+    return checked
+
+
+def corner_plot(
+    posteriors: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    *,
+    labels: Sequence[str] | None = None,
+    truth: Sequence[float] | None = None,
+    title: str = "",
+) -> Figure:
+    """Marginal posteriors of one galaxy in one and two dimensions, several estimates over each other.
+
+    Parameters
+    ----------
+    posteriors : samples by legend entry, each (n_sample, n_param); sample sizes may differ.
+    names : the parameters, in column order.
+    labels : axis labels; by default those of the known parameters and derived properties.
+    truth : (n_param,) values to mark.
+    title : above the legend.
+
+    Returns
+    -------
+    figure : contours hold 68% and 95% of the samples.
+
+    Raises
+    ------
+    ParameterError : if shapes disagree or samples are not finite.
+    """
+    with warnings.catch_warnings():
+        # corner imports ArviZ where it is installed, which announces its own next version.
+        warnings.simplefilter("ignore")
+        import corner
+    checked = _check_samples(posteriors, names)
+    shown = [label.replace(" [", "\n[") for label in _labels(names, labels)]
+    pooled = np.concatenate(list(checked.values()))
+    low, high = np.quantile(pooled, [0.002, 0.998], axis=0)
+    if truth is not None:
+        low, high = np.minimum(low, truth), np.maximum(high, truth)
+    margin = np.maximum(0.04 * (high - low), 1e-6)
+    size = 1.5 * len(names) + 0.9
+    figure = Figure(figsize=(size, size), dpi=_DPI)
+    for index, samples in enumerate(checked.values()):
+        style = _line_style(index)
+        corner.corner(
+            samples,
+            fig=figure,
+            bins=30,
+            range=list(zip(low - margin, high + margin, strict=True)),
+            labels=shown,
+            label_kwargs={"fontsize": 10},
+            color=style["color"],
+            smooth=1.0,
+            smooth1d=1.0,
+            levels=(0.68, 0.95),
+            plot_datapoints=False,
+            plot_density=False,
+            fill_contours=index == 0,
+            no_fill_contours=index > 0,
+            contourf_kwargs={"colors": ["white", *_tints(style["color"])]},
+            # Equal total weight puts samples of different sizes on one vertical scale.
+            weights=np.full(len(samples), 1 / len(samples)),
+            hist_kwargs={"linestyle": _DASHES[index % len(_DASHES)], "linewidth": 1.3},
+            contour_kwargs={"linestyles": [_DASHES[index % len(_DASHES)]], "linewidths": 1.1},
+            truths=None if truth is None else list(truth),
+            truth_color="black",
+            max_n_ticks=4,
+            labelpad=0.08,
+        )
+    _fit_diagonals(figure, len(names))
+    figure.subplots_adjust(left=1.05 / size, bottom=1.05 / size, right=1 - 0.1 / size, top=1 - 0.1 / size)
+    handles = [
+        Line2D([], [], color=_COLORS[i % len(_COLORS)], linestyle=_DASHES[i % len(_DASHES)], label=f"{key} ({len(s)} samples)")
+        for i, (key, s) in enumerate(checked.items())
+    ]
+    if truth is not None:
+        handles.append(Line2D([], [], color="black", marker="s", markersize=4, linewidth=1, label="truth"))
+    figure.legend(
+        handles=handles, loc="upper right", bbox_to_anchor=(0.97, 0.96), fontsize=11, frameon=False, title=title or None
+    )
+    return figure
+
+
+def _tints(color: str) -> list[tuple[float, float, float]]:
+    """Two light tints, so that lines of the same colour stay visible on them."""
+    rgb = np.array(to_rgb(color))
+    return [tuple(1 - share * (1 - rgb)) for share in (0.22, 0.45)]
+
+
+def _fit_diagonals(figure: Figure, n: int) -> None:
+    # corner leaves each histogram panel at the height of the last estimate drawn.
+    for axes in figure.axes[:: n + 1]:
+        curves = [np.asarray(line.get_ydata()) for line in axes.lines]
+        axes.set_ylim(0, 1.08 * max(float(curve.max()) for curve in curves if len(curve) > 2))
+
+
+def sed_plot(
+    bands: Sequence[str],
+    flux: np.ndarray,
+    flux_ivar: np.ndarray,
+    *,
+    predicted_flux: np.ndarray,
+    wave_obs: np.ndarray,
+    predicted_spectrum: np.ndarray,
+    title: str = "",
+) -> Figure:
+    """Observed photometry of one galaxy against what its posterior predicts, with residuals and filter curves.
+
+    Parameters
+    ----------
+    bands : band names.
+    flux, flux_ivar : (n_band,) nanomaggies and nanomaggies^-2; ivar 0 where a band is missing.
+    predicted_flux : (n_sample, n_band) noiseless fluxes of posterior samples, nanomaggies.
+    wave_obs : (n_wave,) observed wavelengths, Å.
+    predicted_spectrum : (n_sample, n_wave) flux densities per frequency, nanomaggies.
+    title : of the picture.
+
+    Raises
+    ------
+    ParameterError : if shapes disagree.
+    """
+    flux, ivar = np.asarray(flux, dtype=float), np.asarray(flux_ivar, dtype=float)
+    n = len(bands)
+    if flux.shape != (n,) or ivar.shape != (n,) or predicted_flux.shape[1:] != (n,):
+        raise ParameterError(
+            f"flux {flux.shape}, flux_ivar {ivar.shape}, predicted_flux {predicted_flux.shape} do not fit {n} bands: "
+            f"expected ({n},), ({n},), (n_sample, {n})"
+        )
+    if predicted_spectrum.shape[1:] != wave_obs.shape:
+        raise ParameterError(f"predicted_spectrum {predicted_spectrum.shape} does not fit {len(wave_obs)} wavelengths")
+    curves = [load_filter(band) for band in bands]
+    centre = np.array([curve.effective_wave for curve in curves])
+    seen = ivar > 0
+    low95, low, median, high, high95 = np.quantile(predicted_flux, [0.025, 0.16, 0.5, 0.84, 0.975], axis=0)
+    figure = Figure(figsize=(7.5, 6.0), dpi=_DPI, layout="constrained")
+    main, residual, filters = figure.subplots(3, 1, sharex=True, height_ratios=(5, 1.4, 0.9))
+    _ticks_inward(main, residual, filters)
+    s16, s50, s84 = np.quantile(predicted_spectrum, [0.16, 0.5, 0.84], axis=0)
+    main.fill_between(wave_obs, s16, s84, color=_BLUE, alpha=0.25, linewidth=0, label="spectrum, 68%")
+    main.plot(wave_obs, s50, color=_BLUE, linewidth=0.7, label="spectrum, median")
+    main.vlines(centre, low95, high95, color=_ORANGE, linewidth=1.2)
+    main.vlines(centre, low, high, color=_ORANGE, linewidth=3.5)
+    main.plot(centre, median, "s", color=_ORANGE, mfc="white", ms=9, mew=1.5, label="predicted flux, 68% and 95%")
+    error = ivar[seen] ** -0.5
+    main.errorbar(centre[seen], flux[seen], error, fmt="o", color="black", ms=4, capsize=2.5, label="observed flux")
+    _limit_sed(main, centre, np.concatenate([flux[seen], median]), wave_obs, s50)
+    main.set(ylabel=r"$f_\nu$ [nanomaggies]", title=title)
+    handles, entries = main.get_legend_handles_labels()
+    main.legend(handles[::-1], entries[::-1], loc="lower right", fontsize=9, frameon=False)
+    _draw_residuals(residual, centre[seen], flux[seen], error, predicted_flux[:, seen])
+    for curve in curves:
+        response = curve.response / curve.response.max()
+        filters.fill_between(curve.wave, response, color=_GREY, alpha=0.3, linewidth=0)
+        filters.plot(curve.wave, response, color=_GREY, linewidth=0.6)
+        filters.text(curve.effective_wave, 0.45, curve.name, ha="center", va="center", fontsize=9)
+    filters.set(ylim=(0, 1.1), yticks=[], ylabel="filters", xlabel=r"observed wavelength [$\mathrm{\AA}$]")
+    return figure
+
+
+def _limit_sed(axes: Axes, centre: np.ndarray, fluxes: np.ndarray, wave: np.ndarray, spectrum: np.ndarray) -> None:
+    left, right = 0.8 * centre.min(), 1.25 * centre.max()
+    positive = np.concatenate([fluxes[fluxes > 0], spectrum[(wave > left) & (wave < right) & (spectrum > 0)]])
+    axes.set(xscale="log", xlim=(left, right))
+    if len(positive):
+        axes.set(yscale="log", ylim=(max(positive.min(), fluxes.max() * 1e-3) / 2, positive.max() * 1.8))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    ticks = [t for t in (1500, 2000, 3000, 4000, 5000, 6000, 8000, 10000, 15000, 20000) if left < t < right]
+    axes.set_xticks(ticks)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _draw_residuals(axes: Axes, centre: np.ndarray, flux: np.ndarray, error: np.ndarray, predicted: np.ndarray) -> None:
+    low95, low, median, high, high95 = np.quantile((flux - predicted) / error, [0.025, 0.16, 0.5, 0.84, 0.975], axis=0)
+    axes.axhspan(-1, 1, color=_GREY, alpha=0.2, linewidth=0)
+    axes.axhline(0, color=_GREY, linewidth=0.8)
+    axes.vlines(centre, low95, high95, color=_ORANGE, linewidth=1.2)
+    axes.vlines(centre, low, high, color=_ORANGE, linewidth=3.5)
+    axes.plot(centre, median, "s", color=_ORANGE, mfc="white", ms=6, mew=1.3)
+    reach = max(3.0, 1.1 * float(np.abs([low95, high95]).max(initial=0.0)))
+    axes.set(ylim=(-reach, reach), ylabel=r"(obs$-$pred)/$\sigma$")
+
+
+def mass_sfr_plane(
+    log_mstar: np.ndarray,
+    log_sfr: np.ndarray,
+    *,
+    log_mstar_error: np.ndarray | None = None,
+    log_sfr_error: np.ndarray | None = None,
+    quenched_log_ssfr: float | None = -11.0,
+    sfr_label: str = _LABELS["log_sfr_1gyr"],
+) -> Figure:
+    """Stellar mass against star-formation rate of a sample: posterior medians as points, or as density from 2,000 on.
+
+    Parameters
+    ----------
+    log_mstar : (n,) posterior medians of log10 mass formed, Msun.
+    log_sfr : (n,) posterior medians of log10 SFR, Msun/yr.
+    log_mstar_error, log_sfr_error : (n,) half widths of the 68% intervals, whose medians are drawn as the typical error.
+    quenched_log_ssfr : log10 of the specific SFR per year to draw as a line of division, or None.
+    sfr_label : of the vertical axis.
+
+    Raises
+    ------
+    ParameterError : if shapes disagree or no point is finite.
+    """
+    mass, sfr = np.asarray(log_mstar, dtype=float), np.asarray(log_sfr, dtype=float)
+    if mass.ndim != 1 or mass.shape != sfr.shape:
+        raise ParameterError(f"log_mstar {mass.shape} and log_sfr {sfr.shape} must be one value a galaxy, of equal length")
+    finite = np.isfinite(mass) & np.isfinite(sfr)
+    if not finite.any():
+        raise ParameterError("no galaxy has a finite log_mstar and log_sfr: nothing to draw")
+    x, y = mass[finite], sfr[finite]
+    xlim, ylim = _padded(x), _padded(y)
+    figure = Figure(figsize=(6.2, 5.0), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    _ticks_inward(axes)
+    if len(x) >= 2000:
+        image = axes.hexbin(x, y, gridsize=60, bins="log", mincnt=1, cmap="cividis", extent=(*xlim, *ylim), linewidths=0.1)
+        figure.colorbar(image, ax=axes, label="galaxies per cell")
+    else:
+        axes.plot(x, y, "o", ms=4, color=_BLUE, alpha=0.55, mew=0, label=f"{len(x)} galaxies, medians")
+    if quenched_log_ssfr is not None:
+        edge = np.array(xlim)
+        label = rf"$\log_{{10}}$ sSFR = {quenched_log_ssfr:g} yr$^{{-1}}$"
+        axes.plot(edge, edge + quenched_log_ssfr, "--", color="black", linewidth=1, label=label)
+    if log_mstar_error is not None and log_sfr_error is not None:
+        dx, dy = np.nanmedian(np.asarray(log_mstar_error)[finite]), np.nanmedian(np.asarray(log_sfr_error)[finite])
+        at = (xlim[1] - 0.06 * np.ptp(xlim) - dx, ylim[0] + 0.06 * np.ptp(ylim) + dy)
+        axes.errorbar([at[0]], [at[1]], xerr=[dx], yerr=[dy], color=_ORANGE, capsize=3, label="typical 68% interval")
+    axes.set(xlim=xlim, ylim=ylim, xlabel=r"$\log_{10} M_\ast$ formed [M$_\odot$]", ylabel=sfr_label)
+    axes.legend(loc="upper left", fontsize=9, frameon=False)
+    return figure
+
+
+def _padded(values: np.ndarray) -> tuple[float, float]:
+    """An axis range that holds all but stray values, with room around."""
+    low, high = np.quantile(values, [0.002, 0.998])
+    room = 0.12 * (high - low) + 0.05
+    return float(low - room), float(high + room)
+
+
+def _check_ranks(ranks: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    ranks = np.asarray(ranks, dtype=float)
+    if ranks.ndim != 2 or ranks.shape[1] != len(names) or len(ranks) == 0:
+        raise ParameterError(f"ranks have shape {ranks.shape}, expected (n_mock, {len(names)} names)")
+    if not ((ranks >= 0) & (ranks <= 1)).all():
+        raise ParameterError(
+            f"ranks run from {ranks.min()} to {ranks.max()}: divide them by the number of samples, so they lie in 0 … 1"
+        )
+    return ranks
+
+
+def pp_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] | None = None) -> Figure:
+    """p–p plot: share of mocks whose truth lies below each posterior quantile, which should be the quantile itself.
+
+    Parameters
+    ----------
+    ranks : (n_mock, n_param) share of posterior samples below the truth, 0 … 1.
+    names : the parameters.
+    labels : legend entries; by default those of the known parameters.
+
+    Returns
+    -------
+    figure : the grey band holds 99% of the values of a calibrated posterior, at each quantile.
+    """
+    ranks = _check_ranks(ranks, names)
+    shown = _labels(names, labels)
+    level = np.linspace(0, 1, 201)
+    figure = Figure(figsize=(6.8, 5.0), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    _ticks_inward(axes)
+    _calibration_axes(axes, level, len(ranks))
+    for index, label in enumerate(shown):
+        ecdf = np.searchsorted(np.sort(ranks[:, index]), level, side="right") / len(ranks)
+        axes.plot(level, ecdf, linewidth=1.3, label=label, **_line_style(index))
+    axes.set(xlabel="posterior quantile", ylabel=f"share of {len(ranks)} mocks with truth below it")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, frameon=False)
+    return figure
+
+
+def _calibration_axes(axes: Axes, level: np.ndarray, n: int) -> None:
+    low, high = binom.ppf([[(1 - _BAND) / 2], [(1 + _BAND) / 2]], n, level) / n
+    low[level == 0] = 0.0
+    axes.fill_between(level, low, high, color=_GREY, alpha=0.25, linewidth=0, label=f"{_BAND:.0%} if calibrated")
+    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+
+
+def sbc_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] | None = None, n_bins: int = 20) -> Figure:
+    """Rank histograms of simulation-based calibration (Talts et al. 2018, arXiv:1804.06788); flat is right.
+
+    Parameters
+    ----------
+    ranks : (n_mock, n_param) share of posterior samples below the truth, 0 … 1.
+    names : the parameters.
+    labels : panel titles; by default those of the known parameters.
+    n_bins : histogram bins.
+
+    Returns
+    -------
+    figure : the grey bands hold 99% of the counts of a calibrated posterior, in each bin.
+    """
+    ranks = _check_ranks(ranks, names)
+    shown = _labels(names, labels)
+    low, high = binom.ppf([(1 - _BAND) / 2, (1 + _BAND) / 2], len(ranks), 1 / n_bins)
+    n_column = min(4, len(shown))
+    n_row = math.ceil(len(shown) / n_column)
+    figure = Figure(figsize=(2.4 * n_column, 1.9 * n_row + 0.4), dpi=_DPI, layout="constrained")
+    grid = figure.subplots(n_row, n_column, squeeze=False, sharex=True, sharey=True)
+    _ticks_inward(*grid.flat)
+    for index, (axes, label) in enumerate(zip(grid.flat, shown, strict=False)):
+        axes.axhspan(low, high, color=_GREY, alpha=0.25, linewidth=0)
+        axes.axhline(len(ranks) / n_bins, color=_GREY, linewidth=0.8)
+        axes.hist(ranks[:, index], bins=n_bins, range=(0, 1), histtype="step", color=_BLUE, linewidth=1.3)
+        axes.set_title(label, fontsize=10)
+        axes.set_xlim(0, 1)
+    for axes in grid.flat[len(shown) :]:
+        axes.remove()
+    figure.supxlabel("rank of the truth among the posterior samples / number of samples", fontsize=10)
+    figure.supylabel(f"mocks per bin, of {len(ranks)}", fontsize=10)
+    return figure
+
+
+def tarp_plot(credibility: np.ndarray, coverage: np.ndarray, n_mocks: int) -> Figure:
+    """Expected coverage of random credible regions (TARP; Lemos et al. 2023, arXiv:2302.03026); the diagonal is right.
+
+    Parameters
+    ----------
+    credibility : (n_level,) credibility levels, 0 … 1.
+    coverage : (n_level,) share of mocks whose truth lies inside the region of that level.
+    n_mocks : how many mocks, for the band.
+
+    Returns
+    -------
+    figure : above the diagonal is under-confident, below is over-confident.
+    """
+    credibility, coverage = np.asarray(credibility, dtype=float), np.asarray(coverage, dtype=float)
+    if credibility.ndim != 1 or credibility.shape != coverage.shape:
+        raise ParameterError(f"credibility {credibility.shape} and coverage {coverage.shape} must be of equal length")
+    figure = Figure(figsize=(4.8, 4.6), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    _ticks_inward(axes)
+    _calibration_axes(axes, np.linspace(0, 1, 201), n_mocks)
+    axes.plot(credibility, coverage, color=_BLUE, linewidth=1.6, label=f"coverage on {n_mocks} mocks")
+    axes.set(xlabel="credibility level", ylabel="expected coverage")
+    axes.legend(loc="upper left", fontsize=9, frameon=False)
+    return figure
