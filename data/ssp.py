@@ -1,0 +1,133 @@
+"""Libraries of simple stellar populations (SSPs): spectra of unit mass on a grid of ages and metallicities."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sedcast.data.artifacts import load_artifact, save_artifact
+from sedcast.data.errors import ArtifactError, ParameterError
+
+__all__ = ["SSPLibrary"]
+
+_KIND = "ssp-library"
+_LOG_AGE_LIMITS = (3.0, 11.0)
+
+
+@dataclass(frozen=True)
+class SSPLibrary:
+    """SSP spectra per solar mass formed.
+
+    Parameters
+    ----------
+    wave_rest : ndarray of shape (n_wave,), vacuum rest wavelength in Å, increasing.
+    log_age : ndarray of shape (n_age,), log10 of the age in yr, increasing, at least two.
+    log_z : ndarray of shape (n_z,), log10 of the metal mass fraction Z, increasing, at least two.
+    flux : ndarray of shape (n_z, n_age, n_wave), Lsun/Å per Msun formed; held as float32.
+    name : short name.
+    provenance : where the library comes from, its licence and settings; JSON-serialisable.
+    remnant_mass : ndarray of shape (n_z, n_age) or None; mass left in stars and remnants per Msun formed, where known.
+
+    Raises
+    ------
+    ParameterError : if a shape is wrong, a grid does not increase, a value is not finite, or a flux is negative.
+    """
+
+    wave_rest: np.ndarray
+    log_age: np.ndarray
+    log_z: np.ndarray
+    flux: np.ndarray
+    name: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    remnant_mass: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for key, minimum in (("wave_rest", 2), ("log_age", 2), ("log_z", 2)):
+            self._set(key, _increasing(key, getattr(self, key), minimum))
+        if self.wave_rest[0] <= 0:
+            raise ParameterError(f"wave_rest must be positive, got {self.wave_rest[0]:g}: give it in Å")
+        if self.log_age[0] < _LOG_AGE_LIMITS[0] or self.log_age[-1] > _LOG_AGE_LIMITS[1]:
+            raise ParameterError(
+                f"log_age must lie in {_LOG_AGE_LIMITS}, got {self.log_age[0]:g} … {self.log_age[-1]:g}: give log10 of years"
+            )
+        if self.log_z[-1] >= 0:
+            raise ParameterError(f"log_z must be below 0, got {self.log_z[-1]:g}: give log10 of Z itself, not of Z/Zsun")
+        self._set("flux", _table("flux", self.flux, (self.log_z.size, self.log_age.size, self.wave_rest.size), np.float32))
+        if self.remnant_mass is not None:
+            shape = (self.log_z.size, self.log_age.size)
+            self._set("remnant_mass", _table("remnant_mass", self.remnant_mass, shape, np.float64))
+
+    def _set(self, key: str, array: np.ndarray) -> None:
+        array.setflags(write=False)
+        object.__setattr__(self, key, array)
+
+    def trimmed(self, wave_min: float, wave_max: float) -> "SSPLibrary":
+        """The same library between two wavelengths (Å, inclusive).
+
+        Raises
+        ------
+        ParameterError : if fewer than two wavelengths remain.
+        """
+        inside = (self.wave_rest >= wave_min) & (self.wave_rest <= wave_max)
+        if inside.sum() < 2:
+            raise ParameterError(
+                f"wave_min={wave_min:g}, wave_max={wave_max:g} keep {inside.sum()} wavelengths, expected at least 2: "
+                f"the library covers {self.wave_rest[0]:g} … {self.wave_rest[-1]:g} Å"
+            )
+        return SSPLibrary(
+            self.wave_rest[inside],
+            self.log_age,
+            self.log_z,
+            self.flux[:, :, inside],
+            name=self.name,
+            provenance=self.provenance,
+            remnant_mass=self.remnant_mass,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SSPLibrary":
+        """Read a library that `save` wrote.
+
+        Raises
+        ------
+        ArtifactError : if the file is missing, of another kind, altered, or lacks an array.
+        """
+        arrays, card = load_artifact(path, _KIND)
+        missing = {"wave_rest", "log_age", "log_z", "flux"} - set(arrays)
+        if missing:
+            raise ArtifactError(f"{path} lacks the arrays {sorted(missing)}: it was not written by SSPLibrary.save")
+        return cls(**arrays, name=str(card.get("name", "")), provenance=card.get("provenance", {}))
+
+    def save(self, path: str | Path) -> None:
+        """Write the library as an artifact (``.npz``), atomically."""
+        arrays = {"wave_rest": self.wave_rest, "log_age": self.log_age, "log_z": self.log_z, "flux": self.flux}
+        if self.remnant_mass is not None:
+            arrays["remnant_mass"] = self.remnant_mass
+        save_artifact(path, _KIND, arrays, {"name": self.name, "provenance": dict(self.provenance)})
+
+    @classmethod
+    def popstar(cls) -> "SSPLibrary":
+        """The bundled PopStar library (Mollá, García-Vargas & Bressan 2009), Chabrier IMF; see NOTICE for its licence."""
+        with as_file(files("sedcast.data") / "bundled" / "ssp_popstar.npz") as path:
+            return cls.load(path)
+
+
+def _increasing(key: str, values: np.ndarray, minimum: int) -> np.ndarray:
+    array = np.array(values, dtype=np.float64)
+    if array.ndim != 1 or array.size < minimum:
+        raise ParameterError(f"{key} must be one-dimensional with at least {minimum} values, got shape {array.shape}")
+    if not np.isfinite(array).all() or np.any(np.diff(array) <= 0):
+        raise ParameterError(f"{key} must be finite and increase strictly, got {array[0]:g} … {array[-1]:g}: sort the library")
+    return array
+
+
+def _table(key: str, values: np.ndarray, shape: tuple[int, ...], dtype: type[np.floating[Any]]) -> np.ndarray:
+    array = np.array(values, dtype=dtype)
+    if array.shape != shape:
+        raise ParameterError(f"{key} must have shape {shape} (metallicity, age, wavelength), got {array.shape}: transpose it")
+    if not np.isfinite(array).all() or array.min() < 0:
+        raise ParameterError(f"{key} must be finite and non-negative, got values from {array.min():g} to {array.max():g}")
+    return array

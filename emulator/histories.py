@@ -1,0 +1,263 @@
+"""Star-formation and metallicity histories in bins of lookback time, and what is derived from them.
+
+A galaxy of age t_age forms its mass in the bins of Hahn et al. 2022 (arXiv:2202.01809, Sec. 3): edges at 0,
+10^(6.05 + 0.1 i) yr for i = 0 … 40, and 13.8 Gyr, those at or beyond t_age replaced by t_age. All the mass of a bin has
+the bin's mid-point as its age, and the metallicity of that time.
+"""
+
+import numpy as np
+
+from sedcast.data.cosmology import Cosmology
+from sedcast.data.errors import ParameterError
+from sedcast.data.sfh_bases import N_SFH_BASES, N_ZH_BASES, SFHBases
+from sedcast.emulator.prior import PARAMETER_NAMES
+
+__all__ = [
+    "BETA",
+    "GAMMA",
+    "LOG_SSFR_FLOOR",
+    "METALLICITY_RANGE",
+    "HistoryGrid",
+    "burst_fraction",
+    "check_theta",
+    "column",
+    "derived_properties",
+]
+
+METALLICITY_RANGE = (4.49e-5, 4.49e-2)
+"""Metal mass fractions that histories are clipped to (Hahn et al. 2022, Sec. 3)."""
+
+LOG_SSFR_FLOOR = -16.0
+"""Lowest log10 specific star-formation rate, yr^-1, that is reported: a galaxy without star formation has this one."""
+
+BETA = slice(PARAMETER_NAMES.index("beta1_sfh"), PARAMETER_NAMES.index("beta4_sfh") + 1)
+"""Columns of theta that hold the SFH weights."""
+
+GAMMA = slice(PARAMETER_NAMES.index("gamma1_zh"), PARAMETER_NAMES.index("gamma2_zh") + 1)
+"""Columns of theta that hold the metallicity weights."""
+
+_EDGES_GYR = np.concatenate([[0.0], 10 ** (6.05 + 0.1 * np.arange(41) - 9), [13.8]])
+_BETA_TOLERANCE = 1e-5
+_ALLOWED = {
+    "log_mstar": (0.0, 16.0),
+    "fburst": (0.0, 1.0),
+    "tburst": (0.0, np.inf),
+    "gamma1_zh": (0.0, np.inf),
+    "gamma2_zh": (0.0, np.inf),
+    "dust1": (0.0, np.inf),
+    "dust2": (0.0, np.inf),
+    "dust_index": (-10.0, 10.0),
+}
+_CHUNK = 4096
+
+
+def column(name: str) -> int:
+    """Column of theta that holds a parameter."""
+    return PARAMETER_NAMES.index(name)
+
+
+def check_theta(theta: np.ndarray, zred: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    """Validate parameters as physically possible (not as inside any prior).
+
+    Returns
+    -------
+    theta, zred : float64 arrays of shape (n, 12) and (n,); a single redshift is repeated.
+
+    Raises
+    ------
+    ParameterError : for a wrong shape, a value that is not finite or impossible, or SFH weights that do not sum to one.
+    """
+    theta = np.asarray(theta, dtype=np.float64)
+    if theta.ndim != 2 or theta.shape[1] != len(PARAMETER_NAMES):
+        raise ParameterError(
+            f"theta must have shape (n, {len(PARAMETER_NAMES)}) in the order {PARAMETER_NAMES}, got {theta.shape}"
+        )
+    zred = np.asarray(zred, dtype=np.float64)
+    if zred.ndim > 1 or (zred.ndim == 1 and len(zred) != len(theta)):
+        raise ParameterError(f"zred must have shape ({len(theta)},) as theta has, got {zred.shape}: one redshift per galaxy")
+    finite = np.isfinite(theta)
+    if not finite.all():
+        row, index = np.argwhere(~finite)[0]
+        raise ParameterError(f"theta[{row}] must be finite, got {PARAMETER_NAMES[index]}={theta[row, index]}")
+    beta = theta[:, BETA]
+    wrong = (np.abs(beta.sum(axis=1) - 1) > _BETA_TOLERANCE) | (beta < 0).any(axis=1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ParameterError(f"theta[{row}] must have non-negative SFH weights that sum to 1, got {beta[row]}: normalise them")
+    for name, (low, high) in _ALLOWED.items():
+        value = theta[:, column(name)]
+        outside = (value < low) | (value > high)
+        if outside.any():
+            row = int(np.argmax(outside))
+            raise ParameterError(
+                f"theta[{row}] must have {name} in {low:g} … {high:g}, got {value[row]:g}: check order and units"
+            )
+    return theta, np.broadcast_to(zred, len(theta))
+
+
+class HistoryGrid:
+    """Bases integrated over the bins of lookback time, once; per galaxy only the bin that t_age closes differs.
+
+    Parameters
+    ----------
+    bases : the SFH and ZH bases.
+    """
+
+    def __init__(self, bases: SFHBases) -> None:
+        self.bases = bases
+        self.edges_gyr = _EDGES_GYR
+        self.centres_gyr = 0.5 * (_EDGES_GYR[1:] + _EDGES_GYR[:-1])
+        time = bases.t_lookback_gyr
+        self._slope = np.diff(bases.sfh, axis=1) / np.diff(time)
+        steps = 0.5 * (bases.sfh[:, 1:] + bases.sfh[:, :-1]) * np.diff(time)
+        self._cumulative = np.concatenate([np.zeros((N_SFH_BASES, 1)), np.cumsum(steps, axis=1)], axis=1)
+        self._formed_at_edges = self.formed(_EDGES_GYR)
+        self._mass = np.diff(self._formed_at_edges, axis=1)
+        self._zh = np.stack([np.interp(self.centres_gyr, time, row) for row in bases.zh])
+
+    @property
+    def n_bin(self) -> int:
+        """Number of bins, 42."""
+        return len(self.centres_gyr)
+
+    def formed(self, t_gyr: np.ndarray) -> np.ndarray:
+        """Mass that each basis forms between now and lookback time t, exactly, not normalised; shape (4, n)."""
+        time = self.bases.t_lookback_gyr
+        t_gyr = np.minimum(t_gyr, time[-1])
+        index = np.clip(np.searchsorted(time, t_gyr, side="right") - 1, 0, len(time) - 2)
+        step = t_gyr - time[index]
+        return self._cumulative[:, index] + step * (self.bases.sfh[:, index] + 0.5 * step * self._slope[:, index])
+
+    def total(self, t_age_gyr: np.ndarray) -> np.ndarray:
+        """Mass that each basis forms over a galaxy's age, not normalised; shape (4, n).
+
+        Raises
+        ------
+        ParameterError : if an age is not in (0, end of the bases], or a basis forms nothing within it.
+        """
+        t_age_gyr = np.asarray(t_age_gyr, dtype=np.float64)
+        t_max = min(self.bases.t_lookback_gyr[-1], self.edges_gyr[-1])
+        good = np.isfinite(t_age_gyr) & (t_age_gyr > 0) & (t_age_gyr <= t_max)
+        if not good.all():
+            raise ParameterError(f"age of the galaxy must lie in (0, {t_max:g}] Gyr, got {t_age_gyr[~good][0]:g}: check zred")
+        formed = self.formed(t_age_gyr)
+        if formed.size and formed.min() <= 0:
+            basis, row = np.argwhere(formed <= 0)[0]
+            raise ParameterError(f"SFH basis {basis} forms no mass in {t_age_gyr[row]:g} Gyr: zred is too high for these bases")
+        return formed
+
+    def closing_bin(self, t_age_gyr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The bin that t_age closes: its index and its centre in Gyr, each of shape (n,)."""
+        index = np.searchsorted(self.edges_gyr, t_age_gyr, side="left") - 1
+        return index, 0.5 * (self.edges_gyr[index] + t_age_gyr)
+
+    def masses(self, beta: np.ndarray, t_age_gyr: np.ndarray) -> np.ndarray:
+        """Mass formed in each bin for Σ β_i s_i, each basis normalised to unit mass over [0, t_age] (Hahn et al. 2022, Eq. 3).
+
+        Parameters
+        ----------
+        beta : (n, 4) weights.
+        t_age_gyr : (n,) ages of the galaxies.
+
+        Returns
+        -------
+        masses : (n, n_bin), zero beyond t_age; rows sum to Σ β_i.
+        """
+        total = self.total(t_age_gyr)
+        weight = beta / total.T
+        index, _ = self.closing_bin(t_age_gyr)
+        masses = weight @ self._mass
+        masses[np.arange(self.n_bin) >= index[:, None]] = 0.0
+        closing = np.einsum("ni,in->n", weight, total - self._formed_at_edges[:, index])
+        # Cancellation may leave a closing bin of a hair's width slightly negative.
+        masses[np.arange(len(index)), index] = np.maximum(closing, 0.0)
+        return masses
+
+    def metallicities(self, gamma: np.ndarray, t_age_gyr: np.ndarray) -> np.ndarray:
+        """Metal mass fraction at the centre of each bin, shape (n, n_bin); of no meaning in bins beyond t_age."""
+        z = gamma @ self._zh
+        index, centre = self.closing_bin(t_age_gyr)
+        z[np.arange(len(index)), index] = self._unclipped_metallicity(gamma, centre)
+        return np.clip(z, *METALLICITY_RANGE, out=z)
+
+    def metallicity_at(self, gamma: np.ndarray, t_gyr: np.ndarray) -> np.ndarray:
+        """Metal mass fraction at one lookback time per galaxy, Σ γ_j z_j(t), clipped; shape (n,)."""
+        return np.clip(self._unclipped_metallicity(gamma, t_gyr), *METALLICITY_RANGE)
+
+    def _unclipped_metallicity(self, gamma: np.ndarray, t_gyr: np.ndarray) -> np.ndarray:
+        time = self.bases.t_lookback_gyr
+        z = np.zeros(len(gamma))
+        for j in range(N_ZH_BASES):
+            z += gamma[:, j] * np.interp(t_gyr, time, self.bases.zh[j])
+        return z
+
+
+def derived_properties(
+    theta: np.ndarray, zred: np.ndarray | float, bases: SFHBases, cosmology: Cosmology
+) -> dict[str, np.ndarray]:
+    """Star-formation rates, metallicity and age that parameters imply (Hahn et al. 2022, Eq. 17).
+
+    Parameters
+    ----------
+    theta : (n, 12), columns `PARAMETER_NAMES`.
+    zred : (n,) redshifts, or one.
+    bases, cosmology : those of the SPS model.
+
+    Returns
+    -------
+    properties : arrays of shape (n,).
+        ``log_sfr_1gyr``, ``log_sfr_100myr``: log10 of the mass formed in the last 1 Gyr and 100 Myr (or in t_age where that is
+        shorter), burst included, over that time, Msun/yr; ``log_ssfr_1gyr``: the former per mass formed, log10 yr^-1, at least
+        `LOG_SSFR_FLOOR`, which also bounds both rates; ``log_z_mw``: log10 of the mass-weighted metal mass fraction;
+        ``t_mw_gyr``: mass-weighted age.
+
+    Raises
+    ------
+    ParameterError : as `check_theta`, or for a redshift outside the bases or the cosmology.
+    """
+    theta, zred = check_theta(theta, zred)
+    grid = HistoryGrid(bases)
+    t_age = cosmology.age_gyr(zred)
+    names = ("log_sfr_1gyr", "log_sfr_100myr", "log_ssfr_1gyr", "log_z_mw", "t_mw_gyr")
+    result = {name: np.empty(len(theta)) for name in names}
+    for start in range(0, len(theta), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        part = _derived(theta[rows], t_age[rows], grid)
+        for name in names:
+            result[name][rows] = part[name]
+    return result
+
+
+def _derived(theta: np.ndarray, t_age: np.ndarray, grid: HistoryGrid) -> dict[str, np.ndarray]:
+    beta, gamma = theta[:, BETA], theta[:, GAMMA]
+    t_burst = theta[:, column("tburst")]
+    f_burst = burst_fraction(theta, t_age)
+    masses = grid.masses(beta, t_age)
+    index, centre = grid.closing_bin(t_age)
+    closing = masses[np.arange(len(index)), index]
+    age = masses @ grid.centres_gyr + closing * (centre - grid.centres_gyr[index])
+    z = np.einsum("nb,nb->n", masses, grid.metallicities(gamma, t_age))
+    z_burst = grid.metallicity_at(gamma, t_burst)
+    log_ssfr = [_log_ssfr(span, beta, t_age, f_burst, t_burst, grid) for span in (1.0, 0.1)]
+    log_mstar = theta[:, column("log_mstar")]
+    return {
+        "log_sfr_1gyr": log_ssfr[0] + log_mstar,
+        "log_sfr_100myr": log_ssfr[1] + log_mstar,
+        "log_ssfr_1gyr": log_ssfr[0],
+        "log_z_mw": np.log10((1 - f_burst) * z + f_burst * z_burst),
+        "t_mw_gyr": (1 - f_burst) * age + f_burst * t_burst,
+    }
+
+
+def _log_ssfr(
+    span_gyr: float, beta: np.ndarray, t_age: np.ndarray, f_burst: np.ndarray, t_burst: np.ndarray, grid: HistoryGrid
+) -> np.ndarray:
+    span = np.minimum(span_gyr, t_age)
+    smooth = np.einsum("ni,in->n", beta, grid.formed(span) / grid.total(t_age))
+    fraction = (1 - f_burst) * smooth + f_burst * (t_burst <= span)
+    return np.log10(np.maximum(fraction / (span * 1e9), 10**LOG_SSFR_FLOOR))
+
+
+def burst_fraction(theta: np.ndarray, t_age_gyr: np.ndarray) -> np.ndarray:
+    """Fraction of the mass formed in the burst, (n,): none where the burst would precede the Universe."""
+    return np.where(theta[:, column("tburst")] > t_age_gyr, 0.0, theta[:, column("fburst")])
