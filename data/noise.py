@@ -11,7 +11,7 @@ whose posterior given (f_obs, sigma) is exactly the one above, whatever s is: s 
 this joint density, each band's (sigma, f_obs) is proposed from a density q(sigma, f_obs | f) close to N s, and a draw is kept
 with probability proportional to w = Π_b N(f_obs_b | f_b, sigma_b²) s_b(sigma_b | f_obs_b) / q_b(sigma_b, f_obs_b | f_b).
 
-The proposal is the Gaussian that N s would be if the median of ln sigma, mu, were linear in flux with slope mu' and scatter tau:
+The proposal is the Gaussian that N s would be if the median of ln sigma, mu, were linear in flux, with slope mu', scatter tau:
 ln sigma ~ N(mu(f), tau² + mu'² sigma²), then f_obs with precision sigma^-2 + (mu'/tau)² and mean
 f + (mu'/tau²) (ln sigma - mu) / precision, both widened a little so that w is bounded in the tails.
 """
@@ -40,7 +40,7 @@ SCATTER_FLOOR = 0.15
 """Least scatter of ln sigma: wider than some catalogues', so that a network conditioned on sigma serves others too."""
 
 _GRID = np.linspace(5.0, 31.0, 521)
-_GALAXIES_PER_BIN = 40
+_GALAXIES_PER_BIN = 150
 _MAX_BINS = 40
 _MIN_GALAXIES = 100
 _PERCENTILES = (0.1, 99.9)
@@ -265,7 +265,11 @@ def _learn_band(flux: np.ndarray, sigma: np.ndarray, band: str) -> tuple[np.ndar
     magnitude = asinh_magnitude(flux, band)
     ln_error = np.log(asinh_magnitude_error(flux, sigma, band))
     n_bin = int(np.clip(len(flux) // _GALAXIES_PER_BIN, 2, _MAX_BINS))
-    bins = np.array_split(np.argsort(magnitude), n_bin)
+    fractions = np.arange(1, n_bin) / n_bin
+    if n_bin == _MAX_BINS:
+        # Short bins at both ends carry the table as far as a large catalogue reaches.
+        fractions = np.concatenate([[0.25 / n_bin], fractions, [1 - 0.25 / n_bin]])
+    bins = np.split(np.argsort(magnitude), (fractions * len(flux)).astype(int))
     centre = np.array([np.median(magnitude[rows]) for rows in bins])
     middle = np.array([np.median(ln_error[rows]) for rows in bins])
     grid_flux = asinh_flux(_GRID, band)
@@ -273,8 +277,8 @@ def _learn_band(flux: np.ndarray, sigma: np.ndarray, band: str) -> tuple[np.ndar
     faint = centre[-1] < _GRID
     median[faint] = np.log(asinh_flux_error(asinh_flux(centre[-1], band), np.exp(middle[-1]), band))
     residual = np.log(sigma) - np.interp(magnitude, _GRID, median)
-    # Half the 16-84% range is the standard deviation of a Gaussian and ignores outliers.
-    spread = np.array([0.5 * np.diff(np.percentile(residual[rows], (15.87, 84.13)))[0] for rows in bins])
+    # A quarter of the central 95.45%: a Gaussian's standard deviation, and wide enough for the two depths of GALEX's surveys.
+    spread = np.array([0.25 * np.diff(np.percentile(residual[rows], (2.275, 97.725)))[0] for rows in bins])
     scatter = np.interp(_GRID, centre, np.maximum(spread, SCATTER_FLOOR))
     magnitude_range = np.percentile(magnitude, _PERCENTILES) + np.array([-1, 1]) * _WIDEN_MAGNITUDE
     ln_sigma_range = np.percentile(np.log(sigma), _PERCENTILES) + np.array([-1, 1]) * _WIDEN_LN_SIGMA

@@ -55,6 +55,26 @@ def test_accepted_draws_follow_prior_times_likelihood_only(toy: NoiseModel, low:
     assert p_value(flux + sigma_naive * rng.standard_normal(len(flux)), sigma_naive) < 1e-3
 
 
+def test_five_bands_with_the_cut_on_observed_values(sdss: NoiseModel) -> None:
+    # One colour, unknown brightness a, prior uniform in ln a and wider than the catalogue: the posterior of a is one integral.
+    rng = np.random.default_rng(7)
+    shape = np.median(load_sdss_sample().flux, axis=0)
+    ln_a = rng.uniform(-6.0, 6.0, 60_000)
+    flux_obs, sigma, log_weight = sdss.draw(np.exp(ln_a)[:, None] * shape, rng)
+    rows = np.flatnonzero(sdss.accept(log_weight, rng) & sdss.in_range(flux_obs, sigma))[:4_000]
+    assert len(rows) == 4_000
+    flux_obs, sigma, ln_a = flux_obs[rows], sigma[rows], ln_a[rows]
+    # -0.5 chi² = a B - a² A / 2 up to a constant; the posterior is narrow, so the grid follows it
+    precision, cross = ((shape / sigma) ** 2).sum(axis=1), (shape * flux_obs / sigma**2).sum(axis=1)
+    best, width = cross / precision, precision**-0.5
+    grid = np.log(np.maximum(best[:, None] + width[:, None] * np.linspace(-8, 8, 2_001), np.exp(-6.0)))
+    like = np.exp(-0.5 * ((np.exp(grid) - best[:, None]) / width[:, None]) ** 2)
+    steps = 0.5 * (like[:, 1:] + like[:, :-1]) * np.diff(grid, axis=1)
+    cdf = np.cumsum(steps, axis=1) / steps.sum(axis=1, keepdims=True)
+    uniform = [np.interp(truth, edges[1:], row) for truth, edges, row in zip(ln_a, grid, cdf, strict=True)]
+    assert stats.kstest(uniform, "uniform").pvalue > 0.01
+
+
 def test_errors_of_accepted_draws_follow_the_density_at_the_observed_flux(toy: NoiseModel) -> None:
     rng = np.random.default_rng(3)
     flux = np.exp(rng.uniform(np.log(FLUX_MIN), np.log(FLUX_MAX), 2_000_000))
