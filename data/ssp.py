@@ -10,6 +10,7 @@ import numpy as np
 
 from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.fsps_link import fsps_spectrum, import_fsps, stellar_population
 
 __all__ = ["SSPLibrary"]
 
@@ -113,6 +114,49 @@ class SSPLibrary:
         """The bundled PopStar library (Mollá, García-Vargas & Bressan 2009), Chabrier IMF; see NOTICE for its licence."""
         with as_file(files("sedcast.data") / "bundled" / "ssp_popstar.npz") as path:
             return cls.load(path)
+
+    @classmethod
+    def from_fsps(cls, population: Any = None) -> "SSPLibrary":
+        """Tabulate a running FSPS at its own ages and metallicities, unattenuated.
+
+        Parameters
+        ----------
+        population : an ``fsps.StellarPopulation`` with ``zcontinuous=1``, whose IMF and other settings are taken as they
+            are, and which has its settings back afterwards; `stellar_population()` if not given. FSPS bears one per process.
+
+        Raises
+        ------
+        MissingDependencyError : if FSPS or its data are missing.
+        ParameterError : if the population does not interpolate in metallicity.
+        """
+        population = stellar_population() if population is None else population
+        before = dict(population.params.iteritems())
+        flux, mass = [], []
+        try:
+            for key in ("sfh", "dust1", "dust2", "dust3"):
+                population.params[key] = 0
+            for z in population.zlegend:
+                flux.append(fsps_spectrum(population, z, 0.0).astype(np.float32))
+                mass.append(np.array(population.stellar_mass, dtype=np.float64))
+        finally:
+            for key, value in before.items():
+                population.params[key] = value
+        libraries = [part.decode() if isinstance(part, bytes) else str(part) for part in population.libraries]
+        provenance = {
+            "source": f"python-fsps {import_fsps().__version__}",
+            "libraries": libraries,
+            "parameters": {key: np.asarray(value).item() for key, value in before.items()},
+            "unit": "Lsun/Å per Msun formed",
+        }
+        return cls(
+            np.array(population.wavelengths),
+            np.array(population.ssp_ages),
+            np.log10(population.zlegend),
+            np.stack(flux),
+            name="fsps-" + "-".join(libraries[:2]),
+            provenance=provenance,
+            remnant_mass=np.stack(mass),
+        )
 
 
 def _increasing(key: str, values: np.ndarray, minimum: int) -> np.ndarray:
