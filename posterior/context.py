@@ -1,0 +1,209 @@
+"""What the flow is conditioned on: photometry, its errors and the redshift, as well-scaled numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
+from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.filters import check_bands
+
+__all__ = ["ContextTransform", "TrainingDomain"]
+
+_DISTANCE_PERCENTILE = 99.99
+
+
+@dataclass(frozen=True)
+class ContextTransform:
+    """The map (flux, flux_ivar, zred) → context, (n, 2 n_band + 3) float32.
+
+    Columns: the mean asinh magnitude over the bands; each band's magnitude minus that mean (if there are several
+    bands); the natural logarithm of each band's asinh-magnitude error; zred; ln zred.
+
+    - Magnitudes of one galaxy are nearly equal to each other beside their spread over galaxies, so the colours, which
+      decide most parameters, would be a few per cent of a standardised magnitude. Without the mean they stand out.
+    - Asinh magnitudes and their errors stay finite and smooth through zero and negative flux. The error in magnitudes is
+      nearly constant for bright galaxies, where a calibration floor rules, while ln sigma in flux would repeat the magnitude.
+    - Apparent magnitude and log-mass differ by a distance modulus, nearly linear in ln zred; colours shift with zred itself.
+
+    A band that is not measured could be given by a deviation of 0 from the mean of the others, a fixed error and a
+    mask column: no column depends on a neighbouring band.
+
+    Attributes
+    ----------
+    bands : band names, the order of the flux columns.
+
+    Raises
+    ------
+    ParameterError : if a band is unknown or repeated.
+    """
+
+    bands: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bands", check_bands(tuple(self.bands)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the context's columns."""
+        deviations = [f"mag_{band}-mean" for band in self.bands] if len(self.bands) > 1 else []
+        return ("mag_mean", *deviations, *(f"ln_magerr_{band}" for band in self.bands), "zred", "ln_zred")
+
+    @property
+    def n_context(self) -> int:
+        """Number of columns."""
+        return len(self.names)
+
+    def __call__(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray) -> np.ndarray:
+        """The context of galaxies.
+
+        Parameters
+        ----------
+        flux : (n, n_band) nanomaggies.
+        flux_ivar : (n, n_band) nanomaggies^-2, positive.
+        zred : (n,), positive.
+
+        Returns
+        -------
+        context : (n, n_context) float32.
+
+        Raises
+        ------
+        ParameterError : for a wrong shape, or a value that is not finite or not positive; band and row are named.
+        """
+        flux, flux_ivar, zred = self.validate(flux, flux_ivar, zred)
+        magnitude = asinh_magnitude(flux, self.bands)
+        error = asinh_magnitude_error(flux, flux_ivar**-0.5, self.bands)
+        mean = magnitude.mean(axis=1, keepdims=True)
+        deviations = [magnitude - mean] if len(self.bands) > 1 else []
+        columns = [mean, *deviations, np.log(error), zred[:, None], np.log(zred)[:, None]]
+        return np.concatenate(columns, axis=1).astype(np.float32)
+
+    def validate(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The arguments as float64 arrays of shapes (n, n_band), (n, n_band), (n,), or an error as in `__call__`."""
+        flux, flux_ivar = (np.atleast_2d(np.asarray(values, dtype=float)) for values in (flux, flux_ivar))
+        zred = np.atleast_1d(np.asarray(zred, dtype=float))
+        expected = (len(zred), len(self.bands))
+        for name, values in (("flux", flux), ("flux_ivar", flux_ivar)):
+            if values.shape != expected:
+                raise ParameterError(
+                    f"{name} has shape {values.shape}, expected {expected}: one row per redshift, "
+                    f"one column per band {' '.join(self.bands)}"
+                )
+        self._refuse(~np.isfinite(flux), flux, "flux", "must be finite")
+        self._refuse(~(np.isfinite(flux_ivar) & (flux_ivar > 0)), flux_ivar, "flux_ivar", "must be finite and positive")
+        bad = np.flatnonzero(~(np.isfinite(zred) & (zred > 0)))
+        if bad.size:
+            raise ParameterError(f"zred[{bad[0]}]={zred[bad[0]]} ({bad.size} such rows): must be finite and positive")
+        return flux, flux_ivar, zred
+
+    def _refuse(self, wrong: np.ndarray, values: np.ndarray, name: str, rule: str) -> None:
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            raise ParameterError(
+                f"{name} of row {row}, band {self.bands[column]!r} is {values[row, column]} "
+                f"({int(wrong.any(axis=1).sum())} such rows): {rule}; leave out rows with an unmeasured band"
+            )
+
+
+@dataclass(frozen=True)
+class TrainingDomain:
+    """What a training set covered, to tell which galaxies the flow has to extrapolate for.
+
+    Attributes
+    ----------
+    context : the transform of the training set.
+    zred : (2,) range that redshifts were drawn in.
+    magnitude : (n_band, 2) range of asinh magnitude.
+    ln_error : (n_band, 2) range of ln sigma, sigma in nanomaggies.
+    centre : (n_context,) mean of the context.
+    whitening : (n_context, n_context) matrix W with (c - centre) W of unit covariance on the training set.
+    distance : 99.99th percentile of |(c - centre) W| on the training set.
+    """
+
+    context: ContextTransform
+    zred: np.ndarray
+    magnitude: np.ndarray
+    ln_error: np.ndarray
+    centre: np.ndarray
+    whitening: np.ndarray
+    distance: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        context: ContextTransform,
+        flux: np.ndarray,
+        flux_ivar: np.ndarray,
+        zred: np.ndarray,
+        *,
+        zred_range: tuple[float, float],
+    ) -> "TrainingDomain":
+        """The domain of a training set whose redshifts were drawn in `zred_range`; the rest as in `ContextTransform`."""
+        flux, flux_ivar, zred = context.validate(flux, flux_ivar, zred)
+        features = context(flux, flux_ivar, zred).astype(float)
+        centre = features.mean(axis=0)
+        # The deviations sum to zero, so one direction has no spread: the pseudo-inverse leaves it out.
+        variance, axes = np.linalg.eigh(np.atleast_2d(np.cov(features, rowvar=False)))
+        kept = variance > 1e-9 * variance[-1]
+        whitening = np.where(kept, axes / np.sqrt(np.where(kept, variance, 1.0)), 0.0)
+        distance = np.percentile(np.linalg.norm((features - centre) @ whitening, axis=1), _DISTANCE_PERCENTILE)
+        magnitude, ln_error = asinh_magnitude(flux, context.bands), -0.5 * np.log(flux_ivar)
+        ranges = [np.stack([values.min(axis=0), values.max(axis=0)], axis=-1) for values in (magnitude, ln_error)]
+        return cls(context, np.array(zred_range), ranges[0], ranges[1], centre, whitening, np.asarray(distance))
+
+    def flags(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray) -> np.ndarray:
+        """Why the flow extrapolates, (n,) str, "" where it does not; arguments as in `ContextTransform`."""
+        flux, flux_ivar, zred = self.context.validate(flux, flux_ivar, zred)
+        reasons: list[list[str]] = [[] for _ in range(len(zred))]
+        magnitude, ln_error = asinh_magnitude(flux, self.context.bands), -0.5 * np.log(flux_ivar)
+        for column, band in enumerate(self.context.bands):
+            tests = (
+                (magnitude[:, column] < self.magnitude[column, 0], f"{band} magnitude brighter than the training range"),
+                (magnitude[:, column] > self.magnitude[column, 1], f"{band} magnitude fainter than the training range"),
+                (ln_error[:, column] < self.ln_error[column, 0], f"{band} error smaller than the training range"),
+                (ln_error[:, column] > self.ln_error[column, 1], f"{band} error larger than the training range"),
+            )
+            _note(reasons, tests)
+        centred = self.context(flux, flux_ivar, zred) - self.centre
+        _note(
+            reasons, [(np.linalg.norm(centred @ self.whitening, axis=1) > self.distance, "photometry unlike the training set")]
+        )
+        return np.array(["; ".join(reason) for reason in reasons], dtype=str)
+
+    def to_arrays(self, prefix: str) -> dict[str, np.ndarray]:
+        """The arrays by prefixed name, for an artifact."""
+        return {prefix + name: np.asarray(getattr(self, name)) for name in self._shapes(self.context)}
+
+    @classmethod
+    def from_arrays(cls, context: ContextTransform, arrays: Mapping[str, np.ndarray], prefix: str) -> "TrainingDomain":
+        """The domain that `to_arrays` described.
+
+        Raises
+        ------
+        ArtifactError : if an array is missing or of the wrong shape.
+        """
+        shapes = cls._shapes(context)
+        for name, shape in shapes.items():
+            if prefix + name not in arrays or np.shape(arrays[prefix + name]) != shape:
+                raise ArtifactError(f"array {prefix + name!r} must have shape {shape}: the file is of another kind or version")
+        return cls(context, **{name: np.asarray(arrays[prefix + name], dtype=float) for name in shapes})
+
+    @staticmethod
+    def _shapes(context: ContextTransform) -> dict[str, tuple[int, ...]]:
+        n_band, n_context = len(context.bands), context.n_context
+        return {
+            "zred": (2,),
+            "magnitude": (n_band, 2),
+            "ln_error": (n_band, 2),
+            "centre": (n_context,),
+            "whitening": (n_context, n_context),
+            "distance": (),
+        }
+
+
+def _note(reasons: list[list[str]], tests: Sequence[tuple[np.ndarray, str]]) -> None:
+    for test, reason in tests:
+        for row in np.flatnonzero(test):
+            reasons[row].append(reason)
