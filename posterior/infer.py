@@ -1,0 +1,359 @@
+"""From a catalogue to a file of posteriors, streamed; and the reader of such files."""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+from astropy.table import Table
+from threadpoolctl import threadpool_limits
+
+from sedcast.data.artifacts import atomic_path, software_versions
+from sedcast.data.catalog import Catalog
+from sedcast.data.errors import ArtifactError, CatalogError, MissingDependencyError, ParameterError
+from sedcast.emulator.histories import derived_properties
+from sedcast.emulator.prior import PARAMETER_NAMES
+from sedcast.posterior.estimator import PosteriorEstimator
+
+__all__ = ["DERIVED_NAMES", "PERCENTILES", "QUANTITY_NAMES", "PosteriorCatalog", "infer_catalog", "read_posteriors"]
+
+logger = logging.getLogger(__name__)
+
+DERIVED_NAMES = ("log_sfr_1gyr", "log_sfr_100myr", "log_ssfr_1gyr", "log_z_mw", "t_mw_gyr")
+"""Quantities computed from each sample, after the parameters."""
+
+QUANTITY_NAMES = (*PARAMETER_NAMES, *DERIVED_NAMES)
+"""Names of the datasets under ``samples`` and ``summary``."""
+
+PERCENTILES = (2.5, 16.0, 50.0, 84.0, 97.5)
+"""Columns of the summaries."""
+
+FORMAT = "sedcast-posteriors-1"
+NOT_FINITE = "the flow gives no finite samples: the photometry is far outside the training set"
+_SAMPLES_PER_BLOCK = 65_536
+
+
+def infer_catalog(
+    estimator: PosteriorEstimator,
+    catalog: Catalog,
+    output: str | Path,
+    *,
+    n_samples: int = 1000,
+    seed: int = 0,
+    rows_per_block: int | None = None,
+    n_threads: int | None = None,
+    command: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Write the posterior of every row of a catalogue to an HDF5 file.
+
+    Every input row is there, in order. Datasets: ``samples/<name>`` (n, n_samples) and ``summary/<name>`` (n, 5), float32,
+    columns `PERCENTILES`, for each of `QUANTITY_NAMES`; ``id``, ``zred``, ``flux``, ``flux_ivar``; ``status``, "" or why the
+    row has no posterior; ``flags``, "" or why its posterior is an extrapolation. Samples and summaries of a row are NaN
+    if and only if ``status`` says why. Attributes: ``format``, ``bands``, ``provenance`` (JSON). The file appears when it is
+    complete. A row's samples depend on `seed`, its number in the catalogue and its data, not on blocks or threads.
+
+    Parameters
+    ----------
+    estimator : the trained posterior.
+    catalog : with at least the estimator's bands.
+    output : path of the file to write.
+    n_samples : samples per galaxy.
+    seed : of the samples.
+    rows_per_block : rows worked on at a time; by default about 65,000 samples' worth.
+    n_threads : the number of usable cores by default.
+    command : the command that asked for it, for the provenance.
+    progress : called as (rows done, rows).
+
+    Returns
+    -------
+    figures : ``galaxies``, ``inferred``, ``excluded`` (number of rows by reason), ``flagged``, ``seconds``, ``galaxies_per_s``.
+
+    Raises
+    ------
+    CatalogError : if the catalogue is empty, or lacks a band of the estimator.
+    ParameterError : if a number is not positive.
+    """
+    if len(catalog) == 0:
+        raise CatalogError("the catalogue has no rows: nothing to infer")
+    if n_samples < 1 or seed < 0 or (rows_per_block is not None and rows_per_block < 1):
+        raise ParameterError(f"n_samples={n_samples} and rows_per_block must be positive, seed={seed} not negative")
+    started = time.perf_counter()
+    if catalog.bands != estimator.bands:
+        catalog = catalog.select(estimator.bands)
+    status = estimator.status(catalog)
+    excluded = status.excluded.astype(object)
+    rows_per_block = rows_per_block or max(1, _SAMPLES_PER_BLOCK // n_samples)
+    starts = range(0, len(catalog), rows_per_block)
+    blocks = [start + np.flatnonzero(status.ok[start : start + rows_per_block]) for start in starts]
+    done = 0
+
+    def work(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return rows, _quantities(estimator, catalog, rows, n_samples, seed)
+
+    with atomic_path(output) as temporary, h5py.File(temporary, "w") as file:
+        datasets = _create(file, catalog, n_samples)
+        for rows, values in _in_order(work, blocks, n_threads or len(os.sched_getaffinity(0))):
+            finite = np.isfinite(values).all(axis=(0, 2))
+            excluded[rows[~finite]] = NOT_FINITE
+            values[:, ~finite] = np.nan
+            if len(rows):
+                _write(datasets, rows, values)
+            done = min(done + rows_per_block, len(catalog))
+            if progress is not None:
+                progress(done, len(catalog))
+        reasons = excluded.astype(str)
+        flags = np.where(reasons == "", status.flags, "")
+        file["status"] = np.char.encode(reasons, "utf-8")
+        file["flags"] = np.char.encode(flags, "utf-8")
+        seconds = time.perf_counter() - started
+        figures = _figures(reasons, flags, seconds)
+        file.attrs["format"] = FORMAT
+        file.attrs["bands"] = list(catalog.bands)
+        file.attrs["provenance"] = json.dumps(_provenance(estimator, n_samples, seed, command) | {"figures": figures})
+    logger.info("%s: posteriors of %d of %d galaxies", output, figures["inferred"], figures["galaxies"])
+    return figures
+
+
+def _quantities(estimator: PosteriorEstimator, catalog: Catalog, rows: np.ndarray, n_samples: int, seed: int) -> np.ndarray:
+    """Samples of all quantities for some rows, (n_quantity, n_rows, n_samples) float32; NaN rows where not finite."""
+    zred = catalog.zred[rows]
+    points = estimator.sample_unbounded(
+        catalog.flux[rows], catalog.flux_ivar[rows], zred, n_samples, seed=seed, row_keys=rows, n_threads=1
+    )
+    values = np.full((len(QUANTITY_NAMES), len(rows), n_samples), np.nan, dtype=np.float32)
+    finite = np.isfinite(points).all(axis=(1, 2))
+    theta = estimator.to_theta(points[finite], n_threads=1)
+    flat = theta.reshape(-1, theta.shape[-1])
+    derived = derived_properties(flat, np.repeat(zred[finite], n_samples), estimator.bases, estimator.cosmology)
+    values[: len(PARAMETER_NAMES), finite] = np.moveaxis(theta, 2, 0)
+    for row, name in enumerate(DERIVED_NAMES, start=len(PARAMETER_NAMES)):
+        values[row, finite] = derived[name].reshape(-1, n_samples)
+    return values
+
+
+def _in_order(
+    work: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], blocks: list[np.ndarray], n_threads: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Results of `work` on the blocks in their order, a few blocks ahead of the reader and no more."""
+    waiting: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_threads) as pool:
+        try:
+            for block in blocks:
+                waiting.append(pool.submit(work, block))
+                if len(waiting) > n_threads + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _create(file: h5py.File, catalog: Catalog, n_samples: int) -> list[tuple[h5py.Dataset, h5py.Dataset]]:
+    ids = catalog.ids if catalog.ids.dtype.kind in "iu" else np.char.encode(catalog.ids.astype(str), "utf-8")
+    file["id"] = ids
+    for name in ("zred", "flux", "flux_ivar"):
+        file[name] = getattr(catalog, name)
+    n = len(catalog)
+    # Chunks of about 256 kB along galaxies: one galaxy's samples are one read.
+    chunk = (min(n, max(1, 65_536 // n_samples)), n_samples)
+    datasets = []
+    for name in QUANTITY_NAMES:
+        samples = file.create_dataset(f"samples/{name}", (n, n_samples), "f4", chunks=chunk, fillvalue=np.nan)
+        summary = file.create_dataset(f"summary/{name}", (n, len(PERCENTILES)), "f4", fillvalue=np.nan)
+        datasets.append((samples, summary))
+    file["summary"].attrs["percentiles"] = PERCENTILES
+    return datasets
+
+
+def _write(datasets: list[tuple[h5py.Dataset, h5py.Dataset]], rows: np.ndarray, values: np.ndarray) -> None:
+    # h5py writes a slice much faster than a list of rows; rows between are excluded ones and hold NaN anyway.
+    span = slice(int(rows[0]), int(rows[-1]) + 1)
+    filled = np.full((values.shape[0], span.stop - span.start, values.shape[2]), np.nan, dtype=np.float32)
+    filled[:, rows - rows[0]] = values
+    for (samples, summary), quantity in zip(datasets, filled, strict=True):
+        samples[span] = quantity
+        summary[span] = _percentiles(quantity)
+
+
+def _percentiles(samples: np.ndarray) -> np.ndarray:
+    """Percentiles (n, 5) of each row, interpolated linearly as `numpy.percentile` does; NaN rows stay NaN."""
+    ordered = np.sort(samples, axis=1)
+    position = np.array(PERCENTILES) / 100 * (samples.shape[1] - 1)
+    below = np.floor(position).astype(int)
+    above = np.minimum(below + 1, samples.shape[1] - 1)
+    return ordered[:, below] + (position - below) * (ordered[:, above] - ordered[:, below])
+
+
+def _figures(reasons: np.ndarray, flags: np.ndarray, seconds: float) -> dict[str, Any]:
+    # Reasons with numbers in them are counted by their words.
+    kinds = Counter("redshift beyond the training range" if r.startswith("redshift ") and "beyond" in r else r for r in reasons)
+    inferred = kinds.pop("", 0)
+    return {
+        "galaxies": len(reasons),
+        "inferred": inferred,
+        "excluded": dict(kinds.most_common()),
+        "flagged": int(np.count_nonzero(flags != "")),
+        "seconds": seconds,
+        "galaxies_per_s": inferred / max(seconds, 1e-9),
+    }
+
+
+def _provenance(estimator: PosteriorEstimator, n_samples: int, seed: int, command: str) -> dict[str, Any]:
+    card = estimator.card
+    digest = card.get("sha256") or hashlib.sha256(json.dumps(card, sort_keys=True, default=str).encode()).hexdigest()
+    return {
+        "versions": software_versions(),
+        "command": command,
+        "estimator": {"name": estimator.name, "sha256": digest},
+        "prior": estimator.prior.to_dict(),
+        "cosmology": estimator.cosmology.name,
+        "bases": estimator.bases.name,
+        "seed": seed,
+        "n_samples": n_samples,
+        "parameter_names": list(PARAMETER_NAMES),
+        "derived_names": list(DERIVED_NAMES),
+    }
+
+
+@dataclass(frozen=True)
+class PosteriorCatalog:
+    """An open file of posteriors, read on demand; make one with `read_posteriors`, use it as a context manager.
+
+    Attributes
+    ----------
+    ids : (n,) int64 or str.
+    zred : (n,).
+    status : (n,) str, why there is no posterior, or "".
+    flags : (n,) str, why the posterior is an extrapolation, or "".
+    bands : band names of `flux` and `flux_ivar`.
+    provenance : what made the file.
+    """
+
+    file: h5py.File
+    ids: np.ndarray
+    zred: np.ndarray
+    status: np.ndarray
+    flags: np.ndarray
+    bands: tuple[str, ...]
+    provenance: dict[str, Any]
+
+    def __enter__(self) -> "PosteriorCatalog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    @property
+    def flux(self) -> np.ndarray:
+        """(n, n_band) nanomaggies."""
+        return np.asarray(self.file["flux"][:])
+
+    @property
+    def flux_ivar(self) -> np.ndarray:
+        """(n, n_band) nanomaggies^-2."""
+        return np.asarray(self.file["flux_ivar"][:])
+
+    def row(self, galaxy_id: int | str) -> int:
+        """Row number of a galaxy.
+
+        Raises
+        ------
+        ParameterError : if no row, or more than one, has that id.
+        """
+        wanted = str(galaxy_id) if self.ids.dtype.kind == "U" else galaxy_id
+        found = np.flatnonzero(self.ids == wanted)
+        if len(found) != 1:
+            raise ParameterError(f"id {galaxy_id!r} is that of {len(found)} rows, expected 1: use row numbers, or check the id")
+        return int(found[0])
+
+    def samples(self, row: int | slice, names: tuple[str, ...] = QUANTITY_NAMES) -> dict[str, np.ndarray]:
+        """Samples by quantity, (n_samples,) for a row number or (n, n_samples) for a slice; NaN where `status` says why.
+
+        Raises
+        ------
+        ParameterError : for an unknown quantity, or a row beyond the file.
+        """
+        unknown = [name for name in names if name not in QUANTITY_NAMES]
+        if unknown:
+            raise ParameterError(f"unknown quantities {unknown}: expected some of {', '.join(QUANTITY_NAMES)}")
+        if not isinstance(row, slice) and not 0 <= row < len(self):
+            raise ParameterError(f"row {row}: the file has rows 0 … {len(self) - 1}")
+        return {name: np.asarray(self.file["samples"][name][row]) for name in names}
+
+    def theta(self, row: int) -> np.ndarray:
+        """Parameter samples of one row, (n_samples, 12)."""
+        return np.stack(list(self.samples(row, PARAMETER_NAMES).values()), axis=-1)
+
+    def summary(self) -> Table:
+        """One row per galaxy: id, zred, status, flags, and the percentiles of each quantity, ``<name>_p2.5`` and so on."""
+        table = Table({"id": self.ids, "zred": self.zred, "status": self.status, "flags": self.flags})
+        for name in QUANTITY_NAMES:
+            values = self.file["summary"][name][:]
+            for column, percentile in enumerate(PERCENTILES):
+                table[f"{name}_p{percentile:g}"] = values[:, column]
+        return table
+
+    def to_arviz(self, galaxy_id: int | str) -> Any:
+        """The samples of one galaxy as ArviZ inference data (independent draws, one chain).
+
+        Raises
+        ------
+        MissingDependencyError : if arviz is not installed.
+        ParameterError : if the galaxy is not there, or has no posterior.
+        """
+        row = self.row(galaxy_id)
+        if self.status[row]:
+            raise ParameterError(f"galaxy {galaxy_id!r} has no posterior: {self.status[row]}")
+        try:
+            import arviz
+        except ImportError as error:
+            raise MissingDependencyError("to_arviz needs arviz: install it with 'pip install arviz'") from error
+        return arviz.from_dict(posterior={name: values[None] for name, values in self.samples(row).items()})
+
+
+def read_posteriors(path: str | Path) -> PosteriorCatalog:
+    """Open a file that `infer_catalog` wrote.
+
+    Raises
+    ------
+    ArtifactError : if it is missing, or not such a file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ArtifactError(f"no file of posteriors at {path}: check the path, or make one with 'sedcast infer'")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ArtifactError(f"{path} is not a readable HDF5 file: {error}") from error
+    if file.attrs.get("format") != FORMAT:
+        file.close()
+        raise ArtifactError(f"{path} is HDF5, but not a {FORMAT} file: pass one that 'sedcast infer' wrote")
+    ids = file["id"][:]
+    return PosteriorCatalog(
+        file=file,
+        ids=ids if ids.dtype.kind in "iu" else np.char.decode(ids, "utf-8"),
+        zred=file["zred"][:],
+        status=np.char.decode(file["status"][:], "utf-8"),
+        flags=np.char.decode(file["flags"][:], "utf-8"),
+        bands=tuple(str(band) for band in file.attrs["bands"]),
+        provenance=json.loads(file.attrs["provenance"]),
+    )
