@@ -29,10 +29,10 @@ def sdss() -> NoiseModel:
 
 def posterior_cdf(flux: np.ndarray, flux_obs: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """P(f' < f | f_obs, sigma) for a prior uniform in ln f and a Gaussian likelihood, by quadrature."""
-    ln_flux = np.linspace(np.log(FLUX_MIN), np.log(FLUX_MAX), 3_001)
+    ln_flux = np.linspace(np.log(FLUX_MIN), np.log(FLUX_MAX), 1_501)
     ln_like = -0.5 * ((flux_obs[:, None] - np.exp(ln_flux)) / sigma[:, None]) ** 2
     like = np.exp(ln_like - ln_like.max(axis=1, keepdims=True))
-    cdf = np.cumsum(like, axis=1)
+    cdf = np.cumsum(like, axis=1) - 0.5 * like
     cdf /= cdf[:, -1:]
     return np.array([np.interp(np.log(f), ln_flux, row) for f, row in zip(flux, cdf, strict=True)])
 
@@ -44,15 +44,15 @@ def test_accepted_draws_follow_prior_times_likelihood_only(toy: NoiseModel, low:
     flux_obs, sigma, log_weight = (part.reshape(len(flux)) for part in toy.draw(flux[:, None], rng))
     kept = toy.accept(log_weight, rng)
 
-    def p_value(flux_obs: np.ndarray, sigma: np.ndarray, kept: np.ndarray | bool = True) -> float:
-        rows = np.flatnonzero((flux_obs > low) & (flux_obs < high) & kept)[:3_000]
-        assert len(rows) == 3_000
+    def p_value(flux_obs: np.ndarray, sigma: np.ndarray, n: int, kept: np.ndarray | bool = True) -> float:
+        rows = np.flatnonzero((flux_obs > low) & (flux_obs < high) & kept)[:n]
+        assert len(rows) == n
         return float(stats.kstest(posterior_cdf(flux[rows], flux_obs[rows], sigma[rows]), "uniform").pvalue)
 
-    assert p_value(flux_obs, sigma, kept) > 0.01
+    assert p_value(flux_obs, sigma, 4_000, kept) > 0.01
     # Errors drawn at the true flux are another target: the point of the weights.
     sigma_naive = SIGMA_1 * flux**0.8 * np.exp(0.2 * rng.standard_normal(len(flux)))
-    assert p_value(flux + sigma_naive * rng.standard_normal(len(flux)), sigma_naive) < 1e-3
+    assert p_value(flux + sigma_naive * rng.standard_normal(len(flux)), sigma_naive, 10_000) < 1e-6
 
 
 def test_five_bands_with_the_cut_on_observed_values(sdss: NoiseModel) -> None:
@@ -124,8 +124,8 @@ def test_most_of_the_catalogue_is_in_range(sdss: NoiseModel) -> None:
 
 
 def test_acceptance_is_useful_and_the_cap_rarely_touches(sdss: NoiseModel) -> None:
-    assert sdss.acceptance > 0.1
-    assert sdss.capped_fraction == pytest.approx(0.001, abs=2e-4)
+    assert sdss.acceptance > 0.3
+    assert sdss.capped_fraction < 2e-4
     rng = np.random.default_rng(4)
     flux = load_sdss_sample().flux
     log_weight = sdss.draw(flux, rng)[2]
