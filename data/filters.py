@@ -8,7 +8,7 @@ import speclite.filters
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 
-__all__ = ["BANDS", "LSUN_ERG_S", "FilterCurve", "FilterProjection", "check_bands", "load_filter"]
+__all__ = ["BANDS", "LSUN_ERG_S", "FilterCurve", "FilterProjection", "check_bands", "flux_density", "load_filter"]
 
 BANDS = {
     "FUV": "galex-fuv",
@@ -156,6 +156,30 @@ class FilterProjection:
         distance = self.cosmology.luminosity_distance_cm(zred)
         scale = LSUN_ERG_S / (4 * np.pi * distance**2 * (1 + zred))
         return projected * (scale[:, None] * 1e9)
+
+
+def flux_density(
+    spectra: np.ndarray, wave_rest: np.ndarray, zred: float, cosmology: Cosmology
+) -> tuple[np.ndarray, np.ndarray]:
+    """Observed flux densities per frequency of one galaxy's spectra, in the unit of its photometry.
+
+    f_nu = f_λ λ²/c with f_λ = L_λ / [4π d_L² (1+z)] at λ = (1+z) wave_rest.
+
+    Parameters
+    ----------
+    spectra : rest-frame luminosity densities, Lsun/Å, (n, n_wave).
+    wave_rest : rest-frame wavelengths, Å, (n_wave,).
+    zred : redshift of all of them, positive.
+    cosmology : for the luminosity distance.
+
+    Returns
+    -------
+    wave_obs, f_nu : observed wavelengths, Å, (n_wave,), and flux densities, nanomaggies, (n, n_wave).
+    """
+    wave_obs = np.asarray(wave_rest, dtype=float) * (1 + zred)
+    distance = float(cosmology.luminosity_distance_cm(np.array([zred]))[0])
+    per_wavelength = LSUN_ERG_S / (4 * np.pi * distance**2 * (1 + zred))
+    return wave_obs, spectra * (per_wavelength * wave_obs**2 / (_C_ANGSTROM_S * _MAGGIE_ERG_S_CM2_HZ) * 1e9)
 
 
 def _band_weights(curve: FilterCurve, wave_rest: np.ndarray, zred: np.ndarray) -> np.ndarray:

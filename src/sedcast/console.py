@@ -1,0 +1,105 @@
+"""What the command line shows: tables and JSON on standard output, progress and messages on standard error."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["Report", "Screen"]
+
+
+class Report(Protocol):
+    """A progress callback: items done, items in total, and figures to show beside them."""
+
+    def __call__(self, done: int, total: int, figures: Mapping[str, float] | None = None, /) -> None:
+        """Show progress."""
+        ...
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2f}/s", style="cyan")
+
+
+class Screen:
+    """Where a command writes.
+
+    Parameters
+    ----------
+    quiet : no progress bars.
+    as_json : `result` prints one JSON object and tables are left out, so that standard output can be piped.
+    """
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+        self.out = Console(highlight=False)
+        self.err = Console(stderr=True, highlight=False)
+        self.quiet = quiet
+        self.as_json = as_json
+
+    @contextmanager
+    def progress(self, description: str) -> Iterator[Report]:
+        """A progress bar with rate and time left on standard error; yields the callback that moves it."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[figures]}", style="dim"),
+        )
+        with Progress(*columns, console=self.err, disable=self.quiet, transient=not self.err.is_terminal) as bar:
+            task = bar.add_task(description, total=None, figures="")
+
+            def report(done: int, total: int, figures: Mapping[str, float] | None = None, /) -> None:
+                shown = "  ".join(f"{name} {value:.4g}" for name, value in (figures or {}).items())
+                bar.update(task, completed=done, total=total, figures=shown)
+
+            yield report
+
+    def note(self, message: str) -> None:
+        """A line of prose on standard output, left out with `as_json`."""
+        if not self.as_json:
+            self.out.print(message, soft_wrap=True, markup=False)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """A table on standard output, numbers to the right, left out with `as_json`."""
+        if self.as_json:
+            return
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index == 0 else "right")
+        for row in rows:
+            table.add_row(*(_cell(value) for value in row))
+        self.out.print(table)
+
+    def result(self, figures: Mapping[str, Any], title: str = "") -> None:
+        """The figures of a command: a table, or with `as_json` one line of JSON."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(figures, allow_nan=False) + "\n")
+            sys.stdout.flush()
+        else:
+            self.table(title, ("figure", "value"), [(key, value) for key, value in figures.items()])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def configure_logging(console: Console, *, verbose: bool) -> None:
+    """Show the library's log on standard error: warnings, and what is being done with `verbose`."""
+    handler = RichHandler(console=console, show_time=verbose, show_path=False, markup=False)
+    logger = logging.getLogger("sedcast")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logger.propagate = False

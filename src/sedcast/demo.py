@@ -1,0 +1,221 @@
+"""The demonstration: real galaxies through the bundled posterior, one of them checked with MCMC, and pictures of it all."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sedcast.baselines.mcmc import McmcConfig, McmcResult, run_emcee
+from sedcast.console import Screen
+from sedcast.data.catalog import Catalog, load_sdss_sample
+from sedcast.data.filters import flux_density
+from sedcast.emulator.histories import derived_properties
+from sedcast.emulator.prior import PARAMETER_NAMES
+from sedcast.emulator.simulate import PhotometrySimulator
+from sedcast.emulator.spectrum_emulator import SpectrumEmulator
+from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.infer import PosteriorCatalog, infer_catalog, read_posteriors
+from sedcast.posterior.likelihood import GaussianLikelihood
+
+__all__ = ["run_demo"]
+
+QUANTITIES = ("log_mstar", "log_sfr_1gyr", "log_ssfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2")
+_CORNER = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2", "dust_index")
+_COMPARED = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2")
+_MCMC = McmcConfig(target_ess=1000.0, max_rhat=1.02, max_steps=8000)
+_N_PREDICTED = 500
+_FILES = {
+    "posteriors.h5": "samples and summaries of every galaxy; open it with sedcast.posterior.infer.read_posteriors",
+    "corner.png": "posterior of one galaxy: the flow's samples beside emcee's on the same likelihood",
+    "sed.png": "observed photometry of that galaxy against what its posterior predicts",
+    "mass_sfr.png": "stellar mass and star-formation rate of the sample",
+    "summary.json": "the figures that the demonstration printed",
+}
+
+
+@dataclass(frozen=True)
+class _Galaxy:
+    """One galaxy's data, and the flow's samples of its parameters (n_sample, 12)."""
+
+    galaxy_id: int | str
+    flux: np.ndarray
+    flux_ivar: np.ndarray
+    zred: float
+    theta: np.ndarray
+
+    @property
+    def title(self) -> str:
+        return f"SDSS galaxy {self.galaxy_id}, z = {self.zred:.4f}"
+
+
+def run_demo(
+    output_folder: str | Path, *, n_galaxies: int = 300, seed: int = 0, screen: Screen | None = None
+) -> dict[str, Any]:
+    """Infer galaxies of the bundled SDSS sample, run emcee on one, and write pictures and posteriors to a folder.
+
+    Parameters
+    ----------
+    output_folder : made if it is not there; files of an earlier run are replaced.
+    n_galaxies : galaxies picked at random from the bundled sample.
+    seed : of the pick, the samples and emcee.
+    screen : where tables and progress go; the terminal by default.
+
+    Returns
+    -------
+    summary : what `summary.json` holds.
+    """
+    started = time.perf_counter()
+    screen = screen or Screen()
+    folder = Path(output_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    estimator, emulator = PosteriorEstimator.default(), SpectrumEmulator.default()
+    catalog = _pick(load_sdss_sample(bands=estimator.bands), n_galaxies, seed)
+    with screen.progress("inferring galaxies") as report:
+        figures = infer_catalog(
+            estimator, catalog, folder / "posteriors.h5", seed=seed, command="sedcast demo", progress=report
+        )
+    with read_posteriors(folder / "posteriors.h5") as posteriors:
+        medians = _medians(posteriors)
+        galaxy = _typical_galaxy(posteriors)
+    _show_sample(screen, figures, medians)
+    _draw_plane(medians, folder)
+    simulator = PhotometrySimulator(emulator, estimator.bands, galaxy.zred, emulator.cosmology)
+    _draw_sed(galaxy, simulator, emulator, folder)
+    likelihood = GaussianLikelihood(simulator, estimator.prior, flux=galaxy.flux, flux_ivar=galaxy.flux_ivar, zred=galaxy.zred)
+    with screen.progress("emcee on one galaxy, steps") as report:
+        chain = run_emcee(likelihood, _MCMC.model_copy(update={"seed": seed}), progress=report)
+    comparison = _compare(galaxy, chain, estimator, folder)
+    _show_comparison(screen, galaxy, chain, comparison)
+    summary = figures | {
+        "medians": {name: float(np.median(values[:, 1])) for name, values in medians.items()},
+        "mcmc": {
+            "galaxy_id": str(galaxy.galaxy_id),
+            "zred": galaxy.zred,
+            "converged": chain.converged,
+            "min_ess": float(chain.ess.min()),
+            "rhat": float(chain.rhat),
+            "model_evaluations": chain.n_evaluations,
+            "wall_s": chain.wall_s,
+            "quantities": comparison,
+        },
+        "wall_s": time.perf_counter() - started,
+    }
+    _write_texts(folder, summary)
+    screen.note(f"wrote {', '.join(_FILES)} and README.md to {folder}/ in {summary['wall_s']:.0f} s")
+    return summary
+
+
+def _pick(catalog: Catalog, n: int, seed: int) -> Catalog:
+    rows = np.random.default_rng(seed).choice(len(catalog), size=min(n, len(catalog)), replace=False)
+    return catalog.subset(np.sort(rows))
+
+
+def _medians(posteriors: PosteriorCatalog) -> dict[str, np.ndarray]:
+    """16th, 50th and 84th percentiles by quantity, (n_inferred, 3)."""
+    table = posteriors.summary()
+    table = table[table["status"] == ""]
+    return {
+        name: np.stack([np.asarray(table[f"{name}_p{p}"], dtype=float) for p in (16, 50, 84)], axis=1) for name in QUANTITIES
+    }
+
+
+def _typical_galaxy(posteriors: PosteriorCatalog) -> _Galaxy:
+    """The galaxy of median r flux among those that are neither excluded nor flagged."""
+    good = np.flatnonzero((posteriors.status == "") & (posteriors.flags == ""))
+    if not len(good):
+        good = np.flatnonzero(posteriors.status == "")
+    flux = posteriors.flux
+    row = int(good[np.argsort(flux[good, posteriors.bands.index("r")])[len(good) // 2]])
+    return _Galaxy(
+        posteriors.ids[row].item(),
+        flux[row],
+        posteriors.flux_ivar[row],
+        float(posteriors.zred[row]),
+        posteriors.theta(row).astype(float),
+    )
+
+
+def _draw_plane(medians: dict[str, np.ndarray], folder: Path) -> None:
+    mass, sfr = medians["log_mstar"], medians["log_sfr_1gyr"]
+    figure = mass_sfr_plane(
+        mass[:, 1],
+        sfr[:, 1],
+        log_mstar_error=np.ptp(mass, axis=1) / 2,
+        log_sfr_error=np.ptp(sfr, axis=1) / 2,
+    )
+    figure.savefig(folder / "mass_sfr.png")
+
+
+def _draw_sed(galaxy: _Galaxy, simulator: PhotometrySimulator, emulator: SpectrumEmulator, folder: Path) -> None:
+    theta = galaxy.theta[:_N_PREDICTED]
+    zred = np.full(len(theta), galaxy.zred)
+    wave, spectra = flux_density(emulator.spectra(theta, zred), emulator.wave_rest, galaxy.zred, emulator.cosmology)
+    figure = sed_plot(
+        simulator.bands,
+        galaxy.flux,
+        galaxy.flux_ivar,
+        predicted_flux=simulator.flux(theta, zred),
+        wave_obs=wave,
+        predicted_spectrum=spectra,
+        title=galaxy.title,
+    )
+    figure.savefig(folder / "sed.png")
+
+
+def _compare(
+    galaxy: _Galaxy, chain: McmcResult, estimator: PosteriorEstimator, folder: Path
+) -> dict[str, dict[str, list[float]]]:
+    """Draw the corner plot; percentiles (16, 50, 84) by quantity and method."""
+    thinned = chain.theta[:: max(1, len(chain.theta) // 5000)]
+    samples = {"sedcast flow": galaxy.theta, "emcee": thinned}
+    quantities = {}
+    for key, theta in samples.items():
+        derived = derived_properties(theta, np.full(len(theta), galaxy.zred), estimator.bases, estimator.cosmology)
+        quantities[key] = dict(zip(PARAMETER_NAMES, theta.T, strict=True)) | derived
+    stacked = {key: np.stack([values[name] for name in _CORNER], axis=1) for key, values in quantities.items()}
+    corner_plot(stacked, _CORNER, title=galaxy.title).savefig(folder / "corner.png")
+    return {
+        name: {key: [float(q) for q in np.percentile(values[name], [16, 50, 84])] for key, values in quantities.items()}
+        for name in _COMPARED
+    }
+
+
+def _show_sample(screen: Screen, figures: dict[str, Any], medians: dict[str, np.ndarray]) -> None:
+    rows: list[tuple[str, object]] = [
+        ("galaxies", figures["galaxies"]),
+        ("with a posterior", figures["inferred"]),
+        ("flagged as extrapolated", figures["flagged"]),
+        *((f"excluded: {reason}", count) for reason, count in figures["excluded"].items()),
+        ("galaxies per second", round(figures["galaxies_per_s"])),
+    ]
+    screen.table("Real SDSS galaxies, 1,000 posterior samples each", ("", "count"), rows)
+    screen.table(
+        "The sample",
+        ("quantity", "median of medians", "16% of medians", "84% of medians", "typical 68% half width"),
+        [
+            (name, *np.percentile(values[:, 1], [50, 16, 84]).tolist(), float(np.median(np.ptp(values, axis=1)) / 2))
+            for name, values in medians.items()
+        ],
+    )
+
+
+def _show_comparison(screen: Screen, galaxy: _Galaxy, chain: McmcResult, comparison: dict[str, dict[str, list[float]]]) -> None:
+    state = "converged" if chain.converged else f"not converged ({chain.reason})"
+    screen.table(
+        f"{galaxy.title}: the flow beside emcee ({state}, {chain.n_evaluations:,} model evaluations, {chain.wall_s:.1f} s)",
+        ("quantity", "flow median", "flow half width", "emcee median", "emcee half width"),
+        [
+            (name, *(cell for low, mid, high in methods.values() for cell in (mid, (high - low) / 2)))
+            for name, methods in comparison.items()
+        ],
+    )
+
+
+def _write_texts(folder: Path, summary: dict[str, Any]) -> None:
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    lines = ["# What `sedcast demo` wrote", "", *(f"- `{name}`: {what}" for name, what in _FILES.items()), ""]
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
