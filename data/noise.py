@@ -19,7 +19,7 @@ f + (mu'/tau²) (ln sigma - mu) / precision, both widened a little so that w is 
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ import numpy as np
 from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.asinh import asinh_flux, asinh_flux_error, asinh_magnitude, asinh_magnitude_error
 from sedcast.data.catalog import Catalog, load_sdss_sample
-from sedcast.data.errors import CatalogError, ParameterError
+from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
 
 __all__ = ["NoiseModel", "main"]
 
@@ -40,6 +40,7 @@ SCATTER_FLOOR = 0.15
 """Least scatter of ln sigma: wider than some catalogues', so that a network conditioned on sigma serves others too."""
 
 _GRID = np.linspace(5.0, 31.0, 521)
+_GRID_CARD = [float(_GRID[0]), float(_GRID[-1]), len(_GRID)]
 _GALAXIES_PER_BIN = 150
 _MAX_BINS = 40
 _MIN_GALAXIES = 100
@@ -81,6 +82,7 @@ class NoiseModel:
     capped_fraction: float = np.nan
     acceptance: float = np.nan
     provenance: str = ""
+    _rise: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         n_band = len(self.bands)
@@ -95,6 +97,10 @@ class NoiseModel:
             got = np.shape(getattr(self, name))
             if got != shape:
                 raise ParameterError(f"{name} has shape {got}, expected {shape} for bands {self.bands}")
+        # How much the median rises from f to f + sigma, by a symmetric difference: the proposal's slope.
+        flux, typical = asinh_flux(_GRID[:, None], self.bands), np.exp(self.median.T)
+        (above,), (below,) = self._interpolate(flux + typical, self.median), self._interpolate(flux - typical, self.median)
+        object.__setattr__(self, "_rise", 0.5 * (above - below).T)
         if not np.isfinite(self.log_weight_cap):
             for name, value in _estimate_cap(self).items():
                 object.__setattr__(self, name, value)
@@ -158,7 +164,7 @@ class NoiseModel:
     def save(self, path: str | Path) -> None:
         """Write the model as an artifact of kind ``noise-model``."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        card = {name: getattr(self, name) for name in _SCALARS} | {"bands": list(self.bands), "grid": [_GRID[0], _GRID[-1]]}
+        card = {name: getattr(self, name) for name in _SCALARS} | {"bands": list(self.bands), "grid": _GRID_CARD}
         save_artifact(path, KIND, arrays, card)
 
     @classmethod
@@ -170,6 +176,10 @@ class NoiseModel:
         ArtifactError : if the file is missing, altered or of another kind.
         """
         arrays, card = load_artifact(path, KIND)
+        if card["grid"] != _GRID_CARD:
+            raise ArtifactError(
+                f"{path} is tabulated on the grid {card['grid']}, this sedcast uses {_GRID_CARD}: make it again"
+            )
         values: dict[str, Any] = {name: arrays[name] for name in _ARRAYS} | {name: card[name] for name in _SCALARS}
         return cls(bands=tuple(card["bands"]), **values)
 
@@ -211,11 +221,10 @@ class NoiseModel:
     def _propose(self, flux: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One chunk of `draw`."""
         first, second = rng.standard_normal((2, *flux.shape))
-        median, scatter = self._interpolate(flux, self.median, self.scatter)
+        median, scatter, rise = self._interpolate(flux, self.median, self.scatter, self._rise)
         typical = np.exp(median)
-        (above,), (below,) = self._interpolate(flux + typical, self.median), self._interpolate(flux - typical, self.median)
-        slope = (above - below) / (2.0 * typical)
-        ln_sigma_width = _WIDEN_PROPOSAL * np.hypot(scatter, slope * typical)
+        slope = rise / typical
+        ln_sigma_width = _WIDEN_PROPOSAL * np.hypot(scatter, rise)
         offset = ln_sigma_width * first
         ln_sigma = median + offset
         sigma = np.exp(ln_sigma)
