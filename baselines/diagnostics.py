@@ -1,0 +1,158 @@
+"""How well a chain has sampled, and how far apart two sets of samples are."""
+
+import warnings
+
+import numpy as np
+from scipy.stats import wasserstein_distance
+
+from sedcast.data.errors import MissingDependencyError, ParameterError
+
+__all__ = ["autocorrelation_time", "c2st", "effective_sample_size", "marginal_wasserstein", "split_rhat"]
+
+_WINDOW = 5.0
+_MIN_STEPS = 8
+
+
+def _as_chain(chain: np.ndarray) -> np.ndarray:
+    chain = np.asarray(chain, dtype=float)
+    if chain.ndim != 3 or len(chain) < _MIN_STEPS or not np.isfinite(chain).all():
+        raise ParameterError(
+            f"chain has shape {chain.shape}: expected finite values (n_step, n_walker, n_dim) with at least {_MIN_STEPS} steps"
+        )
+    return chain
+
+
+def autocorrelation_time(chain: np.ndarray) -> np.ndarray:
+    """Integrated autocorrelation time of each parameter in steps, (n_dim,), averaged over walkers; at least 1.
+
+    Sokal's window of five autocorrelation times, as in `emcee.autocorr.integrated_time`. That function subtracts each
+    walker's own mean, which makes the time far too short in chains of a few ten autocorrelation times; here the mean is
+    that of all walkers. A walker that is stuck apart from the others thus lengthens the time instead of passing unseen.
+    A parameter that never moves has an infinite time.
+
+    Parameters
+    ----------
+    chain : (n_step, n_walker, n_dim).
+
+    References
+    ----------
+    Sokal 1996, "Monte Carlo methods in statistical mechanics"; Foreman-Mackey et al. 2013, arXiv:1202.3665.
+    """
+    chain = _as_chain(chain)
+    n_step = len(chain)
+    n_fft = 1 << (2 * n_step - 1).bit_length()
+    time = np.full(chain.shape[2], np.inf)
+    for column in range(chain.shape[2]):
+        values = chain[:, :, column] - chain[:, :, column].mean()
+        spectrum = np.fft.rfft(values, n=n_fft, axis=0)
+        covariance = np.fft.irfft(np.mean(np.abs(spectrum) ** 2, axis=1), n=n_fft)[:n_step]
+        if covariance[0] <= 0:
+            continue
+        covariance /= np.arange(n_step, 0, -1)
+        running = 2.0 * np.cumsum(covariance / covariance[0]) - 1.0
+        closed = np.flatnonzero(np.arange(n_step) >= _WINDOW * running)
+        # A window that never closes means a chain of few autocorrelation times: emcee's would return 1 then.
+        time[column] = max(1.0, running[closed[0]] if len(closed) else running.max())
+    return time
+
+
+def effective_sample_size(chain: np.ndarray) -> np.ndarray:
+    """Number of independent draws that each parameter's mean is worth, (n_dim,); see `autocorrelation_time`."""
+    chain = np.asarray(chain)
+    return chain.shape[0] * chain.shape[1] / autocorrelation_time(chain)
+
+
+def split_rhat(chain: np.ndarray, *, n_groups: int | None = None) -> np.ndarray:
+    """Split R-hat of each parameter, (n_dim,): 1 when the parts of a chain agree.
+
+    Every walker's chain is cut in halves. With `n_groups`, walkers are pooled into so many groups (the nested R-hat): the
+    R-hat of single walkers stays near sqrt(1 + 2 tau / n_step) however many walkers there are, so that it asks of a large
+    ensemble many times the samples that its effective sample size needs.
+
+    Parameters
+    ----------
+    chain : (n_step, n_walker, n_dim).
+    n_groups : number of groups, a divisor of n_walker; default, every walker is its own.
+
+    References
+    ----------
+    Gelman et al. 2013, "Bayesian Data Analysis", 3rd ed., §11.4; Margossian et al. 2024, arXiv:2110.13017.
+    """
+    chain = _as_chain(chain)
+    n_step, n_walker, n_dim = chain.shape
+    groups = n_walker if n_groups is None else n_groups
+    if groups < 1 or n_walker % groups:
+        raise ParameterError(f"n_groups={n_groups}: must divide the number of walkers, {n_walker}")
+    half = n_step // 2
+    halves = np.stack([chain[:half], chain[n_step - half :]])
+    parts = halves.reshape(2, half, groups, n_walker // groups, n_dim).transpose(0, 2, 1, 3, 4).reshape(2 * groups, -1, n_dim)
+    n = parts.shape[1]
+    within = parts.var(axis=1, ddof=1).mean(axis=0)
+    between = parts.mean(axis=1).var(axis=0, ddof=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rhat = np.sqrt((n - 1) / n + between / within)
+    return np.where(within > 0, rhat, np.inf)
+
+
+def marginal_wasserstein(first: np.ndarray, second: np.ndarray, *, scale: np.ndarray | float = 1.0) -> np.ndarray:
+    """Wasserstein-1 distance between the marginals of two sets of samples, in units of `scale`, (n_dim,).
+
+    Parameters
+    ----------
+    first, second : (n, n_dim) and (m, n_dim).
+    scale : (n_dim,) or one for all, for example the prior's standard deviations; 1 for probit-space samples.
+    """
+    first, second = _pair(first, second)
+    distance = [wasserstein_distance(first[:, column], second[:, column]) for column in range(first.shape[1])]
+    return np.asarray(distance) / scale
+
+
+def c2st(first: np.ndarray, second: np.ndarray, *, seed: int, n_folds: int = 5) -> float:
+    """Classifier two-sample test: held-out accuracy of a network that tells the two sets apart; 0.5 is indistinguishable.
+
+    Samples of a chain should be thinned to nearly independent ones first: a copy of a held-out point in the training
+    folds gives its set away.
+
+    Parameters
+    ----------
+    first, second : (n, n_dim) and (m, n_dim); the larger is thinned evenly to the size of the smaller.
+    seed : of the classifier and the folds.
+    n_folds : folds of the cross-validation.
+
+    Raises
+    ------
+    MissingDependencyError : if scikit-learn is not installed.
+
+    References
+    ----------
+    Lopez-Paz & Oquab 2017, arXiv:1610.06545; Lueckmann et al. 2021, arXiv:2101.04653 (classifier settings).
+    """
+    try:
+        from sklearn.model_selection import KFold, cross_val_score
+        from sklearn.neural_network import MLPClassifier
+    except ImportError as error:
+        raise MissingDependencyError("the classifier two-sample test needs scikit-learn: pip install scikit-learn") from error
+    first, second = _pair(first, second)
+    n = min(len(first), len(second))
+    if n < 2 * n_folds:
+        raise ParameterError(f"{n} samples in the smaller set: {n_folds} folds need at least {2 * n_folds}")
+    first, second = (part[np.linspace(0, len(part) - 1, n).astype(int)] for part in (first, second))
+    scale = first.std(axis=0)
+    data = (np.concatenate([first, second]) - first.mean(axis=0)) / np.where(scale > 0, scale, 1.0)
+    labels = np.repeat([0, 1], n)
+    width = 10 * data.shape[1]
+    network = MLPClassifier((width, width), max_iter=200, early_stopping=True, random_state=seed)
+    folds = KFold(n_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # The network's own early stopping decides; that it ran out of iterations is no news to the caller.
+        warnings.simplefilter("ignore")
+        return float(np.mean(cross_val_score(network, data, labels, cv=folds, scoring="accuracy")))
+
+
+def _pair(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or min(len(first), len(second)) < 2:
+        raise ParameterError(f"samples have shapes {first.shape} and {second.shape}, expected (n, n_dim) and (m, n_dim)")
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise ParameterError("samples hold values that are not finite: leave those rows out")
+    return first, second

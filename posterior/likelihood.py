@@ -1,0 +1,119 @@
+"""The likelihood of one galaxy's photometry, and the posterior that every method of this project aims at."""
+
+from typing import Protocol
+
+import numpy as np
+
+from sedcast.data.errors import ParameterError
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
+
+__all__ = ["UNBOUNDED_LIMIT", "FluxSimulator", "GaussianLikelihood"]
+
+UNBOUNDED_LIMIT = 7.0
+"""Points beyond it in any probit coordinate have zero posterior: 3e-12 of the prior, where the prior's CDF is clipped."""
+
+
+class FluxSimulator(Protocol):
+    """Anything that turns parameters into noiseless photometry: emulator, direct model or FSPS."""
+
+    def flux(self, theta: np.ndarray, zred: np.ndarray) -> np.ndarray:
+        """Noiseless fluxes, nanomaggies, (n_galaxy, n_band)."""
+        ...
+
+
+class GaussianLikelihood:
+    """Independent Gaussian errors in flux space for one galaxy, with the catalogue's inverse variances.
+
+    The target is p(theta | f_obs, sigma) ∝ p(theta) Π_b N(f_obs_b | f_b(theta), sigma_b²), without a factor for sigma. That is
+    exactly the posterior that the flow is trained for, not an approximation of it: training galaxies draw sigma such
+    that, given the observed fluxes, it says nothing more about theta (see `sedcast.data.noise`). So flow, importance
+    refinement and MCMC share one target.
+
+    Parameters
+    ----------
+    simulator : noiseless photometry of the galaxy's bands, in their order.
+    prior : prior of the 12 parameters.
+    flux : (n_band,) observed fluxes, nanomaggies; negative ones are fine.
+    flux_ivar : (n_band,) inverse variances, nanomaggies^-2; a band with 0 is not measured and drops out.
+    zred : redshift.
+
+    Attributes
+    ----------
+    n_evaluations : model evaluations so far, one for each parameter vector that reached the simulator.
+
+    Raises
+    ------
+    ParameterError : shapes that disagree, no measured band, an invalid inverse variance, flux or redshift.
+    """
+
+    def __init__(self, simulator: FluxSimulator, prior: Prior, *, flux: np.ndarray, flux_ivar: np.ndarray, zred: float) -> None:
+        observed, ivar = np.array(flux, dtype=float), np.array(flux_ivar, dtype=float)
+        if observed.ndim != 1 or observed.shape != ivar.shape:
+            raise ParameterError(
+                f"flux has shape {observed.shape} and flux_ivar {ivar.shape}, expected the same (n_band,): pass one galaxy"
+            )
+        if not (np.isfinite(ivar) & (ivar >= 0)).all():
+            raise ParameterError(f"flux_ivar={ivar}: must be finite and not negative, 0 where a band is not measured")
+        measured = ivar > 0
+        if not measured.any():
+            raise ParameterError("no band is measured (flux_ivar is 0 everywhere): nothing to infer from")
+        if not np.isfinite(observed[measured]).all():
+            raise ParameterError(f"flux={observed}: must be finite where flux_ivar is positive; set flux_ivar=0 where missing")
+        if not (np.isfinite(zred) and zred >= 0):
+            raise ParameterError(f"zred={zred}: must be finite and not negative")
+        self.simulator = simulator
+        self.prior = prior
+        self.zred = float(zred)
+        self.n_evaluations = 0
+        self._n_band = len(observed)
+        self._measured = measured
+        self._flux = observed[measured]
+        self._root_ivar = np.sqrt(ivar[measured])
+        self._log_norm = float(np.sum(np.log(self._root_ivar)) - 0.5 * measured.sum() * np.log(2 * np.pi))
+
+    @property
+    def n_dim(self) -> int:
+        """Number of free parameters."""
+        return len(FREE_PARAMETER_NAMES)
+
+    def log_likelihood(self, theta: np.ndarray) -> np.ndarray:
+        """Log probability density of the observed fluxes, nanomaggies^-n_band, shape (n,).
+
+        Where the model's flux is not finite the density is zero (-inf), never NaN.
+
+        Parameters
+        ----------
+        theta : (n, 12), inside the prior.
+        """
+        theta = np.atleast_2d(np.asarray(theta, dtype=float))
+        if theta.shape[1] != len(PARAMETER_NAMES):
+            raise ParameterError(f"theta has shape {theta.shape}, expected (n, {len(PARAMETER_NAMES)})")
+        model = np.asarray(self.simulator.flux(theta, np.full(len(theta), self.zred)), dtype=float)
+        self.n_evaluations += len(theta)
+        if model.shape != (len(theta), self._n_band):
+            raise ParameterError(
+                f"the simulator returned fluxes of shape {model.shape}, expected {(len(theta), self._n_band)}: "
+                "its bands must be those of flux"
+            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            chi2 = np.sum(((model[:, self._measured] - self._flux) * self._root_ivar) ** 2, axis=1)
+        return np.where(np.isfinite(chi2), self._log_norm - 0.5 * chi2, -np.inf)
+
+    def log_posterior_unbounded(self, theta_unbounded: np.ndarray) -> np.ndarray:
+        """Log posterior density in probit space up to the evidence, shape (n,): likelihood times standard normal.
+
+        Points that are not finite or lie beyond `UNBOUNDED_LIMIT` get -inf and cost no model evaluation.
+
+        Parameters
+        ----------
+        theta_unbounded : (n, 11).
+        """
+        x = np.atleast_2d(np.asarray(theta_unbounded, dtype=float))
+        if x.shape[1] != self.n_dim:
+            raise ParameterError(f"theta_unbounded has shape {x.shape}, expected (n, {self.n_dim}): {FREE_PARAMETER_NAMES}")
+        log_prob = np.full(len(x), -np.inf)
+        inside = (np.abs(x) <= UNBOUNDED_LIMIT).all(axis=1)
+        if inside.any():
+            x = x[inside]
+            log_prob[inside] = self.log_likelihood(self.prior.from_unbounded(x)) + self.prior.log_prob_unbounded(x)
+        return log_prob

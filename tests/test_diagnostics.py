@@ -1,0 +1,111 @@
+import builtins
+
+import arviz
+import emcee
+import numpy as np
+import pytest
+
+from sedcast.baselines.diagnostics import (
+    autocorrelation_time,
+    c2st,
+    effective_sample_size,
+    marginal_wasserstein,
+    split_rhat,
+)
+from sedcast.data.errors import MissingDependencyError, ParameterError
+
+
+def ar1(correlation, *, n_step, n_walker, n_dim=1, seed=0):
+    rng = np.random.default_rng(seed)
+    chain = np.empty((n_step, n_walker, n_dim))
+    chain[0] = rng.standard_normal((n_walker, n_dim))
+    for step in range(1, n_step):
+        chain[step] = correlation * chain[step - 1] + np.sqrt(1 - correlation**2) * rng.standard_normal((n_walker, n_dim))
+    return chain
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
+def test_autocorrelation_time_of_a_first_order_process(correlation):
+    chain = ar1(correlation, n_step=4000, n_walker=32)
+    exact = (1 + correlation) / (1 - correlation)
+    assert autocorrelation_time(chain)[0] == pytest.approx(exact, rel=0.05)
+    assert effective_sample_size(chain)[0] == pytest.approx(4000 * 32 / exact, rel=0.05)
+    assert autocorrelation_time(chain)[0] == pytest.approx(emcee.autocorr.integrated_time(chain)[0], rel=0.06)
+
+
+def test_short_chains_do_not_look_better_than_they_are():
+    chain = ar1(0.95, n_step=400, n_walker=64, n_dim=20)
+    exact = 1.95 / 0.05
+    ours, emcee_time = autocorrelation_time(chain).mean(), emcee.autocorr.integrated_time(chain, tol=0).mean()
+    assert ours == pytest.approx(exact, rel=0.1)
+    assert emcee_time < 0.75 * exact
+
+
+def test_a_stuck_walker_and_a_parameter_that_never_moves_are_seen():
+    chain = ar1(0.5, n_step=1000, n_walker=16, n_dim=2)
+    good = autocorrelation_time(chain)[0]
+    chain[:, 0, 0] = 8.0
+    chain[:, :, 1] = 1.0
+    time = autocorrelation_time(chain)
+    assert time[0] > 20 * good
+    assert np.isinf(time[1])
+    assert np.isinf(split_rhat(chain)[1])
+
+
+def test_split_rhat_agrees_with_arviz_and_sees_drift():
+    chain = ar1(0.9, n_step=400, n_walker=8, n_dim=3)
+    chain[:, :, 2] += np.linspace(0, 3, 400)[:, None]
+    expected = arviz.rhat(arviz.convert_to_dataset(chain.transpose(1, 0, 2)), method="split")["x"].values
+    np.testing.assert_allclose(split_rhat(chain), expected, rtol=1e-10)
+    assert split_rhat(chain)[2] > 1.2
+    assert split_rhat(chain, n_groups=4)[2] > 1.2
+
+
+def test_rhat_of_groups_falls_with_the_effective_sample_size_of_the_whole():
+    chain = ar1(0.9, n_step=300, n_walker=64, n_dim=10)
+    assert effective_sample_size(chain).mean() > 900
+    assert split_rhat(chain).mean() > 1.03
+    assert split_rhat(chain, n_groups=4).max() < 1.01
+
+
+def test_wasserstein_of_shifted_normals_is_the_shift():
+    rng = np.random.default_rng(0)
+    first, second = rng.standard_normal((20_000, 2)), rng.normal([0.0, 1.0], 1.0, (15_000, 2))
+    np.testing.assert_allclose(marginal_wasserstein(first, second), [0.0, 1.0], atol=0.03)
+    np.testing.assert_allclose(marginal_wasserstein(first, second, scale=np.array([1.0, 2.0])), [0.0, 0.5], atol=0.03)
+
+
+def test_c2st_is_half_for_equal_sets_and_follows_the_exact_accuracy_for_shifted_ones():
+    rng = np.random.default_rng(0)
+    first, same, shifted = (rng.standard_normal((1000, 3)) for _ in range(3))
+    assert c2st(first, same, seed=1) == pytest.approx(0.5, abs=0.04)
+    shifted[:, 0] += 2.0
+    assert c2st(first, shifted, seed=1) == pytest.approx(0.8413, abs=0.03)  # Phi(1), the best that any classifier can do
+
+
+def test_c2st_without_scikit_learn_says_what_to_install(monkeypatch):
+    real_import = builtins.__import__
+
+    def no_sklearn(name, *args, **kwargs):
+        if name.startswith("sklearn"):
+            raise ImportError(name)
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", no_sklearn)
+    with pytest.raises(MissingDependencyError, match="scikit-learn"):
+        c2st(np.zeros((20, 2)), np.zeros((20, 2)), seed=0)
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ParameterError, match="n_step, n_walker, n_dim"):
+        autocorrelation_time(np.zeros((100, 4)))
+    with pytest.raises(ParameterError, match="at least"):
+        split_rhat(np.zeros((4, 4, 1)))
+    with pytest.raises(ParameterError, match="must divide"):
+        split_rhat(np.zeros((10, 4, 1)), n_groups=3)
+    with pytest.raises(ParameterError, match="samples have shapes"):
+        marginal_wasserstein(np.zeros((10, 2)), np.zeros((10, 3)))
+    with pytest.raises(ParameterError, match="not finite"):
+        marginal_wasserstein(np.full((10, 2), np.nan), np.zeros((10, 2)))
+    with pytest.raises(ParameterError, match="folds"):
+        c2st(np.zeros((4, 2)), np.zeros((4, 2)), seed=0)

@@ -1,0 +1,204 @@
+import logging
+import random
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from sedcast.baselines.mcmc import McmcConfig, run_emcee, run_zeus
+from sedcast.data.errors import ParameterError, SedcastError
+from sedcast.emulator.prior import Prior
+from sedcast.posterior.likelihood import GaussianLikelihood
+
+PRIOR = Prior()
+RUNNERS = pytest.mark.parametrize("run", [run_emcee, run_zeus])
+SHORT = McmcConfig(n_walkers=32, max_steps=60, check_every=20, n_screen=200, seed=5)
+SIGMA = np.array([0.3, 0.2, 0.5, 0.4, 0.25])
+COUPLING = np.random.default_rng(1).standard_normal((5, 11)) / 2
+
+
+class Linear:
+    """Fluxes linear in the probit coordinates, so that the posterior there is a known normal."""
+
+    def flux(self, theta, zred):
+        return PRIOR.to_unbounded(theta) @ COUPLING.T
+
+
+class Broken:
+    def flux(self, theta, zred):
+        return np.full((len(theta), 5), np.nan)
+
+
+def linear_galaxy(simulator=None):
+    flux = np.array([1.0, -0.5, 0.3, 0.8, -1.2])
+    return GaussianLikelihood(simulator or Linear(), PRIOR, flux=flux, flux_ivar=SIGMA**-2, zred=0.1)
+
+
+def exact_posterior():
+    covariance = np.linalg.inv(np.eye(11) + COUPLING.T @ np.diag(SIGMA**-2) @ COUPLING)
+    return covariance @ COUPLING.T @ (np.array([1.0, -0.5, 0.3, 0.8, -1.2]) / SIGMA**2), covariance
+
+
+@RUNNERS
+def test_samples_have_the_exact_mean_and_covariance(run):
+    mean, covariance = exact_posterior()
+    result = run(linear_galaxy(), McmcConfig(n_walkers=32, target_ess=1000, seed=3))
+    assert result.converged, result.reason
+    assert result.ess.min() >= 1000
+    assert result.rhat <= 1.01
+    x = result.theta_unbounded
+    deviation = np.sqrt(np.diag(covariance))
+    # 11 means and 66 covariances: 4.5 Monte Carlo errors leave a chance below 1e-3.
+    assert (np.abs(x.mean(axis=0) - mean) < 4.5 * deviation / np.sqrt(result.ess)).all()
+    got = np.cov(x, rowvar=False) / np.outer(deviation, deviation)
+    correlation = covariance / np.outer(deviation, deviation)
+    error = np.sqrt((1 + correlation**2) / result.ess.min())
+    assert (np.abs(got - correlation) < 4.5 * error).all()
+    np.testing.assert_allclose(result.theta, PRIOR.from_unbounded(x))
+    np.testing.assert_allclose(result.log_prob.ravel()[:50], linear_galaxy().log_posterior_unbounded(x[:50]), rtol=1e-10)
+
+
+@RUNNERS
+def test_same_seed_same_chain_whatever_the_global_state(run):
+    first = run(linear_galaxy(), SHORT)
+    np.random.seed(99)  # noqa: NPY002 - the state that must not matter
+    random.seed(99)
+    second = run(linear_galaxy(), SHORT)
+    np.testing.assert_array_equal(first.chain, second.chain)
+    other = run(linear_galaxy(), SHORT.model_copy(update={"seed": 6}))
+    assert not np.array_equal(first.chain, other.chain)
+
+
+@RUNNERS
+def test_globals_and_root_logger_stay_as_they_were(run, capfd):
+    root = logging.getLogger()
+    handler = logging.NullHandler()
+    root.addHandler(handler)
+    level = root.level
+    root.setLevel(logging.INFO)
+    handlers = root.handlers[:]
+    np.random.seed(7)  # noqa: NPY002
+    random.seed(7)
+    before, before_python = np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        run(linear_galaxy(), SHORT)
+        assert root.handlers == handlers
+        assert root.level == logging.INFO
+        assert not root.filters
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+    after = np.random.get_state()  # noqa: NPY002
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    assert random.getstate() == before_python
+    assert capfd.readouterr() == ("", "")
+
+
+@RUNNERS
+def test_dead_likelihood_is_a_clear_error(run):
+    with pytest.raises(ParameterError, match="posterior is zero at all of 200 prior draws"):
+        run(linear_galaxy(Broken()), SHORT)
+
+
+@RUNNERS
+def test_unconverged_run_says_why(run):
+    seen = []
+    result = run(linear_galaxy(), SHORT, progress=lambda done, total: seen.append((done, total)))
+    assert not result.converged
+    assert "60 steps done" in result.reason
+    assert "target 1000" in result.reason
+    assert result.n_steps == 60
+    assert result.n_burn_in <= 30
+    assert result.theta.shape == (result.chain.shape[0] * 32, 12)
+    assert seen[0] == (20, 60)
+    assert seen[-1] == (60, 60)
+    assert all(a < b for a, b in pairwise(seen))
+
+
+@RUNNERS
+def test_evaluations_count_every_row_that_reached_the_simulator(run):
+    class Counting(Linear):
+        rows = 0
+
+        def flux(self, theta, zred):
+            self.rows += len(theta)
+            return super().flux(theta, zred)
+
+    simulator = Counting()
+    galaxy = linear_galaxy(simulator)
+    assert run(galaxy, SHORT).n_evaluations == simulator.rows
+    before = simulator.rows
+    assert run(galaxy, SHORT).n_evaluations == simulator.rows - before
+
+
+@RUNNERS
+def test_interruption_returns_what_there_is(run):
+    class Interrupting(Linear):
+        calls = 0
+
+        def flux(self, theta, zred):
+            self.calls += 1
+            if self.calls == self.stop_at:
+                raise KeyboardInterrupt
+            return super().flux(theta, zred)
+
+    simulator = Interrupting()
+    simulator.stop_at = 1000
+    result = run(linear_galaxy(simulator), SHORT.model_copy(update={"max_steps": 5000, "target_ess": 1e9}))
+    assert result.interrupted
+    assert not result.converged
+    assert "interrupted" in result.reason
+    assert np.isfinite(result.theta).all()
+    simulator.calls, simulator.stop_at = 0, 4
+    with pytest.raises(KeyboardInterrupt):
+        run(linear_galaxy(simulator), SHORT)
+
+
+@RUNNERS
+def test_starts_from_given_samples(run):
+    mean, covariance = exact_posterior()
+    start = PRIOR.from_unbounded(np.random.default_rng(0).multivariate_normal(mean, covariance, 100))
+    result = run(linear_galaxy(), SHORT, start=np.repeat(start, 2, axis=0))
+    assert result.n_evaluations < 32 * 60 * 20
+    with pytest.raises(ParameterError, match="20 distinct points"):
+        run(linear_galaxy(), SHORT, start=np.repeat(start[:20], 10, axis=0))
+
+
+def test_few_surviving_draws_are_shared_by_the_walkers():
+    class MostlyBroken(Linear):
+        def flux(self, theta, zred):
+            flux = super().flux(theta, zred)
+            flux[PRIOR.to_unbounded(theta)[:, 0] < 1.2] = np.nan
+            return flux
+
+    result = run_emcee(linear_galaxy(MostlyBroken()), SHORT.model_copy(update={"n_screen": 60}))
+    assert (result.theta_unbounded[:, 0] >= 1.2).all()
+
+
+def test_zeus_giving_up_is_an_error_of_ours(monkeypatch):
+    import zeus
+
+    def give_up(self, *args, **kwargs):
+        raise RuntimeError("Number of expansions exceeded maximum limit! \n Otherwise")
+        yield
+
+    monkeypatch.setattr(zeus.EnsembleSampler, "sample", give_up)
+    with pytest.raises(SedcastError, match="zeus gave up after 0 steps: Number of expansions"):
+        run_zeus(linear_galaxy(), SHORT)
+
+
+def test_thinning_keeps_every_so_many_steps():
+    every = run_emcee(linear_galaxy(), McmcConfig(n_walkers=32, max_steps=400, check_every=400, target_ess=1e6))
+    third = run_emcee(linear_galaxy(), McmcConfig(n_walkers=32, max_steps=400, check_every=400, target_ess=1e6, thin=4))
+    np.testing.assert_array_equal(every.chain[3::4][-40:], third.chain[-40:])
+    assert third.n_steps == 400
+    np.testing.assert_allclose(third.autocorrelation_steps.mean(), every.autocorrelation_steps.mean(), rtol=0.3)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"), [("n_walkers", 20, "22"), ("n_walkers", 30, "multiple"), ("thin", 50, "check_every")]
+)
+def test_impossible_configurations_are_refused(key, value, message):
+    with pytest.raises(ValidationError, match=message):
+        McmcConfig(**{key: value})
