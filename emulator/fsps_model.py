@@ -45,7 +45,7 @@ class FSPSModel:
             log_birth_cloud = float(np.log10(np.float64(t_birth_cloud_gyr) * 1e9))
         if not (np.isfinite(log_birth_cloud) and log_birth_cloud > _LOG_BIRTH_CLOUD_MIN):
             raise ParameterError(
-                f"t_birth_cloud_gyr must be finite and above 10^{_LOG_BIRTH_CLOUD_MIN} yr, as FSPS asks, got {t_birth_cloud_gyr}"
+                f"t_birth_cloud_gyr must be finite and above 10^{_LOG_BIRTH_CLOUD_MIN} yr for FSPS, got {t_birth_cloud_gyr}"
             )
         self.population = stellar_population() if population is None else population
         metallicity_position(self.population, self.population.solar_metallicity)

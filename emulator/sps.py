@@ -184,9 +184,9 @@ class SPSModel:
         # The one bin whose centre depends on the galaxy is not part of the fixed map from bins to ages.
         masses[rows, index] = 0.0
         position = self._position(self.library.log_z, np.log10(z))
-        weights = np.empty((len(masses), self.library.log_z.size, self.library.log_age.size))
-        for node in range(self.library.log_z.size):
-            weights[:, node] = (masses * np.maximum(1 - np.abs(position - node), 0.0)) @ self._age_map
+        nodes = np.arange(self.library.log_z.size)[:, None]
+        shares = np.maximum(1 - np.abs(position[:, None, :] - nodes), 0.0) * masses[:, None, :]
+        weights = (shares.reshape(-1, masses.shape[1]) @ self._age_map).reshape(len(masses), len(nodes), -1)
         self._add_ssp(weights, closing_mass, centre, closing_z)
         return weights
 
