@@ -24,9 +24,10 @@ from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
-from sedcast.emulator.histories import burst_fraction, metallicity_at
+from sedcast.emulator.dust import DustLaw
+from sedcast.emulator.histories import BETA, GAMMA, burst_fraction, column
 from sedcast.emulator.network import SpeculatorNetwork
-from sedcast.emulator.prior import PARAMETER_NAMES, Prior
+from sedcast.emulator.prior import Prior
 from sedcast.emulator.sps import SPSModel
 from sedcast.emulator.training import NetworkTrainingConfig, train_network
 
@@ -37,10 +38,6 @@ logger = logging.getLogger(__name__)
 KIND = "spectrum-emulator"
 _BUNDLED = "bundled/emulator_popstar.npz"
 _N_PIECE = 8
-_BETA, _GAMMA = slice(1, 5), slice(7, 9)
-_LOG_MSTAR, _TBURST, _DUST1, _DUST2, _DUST_INDEX = (
-    PARAMETER_NAMES.index(name) for name in ("log_mstar", "tburst", "dust1", "dust2", "dust_index")
-)
 
 
 class EmulatorConfig(Config):
@@ -88,11 +85,8 @@ class EmulatorConfig(Config):
         """The direct model that the emulator learns, on the emulator's wavelengths."""
         library = SSPLibrary.popstar() if self.library == "popstar" else SSPLibrary.load(self.library)
         bases = SFHBases.default() if self.bases == "default" else SFHBases.load(self.bases)
-        inside = np.flatnonzero((library.wave_rest >= self.wave_min) & (library.wave_rest <= self.wave_max))
-        if len(inside) < 2:
-            raise ParameterError(f"library {library.name!r} has no wavelengths in {self.wave_min}–{self.wave_max} Å")
-        library = library.restricted(slice(int(inside[0]), int(inside[-1]) + 1))
-        return SPSModel(library, bases, Cosmology(self.cosmology), t_birth_cloud_gyr=self.t_birth_cloud_gyr)
+        library = library.trimmed(self.wave_min, self.wave_max)
+        return _single_precision_model(library, bases, Cosmology(self.cosmology), self.t_birth_cloud_gyr)
 
 
 @dataclass(frozen=True)
@@ -115,6 +109,10 @@ class SpectrumEmulator:
     prior: Prior
     zred_max: float
     card: dict[str, Any] = field(repr=False)
+    dust_law: DustLaw = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dust_law", DustLaw(self.model.wave_rest, np.float32))
 
     @property
     def wave_rest(self) -> np.ndarray:
@@ -144,38 +142,46 @@ class SpectrumEmulator:
             bad = zred[~((zred >= 0) & (zred <= self.zred_max))][0]
             raise ParameterError(f"zred={bad}: the emulator serves 0 … {self.zred_max}")
         t_age = self.cosmology.age_gyr(zred)
-        young, old = self._histories(theta, t_age)
-        self._add_burst(theta, t_age, young, old)
-        return self.model.dust.apply(
-            young, old, theta[:, _DUST1], theta[:, _DUST2], theta[:, _DUST_INDEX], theta[:, _LOG_MSTAR]
-        )
+        mass = 10 ** theta[:, column("log_mstar")]
+        f_burst = burst_fraction(theta, t_age)
+        young, old = self._histories(theta, t_age, mass * (1 - f_burst))
+        self._add_burst(theta, mass * f_burst, young, old)
+        dust = {name: theta[:, column(name)] for name in ("dust1", "dust2", "dust_index")}
+        return self.dust_law.attenuate(young, old, **dust)
 
     def restricted(self, used: slice) -> "SpectrumEmulator":
         """The same emulator on a contiguous part of its wavelengths."""
-        return replace(self, templates=np.ascontiguousarray(self.templates[:, :, used]), model=self.model.restricted(used))
+        wave = self.wave_rest[used]
+        model = self.model
+        library = model.library.trimmed(wave[0], wave[-1])
+        narrow = _single_precision_model(library, model.bases, model.cosmology, model.t_birth_cloud_gyr)
+        return replace(self, templates=np.ascontiguousarray(self.templates[:, :, used]), model=narrow)
 
-    def _histories(self, theta: np.ndarray, t_age_gyr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Unattenuated young and old spectra of the smooth histories, Lsun/Å per Msun formed."""
-        inputs = np.column_stack([np.log(theta[:, _GAMMA]), t_age_gyr])
+    def _histories(self, theta: np.ndarray, t_age_gyr: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Unattenuated young and old spectra of the smooth histories, which formed `mass` Msun, Lsun/Å."""
+        inputs = np.column_stack([np.log(theta[:, GAMMA]), t_age_gyr])
         n, n_pca, n_wave = len(theta), self.templates.shape[1] - 1, self.templates.shape[2]
-        weights = np.empty((n, _N_PIECE, 1 + n_pca), dtype=np.float32)
-        weights[:, :, 0] = 1
-        weights[:, :, 1:] = self.network(inputs.astype(np.float32)).reshape(n, _N_PIECE, n_pca)
-        share = (1 - burst_fraction(theta, t_age_gyr))[:, None] * theta[:, _BETA]
-        weights *= np.tile(share, 2)[:, :, None].astype(np.float32)
-        half = _N_PIECE // 2
-        young = weights[:, :half].reshape(n, -1) @ self.templates[:half].reshape(-1, n_wave)
-        old = weights[:, half:].reshape(n, -1) @ self.templates[half:].reshape(-1, n_wave)
+        weights = np.empty((n, 2, _N_PIECE // 2, 1 + n_pca), dtype=np.float32)
+        weights[..., 0] = 1
+        weights[..., 1:] = self.network(inputs.astype(np.float32)).reshape(n, 2, -1, n_pca)
+        weights *= (theta[:, BETA] * mass[:, None])[:, None, :, None].astype(np.float32)
+        young, old = (
+            weights[:, age].reshape(n, -1) @ templates.reshape(-1, n_wave) for age, templates in enumerate(self._halves)
+        )
         return young, old
 
-    def _add_burst(self, theta: np.ndarray, t_age_gyr: np.ndarray, young: np.ndarray, old: np.ndarray) -> None:
-        share = burst_fraction(theta, t_age_gyr)[:, None].astype(np.float32)
-        t_burst = theta[:, _TBURST]
-        burst = self.model.ssp_spectra(t_burst, metallicity_at(theta, t_burst, self.model.bases))
-        inside = t_burst < self.model.t_birth_cloud_gyr
-        burst *= share
-        young[inside] += burst[inside]
-        old[~inside] += burst[~inside]
+    @property
+    def _halves(self) -> tuple[np.ndarray, np.ndarray]:
+        half = _N_PIECE // 2
+        return self.templates[:half], self.templates[half:]
+
+    def _add_burst(self, theta: np.ndarray, mass: np.ndarray, young: np.ndarray, old: np.ndarray) -> None:
+        t_burst = theta[:, column("tburst")]
+        metallicity = self.model.histories.metallicity_at(theta[:, GAMMA], t_burst)
+        share = mass[:, None].astype(np.float32)
+        for part, burst in zip((young, old), self.model.ssp_spectra(t_burst, metallicity), strict=True):
+            burst *= share
+            part += burst
 
     def save(self, path: str | Path) -> None:
         """Write the artifact: network, templates, SSP table, bases and card, arrays only."""
@@ -195,13 +201,13 @@ class SpectrumEmulator:
         """
         arrays, card = load_artifact(path, KIND)
         try:
-            model = SPSModel(
-                SSPLibrary(
-                    **{name: arrays[f"ssp_{name}"] for name in ("wave_rest", "log_age", "log_z", "flux")}, **card["library"]
-                ),
-                SFHBases(**{name: arrays[f"bases_{name}"] for name in ("t_lookback_gyr", "sfh", "zh")}, **card["bases"]),
+            library = {name: arrays[f"ssp_{name}"] for name in ("wave_rest", "log_age", "log_z", "flux")}
+            bases = {name: arrays[f"bases_{name}"] for name in ("t_lookback_gyr", "sfh", "zh")}
+            model = _single_precision_model(
+                SSPLibrary(**library, **card["library"]),
+                SFHBases(**bases, **card["bases"]),
                 Cosmology(card["config"]["cosmology"]),
-                t_birth_cloud_gyr=card["config"]["t_birth_cloud_gyr"],
+                card["config"]["t_birth_cloud_gyr"],
             )
             network = SpeculatorNetwork.from_arrays(arrays, "network_")
             templates = arrays["templates"]
@@ -217,6 +223,10 @@ class SpectrumEmulator:
         """The bundled emulator, trained on the PopStar library with the bundled bases."""
         with as_file(files("sedcast.data") / _BUNDLED) as path:
             return cls.load(path)
+
+
+def _single_precision_model(library: SSPLibrary, bases: SFHBases, cosmology: Cosmology, t_birth_cloud_gyr: float) -> SPSModel:
+    return SPSModel(library, bases, cosmology, t_birth_cloud_gyr=t_birth_cloud_gyr, dtype=np.float32)
 
 
 def train_emulator(
@@ -241,8 +251,10 @@ def train_emulator(
         coefficients[:, k * config.n_pca : (k + 1) * config.n_pca] = part
         error.append(reconstruction)
     logger.info("largest 99.9th percentile of the PCA's relative error over the pieces: %.2e", max(error))
-    # Components are orthonormal in relative flux, so an equal error in each coefficient matters equally.
-    scale = np.repeat(np.sqrt(np.mean(coefficients.reshape(len(inputs), _N_PIECE, -1) ** 2, axis=(0, 2))), config.n_pca)
+    # Components are orthonormal in relative flux, so an equal error in each coefficient of a piece matters equally.
+    size = np.sqrt(np.mean(coefficients.reshape(len(inputs), _N_PIECE, -1) ** 2, axis=(0, 2)))
+    # A basis without recent star formation has a dark young piece, whose coefficients are all zero.
+    scale = np.repeat(np.where(size > 0, size, 1.0), config.n_pca)
     network, history = train_network(inputs, coefficients, config.network, output_scale=scale, progress=progress)
     card = {
         "config": config.model_dump(mode="json"),
@@ -255,12 +267,12 @@ def train_emulator(
 
 
 def _training_inputs(config: EmulatorConfig, prior: Prior, cosmology: Cosmology) -> np.ndarray:
-    """Quasi-random (ln γ1, ln γ2, t_age/Gyr), a little beyond the range served so that its edge is interior."""
+    """Quasi-random (ln γ1, ln γ2, t_age/Gyr), the weights a little beyond the prior so that its edge is interior."""
     unit = qmc.Sobol(3, seed=config.network.seed).random(config.n_train)
     youngest, oldest = cosmology.age_gyr(np.array([config.zred_max, 0.0]))
     low = np.array([*np.log([prior.gamma1_zh[0], prior.gamma2_zh[0]]), youngest])
     high = np.array([*np.log([prior.gamma1_zh[1], prior.gamma2_zh[1]]), oldest])
-    margin = 0.02 * (high - low)
+    margin = np.array([0.02, 0.02, 0.0]) * (high - low)
     return low - margin + unit * (high - low + 2 * margin)
 
 
