@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
@@ -148,12 +149,24 @@ class SPSModel:
         for name, value in (("age_gyr", age), ("z", z)):
             if not np.isfinite(value).all() or (value <= 0).any():
                 raise ParameterError(f"{name} must be positive and finite, got {value.min()} … {value.max()}")
-        young, old = np.empty((2, len(age), self.wave_rest.size), dtype=self.dtype)
-        for rows in self._chunks(len(age)):
-            weights = np.zeros((len(age[rows]), self.library.log_z.size, self.library.log_age.size))
-            self._add_ssp(weights, np.ones(len(weights)), age[rows], z[rows])
-            young[rows], old[rows] = self._composite(weights)
+        age_node, z_node, share = self._ssp_nodes(age, z)
+        share = share.astype(self.dtype)
+        young_node = age_node < self._n_young
+        old = self._interpolated(self._old_flux, z_node, age_node - self._n_young, np.where(young_node, 0, share))
+        young = np.zeros_like(old)
+        rows = np.flatnonzero(young_node.any(axis=1))
+        shares = np.where(young_node[rows], share[rows], 0)
+        young[rows] = self._interpolated(self._young_flux, z_node[rows], age_node[rows], shares)
         return young, old
+
+    def _interpolated(self, table: np.ndarray, z_node: np.ndarray, age_node: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """Sums of four rows of `table` (n_z · n_age, n_wave) per galaxy; nodes outside it must have no share."""
+        n_age = len(table) // self.library.log_z.size
+        if not n_age:
+            return np.zeros((len(share), table.shape[1]), dtype=self.dtype)
+        node = np.clip(z_node * n_age + np.clip(age_node, 0, n_age - 1), 0, len(table) - 1)
+        starts = np.arange(0, share.size + 1, share.shape[1])
+        return csr_array((share.ravel(), node.ravel(), starts), shape=(len(share), len(table))) @ table
 
     def _chunks(self, n: int) -> list[slice]:
         size = int(np.clip(_CHUNK_ELEMENTS // self.wave_rest.size, 16, 1024))
@@ -192,14 +205,20 @@ class SPSModel:
 
     def _add_ssp(self, weights: np.ndarray, mass: np.ndarray, age_gyr: np.ndarray, z: np.ndarray) -> None:
         """Add one SSP per galaxy to its weights (n, n_z, n_age), in place."""
+        age_node, z_node, share = self._ssp_nodes(age_gyr, z)
         rows = np.arange(len(weights))
-        age = self._position(self.library.log_age, _log_yr(age_gyr))
-        metal = self._position(self.library.log_z, np.log10(z))
+        for corner in range(share.shape[1]):
+            weights[rows, z_node[:, corner], age_node[:, corner]] += mass * share[:, corner]
+
+    def _ssp_nodes(self, age_gyr: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The four nodes of the library around each SSP, their age and metallicity indices and shares; (n, 4) each."""
+        age = self._position(self.library.log_age, _log_yr(age_gyr))[:, None]
+        metal = self._position(self.library.log_z, np.log10(z))[:, None]
         i = np.minimum(age.astype(int), self.library.log_age.size - 2)
         j = np.minimum(metal.astype(int), self.library.log_z.size - 2)
-        for step_z, share_z in ((0, 1 - (metal - j)), (1, metal - j)):
-            for step_age, share_age in ((0, 1 - (age - i)), (1, age - i)):
-                weights[rows, j + step_z, i + step_age] += mass * share_z * share_age
+        up_age, up_z = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+        share = np.where(up_age, age - i, 1 - (age - i)) * np.where(up_z, metal - j, 1 - (metal - j))
+        return i + up_age, j + up_z, share
 
     def _interpolation_matrix(self, age_gyr: np.ndarray) -> np.ndarray:
         """Shares of each age on the library's ages, (n, n_age)."""
