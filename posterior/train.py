@@ -1,0 +1,229 @@
+"""Training a posterior estimator: simulate or read mock galaxies, check them, fit the flow, describe the result."""
+
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+from pydantic import Field, model_validator
+
+from sedcast.data.config import Config, parse_config
+from sedcast.data.cosmology import Cosmology
+from sedcast.data.errors import ConfigError, ParameterError
+from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
+from sedcast.emulator.simulate import SimulationConfig, simulate
+from sedcast.emulator.spectrum_emulator import SpectrumEmulator
+from sedcast.posterior.context import ContextTransform, TrainingDomain
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig
+from sedcast.posterior.made import FlowConfig
+
+__all__ = ["PosteriorConfig", "TrainingSet", "fit_posterior", "read_training_set", "train_posterior"]
+
+logger = logging.getLogger(__name__)
+
+_COLUMNS = ("theta_unbounded", "flux", "flux_ivar", "zred")
+
+
+class PosteriorConfig(Config):
+    """What `sedcast train posterior` makes; give either `simulation` or `simulation_file`.
+
+    Attributes
+    ----------
+    name : short name of the estimator.
+    simulation : the training set to simulate.
+    simulation_file : an HDF5 file that `sedcast simulate` wrote.
+    flow : architecture.
+    training : schedule.
+    """
+
+    name: str = Field(min_length=1)
+    simulation: SimulationConfig | None = None
+    simulation_file: Path | None = None
+    flow: FlowConfig = FlowConfig()
+    training: FlowTrainingConfig = FlowTrainingConfig()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "PosteriorConfig":
+        if (self.simulation is None) == (self.simulation_file is None):
+            raise ValueError("give either [simulation] or simulation_file, the training set's source")
+        return self
+
+
+class TrainingProgress(Protocol):
+    """Called as (done, total, figures): galaxies simulated, then epochs trained."""
+
+    def __call__(self, done: int, total: int, figures: Mapping[str, float] | None = None, /) -> None:
+        """Show progress."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Mock galaxies to train on: theta_unbounded (n, 11), flux, flux_ivar (n, n_band), zred (n,), and their configuration.
+
+    Raises
+    ------
+    ParameterError : if rows are not finite, repeat each other, or a column is constant; all are counted.
+    """
+
+    theta_unbounded: np.ndarray
+    flux: np.ndarray
+    flux_ivar: np.ndarray
+    zred: np.ndarray
+    config: SimulationConfig
+
+    def __post_init__(self) -> None:
+        n, n_band = len(self.zred), len(self.config.bands)
+        shapes = {
+            "theta_unbounded": (n, len(FREE_PARAMETER_NAMES)),
+            "flux": (n, n_band),
+            "flux_ivar": (n, n_band),
+            "zred": (n,),
+        }
+        problems = []
+        for name, shape in shapes.items():
+            values = getattr(self, name)
+            if values.shape != shape:
+                raise ParameterError(f"training set: {name} has shape {values.shape}, expected {shape}")
+            rows = values.reshape(n, -1)
+            bad = int(np.count_nonzero(~np.isfinite(rows).all(axis=1)))
+            if bad:
+                problems.append(f"{name} is not finite in {bad} of {n} rows")
+            elif n:
+                constant = int(np.count_nonzero(rows.min(axis=0) == rows.max(axis=0)))
+                if constant:
+                    problems.append(f"{name} is constant in {constant} of {rows.shape[1]} columns")
+        unmeasured = int(np.count_nonzero((self.flux_ivar <= 0).any(axis=1)))
+        if unmeasured:
+            problems.append(f"flux_ivar is not positive in {unmeasured} of {n} rows")
+        repeated = n - len(np.unique(np.ascontiguousarray(self.theta_unbounded), axis=0))
+        if repeated:
+            problems.append(f"{repeated} of {n} rows repeat the parameters of another")
+        if problems:
+            raise ParameterError("the training set cannot be used: " + "; ".join(problems) + ". Simulate it again")
+
+    def __len__(self) -> int:
+        return len(self.zred)
+
+
+def read_training_set(path: str | Path) -> TrainingSet:
+    """Read a file that `sedcast.emulator.simulate.simulate` wrote.
+
+    Raises
+    ------
+    ConfigError : if it cannot be read, or is not such a file.
+    ParameterError : as `TrainingSet`.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            columns = [file[name][:] for name in _COLUMNS]
+            names = [str(name) for name in file.attrs["free_parameter_names"]]
+            config = parse_config(json.loads(file.attrs["config"]), SimulationConfig, f"{path}, attribute 'config'")
+    except (OSError, KeyError) as error:
+        raise ConfigError(f"{path} is not a file of simulations ({error}): make one with 'sedcast simulate'") from error
+    if names != list(FREE_PARAMETER_NAMES):
+        raise ConfigError(f"{path} has parameters {names}, this sedcast {list(FREE_PARAMETER_NAMES)}: simulate again")
+    return TrainingSet(*columns, config)
+
+
+def train_posterior(
+    config: PosteriorConfig, *, checkpoint: str | Path | None = None, progress: TrainingProgress | None = None
+) -> PosteriorEstimator:
+    """Simulate or read the training set, and train an estimator on it.
+
+    Parameters
+    ----------
+    config : what to make.
+    checkpoint : file from which training resumes if it exists, and which is kept up to date.
+    progress : see `TrainingProgress`.
+
+    Returns
+    -------
+    estimator : with its configuration and figures in `card`; write it with `PosteriorEstimator.save`.
+
+    Raises
+    ------
+    ConfigError, ParameterError, ArtifactError : if a file that the configuration names is missing or wrong, or the training
+        set cannot be used.
+    """
+    if config.simulation_file is not None:
+        training_set = read_training_set(config.simulation_file)
+    else:
+        assert config.simulation is not None
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "simulations.h5"
+            simulate(config.simulation, path, progress=progress)
+            training_set = read_training_set(path)
+    source = training_set.config.emulator
+    emulator = SpectrumEmulator.default() if source == "bundled" else SpectrumEmulator.load(source)
+    provenance = {"emulator": {"config": emulator.card.get("config"), "sha256": emulator.card.get("sha256")}}
+    return fit_posterior(
+        training_set,
+        config,
+        bases=emulator.model.bases,
+        cosmology=emulator.cosmology,
+        provenance=provenance,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+
+
+def fit_posterior(
+    training_set: TrainingSet,
+    config: PosteriorConfig,
+    *,
+    bases: SFHBases,
+    cosmology: Cosmology,
+    provenance: Mapping[str, Any] | None = None,
+    checkpoint: str | Path | None = None,
+    progress: TrainingProgress | None = None,
+) -> PosteriorEstimator:
+    """Train an estimator on a training set; `bases` and `cosmology` are those of the model that simulated it."""
+    simulation = training_set.config
+    transform = ContextTransform(simulation.bands)
+    context = transform(training_set.flux, training_set.flux_ivar, training_set.zred)
+    domain = TrainingDomain.of(
+        transform,
+        training_set.flux,
+        training_set.flux_ivar,
+        training_set.zred,
+        zred_range=(simulation.zred.min, simulation.zred.max),
+    )
+
+    def report(record: Mapping[str, float]) -> None:
+        if progress is not None:
+            figures = {"train": record["train_nll"], "validation": record["validation_nll"]}
+            progress(int(record["epoch"]) + 1, config.training.max_epochs, figures)
+
+    started = time.perf_counter()
+    trainer = FlowTrainer(config.flow, config.training, checkpoint=checkpoint, progress=report)
+    result = trainer.fit(training_set.theta_unbounded, context)
+    seconds = time.perf_counter() - started
+    best = min(result.history, key=lambda record: record["validation_nll"])
+    figures = {
+        "n_train": len(training_set) - max(1, round(config.training.validation_fraction * len(training_set))),
+        "epochs": len(result.history),
+        "best_epoch": int(best["epoch"]),
+        "train_nll_nats": best["train_nll"],
+        "validation_nll_nats": result.best_validation_nll,
+        "seconds": seconds,
+        "stopped": result.reason,
+    }
+    logger.info("trained %s: validation %.4f nats in %.0f s", config.name, result.best_validation_nll, seconds)
+    card = {
+        "name": config.name,
+        "config": config.model_dump(mode="json", exclude={"simulation", "simulation_file"}),
+        "simulation": simulation.model_dump(mode="json"),
+        "figures": figures,
+        "history": [{name: float(f"{value:.6g}") for name, value in record.items()} for record in result.history],
+        "provenance": dict(provenance or {}),
+    }
+    return PosteriorEstimator(result.flow, domain, Prior.from_dict(simulation.prior), cosmology, bases, card)
