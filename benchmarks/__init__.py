@@ -1,0 +1,1 @@
+"""Speed and accuracy figures of sedcast, run from the repository root: ``python -m benchmarks NAME``."""

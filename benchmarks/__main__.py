@@ -1,0 +1,61 @@
+"""The benchmarks' command line: tables on standard error, one JSON object as the last line of standard output."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from benchmarks.common import as_json, machine, note, on_cores, table
+from sedcast.data.errors import ParameterError, SedcastError
+
+BENCHMARKS = {
+    "sps": ("benchmarks.sps", "the direct model's spectra, and FSPS itself where SPS_HOME is set"),
+    "emulator": ("benchmarks.emulator", "photometry and spectra from the emulator, in batches and one by one"),
+    "emulator-accuracy": ("benchmarks.emulator_accuracy", "the emulator's errors on fresh prior draws"),
+    "simulate": ("benchmarks.simulate", "mass simulation of noisy galaxies into HDF5"),
+    "posterior": ("benchmarks.posterior", "sampling and training the flow, and inferring a catalogue"),
+    "mcmc": ("benchmarks.mcmc", "emcee and zeus on real galaxies"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one benchmark; returns the exit status, 2 for an error of the user's."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    names = "\n".join(f"  {name:<18} {text}" for name, (_, text) in BENCHMARKS.items())
+    front = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog=f"benchmarks:\n{names}\n\nNAME --help shows the options of one.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    front.add_argument("name", metavar="NAME", choices=BENCHMARKS, help="one of those below")
+    name = front.parse_args(arguments[:1]).name
+    path, text = BENCHMARKS[name]
+    # Only the benchmark asked for is imported, so that one of them may need what another does not.
+    benchmark = importlib.import_module(path)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks {name}", description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    n_cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--threads", type=int, default=min(2, n_cores), help="cores that the process may use")
+    parser.add_argument("--seed", type=int, default=0, help="of every random draw")
+    benchmark.add_arguments(parser)
+    options = parser.parse_args(arguments[1:])
+    try:
+        if not 1 <= options.threads <= n_cores:
+            raise ParameterError(f"--threads={options.threads}: this process may use 1 to {n_cores} cores")
+        note(f"{name}: {text}, on {options.threads} of {n_cores} cores")
+        conditions = machine(options.threads)
+        with on_cores(options.threads):
+            figures = {"benchmark": name} | benchmark.run(options) | conditions
+    except SedcastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    table(("figure", "value"), [(key, value) for key, value in figures.items() if not isinstance(value, dict | list)])
+    print(as_json(figures), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
