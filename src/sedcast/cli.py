@@ -10,13 +10,16 @@ import typer
 from sedcast._version import __version__
 
 if TYPE_CHECKING:
+    from sedcast.baselines.compare import Comparison
     from sedcast.console import Screen
     from sedcast.data.catalog import Catalog
+    from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig
     from sedcast.posterior.estimator import PosteriorEstimator
 
 __all__ = ["app", "main"]
 
 EXIT_UNEXPECTED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+_COMPARED = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2", "dust_index")
 
 app = typer.Typer(
     name="sedcast",
@@ -191,9 +194,145 @@ def infer(
     galaxies = _load_catalog(catalog, estimator, unit)
     _check_writable(output)
     with screen.progress("inferring galaxies") as report:
-        figures = infer_catalog(estimator, galaxies, output, n_samples=n_samples, seed=seed, progress=report)
+        command = f"sedcast infer {catalog} --model {model} --n-samples {n_samples} --seed {seed} --unit {unit}"
+        figures = infer_catalog(estimator, galaxies, output, n_samples=n_samples, seed=seed, command=command, progress=report)
     screen.note(f"wrote {output}")
-    screen.result(_scalars(figures), title="Inference")
+    reasons = {f"excluded: {reason}": count for reason, count in figures["excluded"].items()}
+    screen.result(figures if as_json else _scalars(figures) | reasons, title="Inference")
+
+
+@app.command(epilog="Example:  sedcast validate bundled --n-mocks 1000 -o validation")
+def validate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Posterior artifact, or 'bundled'.")] = "bundled",
+    n_mocks: Annotated[int, typer.Option(min=20, help="Mock galaxies to draw.")] = 1000,
+    n_samples: Annotated[int, typer.Option(min=1, help="Posterior samples per mock.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of mocks and samples; not that of the training set.")] = 20_221_103,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the p-p, SBC and TARP plots.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Test a posterior's calibration on fresh mock galaxies with known parameters."""
+    screen = _screen(as_json)
+    from sedcast.data.noise import NoiseModel
+    from sedcast.plotting import pp_plot, sbc_plot, tarp_plot
+    from sedcast.posterior.calibration import calibrate, draw_mocks
+
+    estimator = _load_posterior(model)
+    simulator, settings = _simulator_of(estimator)
+    noise = (NoiseModel.sdss() if settings.noise == "bundled" else NoiseModel.load(settings.noise)).select(estimator.bands)
+    mocks = draw_mocks(n_mocks, simulator, estimator, noise, seed=seed)
+    with screen.progress("testing on mocks") as report:
+        result = calibrate(estimator, mocks, n_samples=n_samples, seed=seed, progress=report)
+    figures = result.to_json_dict()
+    screen.table("Are the ranks uniform?", ("quantity", "KS p-value"), list(figures["ks_p"].items()))
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        pp_plot(result.pit, result.names).savefig(output / "pp.png")
+        sbc_plot(result.pit, result.names).savefig(output / "sbc.png")
+        tarp_plot(result.tarp.levels, result.tarp.ecp, len(result.pit)).savefig(output / "tarp.png")
+        screen.note(f"wrote pp.png, sbc.png and tarp.png to {output}/")
+    screen.result(figures if as_json else _scalars(figures), title=f"Calibration of {estimator.name}")
+
+
+@app.command(epilog="Example:  sedcast compare sdss --rows 0,1,2 -o comparison")
+def compare(
+    catalog: Source = "sdss",
+    rows: Annotated[str | None, typer.Option(help="Row numbers, such as 0,5,12. Default: the first three good ones.")] = None,
+    ids: Annotated[str | None, typer.Option(help="Galaxy ids instead of row numbers, with commas between them.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for report, samples, corner plots.")] = None,
+    model: Model = "bundled",
+    seed: Seed = 0,
+    unit: Unit = "nanomaggies",
+    as_json: AsJson = False,
+) -> None:
+    """Run emcee and zeus on chosen galaxies with the same likelihood, and set them beside the flow."""
+    screen = _screen(as_json)
+    from sedcast.baselines.compare import CompareConfig, compare_galaxies
+    from sedcast.baselines.mcmc import McmcConfig
+
+    estimator = _load_posterior(model)
+    galaxies = _choose(_load_catalog(catalog, estimator, unit), estimator, rows, ids)
+    simulator, _ = _simulator_of(estimator)
+    with screen.progress("flow, emcee and zeus, runs") as report:
+        comparison = compare_galaxies(
+            estimator, simulator, galaxies, CompareConfig(mcmc=McmcConfig(seed=seed)), progress=report
+        )
+    _show_comparison(screen, comparison)
+    if output is not None:
+        _write_comparison(comparison, output)
+        screen.note(f"wrote comparison.md, comparison.npz and corner plots to {output}/")
+    if as_json:
+        screen.result(comparison.to_json_dict())
+
+
+def _simulator_of(estimator: "PosteriorEstimator") -> "tuple[PhotometrySimulator, SimulationConfig]":
+    """The simulator and the settings that the estimator was trained with."""
+    from sedcast.data.config import parse_config
+    from sedcast.emulator.simulate import SimulationConfig, default_simulator
+
+    settings = parse_config(estimator.card.get("simulation"), SimulationConfig, f"simulation of {estimator.name}")
+    return default_simulator(settings), settings
+
+
+def _choose(catalog: "Catalog", estimator: "PosteriorEstimator", rows: str | None, ids: str | None) -> "Catalog":
+    import numpy as np
+
+    from sedcast.data.errors import CatalogError, ParameterError
+
+    if rows is not None and ids is not None:
+        raise ParameterError("--rows and --ids cannot both be given: use one of them")
+    excluded = estimator.status(catalog).excluded
+    if ids is not None:
+        known = {str(galaxy): row for row, galaxy in enumerate(catalog.ids)}
+        absent = [name for name in ids.split(",") if name not in known]
+        if absent:
+            raise CatalogError(f"--ids: no galaxy {', '.join(absent)} in the catalogue")
+        chosen = [known[name] for name in ids.split(",")]
+    else:
+        chosen = _parse_rows(rows, len(catalog)) if rows is not None else np.flatnonzero(excluded == "")[:3].tolist()
+    for row in chosen:
+        if excluded[row]:
+            raise CatalogError(f"row {row} (id {catalog.ids[row]}) cannot be inferred: {excluded[row]}")
+    if not chosen:
+        raise CatalogError("no row of the catalogue can be inferred: 'sedcast infer' writes the reason of each")
+    return catalog.subset(np.array(chosen))
+
+
+def _show_comparison(screen: "Screen", comparison: "Comparison") -> None:
+    from sedcast.baselines.compare import QUANTITY_NAMES
+
+    for galaxy in comparison.galaxies:
+        outcomes = list(galaxy.outcomes.values())
+        lines: list[tuple[object, ...]] = [
+            (
+                name,
+                *(
+                    f"{o.quantiles[1, QUANTITY_NAMES.index(name)]:.3f} ± {o.width[QUANTITY_NAMES.index(name)]:.3f}"
+                    for o in outcomes
+                ),
+            )
+            for name in _COMPARED
+        ]
+        lines.append(("converged", *({None: "-", True: "yes", False: f"no: {o.reason}"}[o.converged] for o in outcomes)))
+        lines.append(("model evaluations", *(o.n_evaluations for o in outcomes)))
+        lines.append(("seconds", *(o.wall_s for o in outcomes)))
+        screen.table(
+            f"Galaxy {galaxy.name}, z = {galaxy.zred:.4f}: median ± half the 68% interval", ("", *galaxy.outcomes), lines
+        )
+
+
+def _write_comparison(comparison: "Comparison", folder: Path) -> None:
+    from sedcast.baselines.compare import QUANTITY_NAMES
+    from sedcast.plotting import corner_plot
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "comparison.md").write_text(comparison.to_markdown(), encoding="utf-8")
+    comparison.save(folder / "comparison.npz")
+    columns = [QUANTITY_NAMES.index(name) for name in _COMPARED]
+    for index, galaxy in enumerate(comparison.galaxies):
+        samples = {name: o.samples[:, columns] for name, o in galaxy.outcomes.items() if not o.failed}
+        if samples:
+            title = f"galaxy {galaxy.name}, z = {galaxy.zred:.4f}"
+            corner_plot(samples, _COMPARED, title=title).savefig(folder / f"corner_{index}.png")
 
 
 def _check_writable(output: Path) -> None:
