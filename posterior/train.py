@@ -124,14 +124,14 @@ def read_training_set(path: str | Path) -> TrainingSet:
     """
     try:
         with h5py.File(path, "r") as file:
-            columns = [file[name][:] for name in _COLUMNS]
+            theta_unbounded, flux, flux_ivar, zred = (file[name][:] for name in _COLUMNS)
             names = [str(name) for name in file.attrs["free_parameter_names"]]
             config = parse_config(json.loads(file.attrs["config"]), SimulationConfig, f"{path}, attribute 'config'")
     except (OSError, KeyError) as error:
         raise ConfigError(f"{path} is not a file of simulations ({error}): make one with 'sedcast simulate'") from error
     if names != list(FREE_PARAMETER_NAMES):
         raise ConfigError(f"{path} has parameters {names}, this sedcast {list(FREE_PARAMETER_NAMES)}: simulate again")
-    return TrainingSet(*columns, config)
+    return TrainingSet(theta_unbounded, flux, flux_ivar, zred, config)
 
 
 def train_posterior(

@@ -1,0 +1,38 @@
+"""An estimator whose posterior is known exactly: independent Gaussians in probit space, whatever the photometry."""
+
+import numpy as np
+
+from sedcast.data.asinh import asinh_flux, asinh_flux_error
+from sedcast.data.cosmology import Cosmology
+from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
+from sedcast.posterior.context import ContextTransform, TrainingDomain
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.flow import MaskedAutoregressiveFlow
+from sedcast.posterior.made import FlowConfig, parameter_shapes, permutations
+
+BANDS = ("u", "g", "r", "i", "z")
+ZRED_RANGE = (0.005, 0.3)
+
+
+def mock_photometry(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fluxes, inverse variances and redshifts of plausible galaxies."""
+    rng = np.random.default_rng(seed)
+    magnitude = rng.normal(18.5, 1.0, (n, 1)) + np.array([1.8, 0.6, 0.0, -0.3, -0.5]) + rng.normal(0, 0.2, (n, 5))
+    flux = asinh_flux(magnitude, BANDS)
+    sigma = asinh_flux_error(flux, 0.03 * np.exp(rng.normal(0, 0.3, (n, 5))), BANDS)
+    return flux + sigma * rng.standard_normal((n, 5)), sigma**-2.0, rng.uniform(*ZRED_RANGE, n)
+
+
+def gaussian_estimator(mean: float = 0.0, std: float = 1.0) -> PosteriorEstimator:
+    """Posterior N(mean, std²) in every probit coordinate; mean 0 and std 1 is the prior."""
+    transform = ContextTransform(BANDS)
+    dim, n_context = len(FREE_PARAMETER_NAMES), transform.n_context
+    config = FlowConfig(n_blocks=1, hidden=(16,))
+    arrays = {name: np.zeros(shape) for name, shape in parameter_shapes(config, dim, n_context).items()}
+    arrays |= {"permutation": permutations(config, dim)}
+    arrays |= {"theta_mean": np.full(dim, mean), "theta_std": np.full(dim, std)}
+    arrays |= {"context_mean": np.zeros(n_context), "context_std": np.ones(n_context)}
+    domain = TrainingDomain.of(transform, *mock_photometry(4000, 1), zred_range=ZRED_RANGE)
+    flow = MaskedAutoregressiveFlow(config, arrays)
+    return PosteriorEstimator(flow, domain, Prior(), Cosmology(), SFHBases.default(), {"name": "stand-in"})

@@ -1,0 +1,163 @@
+"""Calibration tests: exact posteriors pass, wrong ones fail in the way that they should."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import kstest
+from standin import BANDS, gaussian_estimator, mock_photometry
+
+from sedcast.data.errors import ParameterError
+from sedcast.data.noise import NoiseModel
+from sedcast.posterior.calibration import CALIBRATED_NAMES, Mocks, calibrate, draw_mocks, holm_minimum, rank_statistics, tarp
+
+
+def linear_gaussian(n: int, n_samples: int, *, shift: float = 0.0, widen: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Truths theta ~ N(0, 1) and samples of p(theta | x) for x = theta + N(0, 0.5²), exact for shift 0 and widen 1."""
+    rng = np.random.default_rng(8)
+    truth = rng.standard_normal(n)
+    x = truth + 0.5 * rng.standard_normal(n)
+    mean, std = x / 1.25, np.sqrt(0.25 / 1.25)
+    return truth, (mean + shift * std)[:, None] + widen * std * rng.standard_normal((n, n_samples))
+
+
+@pytest.mark.parametrize("n_samples", [3, 200])
+def test_ranks_of_an_exact_posterior_are_uniform(n_samples):
+    pit = rank_statistics(*linear_gaussian(2000, n_samples), seed=0)
+    assert kstest(pit, "uniform").pvalue > 0.01
+
+
+def test_ranks_show_what_is_wrong():
+    def histogram(**wrong):
+        return np.histogram(rank_statistics(*linear_gaussian(2000, 200, **wrong), seed=0), bins=4, range=(0, 1))[0] / 2000
+
+    narrow, wide, biased = histogram(widen=0.5), histogram(widen=2.0), histogram(shift=1.0)
+    assert narrow[[0, 3]].min() > 0.32 > 0.18 > narrow[[1, 2]].max()
+    assert wide[[0, 3]].max() < 0.15 < 0.35 < wide[[1, 2]].min()
+    assert biased[0] > 0.5
+    assert np.all(np.diff(biased) < 0)
+
+
+def test_ranks_by_hand():
+    samples = np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [5.0, 5.0, 5.0]])
+    pit = rank_statistics(np.array([2.5, 0.0, 5.0]), samples, seed=0)
+    assert 0.5 < pit[0] < 0.75
+    assert 0 < pit[1] < 0.25
+    # Ties are broken at random, over all ranks.
+    tied = rank_statistics(np.full(4000, 5.0), np.full((4000, 9), 5.0), seed=1)
+    assert kstest(tied, "uniform").pvalue > 0.01
+
+
+def test_ranks_refuse_bad_input():
+    with pytest.raises(ParameterError, match="expected"):
+        rank_statistics(np.zeros(3), np.zeros((4, 5)), seed=0)
+    samples = np.zeros((3, 5))
+    samples[1, 2] = np.nan
+    with pytest.raises(ParameterError, match="not finite in 1 rows"):
+        rank_statistics(np.zeros(3), samples, seed=0)
+
+
+def tarp_of_gaussian(widen: float) -> float:
+    """TARP's ECP at α = 0.5 for N(0, I_3) truths whose posterior is said to be N(0, widen² I_3)."""
+    rng = np.random.default_rng(5)
+    truth, reference = rng.standard_normal((2, 4000, 3))
+    samples = widen * rng.standard_normal((4000, 100, 3))
+    closer = rank_statistics(
+        np.linalg.norm(truth - reference, axis=1), np.linalg.norm(samples - reference[:, None], axis=2), seed=3
+    )
+    return tarp(closer, seed=4)
+
+
+def test_tarp_passes_and_fails():
+    exact, narrow, wide = (tarp_of_gaussian(widen) for widen in (1.0, 0.6, 1.7))
+    assert exact.max_dev < 1.63 / np.sqrt(4000)
+    assert exact.p_value > 0.01
+    # The bootstrap's error of a coverage is binomial.
+    np.testing.assert_allclose(exact.ecp_error[50], 0.5 / np.sqrt(4000), rtol=0.25)
+    np.testing.assert_allclose(exact.ecp[[0, -1]], [0, 1])
+    for wrong in (narrow, wide):
+        assert wrong.max_dev > 0.05
+        assert wrong.max_dev > 5 * wrong.max_dev_error
+        assert wrong.p_value < 1e-6
+
+
+def test_holm_minimum():
+    assert holm_minimum(np.array([0.01, 0.5, 0.9])) == pytest.approx(0.03)
+    assert holm_minimum(np.array([0.6, 0.5])) == 1.0
+
+
+def prior_mocks(n: int, seed: int) -> Mocks:
+    """Mocks whose photometry says nothing: their posterior is the prior."""
+    prior = gaussian_estimator().prior
+    theta = prior.sample(n, seed)
+    return Mocks(theta, prior.to_unbounded(theta), *mock_photometry(n, seed))
+
+
+def test_calibrated_estimator_passes():
+    calls = []
+    result = calibrate(
+        gaussian_estimator(), prior_mocks(600, 31), n_samples=150, seed=1, progress=lambda *now: calls.append(now)
+    )
+    figures = result.to_json_dict()
+    json.dumps(figures, allow_nan=False)
+    assert tuple(figures["ks_p"]) == CALIBRATED_NAMES == result.names
+    assert len(CALIBRATED_NAMES) == 14
+    assert figures["ks_p_min_holm"] > 0.05
+    assert figures["tarp_max_dev"] < 1.63 / np.sqrt(600)
+    assert (figures["n_mocks"], figures["n_samples"], figures["n_excluded"]) == (600, 150, 0)
+    assert result.pit.shape == (600, 14)
+    # p-p: each quantity's coverage is the level itself.
+    assert np.abs(result.coverage - result.levels).max() < 0.08
+    for observable in ("zred", "signal_to_noise"):
+        by_quartile = figures["ks_p_by_quartile"][observable]
+        assert by_quartile["ks_p_min_holm"] > 0.01
+        assert len(by_quartile["edges"]) == 5
+        assert len(by_quartile["ks_p"]["dust2"]) == 4
+    assert calls[-1] == (600, 600)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 0.6), (0.0, 1.7), (0.5, 1.0)])
+def test_wrong_estimators_fail(mean, std):
+    figures = calibrate(gaussian_estimator(mean, std), prior_mocks(600, 32), n_samples=100, seed=1).to_json_dict()
+    assert max(p for name, p in figures["ks_p"].items() if name in ("dust1", "dust2", "log_mstar", "fburst")) < 1e-6
+    if mean == 0:
+        assert figures["tarp_max_dev"] > 5 * figures["tarp_max_dev_error"]
+
+
+def test_a_fault_at_high_redshift_alone_is_seen_in_its_quartile():
+    mocks = prior_mocks(800, 33)
+    shifted = mocks.theta_unbounded.copy()
+    shifted[mocks.zred > np.quantile(mocks.zred, 0.75), 8] += 0.8
+    faulty = Mocks(gaussian_estimator().prior.from_unbounded(shifted), shifted, mocks.flux, mocks.flux_ivar, mocks.zred)
+    quartiles = calibrate(gaussian_estimator(), faulty, n_samples=100, seed=1).to_json_dict()["ks_p_by_quartile"]
+    p = quartiles["zred"]["ks_p"]["dust1"]
+    assert p[3] < 1e-6
+    assert min(p[:3]) > 1e-3
+
+
+def test_too_few_mocks():
+    with pytest.raises(ParameterError, match="at least 20"):
+        calibrate(gaussian_estimator(), prior_mocks(10, 1), seed=0)
+
+
+class FakeSimulator:
+    bands = BANDS
+
+    def flux(self, theta, zred):
+        rest = np.array([0.2, 0.6, 1.0, 1.3, 1.5]) * np.exp(-0.2 * theta[:, 10:11])
+        return rest * 10 ** (0.4 * (22.5 - 17.5) + theta[:, :1] - 9.7) * (0.1 / zred[:, None]) ** 2
+
+
+def test_draw_mocks_from_the_joint():
+    estimator = gaussian_estimator()
+    noise = NoiseModel.sdss()
+    mocks = draw_mocks(300, FakeSimulator(), estimator, noise, seed=3)
+    assert len(mocks) == 300
+    assert noise.in_range(mocks.flux, mocks.flux_ivar**-0.5).all()
+    low, high = estimator.zred_range
+    assert ((mocks.zred >= low) & (mocks.zred <= high)).all()
+    estimator.card["simulation"] = {"seed": 3}
+    with pytest.raises(ParameterError, match="training set"):
+        draw_mocks(300, FakeSimulator(), estimator, noise, seed=3)
+    with pytest.raises(ParameterError, match="noise has bands"):
+        draw_mocks(300, FakeSimulator(), estimator, noise.select(("g", "r")), seed=4)

@@ -1,0 +1,90 @@
+"""The flow's context and the domain of a training set."""
+
+import numpy as np
+import pytest
+from standin import BANDS, ZRED_RANGE, mock_photometry
+
+from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.posterior.context import ContextTransform, TrainingDomain
+
+
+def test_columns_against_ordinary_magnitudes():
+    # For bright sources asinh magnitudes are AB magnitudes, whose errors are 1.0857 / (S/N).
+    flux = np.array([[100.0, 1000.0, 3000.0, 5000.0, 8000.0]])
+    sigma = flux / 50
+    context = ContextTransform(BANDS)(flux, sigma**-2, np.array([0.1]))[0]
+    magnitude = 22.5 - 2.5 * np.log10(flux[0])
+    expected = [magnitude.mean(), *(magnitude - magnitude.mean()), *np.full(5, np.log(1.0857362 / 50)), 0.1, np.log(0.1)]
+    assert context.dtype == np.float32
+    np.testing.assert_allclose(context, expected, rtol=0, atol=2e-4)
+
+
+def test_names_match_columns():
+    for bands in (BANDS, ("r",), ("FUV", "NUV", *BANDS)):
+        transform = ContextTransform(bands)
+        n = len(bands)
+        context = transform(np.full((3, n), 50.0), np.full((3, n), 1.0), np.full(3, 0.1))
+        assert context.shape == (3, transform.n_context) == (3, len(transform.names))
+
+
+def test_finite_at_negative_and_tiny_flux():
+    flux = np.array([[-0.5, 0.0, 1e-9, 1e-3, 1e6]])
+    assert np.isfinite(ContextTransform(BANDS)(flux, np.full((1, 5), 4.0), np.array([0.05]))).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("flux", np.nan, "flux of row 2, band 'g' is nan"),
+        ("flux", np.inf, "flux of row 2, band 'g' is inf"),
+        ("flux_ivar", 0.0, "flux_ivar of row 2, band 'g' is 0"),
+        ("flux_ivar", -1.0, "flux_ivar of row 2, band 'g' is -1"),
+        ("zred", -0.1, r"zred\[2\]=-0.1"),
+        ("zred", np.nan, r"zred\[2\]=nan"),
+    ],
+)
+def test_bad_values_name_row_and_band(name, value, words):
+    data = {"flux": np.full((4, 5), 10.0), "flux_ivar": np.ones((4, 5)), "zred": np.full(4, 0.1)}
+    data[name][(2, 1) if data[name].ndim == 2 else 2] = value
+    with pytest.raises(ParameterError, match=words):
+        ContextTransform(BANDS)(**data)
+
+
+def test_wrong_width_says_what_was_expected():
+    with pytest.raises(ParameterError, match=r"flux has shape \(4, 3\), expected \(4, 5\)"):
+        ContextTransform(BANDS)(np.ones((4, 3)), np.ones((4, 5)), np.full(4, 0.1))
+    with pytest.raises(ParameterError, match="unknown band"):
+        ContextTransform(("u", "nonsense"))
+
+
+def test_domain_flags_what_lies_outside():
+    transform = ContextTransform(BANDS)
+    domain = TrainingDomain.of(transform, *mock_photometry(5000, 3), zred_range=ZRED_RANGE)
+    flux, ivar, zred = mock_photometry(500, 4)
+    inside = domain.flags(flux, ivar, zred)
+    assert np.mean(inside == "") > 0.95
+    flux, ivar = np.tile([[10.0, 30.0, 50.0, 66.0, 80.0]], (5, 1)), np.ones((5, 5))
+    ivar[:] = (0.03 * flux) ** -2.0
+    flux[1] *= 1e4
+    ivar[1] *= 1e-8
+    flux[2, 0] = 0.01
+    ivar[3, 2] *= 1e8
+    # Every band inside its range, but a colour that no galaxy has.
+    flux[4, [1, 3]] *= (6.0, 1 / 6.0)
+    ivar[4] = (0.03 * flux[4]) ** -2.0
+    flags = domain.flags(flux, ivar, np.full(5, 0.1))
+    assert flags[0] == ""
+    assert all(f"{band} magnitude brighter than the training range" in flags[1] for band in BANDS)
+    assert "u magnitude fainter than the training range" in flags[2]
+    assert "r error smaller than the training range" in flags[3]
+    assert flags[4] == "photometry unlike the training set"
+
+
+def test_domain_round_trip():
+    transform = ContextTransform(BANDS)
+    domain = TrainingDomain.of(transform, *mock_photometry(500, 3), zred_range=ZRED_RANGE)
+    again = TrainingDomain.from_arrays(transform, domain.to_arrays("d_"), "d_")
+    for name, values in domain.to_arrays("").items():
+        np.testing.assert_array_equal(again.to_arrays("")[name], values)
+    with pytest.raises(ArtifactError, match="d_centre"):
+        TrainingDomain.from_arrays(transform, {k: v for k, v in domain.to_arrays("d_").items() if k != "d_centre"}, "d_")

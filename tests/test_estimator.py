@@ -1,0 +1,127 @@
+"""The posterior estimator, on a flow that is known exactly."""
+
+import numpy as np
+import pytest
+from scipy.stats import kstest, norm
+from standin import BANDS, gaussian_estimator, mock_photometry
+
+from sedcast.data.artifacts import load_artifact, save_artifact
+from sedcast.data.catalog import Catalog
+from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.emulator.prior import PARAMETER_NAMES
+from sedcast.posterior.estimator import PosteriorEstimator
+
+FLUX, IVAR, ZRED = mock_photometry(6, 11)
+
+
+def test_samples_of_an_identity_flow_are_the_prior():
+    estimator = gaussian_estimator()
+    theta = estimator.sample(FLUX, IVAR, ZRED, 3000, seed=5)
+    assert theta.shape == (6, 3000, 12)
+    assert theta.dtype == np.float32
+    flat = theta.reshape(-1, 12)
+    assert estimator.prior.contains(flat).all()
+    for name, (low, high) in estimator.prior.to_dict().items():
+        values = flat[:, PARAMETER_NAMES.index(name)].astype(float)
+        if name.startswith("gamma"):
+            values, low, high = np.log(values), np.log(low), np.log(high)
+        assert kstest((values - low) / (high - low), "uniform").pvalue > 1e-3, name
+    for beta in flat[:, 1:5].T:
+        assert kstest(beta, "beta", args=(1, 3)).pvalue > 1e-3
+
+
+def test_extreme_samples_stay_inside_the_prior():
+    estimator = gaussian_estimator(std=1.0)
+    for extreme in (-40.0, -9.0, 9.0, 40.0):
+        theta = estimator.to_theta(np.full((2, 5, 11), extreme, dtype=np.float32))
+        assert theta.shape == (2, 5, 12)
+        assert estimator.prior.contains(theta.reshape(-1, 12)).all()
+
+
+def test_to_theta_matches_the_prior_in_float64(rng):
+    estimator = gaussian_estimator()
+    points = rng.standard_normal((3, 5000, 11)).astype(np.float32)
+    expected = estimator.prior.from_unbounded(points.reshape(-1, 11)).reshape(3, 5000, 12)
+    np.testing.assert_allclose(estimator.to_theta(points, n_threads=2), expected, rtol=2e-6, atol=1e-6)
+
+
+def test_log_prob_is_the_density_in_probit_space():
+    estimator = gaussian_estimator(mean=0.3, std=0.7)
+    points = estimator.sample_unbounded(FLUX, IVAR, ZRED, 4, seed=2)
+    expected = norm.logpdf(points.astype(float), 0.3, 0.7).sum(axis=-1)
+    theta = estimator.to_theta(points)
+    np.testing.assert_allclose(estimator.log_prob(theta, FLUX, IVAR, ZRED), expected, atol=2e-3)
+    np.testing.assert_allclose(estimator.log_prob(theta[:, 0], FLUX, IVAR, ZRED), expected[:, 0], atol=2e-3)
+    outside = theta.copy()
+    outside[1, 0, 0] = 20
+    with pytest.raises(ParameterError, match="log_mstar"):
+        estimator.log_prob(outside, FLUX, IVAR, ZRED)
+
+
+def test_samples_depend_on_seed_and_key_only():
+    estimator = gaussian_estimator()
+    whole = estimator.sample(FLUX, IVAR, ZRED, 50, seed=1)
+    rows = np.array([4, 1])
+    part = estimator.sample(FLUX[rows], IVAR[rows], ZRED[rows], 50, seed=1, row_keys=rows)
+    np.testing.assert_allclose(part, whole[rows], rtol=1e-6)
+    assert not np.allclose(estimator.sample(FLUX, IVAR, ZRED, 50, seed=2), whole)
+
+
+def test_redshift_beyond_training_is_refused():
+    zred = ZRED.copy()
+    zred[3] = 0.41
+    with pytest.raises(ParameterError, match=r"zred\[3\]=0.41 \(1 such rows\) is beyond the training range 0.005–0.3"):
+        gaussian_estimator().sample(FLUX, IVAR, zred, 5, seed=0)
+
+
+def test_status_tells_excluded_from_flagged():
+    flux, ivar, zred = mock_photometry(7, 12)
+    flux[:], ivar[:] = [50.0, 150.0, 250.0, 330.0, 400.0], (0.03 * np.array([50.0, 150.0, 250.0, 330.0, 400.0])) ** -2.0
+    zred[:] = 0.1
+    ivar[1, 0] = 0
+    flux[2, 3] = np.nan
+    zred[3], zred[4], zred[5] = 0.41, -0.2, np.nan
+    flux[6, 0] = 0.01
+    catalog = Catalog(np.arange(7), BANDS, flux, ivar, zred)
+    status = gaussian_estimator().status(catalog)
+    assert status.excluded[0] == status.flags[0] == ""
+    assert status.excluded[1].endswith(" u")
+    assert status.excluded[2].endswith(" i")
+    assert status.excluded[3] == "redshift 0.41 beyond the training range 0.005–0.3"
+    assert "not positive" in status.excluded[4]
+    assert "not finite" in status.excluded[5]
+    assert status.excluded[6] == ""
+    assert "u magnitude fainter than the training range" in status.flags[6]
+    assert (status.flags[1:6] == "").all()
+    assert status.ok.tolist() == [True, False, False, False, False, False, True]
+    with pytest.raises(ParameterError, match="select"):
+        gaussian_estimator().status(catalog.select(("r", "u")))
+
+
+def test_save_and_load(tmp_path):
+    estimator = gaussian_estimator(mean=0.2, std=0.5)
+    path = tmp_path / "posterior.npz"
+    estimator.save(path)
+    again = PosteriorEstimator.load(path)
+    assert (again.name, again.bands, again.zred_range) == ("stand-in", BANDS, (0.005, 0.3))
+    assert again.prior == estimator.prior
+    assert again.card["kind"] == "posterior-estimator"
+    np.testing.assert_array_equal(again.sample(FLUX, IVAR, ZRED, 9, seed=3), estimator.sample(FLUX, IVAR, ZRED, 9, seed=3))
+    again.save(tmp_path / "copy.npz")
+    assert PosteriorEstimator.load(tmp_path / "copy.npz").card["sha256"] == again.card["sha256"]
+
+
+def test_load_refuses_what_does_not_fit(tmp_path):
+    estimator = gaussian_estimator()
+    path = tmp_path / "posterior.npz"
+    estimator.save(path)
+    arrays, card = load_artifact(path, "posterior-estimator")
+    save_artifact(path, "posterior-estimator", arrays, card | {"bands": ["u", "g", "r"]})
+    with pytest.raises(ArtifactError, match="train it again"):
+        PosteriorEstimator.load(path)
+    save_artifact(path, "posterior-estimator", {k: v for k, v in arrays.items() if k != "bases_sfh"}, card)
+    with pytest.raises(ArtifactError, match="bases_sfh"):
+        PosteriorEstimator.load(path)
+    save_artifact(path, "noise-model", arrays, card)
+    with pytest.raises(ArtifactError, match="noise-model"):
+        PosteriorEstimator.load(path)

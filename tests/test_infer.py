@@ -1,0 +1,217 @@
+"""Inference of catalogues into HDF5."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from standin import BANDS, gaussian_estimator, mock_photometry
+
+from sedcast.data.catalog import Catalog
+from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
+from sedcast.emulator.histories import derived_properties
+from sedcast.emulator.prior import PARAMETER_NAMES
+from sedcast.posterior import infer
+from sedcast.posterior.infer import DERIVED_NAMES, PERCENTILES, QUANTITY_NAMES, infer_catalog, read_posteriors
+
+
+def broken_catalog() -> Catalog:
+    flux, ivar, zred = mock_photometry(12, 21)
+    ivar[1, 0] = 0
+    flux[2, 3] = np.nan
+    zred[4], zred[5], zred[11] = -0.1, 0.41, np.nan
+    ids = np.array([f"gal-{k}" for k in range(12)])
+    return Catalog(ids, BANDS, flux, ivar, zred)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("infer") / "posteriors.h5"
+    calls = []
+    figures = infer_catalog(
+        gaussian_estimator(),
+        broken_catalog(),
+        path,
+        n_samples=300,
+        seed=4,
+        rows_per_block=5,
+        command="test",
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    return path, figures, calls
+
+
+def test_every_row_is_there_with_its_reason(written):
+    path, figures, calls = written
+    catalog = broken_catalog()
+    with read_posteriors(path) as posteriors:
+        assert posteriors.ids.tolist() == catalog.ids.tolist()
+        bad = [1, 2, 4, 5, 11]
+        assert np.flatnonzero(posteriors.status != "").tolist() == bad
+        assert posteriors.status[1].endswith(" u")
+        assert posteriors.status[2].endswith(" i")
+        assert "beyond the training range" in posteriors.status[5]
+        np.testing.assert_array_equal(posteriors.flux, catalog.flux)
+        np.testing.assert_array_equal(posteriors.flux_ivar, catalog.flux_ivar)
+        for values in posteriors.samples(slice(None)).values():
+            # NaN exactly where the status says why.
+            np.testing.assert_array_equal(np.isnan(values).all(axis=1), posteriors.status != "")
+            np.testing.assert_array_equal(np.isnan(values).any(axis=1), posteriors.status != "")
+    assert figures["galaxies"] == 12
+    assert figures["inferred"] == 7
+    assert sum(figures["excluded"].values()) == 5
+    assert figures["excluded"]["redshift beyond the training range"] == 1
+    assert calls == [(5, 12), (10, 12), (12, 12)]
+
+
+def test_samples_and_derived_properties_are_the_estimators(written):
+    estimator, catalog = gaussian_estimator(), broken_catalog()
+    with read_posteriors(written[0]) as posteriors:
+        row = posteriors.row("gal-7")
+        one = slice(row, row + 1)
+        expected = estimator.sample(
+            catalog.flux[one], catalog.flux_ivar[one], catalog.zred[one], 300, seed=4, row_keys=np.array([row])
+        )[0]
+        np.testing.assert_allclose(posteriors.theta(row), expected, rtol=1e-5)
+        derived = derived_properties(expected, catalog.zred[row], estimator.bases, estimator.cosmology)
+        found = posteriors.samples(row, DERIVED_NAMES)
+        for name in DERIVED_NAMES:
+            np.testing.assert_allclose(found[name], derived[name], rtol=1e-5, atol=1e-5)
+
+
+def test_summary_is_numpys_percentiles(written):
+    with read_posteriors(written[0]) as posteriors:
+        table = posteriors.summary()
+        assert len(table) == 12
+        for name in QUANTITY_NAMES:
+            expected = np.percentile(posteriors.samples(3, (name,))[name].astype(float), PERCENTILES)
+            found = [table[f"{name}_p{p}"][3] for p in ("2.5", "16", "50", "84", "97.5")]
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+            assert np.isnan(table[f"{name}_p50"][1])
+
+
+def test_blocks_and_threads_do_not_matter(tmp_path, written):
+    with read_posteriors(written[0]) as first:
+        for rows_per_block, n_threads in ((1, 1), (7, 2), (100, 3)):
+            path = tmp_path / f"{rows_per_block}.h5"
+            infer_catalog(
+                gaussian_estimator(),
+                broken_catalog(),
+                path,
+                n_samples=300,
+                seed=4,
+                rows_per_block=rows_per_block,
+                n_threads=n_threads,
+            )
+            with read_posteriors(path) as again:
+                for name in QUANTITY_NAMES:
+                    every = slice(None)
+                    np.testing.assert_allclose(
+                        again.samples(every, (name,))[name], first.samples(every, (name,))[name], rtol=1e-5, atol=1e-6
+                    )
+
+
+def test_provenance(written):
+    with h5py.File(written[0]) as file:
+        provenance = json.loads(file.attrs["provenance"])
+        assert list(file.attrs["bands"]) == list(BANDS)
+    assert provenance["command"] == "test"
+    assert (provenance["seed"], provenance["n_samples"]) == (4, 300)
+    assert provenance["estimator"]["name"] == "stand-in"
+    assert len(provenance["estimator"]["sha256"]) == 64
+    assert provenance["parameter_names"] == list(PARAMETER_NAMES)
+    assert "numpy" in provenance["versions"]
+
+
+def test_wider_catalogue_and_integer_ids(tmp_path):
+    flux, ivar, zred = mock_photometry(4, 22)
+    wide = Catalog(
+        np.array([10, 11, 12, 12]),
+        ("NUV", *BANDS[::-1]),
+        np.column_stack([np.zeros(4), flux[:, ::-1]]),
+        np.column_stack([np.zeros(4), ivar[:, ::-1]]),
+        zred,
+    )
+    figures = infer_catalog(gaussian_estimator(), wide, tmp_path / "wide.h5", n_samples=20)
+    assert figures["inferred"] == 4
+    with read_posteriors(tmp_path / "wide.h5") as posteriors:
+        np.testing.assert_array_equal(posteriors.flux, flux)
+        assert posteriors.row(11) == 1
+        for wrong in (12, 99):
+            with pytest.raises(ParameterError, match=f"id {wrong}"):
+                posteriors.row(wrong)
+
+
+def test_non_finite_samples_exclude_a_row_with_a_reason(tmp_path, monkeypatch):
+    estimator = gaussian_estimator()
+    sample = type(estimator).sample_unbounded
+
+    def spoiled(self, *args, **kwargs):
+        points = sample(self, *args, **kwargs)
+        points[kwargs["row_keys"] == 1, 3] = np.nan
+        return points
+
+    monkeypatch.setattr(type(estimator), "sample_unbounded", spoiled)
+    catalog = Catalog(np.arange(3), BANDS, *mock_photometry(3, 23))
+    figures = infer_catalog(estimator, catalog, tmp_path / "spoiled.h5", n_samples=20)
+    assert figures["excluded"] == {infer.NOT_FINITE: 1}
+    with read_posteriors(tmp_path / "spoiled.h5") as posteriors:
+        assert posteriors.status.tolist() == ["", infer.NOT_FINITE, ""]
+        assert np.isnan(posteriors.theta(1)).all()
+        assert np.isfinite(posteriors.theta(2)).all()
+
+
+def test_nothing_left_behind_by_a_failure(tmp_path):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    catalog = Catalog(np.arange(3), BANDS, *mock_photometry(3, 23))
+    with pytest.raises(KeyboardInterrupt):
+        infer_catalog(gaussian_estimator(), catalog, tmp_path / "out.h5", n_samples=20, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_catalogue_without_any_good_row(tmp_path):
+    flux, ivar, zred = mock_photometry(3, 23)
+    catalog = Catalog(np.arange(3), BANDS, flux, np.zeros_like(ivar), zred)
+    figures = infer_catalog(gaussian_estimator(), catalog, tmp_path / "out.h5", n_samples=20)
+    assert figures["inferred"] == 0
+    with read_posteriors(tmp_path / "out.h5") as posteriors:
+        assert (posteriors.status != "").all()
+
+
+def test_bad_input(tmp_path):
+    estimator = gaussian_estimator()
+    catalog = Catalog(np.arange(3), BANDS, *mock_photometry(3, 23))
+    with pytest.raises(CatalogError, match="no rows"):
+        infer_catalog(estimator, catalog.subset(slice(0, 0)), tmp_path / "out.h5")
+    with pytest.raises(CatalogError, match="not in this catalogue"):
+        infer_catalog(estimator, catalog.select(("u", "g")), tmp_path / "out.h5")
+    with pytest.raises(ParameterError, match="n_samples=0"):
+        infer_catalog(estimator, catalog, tmp_path / "out.h5", n_samples=0)
+
+
+def test_reading_other_files(tmp_path, written):
+    with pytest.raises(ArtifactError, match="no file"):
+        read_posteriors(tmp_path / "absent.h5")
+    (tmp_path / "text.h5").write_text("not HDF5")
+    with pytest.raises(ArtifactError, match="not a readable HDF5"):
+        read_posteriors(tmp_path / "text.h5")
+    h5py.File(tmp_path / "other.h5", "w").close()
+    with pytest.raises(ArtifactError, match="not a sedcast-posteriors-1"):
+        read_posteriors(tmp_path / "other.h5")
+    with read_posteriors(written[0]) as posteriors:
+        with pytest.raises(ParameterError, match="unknown quantities"):
+            posteriors.samples(0, ("mass",))
+        with pytest.raises(ParameterError, match="row 12"):
+            posteriors.samples(12)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_arviz(written):
+    pytest.importorskip("arviz")
+    with read_posteriors(written[0]) as posteriors:
+        data = posteriors.to_arviz("gal-3")
+        np.testing.assert_array_equal(data.posterior["log_mstar"].values[0], posteriors.samples(3)["log_mstar"])
+        with pytest.raises(ParameterError, match="no posterior"):
+            posteriors.to_arviz("gal-1")

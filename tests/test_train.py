@@ -1,0 +1,91 @@
+"""Training an estimator from simulations."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from standin import BANDS, mock_photometry
+
+from sedcast.data.config import parse_config
+from sedcast.data.cosmology import Cosmology
+from sedcast.data.errors import ConfigError, ParameterError
+from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.simulate import SimulationConfig
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.train import PosteriorConfig, TrainingSet, fit_posterior, read_training_set
+
+SIMULATION = {"n_galaxies": 4000, "seed": 5, "bands": BANDS, "zred": {"min": 0.005, "max": 0.3}}
+
+
+def config(**kwargs) -> PosteriorConfig:
+    values = {
+        "name": "tiny",
+        "simulation": SIMULATION,
+        "flow": {"n_blocks": 2, "hidden": [32]},
+        "training": {"batch_size": 200, "max_epochs": 15, "learning_rate": 3e-3, "warmup_steps": 10, "ema_decay": 0.9},
+    }
+    return parse_config(values | kwargs, PosteriorConfig)
+
+
+def training_set() -> TrainingSet:
+    """Two parameters are told by the photometry (mean magnitude and redshift), the others by nothing."""
+    flux, ivar, zred = mock_photometry(4000, 6)
+    theta = np.random.default_rng(7).standard_normal((4000, 11)).astype(np.float32)
+    theta[:, 0] = -np.log(flux[:, 2] / 40) + 0.3 * theta[:, 0]
+    return TrainingSet(theta, flux, ivar, zred, SimulationConfig.model_validate(SIMULATION))
+
+
+def test_fit_and_card(tmp_path):
+    epochs = []
+    estimator = fit_posterior(
+        training_set(),
+        config(),
+        bases=SFHBases.default(),
+        cosmology=Cosmology(),
+        progress=lambda done, total, figures=None: epochs.append((done, total)),
+    )
+    assert epochs == [(k, 15) for k in range(1, 16)]
+    flux, ivar, zred = mock_photometry(200, 8)
+    points = estimator.sample_unbounded(flux, ivar, zred, 200, seed=0)
+    residual = points[:, :, 0].mean(axis=1) + np.log(flux[:, 2] / 40)
+    assert np.abs(residual).mean() < 0.15
+    assert 0.25 < points[:, :, 0].std(axis=1).mean() < 0.4
+    figures = estimator.card["figures"]
+    # Entropy of ten standard normals and one of width 0.3.
+    expected = 11 * 0.5 * np.log(2 * np.pi * np.e) + np.log(0.3)
+    assert expected - 0.1 < figures["validation_nll_nats"] < expected + 0.5
+    assert figures["n_train"] == 3600
+    estimator.save(tmp_path / "tiny.npz")
+    card = PosteriorEstimator.load(tmp_path / "tiny.npz").card
+    assert card["simulation"]["seed"] == 5
+    assert card["config"]["training"]["max_epochs"] == 15
+    assert len(card["history"]) == 15
+
+
+def test_broken_training_sets_are_counted():
+    good = training_set()
+    theta = good.theta_unbounded.copy()
+    theta[10:13] = theta[20:23]
+    with pytest.raises(ParameterError, match="3 of 4000 rows repeat"):
+        replace(good, theta_unbounded=theta)
+    flux = good.flux.copy()
+    flux[[5, 9], 1] = np.nan
+    with pytest.raises(ParameterError, match="flux is not finite in 2 of 4000 rows"):
+        replace(good, flux=flux)
+    with pytest.raises(ParameterError, match="zred is constant in 1 of 1 columns"):
+        replace(good, zred=np.full(4000, 0.1))
+    with pytest.raises(ParameterError, match=r"flux has shape \(4000, 4\)"):
+        replace(good, flux=good.flux[:, :4])
+
+
+def test_config_needs_one_source():
+    with pytest.raises(ConfigError, match="either"):
+        config(simulation=None)
+    with pytest.raises(ConfigError, match="either"):
+        config(simulation_file="a.h5")
+    assert config(simulation=None, simulation_file="a.h5").simulation_file is not None
+
+
+def test_reading_what_is_not_a_training_set(tmp_path):
+    with pytest.raises(ConfigError, match="not a file of simulations"):
+        read_training_set(tmp_path / "absent.h5")
