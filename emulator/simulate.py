@@ -1,5 +1,6 @@
 """Mass simulation: parameters from the prior, emulated, redshifted, projected through filters, with realistic noise."""
 
+import functools
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 from pydantic import Field, field_validator, model_validator
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from sedcast.data.artifacts import atomic_path, software_versions
 from sedcast.data.config import Config
@@ -27,6 +28,11 @@ logger = logging.getLogger(__name__)
 
 PROPOSALS_PER_CHUNK = 16384
 _ROWS_PER_CALL = 512
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 class SpectrumModel(Protocol):
@@ -94,12 +100,14 @@ class PhotometrySimulator:
         def fill(rows: np.ndarray) -> None:
             flux[rows] = self.projection.flux(self._restricted.spectra(theta[rows], zred[rows]), zred[rows])
 
-        if n_threads == 1 or len(blocks) == 1:
-            for rows in blocks:
-                fill(rows)
-        else:
-            with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_threads) as pool:
-                list(pool.map(fill, blocks))
+        # BLAS threads cost more than they give on these small products, and stall when the cores are busy.
+        with _blas().limit(limits=1, user_api="blas"):
+            if n_threads == 1 or len(blocks) == 1:
+                for rows in blocks:
+                    fill(rows)
+            else:
+                with ThreadPoolExecutor(n_threads) as pool:
+                    list(pool.map(fill, blocks))
         return flux
 
 
