@@ -24,7 +24,8 @@ class SPSModel:
     L(λ) = M* Σ_b m_b SSP(t_b, Z(t_b)) A(λ): a weighted sum of the library's spectra, so a batch of galaxies is one matrix
     product. SSPs are interpolated linearly in log age and log Z; beyond the library's grid the nearest age or metallicity
     is taken. Birth clouds veil the library's ages up to `t_birth_cloud_gyr`, as in FSPS, so that an SSP between the last
-    such age and the next is partly veiled.
+    such age and the next is partly veiled. Against `FSPSModel` on FSPS's own library the largest relative difference found is
+    2e-5 (1000 Å … 3 µm, 50 draws from the prior).
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ class SPSModel:
     bases : SFH and ZH bases; the default ones if not given.
     cosmology : for the age of the Universe at a galaxy's redshift.
     t_birth_cloud_gyr : age up to which stars are in birth clouds, Gyr.
-    dtype : np.float64, or np.float32 for twice the speed at a relative error of about 1e-6.
+    dtype : np.float64, or np.float32 for twice the speed at a relative error below 6e-6 where the flux is above 1e-6 of its peak.
 
     Raises
     ------
