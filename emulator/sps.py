@@ -33,7 +33,7 @@ class SPSModel:
     bases : SFH and ZH bases; the default ones if not given.
     cosmology : for the age of the Universe at a galaxy's redshift.
     t_birth_cloud_gyr : age up to which stars are in birth clouds, Gyr.
-    dtype : np.float64, or np.float32 for twice the speed at a relative error below 6e-6 where the flux is above 1e-6 of its peak.
+    dtype : np.float64, or np.float32 for twice the speed at a relative error below 1e-5 above 1e-6 of the peak flux.
 
     Raises
     ------
