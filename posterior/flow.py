@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from pydantic import ValidationError
@@ -27,15 +28,17 @@ __all__ = ["FlowConfig", "MaskedAutoregressiveFlow"]
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 1024
-_DEGREES_PER_PANEL = 3
+_CHUNK = 2048
+_DEGREES_PER_PANEL = 4
 _LOG_2PI = float(np.log(2 * np.pi))
-_ZERO = np.zeros(1, dtype=np.float32)
+# Whole rows: NumPy vectorises a maximum of two rows, but not of a row and a number.
+_ZEROS = np.zeros(_CHUNK, dtype=np.float32)
 _AFFINE = ("theta_mean", "theta_std", "context_mean", "context_std")
 
 
 def _elu(values: np.ndarray) -> None:
-    np.maximum(values, np.expm1(np.minimum(values, _ZERO)), out=values)
+    below = np.expm1(np.minimum(values, _ZEROS[: values.shape[1]]))
+    np.maximum(values, below, out=values)
 
 
 def _silu(values: np.ndarray) -> None:
@@ -47,7 +50,7 @@ def _silu(values: np.ndarray) -> None:
 
 
 _ACTIVATIONS: dict[str, Callable[[np.ndarray], object]] = {
-    "relu": lambda values: np.maximum(values, _ZERO, out=values),
+    "relu": lambda values: np.maximum(values, _ZEROS[: values.shape[1]], out=values),
     "tanh": lambda values: np.tanh(values, out=values),
     "elu": _elu,
     "silu": _silu,
@@ -61,12 +64,30 @@ def _blas() -> ThreadpoolController:
 
 @dataclass(frozen=True)
 class _Block:
-    """Weights of one MADE, output units first; rows of the last kernel alternate shift and raw log scale."""
+    """Weights of one MADE, output units first; rows of the last kernel alternate shift and raw log scale.
+
+    Kernels after the first have their bias as column 0: a row of ones stands above every hidden layer, which is faster
+    than adding the bias.
+    """
 
     order: np.ndarray
     context_kernel: np.ndarray
+    context_bias: np.ndarray
     kernels: list[np.ndarray]
-    biases: list[np.ndarray]
+
+    def share(self, context: np.ndarray) -> np.ndarray:
+        """The first layer's part (units, n) that comes from context (n, n_context)."""
+        return self.context_kernel @ context.T + self.context_bias[:, None]
+
+
+class _Layers:
+    """Working memory for a chunk: `sources[k]` feeds layer k + 1, `targets[k]` receives layer k; the last holds outputs."""
+
+    def __init__(self, widths: list[int], n: int) -> None:
+        self.sources = [np.empty((1 + width, n), dtype=np.float32) for width in widths[:-1]]
+        for source in self.sources:
+            source[0] = 1
+        self.targets = [*(source[1:] for source in self.sources), np.empty((widths[-1], n), dtype=np.float32)]
 
 
 class MaskedAutoregressiveFlow:
@@ -249,11 +270,11 @@ class MaskedAutoregressiveFlow:
     def _block(self, index: int) -> _Block:
         n_layers = len(self.config.hidden) + 1
         kernels = [np.ascontiguousarray(self._arrays[f"kernel_{layer}"][index].T) for layer in range(n_layers)]
-        biases = [self._arrays[f"bias_{layer}"][index] for layer in range(n_layers)]
-        interleaved = np.arange(2 * self.dim).reshape(2, self.dim).T.ravel()
-        kernels[-1], biases[-1] = np.ascontiguousarray(kernels[-1][interleaved]), biases[-1][interleaved]
+        for layer in range(1, n_layers):
+            kernels[layer] = np.concatenate([self._arrays[f"bias_{layer}"][index][:, None], kernels[layer]], axis=1)
+        kernels[-1] = np.ascontiguousarray(kernels[-1].reshape(2, self.dim, -1).swapaxes(0, 1).reshape(2 * self.dim, -1))
         context_kernel = np.ascontiguousarray(self._arrays["context_kernel"][index].T)
-        return _Block(self._permutation[index], context_kernel, kernels, biases)
+        return _Block(self._permutation[index], context_kernel, self._arrays["bias_0"][index], kernels)
 
     def _run(self, work: Callable[[slice, slice], None], n_rows: int, n_samples: int, n_threads: int | None) -> None:
         chunks = list(_chunks(n_rows, n_samples))
@@ -288,11 +309,11 @@ class MaskedAutoregressiveFlow:
         shape = noise.shape[:2]
         values = np.ascontiguousarray(noise.reshape(-1, self.dim).T)
         log_prob = -0.5 * np.einsum("dn,dn->n", values, values)
-        buffers = [np.empty((bounds[-1], values.shape[1]), dtype=np.float32) for bounds in self._bounds]
+        layers = _Layers([bounds[-1] for bounds in self._bounds], values.shape[1])
         with np.errstate(over="ignore", invalid="ignore"):
             for block in reversed(self._blocks):
                 solved = np.empty_like(values)
-                log_prob -= self._invert_block(block, values, context, buffers, solved)
+                log_prob -= self._invert_block(block, values, context, layers, solved)
                 values = np.empty_like(values)
                 values[block.order] = solved
             theta = values.T * self._arrays["theta_std"] + self._arrays["theta_mean"]
@@ -303,43 +324,40 @@ class MaskedAutoregressiveFlow:
         return -0.5 * self.dim * _LOG_2PI - float(np.log(self._arrays["theta_std"].astype(float)).sum())
 
     def _invert_block(
-        self, block: _Block, noise: np.ndarray, context: np.ndarray, buffers: list[np.ndarray], solved: np.ndarray
+        self, block: _Block, noise: np.ndarray, context: np.ndarray, layers: _Layers, solved: np.ndarray
     ) -> np.ndarray:
         """Solve one block for its inputs, dimension by dimension, into `solved`; return the sum of log scales (n,).
 
         Contributions of finished panels of degrees to the units still to come are added in large products; within a
         panel each degree takes what it needs from the degrees before it.
         """
-        share = (block.context_kernel @ context.T + block.biases[0][:, None])[:, :, None]
+        share = block.share(context)
         total = np.zeros(noise.shape[1], dtype=np.float32)
-        for start, stop in zip(self._panels[:-1], self._panels[1:], strict=True):
+        for start, stop in pairwise(self._panels):
             for d in range(start, stop):
-                self._first_layer(block, d, solved, share, buffers[0])
-                for layer in range(1, len(buffers)):
+                self._first_layer(block, slice(None, d), solved, share, layers, slice(*self._bounds[0][d : d + 2]))
+                for layer in range(1, len(self._bounds)):
                     bounds, below = self._bounds[layer], self._bounds[layer - 1]
-                    rows, columns = slice(bounds[d], bounds[d + 1]), slice(below[start], below[d + 1])
-                    _accumulate(block, layer, rows, columns, buffers)
-                    if layer + 1 < len(buffers):
-                        self._activate(buffers[layer][rows])
-                shift, log_scale = buffers[-1][2 * d], self._bounded(buffers[-1][2 * d + 1])
+                    _accumulate(block, layer, slice(bounds[d], bounds[d + 1]), below[start], below[d + 1], layers)
+                    if layer + 1 < len(self._bounds):
+                        self._activate(layers.targets[layer][bounds[d] : bounds[d + 1]])
+                shift, log_scale = layers.targets[-1][2 * d], self._bounded(layers.targets[-1][2 * d + 1])
                 total += log_scale
                 np.multiply(noise[d], np.exp(log_scale), out=solved[d])
                 solved[d] += shift
             if stop < self.dim:
-                for layer in range(1, len(buffers)):
+                for layer in range(1, len(self._bounds)):
                     bounds, below = self._bounds[layer], self._bounds[layer - 1]
-                    _accumulate(block, layer, slice(bounds[stop], None), slice(below[start], below[stop]), buffers)
+                    _accumulate(block, layer, slice(bounds[stop], None), below[start], below[stop], layers)
         return total
 
-    def _first_layer(self, block: _Block, d: int, solved: np.ndarray, share: np.ndarray, hidden: np.ndarray) -> None:
-        rows = slice(self._bounds[0][d], self._bounds[0][d + 1])
-        units = hidden[rows]
+    def _first_layer(
+        self, block: _Block, inputs: slice, values: np.ndarray, share: np.ndarray, layers: _Layers, rows: slice
+    ) -> None:
+        units = layers.targets[0][rows]
+        np.matmul(block.kernels[0][rows, inputs], values[inputs], out=units)
         per_galaxy = units.reshape(len(units), share.shape[1], -1)
-        if d:
-            np.matmul(block.kernels[0][rows, :d], solved[:d], out=units)
-            per_galaxy += share[rows]
-        else:
-            per_galaxy[...] = share[rows]
+        per_galaxy += share[rows, :, None]
         self._activate(units)
 
     def _bounded(self, raw: np.ndarray) -> np.ndarray:
@@ -350,40 +368,40 @@ class MaskedAutoregressiveFlow:
         standard = (theta.reshape(-1, self.dim) - self._arrays["theta_mean"]) / self._arrays["theta_std"]
         values = np.ascontiguousarray(standard.T, dtype=np.float32)
         log_prob = np.zeros(values.shape[1])
-        buffers = [np.empty((bounds[-1], values.shape[1]), dtype=np.float32) for bounds in self._bounds]
+        layers = _Layers([bounds[-1] for bounds in self._bounds], values.shape[1])
         with np.errstate(over="ignore", invalid="ignore"):
             for block in self._blocks:
                 values = values[block.order]
-                self._evaluate(block, values, context, buffers)
-                log_scale = self._bounded(buffers[-1][1::2])
-                values = (values - buffers[-1][::2]) * np.exp(-log_scale)
+                outputs = self._evaluate(block, values, context, layers)
+                log_scale = self._bounded(outputs[1::2])
+                values = (values - outputs[::2]) * np.exp(-log_scale)
                 log_prob -= log_scale.sum(axis=0)
             log_prob += self._log_constant - 0.5 * np.einsum("dn,dn->n", values, values, dtype=float)
         log_prob[np.isnan(log_prob)] = -np.inf
         return log_prob.reshape(theta.shape[:2])
 
-    def _evaluate(self, block: _Block, values: np.ndarray, context: np.ndarray, buffers: list[np.ndarray]) -> None:
-        share = (block.context_kernel @ context.T + block.biases[0][:, None])[:, :, None]
-        np.matmul(block.kernels[0], values, out=buffers[0])
-        per_galaxy = buffers[0].reshape(len(share), share.shape[1], -1)
-        per_galaxy += share
-        self._activate(buffers[0])
-        for layer in range(1, len(buffers)):
+    def _evaluate(self, block: _Block, values: np.ndarray, context: np.ndarray, layers: _Layers) -> np.ndarray:
+        """The outputs of one block, all degrees at once, leaving out panels that the masks make zero."""
+        self._first_layer(block, slice(None), values, block.share(context), layers, slice(None))
+        for layer in range(1, len(self._bounds)):
             bounds, below = self._bounds[layer], self._bounds[layer - 1]
-            for start, stop in zip(self._panels[:-1], self._panels[1:], strict=True):
-                rows, columns = slice(bounds[start], bounds[stop]), slice(below[stop])
-                np.matmul(block.kernels[layer][rows, columns], buffers[layer - 1][columns], out=buffers[layer][rows])
-            buffers[layer] += block.biases[layer][:, None]
-            if layer + 1 < len(buffers):
-                self._activate(buffers[layer])
+            for start, stop in pairwise(self._panels):
+                _accumulate(block, layer, slice(bounds[start], bounds[stop]), 0, below[stop], layers)
+            if layer + 1 < len(self._bounds):
+                self._activate(layers.targets[layer])
+        return layers.targets[-1]
 
 
-def _accumulate(block: _Block, layer: int, rows: slice, columns: slice, buffers: list[np.ndarray]) -> None:
-    """Add to units `rows` of a layer what units `columns` of the layer before give; the first columns bring the bias."""
-    weights, source, target = block.kernels[layer][rows, columns], buffers[layer - 1][columns], buffers[layer][rows]
-    if columns.start == 0:
+def _accumulate(block: _Block, layer: int, rows: slice, start: int, stop: int, layers: _Layers) -> None:
+    """Add to units `rows` what units start … stop of the layer before give; those from 0 on come first, with the bias."""
+    columns = slice(start + 1 if start else 0, stop + 1)
+    weights, source, target = (
+        block.kernels[layer][rows, columns],
+        layers.sources[layer - 1][columns],
+        layers.targets[layer][rows],
+    )
+    if start == 0:
         np.matmul(weights, source, out=target)
-        target += block.biases[layer][rows, None]
     else:
         target += weights @ source
 

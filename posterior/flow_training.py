@@ -295,7 +295,6 @@ class _Graph:
         self.mask = tf.constant(self._flatten({n: np.broadcast_to(masks.get(n, 1.0), s) for n, s in self.shapes.items()}))
         self.variables = {name: tf.Variable(value) for name, value in self.initial().items() if name != "best"}
         self._steps = tf.function(self._run_steps, reduce_retracing=True)
-        self._update = tf.function(self._one_step, jit_compile=True)
         self._nll = tf.function(lambda theta, context: tf.reduce_sum(self.loss(self.variables["ema"], theta, context)))
 
     def initial(self) -> dict[str, np.ndarray]:
@@ -348,7 +347,7 @@ class _Graph:
         total = tf.constant(0.0)
         for index in tf.range(tf.shape(rates)[0]):
             piece = slice(index * size, (index + 1) * size)
-            total += self._update(theta[piece], context[piece], rates[index], step + tf.cast(index, tf.float32))
+            total += self._one_step(theta[piece], context[piece], rates[index], step + tf.cast(index, tf.float32))
         return total
 
     def _one_step(self, theta: Any, context: Any, rate: Any, step: Any) -> Any:
