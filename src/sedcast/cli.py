@@ -134,16 +134,21 @@ def train_posterior_command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Artifact to write.")] = Path("posterior.npz"),
     as_json: AsJson = False,
 ) -> None:
-    """Train a posterior estimator on simulated galaxies."""
+    """Train a posterior estimator on simulated galaxies.
+
+    An interrupted training goes on where it stopped when the same command is given again.
+    """
     screen = _screen(as_json)
     from sedcast.data.config import load_config
     from sedcast.posterior.train import PosteriorConfig, train_posterior
 
     settings = load_config(config, PosteriorConfig)
     _check_writable(output)
+    checkpoint = output.with_suffix(".checkpoint.npz")
     with screen.progress("training the posterior") as report:
-        estimator = train_posterior(settings, progress=report)
+        estimator = train_posterior(settings, checkpoint=checkpoint, progress=report)
     estimator.save(output)
+    checkpoint.unlink(missing_ok=True)
     screen.note(f"wrote {output}")
     screen.result(_scalars(estimator.card["figures"]), title="Training figures")
 

@@ -62,6 +62,8 @@ class Screen:
 
             def report(done: int, total: int, figures: Mapping[str, float] | None = None, /) -> None:
                 shown = "  ".join(f"{name} {value:.4g}" for name, value in (figures or {}).items())
+                if done < bar.tasks[0].completed:
+                    bar.reset(task)  # the next stage of the same work
                 bar.update(task, completed=done, total=total, figures=shown)
 
             yield report
@@ -112,4 +114,3 @@ def configure_logging(console: Console, *, verbose: bool) -> None:
     logger = logging.getLogger("sedcast")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
-    logger.propagate = False

@@ -1,0 +1,217 @@
+"""The command line: teaches, starts fast, and ends with the right status and message."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from astropy.table import Table
+from typer.testing import CliRunner
+
+import sedcast
+from sedcast import cli
+from sedcast.data.catalog import load_sdss_sample
+from sedcast.data.config import Config, load_config
+from sedcast.data.errors import ParameterError
+from sedcast.emulator.simulate import SimulationConfig
+from sedcast.emulator.spectrum_emulator import EmulatorConfig
+from sedcast.posterior.infer import read_posteriors
+from sedcast.posterior.train import PosteriorConfig
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+COMMANDS = [
+    ["demo"],
+    ["train", "emulator"],
+    ["train", "posterior"],
+    ["simulate"],
+    ["infer"],
+    ["validate"],
+    ["compare"],
+]
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Run the program as its console script does; returns status, standard output and standard error."""
+    logger = logging.getLogger("sedcast")
+    handlers, level = logger.handlers[:], logger.level
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sedcast", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        streams = capsys.readouterr()
+        return int(ended.value.code or 0), streams.out, streams.err
+
+    yield call
+    logger.handlers, logger.level = handlers, level
+    cli._options.__init__()  # type: ignore[misc]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nsys.argv = ['sedcast', '--help']\nfrom sedcast.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'tensorflow', 'tensorflow_probability', 'astropy', 'matplotlib', 'scipy', 'numpy', 'h5py', 'pydantic'}\n"
+        "print('LOADED', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+    assert done.stderr == ""
+    assert "demo" in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_help_shows_an_example(command: list[str]) -> None:
+    result = CliRunner().invoke(cli.app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert f"sedcast {' '.join(command)}" in " ".join(result.output.split())
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"sedcast {sedcast.__version__}\n", "")
+
+
+def test_a_usage_error_has_status_2(run: Run) -> None:
+    status, _, err = run("infer", "--bogus")
+    assert status == 2
+    assert "No such option" in err
+
+
+def test_a_user_error_is_one_line_with_status_2(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "simulate.toml"
+    config.write_text("n_galaxies = 5\nn_galxies = 6\n")
+    status, out, err = run("simulate", config)
+    assert (status, out) == (2, "")
+    assert err.startswith("sedcast: ")
+    assert "unknown key 'n_galxies'" in err
+    assert err.count("\n") == 1
+
+
+def test_missing_catalogue_and_folder_as_output(run: Run, tmp_path: Path) -> None:
+    status, _, err = run("infer", tmp_path / "nothing.csv", "-o", tmp_path / "out.h5")
+    assert (status, "no catalogue at" in err) == (2, True)
+    status, _, err = run("infer", "sdss", "-o", tmp_path)
+    assert (status, "is a folder" in err) == (2, True)
+
+
+def test_unexpected_errors_interruption_and_debug(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(error: BaseException) -> None:
+        def raising(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("sedcast.demo.run_demo", raising)
+
+    fail(RuntimeError("boom"))
+    status, _, err = run("demo", "-o", tmp_path)
+    assert (status, "unexpected RuntimeError: boom" in err, "Traceback" in err) == (1, True, False)
+    fail(KeyboardInterrupt())
+    status, _, err = run("demo", "-o", tmp_path)
+    assert (status, "Traceback" in err) == (130, False)
+    fail(ParameterError("no"))
+    monkeypatch.setattr(sys, "argv", ["sedcast", "--debug", "demo"])
+    with pytest.raises(ParameterError):
+        cli.main()
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("name", "model"), [("simulate", SimulationConfig), ("emulator", EmulatorConfig), ("posterior", PosteriorConfig)]
+)
+def test_config_templates_are_valid(name: str, model: type[Config]) -> None:
+    load_config(EXAMPLES / f"{name}.toml", model)
+
+
+def test_simulate(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "simulate.toml"
+    config.write_text("n_galaxies = 50\nseed = 3\n")
+    status, out, _ = run("--quiet", "simulate", config, "-o", tmp_path / "s.h5", "--json")
+    assert status == 0
+    assert json.loads(out.splitlines()[-1])["n_galaxies"] == 50
+    with h5py.File(tmp_path / "s.h5") as file:
+        assert file["theta"].shape == (50, 12)
+
+
+@pytest.fixture
+def galaxies(tmp_path: Path) -> Path:
+    """Eight real galaxies as a plain table in microjansky; the last two cannot be inferred."""
+    sample = load_sdss_sample()
+    sample = sample.subset(np.flatnonzero((sample.zred > 0.02) & (sample.zred < 0.2))[:8])
+    table = Table({"id": [f"g{row}" for row in range(8)], "zred": sample.zred})
+    for column, band in enumerate(sample.bands):
+        table[f"flux_{band}"] = sample.flux[:, column] * 3.631
+        table[f"flux_err_{band}"] = sample.sigma[:, column] * 3.631
+    table["zred"][6] = 5.0
+    table["flux_g"][7] = np.nan
+    table.write(tmp_path / "mine.csv")
+    return tmp_path / "mine.csv"
+
+
+def test_infer_writes_every_row(run: Run, galaxies: Path, tmp_path: Path) -> None:
+    output = tmp_path / "deep" / "out.h5"
+    status, out, _ = run("-q", "infer", galaxies, "-o", output, "--unit", "uJy", "--n-samples", 20, "--json")
+    assert status == 0
+    figures = json.loads(out)
+    assert (figures["galaxies"], figures["inferred"]) == (8, 6)
+    assert sum(figures["excluded"].values()) == 2
+    with read_posteriors(output) as posteriors:
+        assert posteriors.theta(posteriors.row("g3")).shape == (20, 12)
+        assert "redshift" in posteriors.status[6]
+        assert "g" in posteriors.status[7]
+        assert "sedcast infer" in posteriors.provenance["command"]
+
+
+def test_infer_shows_reasons_in_its_table(run: Run, galaxies: Path, tmp_path: Path) -> None:
+    status, out, err = run("infer", galaxies, "-o", tmp_path / "out.h5", "--unit", "uJy", "--n-samples", 20)
+    assert status == 0
+    assert "excluded: redshift beyond the training range" in out
+    assert "1 of 8 rows cannot be inferred" in " ".join(err.split())
+
+
+def test_validate_writes_plots(run: Run, tmp_path: Path) -> None:
+    status, out, _ = run("-q", "validate", "bundled", "--n-mocks", 30, "--n-samples", 50, "-o", tmp_path / "v", "--json")
+    assert status == 0
+    figures = json.loads(out)
+    assert {"ks_p", "ks_p_min_holm", "tarp_max_dev"} <= set(figures)
+    assert {path.name for path in (tmp_path / "v").iterdir()} == {"pp.png", "sbc.png", "tarp.png"}
+
+
+def test_compare_refuses_galaxies_that_are_not_there(run: Run, galaxies: Path) -> None:
+    for arguments, message in (
+        (["--rows", "0,99"], "there is no row 99"),
+        (["--rows", "one"], "expected row numbers"),
+        (["--ids", "g1,nobody"], "no galaxy nobody"),
+        (["--rows", "1", "--ids", "g1"], "cannot both be given"),
+        (["--rows", "6"], "cannot be inferred: redshift"),
+    ):
+        status, _, err = run("compare", galaxies, "--unit", "uJy", *arguments)
+        assert (status, message in " ".join(err.split())) == (2, True), err
+
+
+def test_compare_sets_methods_side_by_side(
+    run: Run, galaxies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sedcast.baselines.mcmc import McmcConfig
+
+    monkeypatch.setattr("sedcast.baselines.mcmc.McmcConfig", lambda seed: McmcConfig(seed=seed, max_steps=40, check_every=20))
+    status, out, _ = run("-q", "compare", galaxies, "--unit", "uJy", "--ids", "g2", "-o", tmp_path / "c")
+    assert status == 0
+    assert "Galaxy g2" in out
+    assert all(method in out for method in ("flow", "emcee", "zeus", "log_mstar"))
+    assert {"comparison.md", "comparison.npz", "corner_0.png"} == {path.name for path in (tmp_path / "c").iterdir()}
+
+
+def test_public_names_resolve_lazily() -> None:
+    for name in sedcast.__all__:
+        assert getattr(sedcast, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        sedcast.nothing  # noqa: B018

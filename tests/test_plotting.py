@@ -1,0 +1,147 @@
+"""Each picture is a figure that holds what it says, in the axes where it says so."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from scipy.stats import binom
+
+from sedcast.data.errors import ParameterError
+from sedcast.data.filters import load_filter
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES
+from sedcast.plotting import corner_plot, mass_sfr_plane, pp_plot, sbc_plot, sed_plot, tarp_plot
+
+NAMES = ("log_mstar", "log_sfr_1gyr", "t_mw_gyr")
+BANDS = ("u", "g", "r")
+
+
+def drawn(figure: Figure) -> Figure:
+    """The figure after it has really been drawn, so that a bad label or layout fails here."""
+    figure.canvas.draw()
+    return figure
+
+
+def legend_texts(figure: Figure) -> list[str]:
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+    return [text.get_text() for legend in legends for text in legend.get_texts()]
+
+
+def test_corner_shows_every_estimate(rng: np.random.Generator) -> None:
+    flow, chain = rng.normal([11, 0, 6], [0.1, 0.3, 1], (2000, 3)), rng.normal([11, 0, 6], [0.1, 0.3, 1], (900, 3))
+    figure = drawn(corner_plot({"flow": flow, "emcee": chain}, NAMES, truth=(11, 0, 6), title="galaxy 1"))
+    assert len(figure.axes) == 9
+    assert legend_texts(figure) == ["flow (2000 samples)", "emcee (900 samples)", "truth"]
+    assert "Gyr" in figure.axes[8].get_xlabel()
+    low, high = figure.axes[8].get_xlim()
+    assert low < np.quantile(flow[:, 2], 0.01) < np.quantile(flow[:, 2], 0.99) < high
+    # Samples of different size stand on one scale: each curve encloses the same area.
+    curves = [np.asarray(line.get_ydata()) for line in figure.axes[0].lines if len(np.asarray(line.get_ydata())) > 2]
+    assert len(curves) == 2
+    assert curves[0].sum() == pytest.approx(curves[1].sum(), rel=0.02)
+
+
+def test_corner_refuses_bad_samples(rng: np.random.Generator) -> None:
+    samples = rng.normal(size=(50, 3))
+    with pytest.raises(ParameterError, match=r"posteriors\['flow'\] has shape \(50, 2\)"):
+        corner_plot({"flow": samples[:, :2]}, NAMES)
+    samples[3, 1] = np.nan
+    with pytest.raises(ParameterError, match="not finite"):
+        corner_plot({"flow": samples}, NAMES)
+    with pytest.raises(ParameterError, match="empty"):
+        corner_plot({}, NAMES)
+    with pytest.raises(ParameterError, match="2 labels for 3 names"):
+        corner_plot({"flow": rng.normal(size=(50, 3))}, NAMES, labels=["a", "b"])
+
+
+def sed_arguments(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    wave = np.geomspace(2000, 12000, 200)
+    scale = np.exp(0.1 * rng.standard_normal((100, 1)))
+    return {"predicted_flux": scale * [5.0, 20, 40], "wave_obs": wave, "predicted_spectrum": scale * wave / 150}
+
+
+def test_sed_marks_observed_bands_at_their_wavelengths(rng: np.random.Generator) -> None:
+    flux, ivar = np.array([5.0, 0.0, 40.0]), np.array([4.0, 0.0, 1.0])
+    figure = drawn(sed_plot(BANDS, flux, ivar, **sed_arguments(rng), title="galaxy 1"))
+    main, residual, filters = figure.axes
+    assert "nanomaggies" in main.get_ylabel()
+    assert "wavelength" in filters.get_xlabel()
+    assert [text.get_text() for text in filters.texts] == list(BANDS)
+    observed = main.containers[0].lines[0]
+    centre = [load_filter(band).effective_wave for band in ("u", "r")]
+    np.testing.assert_allclose(observed.get_xdata(), centre)
+    np.testing.assert_allclose(observed.get_ydata(), [5, 40])
+    assert len(residual.lines[-1].get_xdata()) == 2
+
+
+def test_sed_refuses_shapes_that_disagree(rng: np.random.Generator) -> None:
+    arguments = sed_arguments(rng)
+    with pytest.raises(ParameterError, match="do not fit 3 bands"):
+        sed_plot(BANDS, np.ones(2), np.ones(2), **arguments)
+    with pytest.raises(ParameterError, match="wavelengths"):
+        sed_plot(BANDS, np.ones(3), np.ones(3), **(arguments | {"wave_obs": np.arange(1.0, 6.0)}))
+
+
+@pytest.mark.parametrize(("n", "kind"), [(300, "points"), (3000, "density")])
+def test_mass_sfr_plane(rng: np.random.Generator, n: int, kind: str) -> None:
+    mass, sfr = rng.normal(10.5, 0.5, n), rng.normal(0, 0.5, n)
+    sfr[0] = np.nan
+    figure = drawn(mass_sfr_plane(mass, sfr, log_mstar_error=np.full(n, 0.1), log_sfr_error=np.full(n, 0.2)))
+    axes = figure.axes[0]
+    assert "M$_" in axes.get_xlabel()
+    assert "yr" in axes.get_ylabel()
+    entries = legend_texts(figure)
+    assert "typical 68% interval" in entries
+    assert any("-11" in entry for entry in entries)
+    assert (f"{n - 1} galaxies, medians" in entries) == (kind == "points")
+    division = next(line for line in axes.lines if "sSFR" in str(line.get_label()))
+    np.testing.assert_allclose(np.asarray(division.get_ydata()) - np.asarray(division.get_xdata()), -11)
+
+
+def test_mass_sfr_plane_refuses_nothing_to_draw() -> None:
+    with pytest.raises(ParameterError, match="nothing to draw"):
+        mass_sfr_plane(np.array([np.nan]), np.array([1.0]))
+    with pytest.raises(ParameterError, match="equal length"):
+        mass_sfr_plane(np.zeros(3), np.zeros(4))
+
+
+def test_pp_plot_shows_the_empirical_distribution(rng: np.random.Generator) -> None:
+    ranks = rng.random((500, 11))
+    ranks[:, 3] **= 2
+    figure = drawn(pp_plot(ranks, FREE_PARAMETER_NAMES))
+    curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 2]
+    assert len(curves) == 11
+    # P(u^2 < 0.25) = 0.5
+    assert np.interp(0.25, curves[3].get_xdata(), curves[3].get_ydata()) == pytest.approx(0.5, abs=0.07)
+    styles = {(line.get_color(), line.get_linestyle()) for line in curves}
+    assert len(styles) == 11
+
+
+def test_sbc_plot_has_one_panel_a_parameter_and_the_binomial_band(rng: np.random.Generator) -> None:
+    figure = drawn(sbc_plot(rng.random((400, 11)), FREE_PARAMETER_NAMES, n_bins=10))
+    assert len(figure.axes) == 11
+    band = figure.axes[0].patches[0]
+    low, high = band.get_y(), band.get_y() + band.get_height()
+    assert binom.cdf(high, 400, 0.1) - binom.cdf(low - 1, 400, 0.1) == pytest.approx(0.99, abs=0.01)
+
+
+def test_tarp_plot_shows_the_curve() -> None:
+    levels = np.linspace(0, 1, 21)
+    figure = drawn(tarp_plot(levels, levels**2, 100))
+    curve = figure.axes[0].lines[-1]
+    np.testing.assert_allclose(curve.get_ydata(), levels**2)
+    assert figure.axes[0].get_xlabel() == "credibility level"
+
+
+def test_calibration_plots_refuse_ranks_that_are_not_fractions(rng: np.random.Generator) -> None:
+    for plot in (pp_plot, sbc_plot):
+        with pytest.raises(ParameterError, match="0 … 1"):
+            plot(rng.integers(0, 100, (50, 11)), FREE_PARAMETER_NAMES)
+        with pytest.raises(ParameterError, match="n_mock"):
+            plot(rng.random((50, 3)), FREE_PARAMETER_NAMES)
+
+
+def test_no_pyplot_state_is_left_behind(rng: np.random.Generator) -> None:
+    from matplotlib import pyplot
+
+    corner_plot({"flow": rng.normal(size=(100, 3))}, NAMES)
+    pp_plot(rng.random((50, 11)), FREE_PARAMETER_NAMES)
+    assert pyplot.get_fignums() == []
