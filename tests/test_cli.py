@@ -197,12 +197,12 @@ def test_compare_refuses_galaxies_that_are_not_there(run: Run, galaxies: Path) -
         assert (status, message in " ".join(err.split())) == (2, True), err
 
 
-def test_compare_sets_methods_side_by_side(
-    run: Run, galaxies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compare_sets_methods_side_by_side(run: Run, galaxies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sedcast.baselines.mcmc import McmcConfig
 
-    monkeypatch.setattr("sedcast.baselines.mcmc.McmcConfig", lambda seed: McmcConfig(seed=seed, max_steps=40, check_every=20))
+    monkeypatch.setattr(
+        "sedcast.baselines.mcmc.McmcConfig", lambda seed: McmcConfig(seed=seed, max_steps=40, check_every=20, thin=1)
+    )
     status, out, _ = run("-q", "compare", galaxies, "--unit", "uJy", "--ids", "g2", "-o", tmp_path / "c")
     assert status == 0
     assert "Galaxy g2" in out

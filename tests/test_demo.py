@@ -23,7 +23,7 @@ README = Path(__file__).parent.parent / "README.md"
 def test_demo_writes_what_its_readme_lists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "_MCMC", McmcConfig(max_steps=60, check_every=20))
+    monkeypatch.setattr(demo, "_MCMC", McmcConfig(max_steps=60, check_every=20, thin=1))
     summary = demo.run_demo(tmp_path / "out", n_galaxies=25, seed=4, screen=Screen(quiet=True))
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"posteriors.h5", "corner.png", "sed.png", "mass_sfr.png", "summary.json", "README.md"}
