@@ -1,8 +1,13 @@
 """Each picture is a figure that holds what it says, in the axes where it says so."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from scipy.stats import binom
 
 from sedcast.data.errors import ParameterError
@@ -20,9 +25,13 @@ def drawn(figure: Figure) -> Figure:
     return figure
 
 
+def points(line: Line2D) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+
+
 def legend_texts(figure: Figure) -> list[str]:
-    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
-    return [text.get_text() for legend in legends for text in legend.get_texts()]
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+    return [text.get_text() for legend in legends if legend is not None for text in legend.get_texts()]
 
 
 def test_corner_shows_every_estimate(rng: np.random.Generator) -> None:
@@ -34,7 +43,7 @@ def test_corner_shows_every_estimate(rng: np.random.Generator) -> None:
     low, high = figure.axes[8].get_xlim()
     assert low < np.quantile(flow[:, 2], 0.01) < np.quantile(flow[:, 2], 0.99) < high
     # Samples of different size stand on one scale: each curve encloses the same area.
-    curves = [np.asarray(line.get_ydata()) for line in figure.axes[0].lines if len(np.asarray(line.get_ydata())) > 2]
+    curves = [points(line)[1] for line in figure.axes[0].lines if len(points(line)[1]) > 2]
     assert len(curves) == 2
     assert curves[0].sum() == pytest.approx(curves[1].sum(), rel=0.02)
 
@@ -52,7 +61,7 @@ def test_corner_refuses_bad_samples(rng: np.random.Generator) -> None:
         corner_plot({"flow": rng.normal(size=(50, 3))}, NAMES, labels=["a", "b"])
 
 
-def sed_arguments(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def sed_arguments(rng: np.random.Generator) -> dict[str, Any]:
     wave = np.geomspace(2000, 12000, 200)
     scale = np.exp(0.1 * rng.standard_normal((100, 1)))
     return {"predicted_flux": scale * [5.0, 20, 40], "wave_obs": wave, "predicted_spectrum": scale * wave / 150}
@@ -65,11 +74,13 @@ def test_sed_marks_observed_bands_at_their_wavelengths(rng: np.random.Generator)
     assert "nanomaggies" in main.get_ylabel()
     assert "wavelength" in filters.get_xlabel()
     assert [text.get_text() for text in filters.texts] == list(BANDS)
-    observed = main.containers[0].lines[0]
+    errorbar = main.containers[0]
+    assert isinstance(errorbar, ErrorbarContainer)
+    observed = errorbar.lines[0]
     centre = [load_filter(band).effective_wave for band in ("u", "r")]
-    np.testing.assert_allclose(observed.get_xdata(), centre)
-    np.testing.assert_allclose(observed.get_ydata(), [5, 40])
-    assert len(residual.lines[-1].get_xdata()) == 2
+    np.testing.assert_allclose(points(observed)[0], centre)
+    np.testing.assert_allclose(points(observed)[1], [5, 40])
+    assert len(points(residual.lines[-1])[0]) == 2
 
 
 def test_sed_refuses_shapes_that_disagree(rng: np.random.Generator) -> None:
@@ -93,7 +104,7 @@ def test_mass_sfr_plane(rng: np.random.Generator, n: int, kind: str) -> None:
     assert any("-11" in entry for entry in entries)
     assert (f"{n - 1} galaxies, medians" in entries) == (kind == "points")
     division = next(line for line in axes.lines if "sSFR" in str(line.get_label()))
-    np.testing.assert_allclose(np.asarray(division.get_ydata()) - np.asarray(division.get_xdata()), -11)
+    np.testing.assert_allclose(points(division)[1] - points(division)[0], -11)
 
 
 def test_mass_sfr_plane_refuses_nothing_to_draw() -> None:
@@ -107,10 +118,10 @@ def test_pp_plot_shows_the_empirical_distribution(rng: np.random.Generator) -> N
     ranks = rng.random((500, 11))
     ranks[:, 3] **= 2
     figure = drawn(pp_plot(ranks, FREE_PARAMETER_NAMES))
-    curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 2]
+    curves = [line for line in figure.axes[0].lines if len(points(line)[0]) > 2]
     assert len(curves) == 11
     # P(u^2 < 0.25) = 0.5
-    assert np.interp(0.25, curves[3].get_xdata(), curves[3].get_ydata()) == pytest.approx(0.5, abs=0.07)
+    assert np.interp(0.25, *points(curves[3])) == pytest.approx(0.5, abs=0.07)
     styles = {(line.get_color(), line.get_linestyle()) for line in curves}
     assert len(styles) == 11
 
@@ -119,6 +130,7 @@ def test_sbc_plot_has_one_panel_a_parameter_and_the_binomial_band(rng: np.random
     figure = drawn(sbc_plot(rng.random((400, 11)), FREE_PARAMETER_NAMES, n_bins=10))
     assert len(figure.axes) == 11
     band = figure.axes[0].patches[0]
+    assert isinstance(band, Rectangle)
     low, high = band.get_y(), band.get_y() + band.get_height()
     assert binom.cdf(high, 400, 0.1) - binom.cdf(low - 1, 400, 0.1) == pytest.approx(0.99, abs=0.01)
 
@@ -127,7 +139,7 @@ def test_tarp_plot_shows_the_curve() -> None:
     levels = np.linspace(0, 1, 21)
     figure = drawn(tarp_plot(levels, levels**2, 100))
     curve = figure.axes[0].lines[-1]
-    np.testing.assert_allclose(curve.get_ydata(), levels**2)
+    np.testing.assert_allclose(points(curve)[1], levels**2)
     assert figure.axes[0].get_xlabel() == "credibility level"
 
 
