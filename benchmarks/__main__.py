@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from benchmarks.common import as_json, machine, note, on_cores, table
+from benchmarks.common import as_json, machine, note, on_cores, positive, table
 from sedcast.data.errors import ParameterError, SedcastError
 
 BENCHMARKS = {
@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog=f"python -m benchmarks {name}", description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     n_cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--threads", type=int, default=min(2, n_cores), help="cores that the process may use")
+    parser.add_argument("--threads", type=positive, default=min(2, n_cores), help="cores that the process may use")
     parser.add_argument("--seed", type=int, default=0, help="of every random draw")
     benchmark.add_arguments(parser)
     options = parser.parse_args(arguments[1:])
     try:
-        if not 1 <= options.threads <= n_cores:
-            raise ParameterError(f"--threads={options.threads}: this process may use 1 to {n_cores} cores")
+        if options.threads > n_cores:
+            raise ParameterError(f"--threads={options.threads}: this process may use {n_cores} cores")
         note(f"{name}: {text}, on {options.threads} of {n_cores} cores")
         conditions = machine(options.threads)
         with on_cores(options.threads):

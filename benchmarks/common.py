@@ -18,7 +18,6 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from sedcast.data.artifacts import software_versions
-from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import Prior
 from sedcast.emulator.simulate import SpectrumModel
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
@@ -96,8 +95,6 @@ def time_rounds(tasks: Mapping[str, Callable[[], object]], *, repeats: int, min_
     Whatever else the machine does meanwhile falls on all tasks alike, so that their ratios mean something. A short task
     is called as often as `min_seconds` needs. Each is warmed up before.
     """
-    if repeats < 1:
-        raise ParameterError(f"--repeats={repeats}: at least one is needed")
     n_calls = {}
     for name, task in tasks.items():
         note(f"  warming up: {name}")
@@ -152,6 +149,14 @@ def draw(prior: Prior, n: int, zred_max: float, seed: int) -> tuple[np.ndarray, 
     return prior.sample(n, rng), rng.uniform(ZRED_MIN, zred_max, n)
 
 
+def positive(text: str) -> int:
+    """A whole number above zero, as the type of an option."""
+    value = int(text) if text.isdecimal() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return value
+
+
 def add_emulator(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--emulator", default=BUNDLED, metavar="FILE", help="artifact of a spectrum emulator")
 
@@ -161,4 +166,4 @@ def load_emulator(name: str) -> SpectrumEmulator:
 
 
 def add_repeats(parser: argparse.ArgumentParser, default: int = 5) -> None:
-    parser.add_argument("--repeats", type=int, default=default, help="rounds of timing; figures are medians over them")
+    parser.add_argument("--repeats", type=positive, default=default, help="rounds of timing; figures are medians over them")

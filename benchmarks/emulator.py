@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import Stopwatch, add_emulator, add_repeats, draw, load_emulator, note, spectra_in_threads
+from benchmarks.common import Stopwatch, add_emulator, add_repeats, draw, load_emulator, note, positive, spectra_in_threads
 from benchmarks.sps import fsps_tasks
 from sedcast.emulator.simulate import PhotometrySimulator
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
@@ -18,7 +18,7 @@ N_WALKER = 64
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_repeats(parser)
     add_emulator(parser)
-    parser.add_argument("--galaxies", type=int, default=16384, help="galaxies a batched call")
+    parser.add_argument("--galaxies", type=positive, default=16384, help="galaxies a batched call")
     parser.add_argument("--bands", nargs="+", default=["FUV", "NUV", "u", "g", "r", "i", "z"], help="photometric bands")
 
 

@@ -3,13 +3,15 @@
 import argparse
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import BUNDLED, Stopwatch, add_repeats, note
+from benchmarks.common import BUNDLED, Stopwatch, add_repeats, note, positive
 from sedcast.data.catalog import Catalog, load_sdss_sample
+from sedcast.data.config import parse_config
 from sedcast.data.tensorflow import import_tensorflow
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
@@ -23,17 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--posterior", default=BUNDLED, metavar="FILE", help="artifact of a posterior estimator")
     parser.add_argument(
         "--flow",
-        type=int,
+        type=positive,
         nargs="+",
         metavar="N",
-        help="sample and train an untrained flow of so many blocks and these hidden widths, for example 8 256 256, "
-        "instead of the artifact's (which still infers the catalogue)",
+        help="an untrained flow of so many blocks and these hidden widths, for example 8 256 256, in place of the artifact's",
     )
-    parser.add_argument("--galaxies", type=int, default=10, help="real galaxies a sampling call")
-    parser.add_argument("--samples", type=int, default=1000, help="samples a galaxy")
-    parser.add_argument("--batch", type=int, default=1024, help="galaxies a training step")
-    parser.add_argument("--steps", type=int, default=100, help="training steps an epoch; each epoch is a repeat")
-    parser.add_argument("--catalog", type=int, default=1000, help="real galaxies in the catalogue")
+    parser.add_argument("--galaxies", type=positive, default=10, help="real galaxies a sampling call")
+    parser.add_argument("--samples", type=positive, default=1000, help="samples a galaxy")
+    parser.add_argument("--batch", type=positive, default=1024, help="galaxies a training step")
+    parser.add_argument("--steps", type=positive, default=100, help="training steps an epoch; each epoch is a repeat")
+    parser.add_argument("--catalog", type=positive, default=1000, help="real galaxies in the catalogue")
 
 
 def untrained(config: FlowConfig, like: MaskedAutoregressiveFlow) -> MaskedAutoregressiveFlow:
@@ -79,10 +80,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     estimator = PosteriorEstimator.default() if options.posterior == BUNDLED else PosteriorEstimator.load(options.posterior)
     catalog = inferable(estimator)
     few, many = catalog.subset(slice(options.galaxies)), catalog.subset(slice(options.catalog))
-    flow = estimator.flow
     if options.flow:
-        config = FlowConfig(n_blocks=options.flow[0], hidden=tuple(options.flow[1:]), activation=flow.config.activation)
-        flow = untrained(config, flow)
+        config = parse_config({"n_blocks": options.flow[0], "hidden": options.flow[1:]}, FlowConfig, "--flow")
+        estimator = replace(estimator, flow=untrained(config, estimator.flow))
+    flow = estimator.flow
     context = estimator.context(few.flux, few.flux_ivar, few.zred)
     n, threads = options.samples, options.threads
     photometry = few.flux, few.flux_ivar, few.zred

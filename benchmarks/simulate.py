@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import BUNDLED, add_emulator, add_repeats, note
-from sedcast.data.config import load_config
+from benchmarks.common import BUNDLED, add_emulator, add_repeats, note, positive
+from sedcast.data.config import load_config, parse_config
 from sedcast.emulator.simulate import SimulationConfig, default_simulator, simulate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_repeats(parser, default=3)
     add_emulator(parser)
-    parser.add_argument("--galaxies", type=int, default=100_000, help="galaxies to keep, each repeat")
+    parser.add_argument("--galaxies", type=positive, default=100_000, help="galaxies to keep, each repeat")
     parser.add_argument("--bands", nargs="+", default=["u", "g", "r", "i", "z"], help="photometric bands")
     parser.add_argument("--noise", default=BUNDLED, metavar="FILE", help="artifact of a noise model")
     parser.add_argument("--config", type=Path, help="simulation configuration, instead of the options above and --seed")
@@ -28,13 +28,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.config is not None:
         config = load_config(options.config, SimulationConfig)
     else:
-        config = SimulationConfig(
-            n_galaxies=options.galaxies,
-            seed=options.seed,
-            bands=tuple(options.bands),
-            emulator=options.emulator,
-            noise=options.noise,
-        )
+        settings = {"n_galaxies": options.galaxies, "bands": options.bands}
+        settings |= {name: getattr(options, name) for name in ("seed", "emulator", "noise")}
+        config = parse_config(settings, SimulationConfig, "options")
     simulator = default_simulator(config)
     kept, proposed = [], []
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import Stopwatch, add_repeats, draw, note, spectra_in_threads
+from benchmarks.common import Stopwatch, add_repeats, draw, note, positive, spectra_in_threads
 from sedcast.data.errors import MissingDependencyError
 from sedcast.data.fsps_link import fsps_spectrum
 from sedcast.data.ssp import SSPLibrary
@@ -19,7 +19,7 @@ ZRED_MAX = 0.25
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_repeats(parser)
-    parser.add_argument("--galaxies", type=int, default=4096, help="galaxies a call of the direct model")
+    parser.add_argument("--galaxies", type=positive, default=4096, help="galaxies a call of the direct model")
 
 
 def fsps_tasks(seed: int) -> tuple[dict[str, Callable[[], object]], str]:

@@ -1,0 +1,262 @@
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from standin import gaussian_estimator
+
+from benchmarks import common, emulator, emulator_accuracy, mcmc, sps
+from benchmarks.__main__ import BENCHMARKS, main
+from sedcast.data.cosmology import Cosmology
+from sedcast.data.errors import MissingDependencyError
+from sedcast.data.ssp import SSPLibrary
+from sedcast.emulator.network import SpeculatorNetwork
+from sedcast.emulator.prior import Prior
+from sedcast.emulator.spectrum_emulator import EmulatorConfig, SpectrumEmulator
+from sedcast.emulator.sps import SPSModel
+
+N_PCA, N_HIDDEN = 2, 4
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An emulator with an untrained network: the pieces are those of one metallicity, roughly."""
+    config = EmulatorConfig()
+    model = config.direct_model()
+    young, old = model.basis_spectra(np.full((1, 2), 5e-3), np.array([12.0]))
+    mean = np.concatenate([young[0], old[0]])
+    templates = mean[:, None] * np.array([1.0, 0.01, 0.01])[:, None]
+    rng = np.random.default_rng(1)
+    weights = [rng.normal(0, 0.3, shape).astype(np.float32) for shape in ((3, N_HIDDEN), (N_HIDDEN, 8 * N_PCA))]
+    units, outputs = np.ones(N_HIDDEN, np.float32), np.ones(8 * N_PCA, np.float32)
+    network = SpeculatorNetwork(
+        weights=tuple(weights),
+        biases=(0 * units, 0 * outputs),
+        alphas=(units,),
+        betas=(0 * units,),
+        input_shift=np.zeros(3, np.float32),
+        input_scale=np.full(3, 5.0, np.float32),
+        output_shift=0 * outputs,
+        output_scale=outputs,
+    )
+    card = {
+        "config": config.model_dump(mode="json"),
+        "prior": Prior().to_dict(),
+        "library": {"name": model.library.name, "provenance": dict(model.library.provenance)},
+        "bases": {"name": model.bases.name, "provenance": dict(model.bases.provenance)},
+    }
+    path = tmp_path_factory.mktemp("benchmarks") / "emulator.npz"
+    SpectrumEmulator(network, templates.astype(np.float32), model, Prior(), config.zred_max, card).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a benchmark quickly, without FSPS; returns its JSON object."""
+
+    def no_fsps() -> None:
+        raise MissingDependencyError("SPS_HOME is not set")
+
+    monkeypatch.setattr(sps, "FSPSModel", no_fsps)
+    monkeypatch.setattr(common, "_GEMM_SIZE", 64)
+    monkeypatch.setattr(common.time_rounds, "__kwdefaults__", {"min_seconds": 0.0})
+
+    def call(*arguments: str) -> dict[str, Any]:
+        assert main(arguments) == 0
+        out = capsys.readouterr().out
+        assert out.count("\n") == 1
+        figures: dict[str, Any] = json.loads(out)
+        return figures
+
+    return call
+
+
+def assert_positive(figures: dict[str, Any], *keys: str) -> None:
+    for key in keys:
+        assert figures[key] > 0, key
+
+
+def test_help_lists_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert all(name in text and line in text for name, (_, line) in BENCHMARKS.items())
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_each_benchmark_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0
+    assert "--threads" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sps", "--threads", "99999"], "--threads=99999"),
+        (["emulator", "--emulator", "nowhere.npz"], "nowhere.npz"),
+        (["emulator-accuracy", "--emulator", "nowhere.npz"], "nowhere.npz"),
+        (["simulate", "--bands", "u", "u"], "bands"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err.splitlines()[-1]
+
+
+def test_counts_must_be_positive(capsys: pytest.CaptureFixture[str]) -> None:
+    for value in ("0", "-3", "2.5"):
+        with pytest.raises(SystemExit) as stopped:
+            main(["sps", "--repeats", value])
+        assert stopped.value.code == 2
+        assert value in capsys.readouterr().err
+
+
+def test_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["speed"])
+    assert stopped.value.code == 2
+    assert "emulator-accuracy" in capsys.readouterr().err
+
+
+def test_json_is_strict() -> None:
+    line = common.as_json({"a": np.float32(0.5), "b": np.nan, "c": [np.int64(3), (np.inf,)], "d": {"e": None}})
+    assert json.loads(line) == {"a": 0.5, "b": None, "c": [3, [None]], "d": {"e": None}}
+
+
+def test_rounds_run_every_task_in_turn() -> None:
+    calls: list[str] = []
+    tasks = {name: lambda name=name: calls.append(name) for name in "ab"}  # type: ignore[misc]
+    seconds = common.time_rounds(tasks, repeats=3, min_seconds=0.0)
+    assert "".join(calls) == "aabb" + "ab" * 3
+    assert [len(times) for times in seconds.values()] == [3, 3]
+
+
+def test_flop_count_by_hand(artifact: str) -> None:
+    network = 2 * (3 * N_HIDDEN + N_HIDDEN * 8 * N_PCA)
+    assert emulator.flop_per_galaxy(common.load_emulator(artifact), 100) == network + 2 * 8 * (1 + N_PCA) * 100
+
+
+def test_sps(run: Any) -> None:
+    figures = run("sps", "--galaxies", "64", "--repeats", "1")
+    assert_positive(figures, "direct_per_s", "direct_float32_per_s", "gemm_flop_per_s")
+    assert figures["fsps_call_s"] is figures["fsps_model_s"] is None
+    assert figures["fsps_reason"] == "SPS_HOME is not set"
+
+
+@pytest.mark.fsps
+def test_fsps_tasks_give_spectra() -> None:
+    tasks, reason = sps.fsps_tasks(0)
+    assert reason == ""
+    for task in tasks.values():
+        first, second = np.squeeze(task()), np.squeeze(task())
+        assert first.shape == second.shape
+        assert (first >= 0).all()
+        assert not np.array_equal(first, second)
+
+
+def test_emulator(run: Any, artifact: str) -> None:
+    figures = run("emulator", "--emulator", artifact, "--galaxies", "600", "--bands", "u", "r", "--repeats", "1")
+    assert_positive(figures, "phot_per_s", "spec_per_s", "single_us", "batch64_ms", "gemm_fraction", "direct_phot_per_s")
+    assert figures["threads"] >= 1
+    assert figures["repeats"] == 1
+
+
+def test_emulator_accuracy(run: Any, artifact: str, tmp_path: Path) -> None:
+    plot = tmp_path / "percentiles.png"
+    bands = ("u", "g", "r")
+    figures = run("emulator-accuracy", "--emulator", artifact, "--draws", "300", "--bands", *bands, "--plot", str(plot))
+    for key in ("phot_p99_mag", "phot_p999_mag"):
+        assert tuple(figures[f"{key}_by_band"]) == bands
+        assert figures[key] == max(figures[f"{key}_by_band"].values())
+    assert 0 < figures["spec_p99_frac"] <= figures["spec_p999_frac"] <= figures["spec_p999_frac_worst_wave"]
+    assert set(figures["residual_correlation"]) == {"u-g", "g-r"}
+    assert plot.stat().st_size > 1000
+
+
+@dataclass(frozen=True)
+class Brighter:
+    """The direct model's spectra times a factor, in the place of an emulator."""
+
+    model: SPSModel
+    factor: float
+    cosmology: Cosmology = field(default_factory=Cosmology)
+    card: dict[str, Any] = field(default_factory=lambda: {"config": {"library": "popstar"}})
+
+    @property
+    def wave_rest(self) -> np.ndarray:
+        return self.model.wave_rest
+
+    def spectra(self, theta: np.ndarray, zred: np.ndarray) -> np.ndarray:
+        return self.factor * self.model.spectra(theta, zred)
+
+
+def test_errors_of_a_known_emulator() -> None:
+    model = SPSModel(SSPLibrary.popstar().trimmed(912.0, 50_000.0))
+    theta, zred = common.draw(Prior(), 40, 0.25, 3)
+    used = model.wave_rest < 30_000
+    errors = emulator_accuracy.measure(Brighter(model, 1.02), theta, zred, ("FUV", "g"), used)  # type: ignore[arg-type]
+    np.testing.assert_allclose(errors.delta_mag, -2.5 * np.log10(1.02), atol=1e-5)
+    np.testing.assert_allclose(errors.delta_spec[errors.bright], 0.02, rtol=1e-4)
+    figures = emulator_accuracy.photometry_figures(errors.delta_mag, ("FUV", "g"))
+    assert figures["phot_p99_mag"] == pytest.approx(2.5 * np.log10(1.02), abs=1e-5)
+    assert figures["within_1_percent"] == 0.0
+
+
+def test_photometry_figures_of_gaussian_errors(rng: np.random.Generator) -> None:
+    common_part = rng.standard_normal(200_000)
+    delta = 0.004 * np.stack([common_part, 0.6 * common_part + 0.8 * rng.standard_normal(200_000)], axis=1)
+    figures = emulator_accuracy.photometry_figures(delta, ("g", "r"))
+    assert figures["phot_p99_mag"] == pytest.approx(2.5758 * 0.004, rel=0.02)
+    # Spearman's coefficient of a bivariate normal is 6/pi asin(rho/2).
+    assert figures["residual_correlation"]["g-r"] == pytest.approx(6 / np.pi * np.arcsin(0.3), abs=0.01)
+    assert figures["within_1_percent"] == pytest.approx(0.9928, abs=2e-3)
+
+
+def test_no_light_counts_as_an_infinite_error() -> None:
+    delta = np.zeros((50, 1))
+    delta[:2] = np.inf
+    assert emulator_accuracy.photometry_figures(delta, ("u",))["phot_p999_mag"] == np.inf
+
+
+def test_edges_of_the_prior() -> None:
+    prior = Prior()
+    theta = prior.sample(4, 0)
+    theta[:, 5:9] = [[0.5, 5.0, 1e-3, 1e-3], [0.5, 0.1, 1e-3, 1e-3], [0.0, 0.1, 1e-3, 1e-3], [0.5, 11.9, 5e-5, 5e-5]]
+    young, near, poor = emulator_accuracy.edges(theta, np.full(4, 12.0), prior).values()
+    assert young.tolist() == [False, True, False, False]
+    assert near.tolist() == poor.tolist() == [False, False, False, True]
+
+
+def test_simulate(run: Any, artifact: str) -> None:
+    figures = run("simulate", "--emulator", artifact, "--galaxies", "200", "--repeats", "1")
+    assert_positive(figures, "galaxies_per_s", "proposals_per_s", "peak_gib")
+    assert figures["galaxies_per_s"] < figures["proposals_per_s"]
+    assert figures["n_galaxies"] == 200
+
+
+def test_posterior(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "posterior.npz"
+    gaussian_estimator().save(path)
+    small = ("--samples", "20", "--catalog", "5", "--galaxies", "3", "--repeats", "1", "--batch", "64", "--steps", "2")
+    figures = run("posterior", "--posterior", str(path), "--flow", "1", "16", *small)
+    assert_positive(figures, "samples_per_s", "tfp_samples_per_s", "train_per_s", "catalog_galaxies_per_s", "gemm_fraction")
+    assert figures["flow"] == {"untrained": True, "n_blocks": 1, "hidden": [16], "activation": "relu"}
+
+
+def test_mcmc(run: Any, artifact: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # zeus takes a minute for as many steps.
+    monkeypatch.setitem(mcmc.SAMPLERS, "zeus", mcmc.run_emcee)
+    figures = run("mcmc", "--emulator", artifact, "--galaxies", "1", "--max-steps", "200")
+    for sampler in ("emcee", "zeus"):
+        keys = ("s_per_galaxy", "ess_per_s", "evaluations_per_s", "overhead_fraction")
+        assert_positive(figures, *(f"{sampler}_{key}" for key in keys))
+        assert figures[f"{sampler}_overhead_fraction"] < 1
+        assert figures[f"{sampler}_converged"] == 0
+    assert figures["repeats"] == 1
