@@ -34,8 +34,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-DERIVED_NAMES = ("log_sfr_1gyr", "log_z_mw", "t_mw_gyr")
-CALIBRATED_NAMES = (*FREE_PARAMETER_NAMES, *DERIVED_NAMES)
+_DERIVED_NAMES = ("log_sfr_1gyr", "log_z_mw", "t_mw_gyr")
+CALIBRATED_NAMES = (*FREE_PARAMETER_NAMES, *_DERIVED_NAMES)
 """Quantities whose ranks are tested: the free parameters and three derived ones."""
 
 LEVELS = np.linspace(0, 1, 101)
@@ -304,7 +304,7 @@ def _quantities(
     shape = theta_unbounded.shape[:-1]
     zred = np.repeat(zred, int(np.prod(shape[1:])))
     derived = derived_properties(theta.reshape(-1, theta.shape[-1]), zred, estimator.bases, estimator.cosmology)
-    return [*np.moveaxis(theta_unbounded, -1, 0), *(derived[name].reshape(shape) for name in DERIVED_NAMES)]
+    return [*np.moveaxis(theta_unbounded, -1, 0), *(derived[name].reshape(shape) for name in _DERIVED_NAMES)]
 
 
 def _ks_p(pit: np.ndarray) -> np.ndarray:

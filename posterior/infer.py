@@ -327,7 +327,9 @@ class PosteriorCatalog:
             import arviz
         except ImportError as error:
             raise MissingDependencyError("to_arviz needs arviz: install it with 'pip install arviz'") from error
-        return arviz.from_dict(posterior={name: values[None] for name, values in self.samples(row).items()})
+        groups = {"posterior": {name: values[None] for name, values in self.samples(row).items()}}
+        # ArviZ 1 takes the groups as one mapping, earlier ones as keywords.
+        return arviz.from_dict(**groups) if arviz.__version__.startswith("0.") else arviz.from_dict(groups)
 
 
 def read_posteriors(path: str | Path) -> PosteriorCatalog:
