@@ -38,7 +38,7 @@ def test_corner_shows_every_estimate(rng: np.random.Generator) -> None:
     flow, chain = rng.normal([11, 0, 6], [0.1, 0.3, 1], (2000, 3)), rng.normal([11, 0, 6], [0.1, 0.3, 1], (900, 3))
     figure = drawn(corner_plot({"flow": flow, "emcee": chain}, NAMES, truth=(11, 0, 6), title="galaxy 1"))
     assert len(figure.axes) == 9
-    assert legend_texts(figure) == ["flow (2000 samples)", "emcee (900 samples)", "truth"]
+    assert legend_texts(figure) == ["flow (2,000 samples)", "emcee (900 samples)", "truth"]
     assert "Gyr" in figure.axes[8].get_xlabel()
     low, high = figure.axes[8].get_xlim()
     assert low < np.quantile(flow[:, 2], 0.01) < np.quantile(flow[:, 2], 0.99) < high

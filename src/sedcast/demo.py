@@ -26,8 +26,8 @@ __all__ = ["run_demo"]
 QUANTITIES = ("log_mstar", "log_sfr_1gyr", "log_ssfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2")
 _CORNER = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2", "dust_index")
 _COMPARED = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2")
-_MCMC = McmcConfig(target_ess=1000.0, max_rhat=1.02, max_steps=8000)
-_N_PREDICTED = 500
+_MCMC = McmcConfig(target_ess=500.0, max_rhat=1.02, max_steps=20_000)
+_N_PREDICTED, _N_COMPARED = 500, 10_000
 _FILES = {
     "posteriors.h5": "samples and summaries of every galaxy; open it with sedcast.posterior.infer.read_posteriors",
     "corner.png": "posterior of one galaxy: the flow's samples beside emcee's on the same likelihood",
@@ -80,7 +80,7 @@ def run_demo(
         )
     with read_posteriors(folder / "posteriors.h5") as posteriors:
         medians = _medians(posteriors)
-        galaxy = _typical_galaxy(posteriors)
+        galaxy = _typical_galaxy(posteriors, estimator, seed)
     _show_sample(screen, figures, medians)
     _draw_plane(medians, folder)
     simulator = PhotometrySimulator(emulator, estimator.bands, galaxy.zred, emulator.cosmology)
@@ -88,6 +88,7 @@ def run_demo(
     likelihood = GaussianLikelihood(simulator, estimator.prior, flux=galaxy.flux, flux_ivar=galaxy.flux_ivar, zred=galaxy.zred)
     with screen.progress("emcee on one galaxy, steps") as report:
         chain = run_emcee(likelihood, _MCMC.model_copy(update={"seed": seed}), progress=report)
+        report(chain.n_steps, chain.n_steps)
     comparison = _compare(galaxy, chain, estimator, folder)
     _show_comparison(screen, galaxy, chain, comparison)
     summary = figures | {
@@ -123,20 +124,16 @@ def _medians(posteriors: PosteriorCatalog) -> dict[str, np.ndarray]:
     }
 
 
-def _typical_galaxy(posteriors: PosteriorCatalog) -> _Galaxy:
+def _typical_galaxy(posteriors: PosteriorCatalog, estimator: PosteriorEstimator, seed: int) -> _Galaxy:
     """The galaxy of median r flux among those that are neither excluded nor flagged."""
     good = np.flatnonzero((posteriors.status == "") & (posteriors.flags == ""))
     if not len(good):
         good = np.flatnonzero(posteriors.status == "")
-    flux = posteriors.flux
-    row = int(good[np.argsort(flux[good, posteriors.bands.index("r")])[len(good) // 2]])
-    return _Galaxy(
-        posteriors.ids[row].item(),
-        flux[row],
-        posteriors.flux_ivar[row],
-        float(posteriors.zred[row]),
-        posteriors.theta(row).astype(float),
-    )
+    fluxes = posteriors.flux
+    row = int(good[np.argsort(fluxes[good, posteriors.bands.index("r")])[len(good) // 2]])
+    flux, ivar, zred = fluxes[row], posteriors.flux_ivar[row], float(posteriors.zred[row])
+    theta = estimator.sample(flux[None], ivar[None], np.array([zred]), _N_COMPARED, seed=seed)[0]
+    return _Galaxy(posteriors.ids[row].item(), flux, ivar, zred, theta.astype(float))
 
 
 def _draw_plane(medians: dict[str, np.ndarray], folder: Path) -> None:
@@ -170,7 +167,7 @@ def _compare(
     galaxy: _Galaxy, chain: McmcResult, estimator: PosteriorEstimator, folder: Path
 ) -> dict[str, dict[str, list[float]]]:
     """Draw the corner plot; percentiles (16, 50, 84) by quantity and method."""
-    thinned = chain.theta[:: max(1, len(chain.theta) // 5000)]
+    thinned = chain.theta[:: max(1, len(chain.theta) // _N_COMPARED)]
     samples = {"sedcast flow": galaxy.theta, "emcee": thinned}
     quantities = {}
     for key, theta in samples.items():
@@ -204,14 +201,18 @@ def _show_sample(screen: Screen, figures: dict[str, Any], medians: dict[str, np.
 
 
 def _show_comparison(screen: Screen, galaxy: _Galaxy, chain: McmcResult, comparison: dict[str, dict[str, list[float]]]) -> None:
-    state = "converged" if chain.converged else f"not converged ({chain.reason})"
     screen.table(
-        f"{galaxy.title}: the flow beside emcee ({state}, {chain.n_evaluations:,} model evaluations, {chain.wall_s:.1f} s)",
+        f"{galaxy.title}: the flow beside emcee",
         ("quantity", "flow median", "flow half width", "emcee median", "emcee half width"),
         [
             (name, *(cell for low, mid, high in methods.values() for cell in (mid, (high - low) / 2)))
             for name, methods in comparison.items()
         ],
+    )
+    state = "converged" if chain.converged else f"not converged ({chain.reason})"
+    screen.note(
+        f"emcee {state}: {chain.n_evaluations:,} model evaluations in {chain.wall_s:.1f} s, "
+        f"effective sample size {chain.ess.min():.0f} of the worst parameter"
     )
 
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from scipy.stats import binom
 
 from sedcast.data.errors import ParameterError
@@ -135,9 +135,15 @@ def corner_plot(
             labelpad=0.08,
         )
     _fit_diagonals(figure, len(names))
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_major_locator(), MaxNLocator):
+            # Labels at both ends of neighbouring panels would run into each other.
+            axis.set_major_locator(MaxNLocator(4, prune="both"))
     figure.subplots_adjust(left=1.05 / size, bottom=1.05 / size, right=1 - 0.1 / size, top=1 - 0.1 / size)
     handles = [
-        Line2D([], [], color=_COLORS[i % len(_COLORS)], linestyle=_DASHES[i % len(_DASHES)], label=f"{key} ({len(s)} samples)")
+        Line2D(
+            [], [], color=_COLORS[i % len(_COLORS)], linestyle=_DASHES[i % len(_DASHES)], label=f"{key} ({len(s):,} samples)"
+        )
         for i, (key, s) in enumerate(checked.items())
     ]
     if truth is not None:
