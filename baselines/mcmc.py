@@ -12,6 +12,7 @@ import emcee
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from sedcast.baselines.coordinates import Coordinates, choose_coordinates
 from sedcast.baselines.diagnostics import autocorrelation_time, split_rhat
 from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError, SedcastError
@@ -23,7 +24,7 @@ __all__ = ["McmcConfig", "McmcResult", "run_emcee", "run_zeus"]
 logger = logging.getLogger(__name__)
 
 _N_DIM = len(FREE_PARAMETER_NAMES)
-_BURN_IN_TIMES = 10
+_BURN_IN_TIMES = 5
 _RHAT_GROUPS = 4
 _CHECK_GROWTH = 1.3
 _JITTER = 1e-2
@@ -53,11 +54,11 @@ class McmcConfig(Config):
     """
 
     n_walkers: int = Field(default=64, ge=2 * _N_DIM)
-    max_steps: int = Field(default=20_000, ge=_MIN_KEPT)
+    max_steps: int = Field(default=40_000, ge=_MIN_KEPT)
     target_ess: float = Field(default=1000.0, gt=0)
     max_rhat: float = Field(default=1.01, gt=1)
     check_every: int = Field(default=200, ge=_MIN_KEPT)
-    thin: int = Field(default=1, ge=1)
+    thin: int = Field(default=10, ge=1)
     n_screen: int = Field(default=8192, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
 
@@ -147,17 +148,15 @@ def run_emcee(
     Foreman-Mackey et al. 2013, arXiv:1202.3665; Nelson et al. 2014, arXiv:1311.5229 (differential evolution).
     """
     began, evaluated = time.perf_counter(), likelihood.n_evaluations
-    points = _start_points(likelihood, config, start)
-    sampler = emcee.EnsembleSampler(
-        config.n_walkers, _N_DIM, likelihood.log_posterior_unbounded, moves=list(_EMCEE_MOVES), vectorize=True
-    )
+    points, coordinates = _start_points(likelihood, config, start)
+    sampler = emcee.EnsembleSampler(config.n_walkers, _N_DIM, coordinates.log_prob, moves=list(_EMCEE_MOVES), vectorize=True)
     state = emcee.State(points, random_state=np.random.RandomState(config.seed).get_state())
 
     def steps() -> Steps:
         for now in sampler.sample(state, iterations=config.max_steps, store=False, skip_initial_state_check=True):
             yield now.coords, now.log_prob
 
-    run = _Run("emcee", likelihood, config, began, evaluated)
+    run = _Run("emcee", likelihood, coordinates, config, began, evaluated)
     return run.until_converged(steps(), n_tuning=lambda: 0, progress=progress)
 
 
@@ -184,12 +183,10 @@ def run_zeus(
     import zeus
 
     began, evaluated = time.perf_counter(), likelihood.n_evaluations
-    points = _start_points(likelihood, config, start)
+    points, coordinates = _start_points(likelihood, config, start)
     with _zeus_globals(config.seed):
         with _root_logger_kept():
-            sampler = zeus.EnsembleSampler(
-                config.n_walkers, _N_DIM, likelihood.log_posterior_unbounded, vectorize=True, verbose=False
-            )
+            sampler = zeus.EnsembleSampler(config.n_walkers, _N_DIM, coordinates.log_prob, vectorize=True, verbose=False)
 
         def steps() -> Steps:
             here: np.ndarray | None = points
@@ -199,7 +196,7 @@ def run_zeus(
                 sampler.reset()
                 here = None
 
-        run = _Run("zeus", likelihood, config, began, evaluated)
+        run = _Run("zeus", likelihood, coordinates, config, began, evaluated)
         try:
             return run.until_converged(steps(), n_tuning=lambda: len(sampler.mus), progress=progress)
         except RuntimeError as error:
@@ -209,12 +206,22 @@ def run_zeus(
 class _Run:
     """The states of one run, and when it may end."""
 
-    def __init__(self, name: str, likelihood: GaussianLikelihood, config: McmcConfig, began: float, evaluated: int) -> None:
-        self.name, self.likelihood, self.config = name, likelihood, config
+    def __init__(
+        self,
+        name: str,
+        likelihood: GaussianLikelihood,
+        coordinates: Coordinates,
+        config: McmcConfig,
+        began: float,
+        evaluated: int,
+    ) -> None:
+        self.name, self.likelihood, self.coordinates, self.config = name, likelihood, coordinates, config
         self.began, self.evaluated = began, evaluated
         self.n_steps = 0
-        self._x: list[np.ndarray] = []
-        self._log_prob: list[np.ndarray] = []
+        self._y: list[np.ndarray] = []
+        self._y_log_prob: list[np.ndarray] = []
+        self._chain = np.empty((0, config.n_walkers, _N_DIM))
+        self._log_prob = np.empty((0, config.n_walkers))
 
     def until_converged(self, steps: Steps, *, n_tuning: Callable[[], int], progress: Progress | None) -> McmcResult:
         """Take steps until the targets are met, `max_steps` are done or the user interrupts."""
@@ -222,11 +229,11 @@ class _Run:
         check_at = min(config.check_every, config.max_steps)
         interrupted = False
         try:
-            for x, log_prob in steps:
+            for y, log_prob in steps:
                 self.n_steps += 1
                 if self.n_steps % config.thin == 0:
-                    self._x.append(x.copy())
-                    self._log_prob.append(log_prob.copy())
+                    self._y.append(y.copy())
+                    self._y_log_prob.append(log_prob.copy())
                 if self.n_steps < check_at:
                     continue
                 if progress is not None:
@@ -238,13 +245,25 @@ class _Run:
                 check_at = min(config.max_steps, int(np.ceil(check_at * _CHECK_GROWTH)))
         except KeyboardInterrupt:
             interrupted = True
-            if len(self._x) < _MIN_KEPT:
+            if len(self._chain) + len(self._y) < _MIN_KEPT:
                 raise
         return self._result(n_tuning(), interrupted=interrupted)
 
+    def _decode(self) -> None:
+        """Move the states kept since the last check into probit space."""
+        if not self._y:
+            return
+        y, log_prob = np.concatenate(self._y), np.concatenate(self._y_log_prob)
+        x, log_prob = self.coordinates.decode(y, log_prob)
+        shape = (len(self._y), self.config.n_walkers)
+        self._chain = np.concatenate([self._chain, x.reshape(*shape, _N_DIM)])
+        self._log_prob = np.concatenate([self._log_prob, log_prob.reshape(shape)])
+        self._y, self._y_log_prob = [], []
+
     def _result(self, n_tuning: int, *, interrupted: bool) -> McmcResult:
         config = self.config
-        chain, log_prob = np.stack(self._x), np.stack(self._log_prob)
+        self._decode()
+        chain, log_prob = self._chain, self._log_prob
         half = len(chain) // 2
         slowest = float(autocorrelation_time(chain[half:]).max()) * config.thin
         wanted = max(n_tuning, _BURN_IN_TIMES * slowest)
@@ -278,16 +297,23 @@ class _Run:
         )
 
 
-def _start_points(likelihood: GaussianLikelihood, config: McmcConfig, start: np.ndarray | None) -> np.ndarray:
-    """Distinct start points of finite posterior in probit space, (n_walkers, 11)."""
+def _start_points(
+    likelihood: GaussianLikelihood, config: McmcConfig, start: np.ndarray | None
+) -> tuple[np.ndarray, Coordinates]:
+    """Distinct start points of finite posterior, (n_walkers, 11) in the coordinates that come with them."""
     rng = np.random.default_rng(config.seed)
     if start is None:
         x = rng.standard_normal((config.n_screen, _N_DIM))
+        coordinates = choose_coordinates(likelihood, x)
+        y = coordinates.candidates(x)
+        where = f"{len(y)} prior draws"
     else:
         x = np.unique(likelihood.prior.to_unbounded(likelihood.prior.validate(start)), axis=0)
-    log_prob = likelihood.log_posterior_unbounded(x)
+        coordinates = choose_coordinates(likelihood, x)
+        y = coordinates.encode(x)
+        where = f"{len(y)} distinct start points"
+    log_prob = coordinates.log_prob(y)
     alive = np.flatnonzero(np.isfinite(log_prob))
-    where = f"{len(x)} prior draws" if start is None else f"{len(x)} distinct start points"
     if len(alive) == 0:
         raise ParameterError(
             f"the posterior is zero at all of {where}: check the units of flux and flux_ivar (nanomaggies) and that the "
@@ -299,16 +325,17 @@ def _start_points(likelihood: GaussianLikelihood, config: McmcConfig, start: np.
                 f"start has {len(alive)} distinct points of finite posterior, {config.n_walkers} walkers need one each: "
                 "pass more samples"
             )
-        return x[rng.choice(alive, config.n_walkers, replace=False)]
-    best = x[alive[np.argsort(-log_prob[alive], kind="stable")[: config.n_walkers]]]
-    if len(best) == config.n_walkers:
-        return best
-    # Few draws survive: walkers share them, apart by a little, since an ensemble needs distinct points.
-    shared = best[np.arange(config.n_walkers) % len(best)] + _JITTER * rng.standard_normal((config.n_walkers, _N_DIM))
-    finite = np.isfinite(likelihood.log_posterior_unbounded(shared))
-    if not finite.all():
-        raise ParameterError(f"only {len(alive)} of {where} have a posterior above zero: raise n_screen or pass start")
-    return shared
+        chosen = y[rng.choice(alive, config.n_walkers, replace=False)]
+        if np.linalg.matrix_rank(chosen - chosen.mean(axis=0)) < _N_DIM:
+            raise ParameterError("start points share a plane, which an ensemble never leaves: pass samples that vary in all")
+        return chosen, coordinates
+    best = y[alive[np.argsort(-log_prob[alive], kind="stable")[: config.n_walkers]]]
+    if len(best) < config.n_walkers:
+        # Few draws survive: walkers share them, apart by a little, since an ensemble needs distinct points.
+        best = best[np.arange(config.n_walkers) % len(best)] + _JITTER * rng.standard_normal((config.n_walkers, _N_DIM))
+        if not np.isfinite(coordinates.log_prob(best)).all():
+            raise ParameterError(f"only {len(alive)} of {where} have a posterior above zero: raise n_screen or pass start")
+    return best, coordinates
 
 
 @contextmanager

@@ -76,10 +76,8 @@ class GaussianLikelihood:
         """Number of free parameters."""
         return len(FREE_PARAMETER_NAMES)
 
-    def log_likelihood(self, theta: np.ndarray) -> np.ndarray:
-        """Log probability density of the observed fluxes, nanomaggies^-n_band, shape (n,).
-
-        Where the model's flux is not finite the density is zero (-inf), never NaN.
+    def model_flux(self, theta: np.ndarray) -> np.ndarray:
+        """Noiseless fluxes of the measured bands, nanomaggies, (n, n_measured); counts as n evaluations.
 
         Parameters
         ----------
@@ -95,9 +93,33 @@ class GaussianLikelihood:
                 f"the simulator returned fluxes of shape {model.shape}, expected {(len(theta), self._n_band)}: "
                 "its bands must be those of flux"
             )
+        return model[:, self._measured]
+
+    def signal_to_noise(self, model: np.ndarray) -> np.ndarray:
+        """Total signal-to-noise ratio that `model_flux` would have under this galaxy's errors, (n,)."""
+        return np.asarray(np.sqrt(np.sum((model * self._root_ivar) ** 2, axis=1)))
+
+    @property
+    def observed_signal_to_noise(self) -> float:
+        """Total signal-to-noise ratio of the observed fluxes."""
+        return float(np.sqrt(np.sum((self._flux * self._root_ivar) ** 2)))
+
+    def log_prob_flux(self, model: np.ndarray) -> np.ndarray:
+        """Log probability density of the observed fluxes given `model_flux`, nanomaggies^-n_measured, (n,); never NaN."""
         with np.errstate(over="ignore", invalid="ignore"):
-            chi2 = np.sum(((model[:, self._measured] - self._flux) * self._root_ivar) ** 2, axis=1)
+            chi2 = np.sum(((model - self._flux) * self._root_ivar) ** 2, axis=1)
         return np.where(np.isfinite(chi2), self._log_norm - 0.5 * chi2, -np.inf)
+
+    def log_likelihood(self, theta: np.ndarray) -> np.ndarray:
+        """Log probability density of the observed fluxes, nanomaggies^-n_measured, shape (n,).
+
+        Where the model's flux is not finite the density is zero (-inf), never NaN.
+
+        Parameters
+        ----------
+        theta : (n, 12), inside the prior.
+        """
+        return self.log_prob_flux(self.model_flux(theta))
 
     def log_posterior_unbounded(self, theta_unbounded: np.ndarray) -> np.ndarray:
         """Log posterior density in probit space up to the evidence, shape (n,): likelihood times standard normal.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from sedcast.baselines.coordinates import ProbitCoordinates, SignalCoordinates, choose_coordinates
 from sedcast.baselines.mcmc import McmcConfig, run_emcee, run_zeus
 from sedcast.data.errors import ParameterError, SedcastError
 from sedcast.emulator.prior import Prior
@@ -13,7 +14,7 @@ from sedcast.posterior.likelihood import GaussianLikelihood
 
 PRIOR = Prior()
 RUNNERS = pytest.mark.parametrize("run", [run_emcee, run_zeus])
-SHORT = McmcConfig(n_walkers=32, max_steps=60, check_every=20, n_screen=200, seed=5)
+SHORT = McmcConfig(n_walkers=32, max_steps=60, check_every=20, thin=1, n_screen=200, seed=5)
 SIGMA = np.array([0.3, 0.2, 0.5, 0.4, 0.25])
 COUPLING = np.random.default_rng(1).standard_normal((5, 11)) / 2
 
@@ -23,6 +24,15 @@ class Linear:
 
     def flux(self, theta, zred):
         return PRIOR.to_unbounded(theta) @ COUPLING.T
+
+
+class MassTimesColours:
+    """Fluxes proportional to the mass; nothing depends on the other parameters."""
+
+    colours = np.array([0.5, 1.0, 1.5, 1.8, 2.0])
+
+    def flux(self, theta, zred):
+        return 10 ** (theta[:, :1] - 10) * self.colours
 
 
 class Broken:
@@ -43,7 +53,7 @@ def exact_posterior():
 @RUNNERS
 def test_samples_have_the_exact_mean_and_covariance(run):
     mean, covariance = exact_posterior()
-    result = run(linear_galaxy(), McmcConfig(n_walkers=32, target_ess=1000, seed=3))
+    result = run(linear_galaxy(), McmcConfig(n_walkers=32, target_ess=1000, thin=2, seed=3))
     assert result.converged, result.reason
     assert result.ess.min() >= 1000
     assert result.rhat <= 1.01
@@ -57,6 +67,41 @@ def test_samples_have_the_exact_mean_and_covariance(run):
     assert (np.abs(got - correlation) < 4.5 * error).all()
     np.testing.assert_allclose(result.theta, PRIOR.from_unbounded(x))
     np.testing.assert_allclose(result.log_prob.ravel()[:50], linear_galaxy().log_posterior_unbounded(x[:50]), rtol=1e-10)
+
+
+@RUNNERS
+def test_mass_posterior_agrees_with_quadrature_and_the_others_stay_at_the_prior(run):
+    sigma = np.full(5, 2.5)
+    flux = 3.0 * MassTimesColours.colours
+    galaxy = GaussianLikelihood(MassTimesColours(), PRIOR, flux=flux, flux_ivar=sigma**-2, zred=0.1)
+    assert isinstance(choose_coordinates(galaxy, np.zeros((1, 11))), SignalCoordinates)
+    result = run(galaxy, McmcConfig(n_walkers=32, target_ess=700, max_steps=8000, thin=2, seed=1))
+    assert result.converged, result.reason
+    log_mass = np.linspace(7, 12.5, 20_001)
+    model = 10 ** (log_mass[:, None] - 10) * MassTimesColours.colours
+    weight = np.exp(-0.5 * (((model - flux) / sigma) ** 2).sum(axis=1))
+    cdf = np.cumsum(weight) / weight.sum()
+    ranks = np.interp(result.theta[:, 0], log_mass, cdf)
+    # Uniform ranks have mean 1/2 and standard deviation 0.289.
+    assert abs(ranks.mean() - 0.5) < 4 * 0.289 / np.sqrt(result.ess[0])
+    assert abs(ranks.std() - 0.289) < 4 * 0.13 / np.sqrt(result.ess[0])
+    others = result.theta_unbounded[:, 1:]
+    assert (np.abs(others.mean(axis=0)) < 4.5 / np.sqrt(result.ess[1:])).all()
+    assert (np.abs(others.var(axis=0) - 1) < 4.5 * np.sqrt(2 / result.ess[1:])).all()
+
+
+def test_signal_coordinates_are_a_bijection_that_keeps_the_posterior():
+    galaxy = GaussianLikelihood(MassTimesColours(), PRIOR, flux=np.ones(5), flux_ivar=SIGMA**-2, zred=0.1)
+    x = np.random.default_rng(0).standard_normal((40, 11))
+    coordinates = SignalCoordinates(galaxy)
+    y = coordinates.encode(x)
+    back, log_prob = coordinates.decode(y, coordinates.log_prob(y))
+    np.testing.assert_allclose(back, x, atol=1e-8)
+    np.testing.assert_allclose(log_prob, galaxy.log_posterior_unbounded(x), atol=1e-8)
+    y[0, 0], y[1, 0], y[2, 4], y[3, 0] = 80.0, np.nan, np.inf, -80.0
+    assert (coordinates.log_prob(y[:4]) == -np.inf).all()
+    assert isinstance(choose_coordinates(linear_galaxy(), x), ProbitCoordinates)
+    assert isinstance(choose_coordinates(linear_galaxy(Broken()), x), ProbitCoordinates)
 
 
 @RUNNERS
@@ -163,6 +208,9 @@ def test_starts_from_given_samples(run):
     assert result.n_evaluations < 32 * 60 * 20
     with pytest.raises(ParameterError, match="20 distinct points"):
         run(linear_galaxy(), SHORT, start=np.repeat(start[:20], 10, axis=0))
+    start[:, 0] = 10.0
+    with pytest.raises(ParameterError, match="share a plane"):
+        run(linear_galaxy(), SHORT, start=start)
 
 
 def test_few_surviving_draws_are_shared_by_the_walkers():
@@ -189,7 +237,7 @@ def test_zeus_giving_up_is_an_error_of_ours(monkeypatch):
 
 
 def test_thinning_keeps_every_so_many_steps():
-    every = run_emcee(linear_galaxy(), McmcConfig(n_walkers=32, max_steps=400, check_every=400, target_ess=1e6))
+    every = run_emcee(linear_galaxy(), McmcConfig(n_walkers=32, max_steps=400, check_every=400, target_ess=1e6, thin=1))
     third = run_emcee(linear_galaxy(), McmcConfig(n_walkers=32, max_steps=400, check_every=400, target_ess=1e6, thin=4))
     np.testing.assert_array_equal(every.chain[3::4][-40:], third.chain[-40:])
     assert third.n_steps == 400
