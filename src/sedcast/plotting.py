@@ -337,9 +337,9 @@ def pp_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] | 
     figure : the grey band holds 99% of the values of a calibrated posterior, at each quantile.
     """
     ranks = _check_ranks(ranks, names)
-    shown = _labels(names, labels)
+    shown = [label.split(" [")[0] for label in _labels(names, labels)]
     level = np.linspace(0, 1, 201)
-    figure = Figure(figsize=(6.8, 5.0), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(7.2, 5.2), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
     _ticks_inward(axes)
     _calibration_axes(axes, level, len(ranks))
@@ -347,7 +347,7 @@ def pp_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] | 
         ecdf = np.searchsorted(np.sort(ranks[:, index]), level, side="right") / len(ranks)
         axes.plot(level, ecdf, linewidth=1.3, label=label, **_line_style(index))
     axes.set(xlabel="posterior quantile", ylabel=f"share of {len(ranks)} mocks with truth below it")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, frameon=False)
+    figure.legend(loc="outside right center", fontsize=9, frameon=False)
     return figure
 
 
@@ -374,7 +374,7 @@ def sbc_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] |
     figure : the grey bands hold 99% of the counts of a calibrated posterior, in each bin.
     """
     ranks = _check_ranks(ranks, names)
-    shown = _labels(names, labels)
+    shown = [label.split(" [")[0] for label in _labels(names, labels)]
     low, high = binom.ppf([(1 - _BAND) / 2, (1 + _BAND) / 2], len(ranks), 1 / n_bins)
     n_column = min(4, len(shown))
     n_row = math.ceil(len(shown) / n_column)
@@ -388,7 +388,9 @@ def sbc_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] |
         axes.set_title(label, fontsize=10)
         axes.set_xlim(0, 1)
     for axes in grid.flat[len(shown) :]:
-        axes.remove()
+        axes.set_axis_off()
+    for axes in grid.flat[max(0, len(shown) - n_column) : len(shown)]:
+        axes.tick_params(labelbottom=True)
     figure.supxlabel("rank of the truth among the posterior samples / number of samples", fontsize=10)
     figure.supylabel(f"mocks per bin, of {len(ranks)}", fontsize=10)
     return figure
