@@ -52,7 +52,8 @@ class EmulatorConfig(Config):
     zred_max : largest redshift served.
     wave_min, wave_max : rest-frame wavelength range, Å.
     n_train : parameter sets (quasi-random) on which the pieces are computed.
-    n_pca : components a piece.
+    pca_tolerance : each piece gets the fewest components that reconstruct 99.9% of its values to this relative error.
+    max_pca : most components a piece.
     prior : ranges by parameter name; those left out take the PROVABGS defaults.
     network : the network and its training.
     """
@@ -65,7 +66,8 @@ class EmulatorConfig(Config):
     wave_min: float = Field(default=912.0, gt=0)
     wave_max: float = Field(default=50_000.0, gt=0)
     n_train: int = Field(default=16_384, ge=64)
-    n_pca: int = Field(default=16, ge=1)
+    pca_tolerance: float = Field(default=1e-3, gt=0, lt=1)
+    max_pca: int = Field(default=40, ge=1)
     prior: dict[str, tuple[float, float]] = Field(default_factory=dict)
     network: NetworkTrainingConfig = NetworkTrainingConfig()
 
@@ -96,7 +98,9 @@ class SpectrumEmulator:
     Attributes
     ----------
     network : inputs (ln γ1, ln γ2, t_age/Gyr), outputs the PCA coefficients of the eight pieces, piece after piece.
-    templates : (8, 1 + n_pca, n_wave): mean spectrum of each piece and its components, Lsun/Å per Msun of the basis.
+    means : (8, n_wave), mean spectrum of each piece, Lsun/Å per Msun formed; the four young pieces first.
+    components : (n_pca, n_wave), the PCA components of all pieces, Lsun/Å per Msun formed.
+    n_pca : number of components of each of the eight pieces.
     model : the direct model on the same wavelengths, for the burst's SSP and for the redshift's age.
     prior : the parameter ranges that the network was trained on.
     zred_max : largest redshift served.
@@ -104,15 +108,21 @@ class SpectrumEmulator:
     """
 
     network: SpeculatorNetwork
-    templates: np.ndarray
+    means: np.ndarray
+    components: np.ndarray
+    n_pca: tuple[int, ...]
     model: SPSModel
     prior: Prior
     zred_max: float
     card: dict[str, Any] = field(repr=False)
-    dust_law: DustLaw = field(init=False, repr=False)
+    _dust_law: DustLaw = field(init=False, repr=False)
+    _templates: tuple[np.ndarray, np.ndarray] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dust_law", DustLaw(self.model.wave_rest, np.float32))
+        n_young = sum(self.n_pca[: _N_PIECE // 2])
+        parts = zip(np.split(self.means, 2), np.split(self.components, [n_young]), strict=True)
+        object.__setattr__(self, "_templates", tuple(np.ascontiguousarray(np.vstack(part)) for part in parts))
+        object.__setattr__(self, "_dust_law", DustLaw(self.model.wave_rest, np.float32))
 
     @property
     def wave_rest(self) -> np.ndarray:
@@ -147,7 +157,7 @@ class SpectrumEmulator:
         young, old = self._histories(theta, t_age, mass * (1 - f_burst))
         self._add_burst(theta, mass * f_burst, young, old)
         dust = {name: theta[:, column(name)] for name in ("dust1", "dust2", "dust_index")}
-        return self.dust_law.attenuate(young, old, **dust)
+        return self._dust_law.attenuate(young, old, **dust)
 
     def restricted(self, used: slice) -> "SpectrumEmulator":
         """The same emulator on a contiguous part of its wavelengths."""
@@ -155,25 +165,18 @@ class SpectrumEmulator:
         model = self.model
         library = model.library.trimmed(wave[0], wave[-1])
         narrow = _single_precision_model(library, model.bases, model.cosmology, model.t_birth_cloud_gyr)
-        return replace(self, templates=np.ascontiguousarray(self.templates[:, :, used]), model=narrow)
+        return replace(self, means=self.means[:, used], components=self.components[:, used], model=narrow)
 
     def _histories(self, theta: np.ndarray, t_age_gyr: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Unattenuated young and old spectra of the smooth histories, which formed `mass` Msun, Lsun/Å."""
         inputs = np.column_stack([np.log(theta[:, GAMMA]), t_age_gyr])
-        n, n_pca, n_wave = len(theta), self.templates.shape[1] - 1, self.templates.shape[2]
-        weights = np.empty((n, 2, _N_PIECE // 2, 1 + n_pca), dtype=np.float32)
-        weights[..., 0] = 1
-        weights[..., 1:] = self.network(inputs.astype(np.float32)).reshape(n, 2, -1, n_pca)
-        weights *= (theta[:, BETA] * mass[:, None])[:, None, :, None].astype(np.float32)
-        young, old = (
-            weights[:, age].reshape(n, -1) @ templates.reshape(-1, n_wave) for age, templates in enumerate(self._halves)
-        )
+        share = (theta[:, BETA] * mass[:, None]).astype(np.float32)
+        coefficients = self.network(inputs.astype(np.float32))
+        coefficients *= np.repeat(np.tile(share, 2), self.n_pca, axis=1)
+        n_young = sum(self.n_pca[: _N_PIECE // 2])
+        young = np.hstack([share, coefficients[:, :n_young]]) @ self._templates[0]
+        old = np.hstack([share, coefficients[:, n_young:]]) @ self._templates[1]
         return young, old
-
-    @property
-    def _halves(self) -> tuple[np.ndarray, np.ndarray]:
-        half = _N_PIECE // 2
-        return self.templates[:half], self.templates[half:]
 
     def _add_burst(self, theta: np.ndarray, mass: np.ndarray, young: np.ndarray, old: np.ndarray) -> None:
         t_burst = theta[:, column("tburst")]
@@ -185,7 +188,8 @@ class SpectrumEmulator:
 
     def save(self, path: str | Path) -> None:
         """Write the artifact: network, templates, SSP table, bases and card, arrays only."""
-        arrays = self.network.to_arrays("network_") | {"templates": self.templates}
+        arrays = self.network.to_arrays("network_")
+        arrays |= {"means": self.means, "components": self.components, "n_pca": np.array(self.n_pca)}
         library, bases = self.model.library, self.model.bases
         arrays |= {f"ssp_{name}": getattr(library, name) for name in ("wave_rest", "log_age", "log_z", "flux")}
         arrays |= {f"bases_{name}": getattr(bases, name) for name in ("t_lookback_gyr", "sfh", "zh")}
@@ -210,11 +214,18 @@ class SpectrumEmulator:
                 card["config"]["t_birth_cloud_gyr"],
             )
             network = SpeculatorNetwork.from_arrays(arrays, "network_")
-            templates = arrays["templates"]
-            expected = (_N_PIECE, 1 + network.n_output // _N_PIECE, len(model.wave_rest))
-            if templates.shape != expected:
-                raise ArtifactError(f"{path}: templates have shape {templates.shape}, the network and library need {expected}")
-            return cls(network, templates, model, Prior.from_dict(card["prior"]), float(card["config"]["zred_max"]), card)
+            means, components, n_pca = arrays["means"], arrays["components"], tuple(arrays["n_pca"].tolist())
+            n_wave = len(model.wave_rest)
+            if (
+                means.shape != (_N_PIECE, n_wave)
+                or components.shape != (network.n_output, n_wave)
+                or sum(n_pca) != network.n_output
+            ):
+                raise ArtifactError(
+                    f"{path}: means {means.shape} and components {components.shape} do not fit network and library"
+                )
+            prior, zred_max = Prior.from_dict(card["prior"]), float(card["config"]["zred_max"])
+            return cls(network, means, components, n_pca, model, prior, zred_max, card)
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"{path} lacks {error} of a spectrum emulator's card: train it again") from error
 
@@ -243,27 +254,22 @@ def train_emulator(
     inputs = _training_inputs(config, prior, model.cosmology)
     young, old = model.basis_spectra(np.exp(inputs[:, :2]), inputs[:, 2])
     pieces = [*np.moveaxis(young, 1, 0), *np.moveaxis(old, 1, 0)]
-    templates = np.empty((_N_PIECE, 1 + config.n_pca, len(model.wave_rest)), dtype=np.float32)
-    coefficients = np.empty((len(inputs), _N_PIECE * config.n_pca))
-    error = []
-    for k, piece in enumerate(pieces):
-        templates[k], part, reconstruction = _compress(piece, config.n_pca)
-        coefficients[:, k * config.n_pca : (k + 1) * config.n_pca] = part
-        error.append(reconstruction)
-    logger.info("largest 99.9th percentile of the PCA's relative error over the pieces: %.2e", max(error))
+    means, components, coefficients, error = zip(*(_compress(piece, config) for piece in pieces), strict=True)
+    n_pca = tuple(len(part) for part in components)
+    logger.info("PCA components of the pieces: %s; 99.9%% of relative errors below %s", n_pca, error)
     # Components are orthonormal in relative flux, so an equal error in each coefficient of a piece matters equally.
-    size = np.sqrt(np.mean(coefficients.reshape(len(inputs), _N_PIECE, -1) ** 2, axis=(0, 2)))
-    # A basis without recent star formation has a dark young piece, whose coefficients are all zero.
-    scale = np.repeat(np.where(size > 0, size, 1.0), config.n_pca)
-    network, history = train_network(inputs, coefficients, config.network, output_scale=scale, progress=progress)
+    size = [float(np.sqrt(np.mean(part**2))) if part.size else 1.0 for part in coefficients]
+    network, history = train_network(
+        inputs, np.hstack(coefficients), config.network, output_scale=np.repeat(size, n_pca), progress=progress
+    )
     card = {
         "config": config.model_dump(mode="json"),
         "prior": prior.to_dict(),
         "library": {"name": model.library.name, "provenance": dict(model.library.provenance)},
         "bases": {"name": model.bases.name, "provenance": dict(model.bases.provenance)},
-        "figures": history | {"pca_relative_error_p999": error},
+        "figures": history | {"n_pca": n_pca, "pca_relative_error_p999": error},
     }
-    return SpectrumEmulator(network, templates, model, prior, config.zred_max, card)
+    return SpectrumEmulator(network, np.array(means), np.vstack(components), n_pca, model, prior, config.zred_max, card)
 
 
 def _training_inputs(config: EmulatorConfig, prior: Prior, cosmology: Cosmology) -> np.ndarray:
@@ -276,13 +282,28 @@ def _training_inputs(config: EmulatorConfig, prior: Prior, cosmology: Cosmology)
     return low - margin + unit * (high - low + 2 * margin)
 
 
-def _compress(piece: np.ndarray, n_pca: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """PCA of a piece's ratio to its mean spectrum: templates (1 + n_pca, n_wave), coefficients (n, n_pca), relative error."""
+def _compress(piece: np.ndarray, config: EmulatorConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """PCA of a piece's ratio to its mean spectrum.
+
+    Returns
+    -------
+    mean (n_wave,), components (n_pca, n_wave) in Lsun/Å/Msun, coefficients (n, n_pca), 99.9th percentile of the relative error.
+    A piece that is dark everywhere has no components.
+    """
     mean = piece.mean(axis=0, dtype=float)
     lit = mean > 0
-    ratio = np.divide(piece, mean, out=np.zeros(piece.shape), where=lit) - lit
+    ratio = piece[:, lit] / mean[lit] - 1
+    if not lit.any():
+        return mean.astype(np.float32), np.empty((0, len(mean)), np.float32), np.empty((len(piece), 0)), 0.0
     _, vectors = np.linalg.eigh(ratio.T @ ratio)
-    components = vectors[:, ::-1][:, :n_pca].T
-    coefficients = ratio @ components.T
-    error = np.abs(coefficients @ components - ratio) / np.maximum(ratio + 1, 1e-3)
-    return np.vstack([mean, components * mean]), coefficients, float(np.quantile(error[:, lit], 0.999)) if lit.any() else 0.0
+    vectors = vectors[:, ::-1]
+    coefficients = ratio @ vectors[:, : config.max_pca]
+    left = ratio.copy()
+    for n_pca in range(1, coefficients.shape[1] + 1):
+        left -= np.outer(coefficients[:, n_pca - 1], vectors[:, n_pca - 1])
+        error = float(np.quantile(np.abs(left[::8]) / np.maximum(ratio[::8] + 1, 1e-3), 0.999))
+        if error <= config.pca_tolerance:
+            break
+    components = np.zeros((n_pca, len(mean)), np.float32)
+    components[:, lit] = vectors[:, :n_pca].T * mean[lit]
+    return mean.astype(np.float32), components, coefficients[:, :n_pca], error
