@@ -52,6 +52,7 @@ _CAP_DRAWS = 200_000
 _CAP_SEED = 20_261_122
 _REFERENCE_ROWS = 2_000
 _CHUNK = 4_096
+_REACH_SIGMA = 6.0
 _WIDEN_PROPOSAL = 1.1
 
 
@@ -256,6 +257,19 @@ class NoiseModel:
         inside = (magnitude >= self.magnitude_range[:, 0]) & (magnitude <= self.magnitude_range[:, 1])
         inside &= (ln_sigma >= self.ln_sigma_range[:, 0]) & (ln_sigma <= self.ln_sigma_range[:, 1])
         return np.asarray(inside.all(axis=1))
+
+    def reach(self) -> tuple[int, tuple[float, float]]:
+        """The band with the smallest errors, and AB magnitudes (brightest, faintest) beyond which none is seen in range.
+
+        The margin around the range is six errors of the size six scatters above the typical one at its ends.
+        """
+        flux = asinh_flux(self.magnitude_range.T, self.bands)
+        median, scatter = self._interpolate(flux, self.median, self.scatter)
+        largest = asinh_magnitude_error(flux, np.exp(median + _REACH_SIGMA * scatter), self.bands)
+        band = int(np.argmin(largest[1]))
+        margin = _REACH_SIGMA * largest[:, band]
+        brightest, faintest = 22.5 - 2.5 * np.log10(flux[:, band])
+        return band, (float(brightest - margin[0]), float(faintest + margin[1]))
 
 
 _ARRAYS = ("median", "scatter", "magnitude_range", "ln_sigma_range", "reference_flux")

@@ -186,7 +186,7 @@ def draw_galaxies(
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
         theta = prior.sample(PROPOSALS_PER_CHUNK, rng)
         z = rng.uniform(zred.min, zred.max, PROPOSALS_PER_CHUNK)
-        flux_true = simulator.flux(theta, z)
+        theta, z, flux_true = _within_reach(theta, z, simulator.flux(theta, z), prior, noise, rng)
         flux, sigma, log_weight = noise.draw(flux_true, rng)
         kept = noise.accept(log_weight, rng) & noise.in_range(flux, sigma)
         return PROPOSALS_PER_CHUNK, Draws(
@@ -209,6 +209,33 @@ def draw_galaxies(
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _within_reach(
+    theta: np.ndarray, zred: np.ndarray, flux: np.ndarray, prior: Prior, noise: NoiseModel, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw the masses anew among those for which the galaxy can be observed within the noise model's range.
+
+    Flux is proportional to mass, whose prior is uniform in log mass and independent of the rest. So keeping a galaxy
+    with probability (width of the log masses within reach) / (largest such width) and drawing its log mass uniformly
+    among them gives the joint prior, cut to what can be observed, at a fraction of the spectra. Reach is judged in
+    the band with the smallest relative errors, with the margin of `NoiseModel.reach`.
+    """
+    column = PARAMETER_NAMES.index("log_mstar")
+    band, (brightest, faintest) = noise.reach()
+    low, high = prior.log_mstar
+    # Dark galaxies, which no mass makes visible, get an infinite magnitude and so an empty interval.
+    with np.errstate(divide="ignore"):
+        unit_mass_magnitude = 22.5 - 2.5 * np.log10(flux[:, band]) + 2.5 * theta[:, column]
+    lightest = np.clip((unit_mass_magnitude - faintest) / 2.5, low, high)
+    heaviest = np.clip((unit_mass_magnitude - brightest) / 2.5, low, high)
+    widest = min(high - low, (faintest - brightest) / 2.5)
+    kept = rng.random(len(theta)) * widest < heaviest - lightest
+    theta, zred, flux = theta[kept], zred[kept], flux[kept]
+    log_mstar = lightest[kept] + rng.random(len(theta)) * (heaviest - lightest)[kept]
+    flux = flux * 10 ** (log_mstar - theta[:, column])[:, None]
+    theta[:, column] = log_mstar
+    return theta, zred, flux
 
 
 def simulate(
