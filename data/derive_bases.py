@@ -145,7 +145,8 @@ def _in_lookback_time(histories: dict[str, np.ndarray], values: np.ndarray, t_lo
 def _uniform_in_age(sfh: np.ndarray, t_lookback_gyr: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """Indices of `n` galaxies whose mass-weighted ages are uniform over the range that the population covers."""
     age = (sfh * t_lookback_gyr).sum(axis=1) / sfh.sum(axis=1)
-    edges = np.linspace(*np.percentile(age, [0.5, 99.5]), 13)
+    youngest, oldest = np.percentile(age, [0.5, 99.5])
+    edges = np.linspace(youngest, oldest, 13)
     bins = np.clip(np.digitize(age, edges) - 1, 0, edges.size - 2)
     weight = 1.0 / np.bincount(bins, minlength=edges.size - 1)[bins]
     return rng.choice(age.size, n, p=weight / weight.sum())

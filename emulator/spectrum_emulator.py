@@ -205,14 +205,23 @@ class SpectrumEmulator:
         """
         arrays, card = load_artifact(path, KIND)
         try:
-            library = {name: arrays[f"ssp_{name}"] for name in ("wave_rest", "log_age", "log_z", "flux")}
-            bases = {name: arrays[f"bases_{name}"] for name in ("t_lookback_gyr", "sfh", "zh")}
-            model = _single_precision_model(
-                SSPLibrary(**library, **card["library"]),
-                SFHBases(**bases, **card["bases"]),
-                Cosmology(card["config"]["cosmology"]),
-                card["config"]["t_birth_cloud_gyr"],
+            library = SSPLibrary(
+                arrays["ssp_wave_rest"],
+                arrays["ssp_log_age"],
+                arrays["ssp_log_z"],
+                arrays["ssp_flux"],
+                name=card["library"]["name"],
+                provenance=card["library"]["provenance"],
             )
+            bases = SFHBases(
+                arrays["bases_t_lookback_gyr"],
+                arrays["bases_sfh"],
+                arrays["bases_zh"],
+                name=card["bases"]["name"],
+                provenance=card["bases"]["provenance"],
+            )
+            cosmology = Cosmology(card["config"]["cosmology"])
+            model = _single_precision_model(library, bases, cosmology, card["config"]["t_birth_cloud_gyr"])
             network = SpeculatorNetwork.from_arrays(arrays, "network_")
             means, components, n_pca = arrays["means"], arrays["components"], tuple(arrays["n_pca"].tolist())
             n_wave = len(model.wave_rest)
