@@ -30,9 +30,9 @@ _CHECK_GROWTH = 1.3
 _JITTER = 1e-2
 _MIN_KEPT = 20
 _ZEUS_BLOCK = 100
-# On two SDSS-like mock galaxies the slowest autocorrelation time is 271 and 334 steps with this mix, 900 and 720 with stretch
-# moves alone, and no shorter with other shares. DESnookerMove is left out: in emcee 3.1.6 it breaks detailed balance (fixed by emcee's
-# pull request 531), and narrows an 11-dimensional normal to 0.60 of its variance.
+# On two SDSS-like mock galaxies the slowest autocorrelation time is 271 and 334 steps with this mix, 900 and 720 with
+# stretch moves alone, and about the same with other shares of the three. DESnookerMove is left out: in emcee 3.1.6 it
+# breaks detailed balance (fixed by emcee's pull request 531), and narrows an 11-dimensional normal to 0.60 of its variance.
 _EMCEE_MOVES = ((emcee.moves.DEMove(), 0.8), (emcee.moves.DEMove(gamma0=1.0), 0.1), (emcee.moves.StretchMove(), 0.1))
 
 Progress = Callable[[int, int], None]
