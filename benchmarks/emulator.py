@@ -27,7 +27,7 @@ def flop_per_galaxy(emulator: SpectrumEmulator, n_wave: int) -> int:
 
     What is not a matrix product (activations, dust) or need not be one (the burst's SSP) is not counted.
     """
-    n_template = emulator.templates.shape[0] * emulator.templates.shape[1]
+    n_template = len(emulator.means) + len(emulator.components)
     return 2 * (sum(weight.size for weight in emulator.network.weights) + n_template * n_wave)
 
 

@@ -1,5 +1,6 @@
 import json
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +13,8 @@ from benchmarks.__main__ import BENCHMARKS, main
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import MissingDependencyError
 from sedcast.data.ssp import SSPLibrary
-from sedcast.emulator.network import SpeculatorNetwork
 from sedcast.emulator.prior import Prior
-from sedcast.emulator.spectrum_emulator import EmulatorConfig, SpectrumEmulator
 from sedcast.emulator.sps import SPSModel
-
-N_PCA, N_HIDDEN = 2, 4
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An emulator with an untrained network: the pieces are those of one metallicity, roughly."""
-    config = EmulatorConfig()
-    model = config.direct_model()
-    young, old = model.basis_spectra(np.full((1, 2), 5e-3), np.array([12.0]))
-    mean = np.concatenate([young[0], old[0]])
-    templates = mean[:, None] * np.array([1.0, 0.01, 0.01])[:, None]
-    rng = np.random.default_rng(1)
-    weights = [rng.normal(0, 0.3, shape).astype(np.float32) for shape in ((3, N_HIDDEN), (N_HIDDEN, 8 * N_PCA))]
-    units, outputs = np.ones(N_HIDDEN, np.float32), np.ones(8 * N_PCA, np.float32)
-    network = SpeculatorNetwork(
-        weights=tuple(weights),
-        biases=(0 * units, 0 * outputs),
-        alphas=(units,),
-        betas=(0 * units,),
-        input_shift=np.zeros(3, np.float32),
-        input_scale=np.full(3, 5.0, np.float32),
-        output_shift=0 * outputs,
-        output_scale=outputs,
-    )
-    card = {
-        "config": config.model_dump(mode="json"),
-        "prior": Prior().to_dict(),
-        "library": {"name": model.library.name, "provenance": dict(model.library.provenance)},
-        "bases": {"name": model.bases.name, "provenance": dict(model.bases.provenance)},
-    }
-    path = tmp_path_factory.mktemp("benchmarks") / "emulator.npz"
-    SpectrumEmulator(network, templates.astype(np.float32), model, Prior(), config.zred_max, card).save(path)
-    return str(path)
 
 
 @pytest.fixture
@@ -138,9 +103,11 @@ def test_rounds_run_every_task_in_turn() -> None:
     assert [len(times) for times in seconds.values()] == [3, 3]
 
 
-def test_flop_count_by_hand(artifact: str) -> None:
-    network = 2 * (3 * N_HIDDEN + N_HIDDEN * 8 * N_PCA)
-    assert emulator.flop_per_galaxy(common.load_emulator(artifact), 100) == network + 2 * 8 * (1 + N_PCA) * 100
+def test_flop_count_by_hand() -> None:
+    bundled = common.load_emulator("bundled")
+    widths = [3, *bundled.card["config"]["network"]["hidden"], sum(bundled.n_pca)]
+    products = sum(a * b for a, b in pairwise(widths)) + (8 + sum(bundled.n_pca)) * 100
+    assert emulator.flop_per_galaxy(bundled, 100) == 2 * products
 
 
 def test_sps(run: Any) -> None:
@@ -161,17 +128,17 @@ def test_fsps_tasks_give_spectra() -> None:
         assert not np.array_equal(first, second)
 
 
-def test_emulator(run: Any, artifact: str) -> None:
-    figures = run("emulator", "--emulator", artifact, "--galaxies", "600", "--bands", "u", "r", "--repeats", "1")
+def test_emulator(run: Any) -> None:
+    figures = run("emulator", "--galaxies", "600", "--bands", "u", "r", "--repeats", "1")
     assert_positive(figures, "phot_per_s", "spec_per_s", "single_us", "batch64_ms", "gemm_fraction", "direct_phot_per_s")
     assert figures["threads"] >= 1
     assert figures["repeats"] == 1
 
 
-def test_emulator_accuracy(run: Any, artifact: str, tmp_path: Path) -> None:
+def test_emulator_accuracy(run: Any, tmp_path: Path) -> None:
     plot = tmp_path / "percentiles.png"
     bands = ("u", "g", "r")
-    figures = run("emulator-accuracy", "--emulator", artifact, "--draws", "300", "--bands", *bands, "--plot", str(plot))
+    figures = run("emulator-accuracy", "--draws", "300", "--bands", *bands, "--plot", str(plot))
     for key in ("phot_p99_mag", "phot_p999_mag"):
         assert tuple(figures[f"{key}_by_band"]) == bands
         assert figures[key] == max(figures[f"{key}_by_band"].values())
@@ -234,8 +201,8 @@ def test_edges_of_the_prior() -> None:
     assert near.tolist() == poor.tolist() == [False, False, False, True]
 
 
-def test_simulate(run: Any, artifact: str) -> None:
-    figures = run("simulate", "--emulator", artifact, "--galaxies", "200", "--repeats", "1")
+def test_simulate(run: Any) -> None:
+    figures = run("simulate", "--galaxies", "200", "--repeats", "1")
     assert_positive(figures, "galaxies_per_s", "proposals_per_s", "peak_gib")
     assert figures["galaxies_per_s"] < figures["proposals_per_s"]
     assert figures["n_galaxies"] == 200
@@ -250,10 +217,10 @@ def test_posterior(run: Any, tmp_path: Path) -> None:
     assert figures["flow"] == {"untrained": True, "n_blocks": 1, "hidden": [16], "activation": "relu"}
 
 
-def test_mcmc(run: Any, artifact: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mcmc(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # zeus takes a minute for as many steps.
     monkeypatch.setitem(mcmc.SAMPLERS, "zeus", mcmc.run_emcee)
-    figures = run("mcmc", "--emulator", artifact, "--galaxies", "1", "--max-steps", "200")
+    figures = run("mcmc", "--galaxies", "1", "--max-steps", "200")
     for sampler in ("emcee", "zeus"):
         keys = ("s_per_galaxy", "ess_per_s", "evaluations_per_s", "overhead_fraction")
         assert_positive(figures, *(f"{sampler}_{key}" for key in keys))
