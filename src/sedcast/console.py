@@ -48,7 +48,7 @@ class Screen:
 
     @contextmanager
     def progress(self, description: str) -> Iterator[Report]:
-        """A progress bar with rate and time left on standard error; yields the callback that moves it."""
+        """A progress bar with rate and time left on standard error, if that is a terminal; yields the callback that moves it."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=28),
@@ -57,7 +57,7 @@ class Screen:
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[figures]}", style="dim"),
         )
-        with Progress(*columns, console=self.err, disable=self.quiet, transient=not self.err.is_terminal) as bar:
+        with Progress(*columns, console=self.err, disable=self.quiet or not self.err.is_terminal) as bar:
             task = bar.add_task(description, total=None, figures="")
 
             def report(done: int, total: int, figures: Mapping[str, float] | None = None, /) -> None:
@@ -114,3 +114,5 @@ def configure_logging(console: Console, *, verbose: bool) -> None:
     logger = logging.getLogger("sedcast")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    # On the first run of a fresh installation it announces that it builds its font cache.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
