@@ -1,1 +1,74 @@
-"""SSP libraries, filters, catalogues, noise models, artifacts."""
+"""Data: SSP libraries, history bases, filters, catalogues, noise models, artifacts, configuration."""
+
+from typing import TYPE_CHECKING
+
+from sedcast.data._lazy import lazy_getattr
+
+if TYPE_CHECKING:
+    from sedcast.data.artifacts import load_artifact, read_card, save_artifact
+    from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
+    from sedcast.data.catalog import Catalog, apply_calibration, load_sdss_sample, read_catalog
+    from sedcast.data.config import Config, load_config
+    from sedcast.data.cosmology import Cosmology
+    from sedcast.data.errors import (
+        ArtifactError,
+        CatalogError,
+        ConfigError,
+        MissingDependencyError,
+        ParameterError,
+        SedcastError,
+    )
+    from sedcast.data.filters import BANDS, FilterProjection, load_filter
+    from sedcast.data.noise import NoiseModel
+    from sedcast.data.sfh_bases import SFHBases
+    from sedcast.data.ssp import SSPLibrary
+
+__all__ = [
+    "BANDS",
+    "ArtifactError",
+    "Catalog",
+    "CatalogError",
+    "Config",
+    "ConfigError",
+    "Cosmology",
+    "FilterProjection",
+    "MissingDependencyError",
+    "NoiseModel",
+    "ParameterError",
+    "SFHBases",
+    "SSPLibrary",
+    "SedcastError",
+    "apply_calibration",
+    "asinh_magnitude",
+    "asinh_magnitude_error",
+    "load_artifact",
+    "load_config",
+    "load_filter",
+    "load_sdss_sample",
+    "read_card",
+    "read_catalog",
+    "save_artifact",
+]
+
+__getattr__ = lazy_getattr(
+    __name__,
+    {
+        "sedcast.data.artifacts": ("load_artifact", "read_card", "save_artifact"),
+        "sedcast.data.asinh": ("asinh_magnitude", "asinh_magnitude_error"),
+        "sedcast.data.catalog": ("Catalog", "apply_calibration", "load_sdss_sample", "read_catalog"),
+        "sedcast.data.config": ("Config", "load_config"),
+        "sedcast.data.cosmology": ("Cosmology",),
+        "sedcast.data.errors": (
+            "ArtifactError",
+            "CatalogError",
+            "ConfigError",
+            "MissingDependencyError",
+            "ParameterError",
+            "SedcastError",
+        ),
+        "sedcast.data.filters": ("BANDS", "FilterProjection", "load_filter"),
+        "sedcast.data.noise": ("NoiseModel",),
+        "sedcast.data.sfh_bases": ("SFHBases",),
+        "sedcast.data.ssp": ("SSPLibrary",),
+    },
+)

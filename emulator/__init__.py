@@ -1,1 +1,41 @@
 """The SPS model, the network that replaces it, and mass simulation."""
+
+from typing import TYPE_CHECKING
+
+from sedcast.data._lazy import lazy_getattr
+
+if TYPE_CHECKING:
+    from sedcast.emulator.fsps_model import FSPSModel
+    from sedcast.emulator.histories import derived_properties
+    from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_LABELS, PARAMETER_NAMES, Prior
+    from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig, simulate
+    from sedcast.emulator.spectrum_emulator import EmulatorConfig, SpectrumEmulator, train_emulator
+    from sedcast.emulator.sps import SPSModel
+
+__all__ = [
+    "FREE_PARAMETER_NAMES",
+    "PARAMETER_LABELS",
+    "PARAMETER_NAMES",
+    "EmulatorConfig",
+    "FSPSModel",
+    "PhotometrySimulator",
+    "Prior",
+    "SPSModel",
+    "SimulationConfig",
+    "SpectrumEmulator",
+    "derived_properties",
+    "simulate",
+    "train_emulator",
+]
+
+__getattr__ = lazy_getattr(
+    __name__,
+    {
+        "sedcast.emulator.fsps_model": ("FSPSModel",),
+        "sedcast.emulator.histories": ("derived_properties",),
+        "sedcast.emulator.prior": ("FREE_PARAMETER_NAMES", "PARAMETER_LABELS", "PARAMETER_NAMES", "Prior"),
+        "sedcast.emulator.simulate": ("PhotometrySimulator", "SimulationConfig", "simulate"),
+        "sedcast.emulator.spectrum_emulator": ("EmulatorConfig", "SpectrumEmulator", "train_emulator"),
+        "sedcast.emulator.sps": ("SPSModel",),
+    },
+)

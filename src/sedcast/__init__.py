@@ -3,10 +3,10 @@
 The public names below are imported at first use, so that ``import sedcast`` and ``sedcast --help`` stay fast.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sedcast._version import __version__
+from sedcast.data._lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from sedcast.data.catalog import Catalog, load_sdss_sample, read_catalog
@@ -38,31 +38,18 @@ __all__ = [
     "read_catalog",
 ]
 
-_MODULES = {
-    "FREE_PARAMETER_NAMES": "sedcast.emulator.prior",
-    "PARAMETER_NAMES": "sedcast.emulator.prior",
-    "Catalog": "sedcast.data.catalog",
-    "NoiseModel": "sedcast.data.noise",
-    "PhotometrySimulator": "sedcast.emulator.simulate",
-    "PosteriorEstimator": "sedcast.posterior.estimator",
-    "Prior": "sedcast.emulator.prior",
-    "SPSModel": "sedcast.emulator.sps",
-    "SSPLibrary": "sedcast.data.ssp",
-    "SedcastError": "sedcast.data.errors",
-    "SpectrumEmulator": "sedcast.emulator.spectrum_emulator",
-    "infer_catalog": "sedcast.posterior.infer",
-    "load_sdss_sample": "sedcast.data.catalog",
-    "read_catalog": "sedcast.data.catalog",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'sedcast' has no attribute {name!r}")
-    value = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__ = lazy_getattr(
+    __name__,
+    {
+        "sedcast.emulator.prior": ("FREE_PARAMETER_NAMES", "PARAMETER_NAMES", "Prior"),
+        "sedcast.data.catalog": ("Catalog", "load_sdss_sample", "read_catalog"),
+        "sedcast.data.noise": ("NoiseModel",),
+        "sedcast.emulator.simulate": ("PhotometrySimulator",),
+        "sedcast.posterior.estimator": ("PosteriorEstimator",),
+        "sedcast.emulator.sps": ("SPSModel",),
+        "sedcast.data.ssp": ("SSPLibrary",),
+        "sedcast.data.errors": ("SedcastError",),
+        "sedcast.emulator.spectrum_emulator": ("SpectrumEmulator",),
+        "sedcast.posterior.infer": ("infer_catalog",),
+    },
+)

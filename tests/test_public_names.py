@@ -1,0 +1,22 @@
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGES = ("sedcast", "sedcast.data", "sedcast.emulator", "sedcast.posterior", "sedcast.baselines")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_is_there(package: str) -> None:
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        module.nothing  # noqa: B018
+
+
+def test_importing_the_packages_imports_nothing_heavy() -> None:
+    code = f"import {', '.join(PACKAGES)}, sys; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"tensorflow", "astropy", "numpy", "h5py", "scipy", "fsps"} & set(modules)
