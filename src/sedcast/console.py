@@ -48,7 +48,7 @@ class Screen:
 
     @contextmanager
     def progress(self, description: str) -> Iterator[Report]:
-        """A progress bar with rate and time left on standard error, if that is a terminal; yields the callback that moves it."""
+        """A progress bar with rate and time left, on standard error if that is a terminal; yields its callback."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=28),
