@@ -201,7 +201,8 @@ def test_compare_sets_methods_side_by_side(run: Run, galaxies: Path, tmp_path: P
     from sedcast.baselines.mcmc import McmcConfig
 
     monkeypatch.setattr(
-        "sedcast.baselines.mcmc.McmcConfig", lambda seed: McmcConfig(seed=seed, max_steps=40, check_every=20, thin=1)
+        "sedcast.baselines.mcmc.McmcConfig",
+        lambda seed, target_ess: McmcConfig(seed=seed, target_ess=target_ess, max_steps=40, check_every=20, thin=1),
     )
     status, out, _ = run("-q", "compare", galaxies, "--unit", "uJy", "--ids", "g2", "-o", tmp_path / "c")
     assert status == 0

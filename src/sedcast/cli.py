@@ -245,11 +245,15 @@ def compare(
     ids: Annotated[str | None, typer.Option(help="Galaxy ids instead of row numbers, with commas between them.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for report, samples, corner plots.")] = None,
     model: Model = "bundled",
+    target_ess: Annotated[float, typer.Option(min=1, help="Effective samples of the worst parameter to run for.")] = 1000,
     seed: Seed = 0,
     unit: Unit = "nanomaggies",
     as_json: AsJson = False,
 ) -> None:
-    """Run emcee and zeus on chosen galaxies with the same likelihood, and set them beside the flow."""
+    """Run emcee and zeus on chosen galaxies with the same likelihood, and set them beside the flow.
+
+    A chain takes from seconds to many minutes, by galaxy and target.
+    """
     screen = _screen(as_json)
     from sedcast.baselines.compare import CompareConfig, compare_galaxies
     from sedcast.baselines.mcmc import McmcConfig
@@ -259,7 +263,7 @@ def compare(
     simulator, _ = _simulator_of(estimator)
     with screen.progress("flow, emcee and zeus, runs") as report:
         comparison = compare_galaxies(
-            estimator, simulator, galaxies, CompareConfig(mcmc=McmcConfig(seed=seed)), progress=report
+            estimator, simulator, galaxies, CompareConfig(mcmc=McmcConfig(seed=seed, target_ess=target_ess)), progress=report
         )
     _show_comparison(screen, comparison)
     if output is not None:

@@ -26,7 +26,7 @@ __all__ = ["run_demo"]
 QUANTITIES = ("log_mstar", "log_sfr_1gyr", "log_ssfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2")
 _CORNER = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2", "dust_index")
 _COMPARED = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2")
-_MCMC = McmcConfig(target_ess=500.0, max_rhat=1.02, max_steps=20_000)
+_MCMC = McmcConfig(target_ess=500.0, max_rhat=1.02, max_steps=12_000)
 _N_PREDICTED, _N_COMPARED = 500, 10_000
 _FILES = {
     "posteriors.h5": "samples and summaries of every galaxy; open it with sedcast.posterior.infer.read_posteriors",
