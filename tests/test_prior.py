@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy import stats
+
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 
