@@ -11,6 +11,7 @@ from sedcast.data.errors import ParameterError, SedcastError
 
 BENCHMARKS = {
     "sps": ("benchmarks.sps", "the direct model's spectra, and FSPS itself where SPS_HOME is set"),
+    "coverage": ("benchmarks.coverage", "colours and best fits of prior draws beside real galaxies"),
     "emulator": ("benchmarks.emulator", "photometry and spectra from the emulator, in batches and one by one"),
     "emulator-accuracy": ("benchmarks.emulator_accuracy", "the emulator's errors on fresh prior draws"),
     "simulate": ("benchmarks.simulate", "mass simulation of noisy galaxies into HDF5"),
