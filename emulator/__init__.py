@@ -8,6 +8,14 @@ if TYPE_CHECKING:
     from sedcast.emulator.fsps_model import FSPSModel
     from sedcast.emulator.histories import derived_properties
     from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_LABELS, PARAMETER_NAMES, Prior
+    from sedcast.emulator.published import (
+        PROSPECTOR_ALPHA_PARAMETERS,
+        LogSpectrumSegment,
+        PublishedEmulator,
+        read_speculator,
+        write_speculator,
+    )
+    from sedcast.emulator.published_provabgs import PROVABGS_PARAMETERS, PublishedProvabgsModel
     from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig, simulate
     from sedcast.emulator.spectrum_emulator import EmulatorConfig, SpectrumEmulator, train_emulator
     from sedcast.emulator.sps import SPSModel
@@ -16,16 +24,23 @@ __all__ = [
     "FREE_PARAMETER_NAMES",
     "PARAMETER_LABELS",
     "PARAMETER_NAMES",
+    "PROSPECTOR_ALPHA_PARAMETERS",
+    "PROVABGS_PARAMETERS",
     "EmulatorConfig",
     "FSPSModel",
+    "LogSpectrumSegment",
     "PhotometrySimulator",
     "Prior",
+    "PublishedEmulator",
+    "PublishedProvabgsModel",
     "SPSModel",
     "SimulationConfig",
     "SpectrumEmulator",
     "derived_properties",
+    "read_speculator",
     "simulate",
     "train_emulator",
+    "write_speculator",
 ]
 
 __getattr__ = lazy_getattr(
@@ -34,6 +49,14 @@ __getattr__ = lazy_getattr(
         "sedcast.emulator.fsps_model": ("FSPSModel",),
         "sedcast.emulator.histories": ("derived_properties",),
         "sedcast.emulator.prior": ("FREE_PARAMETER_NAMES", "PARAMETER_LABELS", "PARAMETER_NAMES", "Prior"),
+        "sedcast.emulator.published": (
+            "PROSPECTOR_ALPHA_PARAMETERS",
+            "LogSpectrumSegment",
+            "PublishedEmulator",
+            "read_speculator",
+            "write_speculator",
+        ),
+        "sedcast.emulator.published_provabgs": ("PROVABGS_PARAMETERS", "PublishedProvabgsModel"),
         "sedcast.emulator.simulate": ("PhotometrySimulator", "SimulationConfig", "simulate"),
         "sedcast.emulator.spectrum_emulator": ("EmulatorConfig", "SpectrumEmulator", "train_emulator"),
         "sedcast.emulator.sps": ("SPSModel",),

@@ -9,7 +9,7 @@ from scipy.special import ndtr, ndtri
 
 from sedcast.data.errors import ParameterError
 
-__all__ = ["FREE_PARAMETER_NAMES", "PARAMETER_LABELS", "PARAMETER_NAMES", "Prior"]
+__all__ = ["FREE_PARAMETER_NAMES", "PARAMETER_LABELS", "PARAMETER_NAMES", "Prior", "sfh_sticks"]
 
 PARAMETER_NAMES = (
     "log_mstar",
@@ -145,15 +145,8 @@ class Prior:
         """Map theta (n, 12) to the unit cube (n, 11): the prior's CDF."""
         theta = np.atleast_2d(np.asarray(theta, dtype=float))
         unit = np.empty((len(theta), len(FREE_PARAMETER_NAMES)))
-        # Sums from the far end keep full precision where a weight is tiny.
-        stick1 = theta[:, 2:5].sum(axis=1)
-        stick2 = np.divide(theta[:, 3:5].sum(axis=1), stick1, out=np.full(len(theta), 0.5), where=stick1 > 0)
-        rest = theta[:, 3:5].sum(axis=1)
-        stick3 = np.divide(theta[:, 4], rest, out=np.full(len(theta), 0.5), where=rest > 0)
         unit[:, 0] = self._cdf("log_mstar", theta[:, 0])
-        unit[:, 1] = stick1**3
-        unit[:, 2] = stick2**2
-        unit[:, 3] = stick3
+        unit[:, 1:4] = sfh_sticks(theta[:, 1:5]) ** (3, 2, 1)
         for column, name in enumerate(PARAMETER_NAMES[5:], start=5):
             unit[:, column - 1] = self._cdf(name, theta[:, column])
         return np.clip(unit, _UNIT_EDGE, 1 - _UNIT_EDGE)
@@ -219,3 +212,17 @@ class Prior:
         if name.startswith("gamma"):
             return np.log(value / low) / np.log(high / low)
         return (value - low) / (high - low)
+
+
+def sfh_sticks(beta: np.ndarray) -> np.ndarray:
+    """Stick-breaking coordinates (n, 3) of SFH weights (n, 4): β1 = 1-u1, β2 = u1(1-u2), β3 = u1 u2 (1-u3), β4 = u1 u2 u3.
+
+    A coordinate that the weights leave open, because those after it are all zero, is 0.5.
+    """
+    # Sums from the far end keep full precision where a weight is tiny.
+    rest = np.cumsum(beta[:, ::-1], axis=1)[:, ::-1]
+    sticks = np.empty((len(beta), 3))
+    sticks[:, 0] = rest[:, 1]
+    for k in (1, 2):
+        sticks[:, k] = np.divide(rest[:, k + 1], rest[:, k], out=np.full(len(beta), 0.5), where=rest[:, k] > 0)
+    return sticks
