@@ -7,6 +7,7 @@ each stands for a rule of this module that checks its arguments, and arrays are 
 
 import math
 import pickletools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -245,7 +246,10 @@ def read_array_pickle(path: str | Path) -> Any:
     if len(data) > MAX_FILE_BYTES:
         raise ArtifactError(f"{path} is larger than {MAX_FILE_BYTES} bytes: it is not an emulator's weight file")
     try:
-        return _Machine().run(data)
+        with warnings.catch_warnings():
+            # pickletools decodes the escapes of a Python 2 string, which is refused, but not before a warning.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return _Machine().run(data)
     except _Refused as reason:
         raise ArtifactError(
             f"{path} was refused, and nothing in it was run: {reason}; get it from its authors again"

@@ -187,6 +187,26 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path: Path) -> None:
         read_speculator(tmp_path / "none.pkl")
 
 
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_damaged_opcodes_are_read_or_refused_and_nothing_else(pickled: Any, rng: np.random.Generator, protocol: int) -> None:
+    path = pickled(b"")
+    write_speculator(path, make_segment())
+    data = pickle.dumps(pickle.loads(path.read_bytes()), protocol)
+    starts = [position for _, _, position in pickletools.genops(data)]
+    codes = [ord(opcode.code) for opcode in pickletools.opcodes]
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(data)
+        for place in rng.choice(starts, 2):
+            damaged[place + rng.integers(2) if place + 1 < len(data) else place] = rng.choice(codes)
+        path.write_bytes(damaged)
+        try:
+            read_speculator(path)
+        except ArtifactError:
+            refused += 1
+    assert refused > 200
+
+
 # Speculator's format.
 
 
