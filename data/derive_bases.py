@@ -4,7 +4,7 @@ Run as ``python -m sedcast.data.derive_bases``; needs the ``bases`` extra (diffs
 
 Halo histories come from diffmah (Hearin et al. 2021, arXiv:2105.05859), star-formation histories from the diffstar
 population model fitted to IllustrisTNG (Alarcon et al. 2023, arXiv:2205.04273), gas-phase metallicities from a gas
-regulator with outflows (Lilly et al. 2013, arXiv:1303.5059, Eq. 28; Peng & Maiolino 2014, arXiv:1402.5964). The bases
+regulator with outflows (Lilly et al. 2013, arXiv:1303.5059; Peng & Maiolino 2014, arXiv:1402.5964). The bases
 are the components of a non-negative matrix factorisation of the histories, as functions of lookback time.
 """
 
@@ -24,7 +24,7 @@ __all__ = ["PopulationConfig", "derive_bases", "gas_metallicity", "main", "mispl
 
 _log = logging.getLogger(__name__)
 
-# Time average of each published ZH basis (PROVABGS): the prior of γ was chosen for bases of this size.
+# Near the time averages of the published ZH bases (1.95 and 1.56), for whose size the prior of γ was chosen.
 _ZH_MEAN = 1.63
 _SMOOTHINGS_GYR = (0.3, 0.6, 1.0, 1.5)
 _BUNDLED = Path(__file__).parent / "bundled" / "nmf_bases.npz"
@@ -179,7 +179,7 @@ def derive_bases(config: PopulationConfig) -> SFHBases:
     """Simulate, factorise, normalise.
 
     SFH bases integrate to 1 over lookback time (Gyr), so β is the mass fraction of each basis where the whole of it fits
-    into the galaxy's age. ZH bases have the time average of the published ones, for which the prior of γ was chosen.
+    into the galaxy's age. ZH bases average 1.63 over time, near the published ones, for which the prior of γ was chosen.
     """
     histories = simulate_histories(config)
     rng = np.random.default_rng(config.seed + 1)
