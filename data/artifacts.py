@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +24,8 @@ SCHEMA_VERSION = 1
 MAX_ARTIFACT_BYTES = 4 * 1024**3
 _CARD = "card"
 _CHECKSUM = "sha256"
+# What zipfile, zlib and NumPy raise on files that are damaged somewhere; RuntimeError for flags of encryption or compression.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError)
 
 
 def software_versions() -> dict[str, str]:
@@ -99,17 +102,25 @@ def _open(path: str | Path) -> tuple[np.lib.npyio.NpzFile, dict[str, Any]]:
     if not path.is_file():
         raise ArtifactError(f"no artifact at {path}: check the path, or train one with 'sedcast train'")
     try:
+        with path.open("rb") as handle:
+            if handle.read(2) != b"PK":
+                raise ArtifactError(f"{path} is not a sedcast artifact: it does not begin as an .npz file does")
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
         if size > MAX_ARTIFACT_BYTES:
             raise ArtifactError(f"{path} would unpack to {size} bytes, above the limit of {MAX_ARTIFACT_BYTES}: refused")
         archive_file = np.load(path, allow_pickle=False)
-        card = json.loads(archive_file[_CARD].tobytes().decode())
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError) as error:
-        if isinstance(error, ArtifactError):
+        try:
+            card = json.loads(archive_file[_CARD].tobytes().decode())
+        except _DAMAGE:
+            archive_file.close()
             raise
+    except ArtifactError:
+        raise
+    except _DAMAGE as error:
         raise ArtifactError(f"{path} is not a readable sedcast artifact (truncated, or another format): {error}") from error
     if not isinstance(card, dict):
+        archive_file.close()
         raise ArtifactError(f"{path} has a card that is not a JSON object: it was not written by sedcast")
     return archive_file, card
 
@@ -143,7 +154,7 @@ def load_artifact(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], d
             raise ArtifactError(f"{path} holds a {card.get('kind')!r}, expected a {kind!r}: pass the right file")
         try:
             arrays = {name: archive[name] for name in archive.files if name != _CARD}
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError) as error:
+        except _DAMAGE as error:
             raise ArtifactError(f"{path} is truncated or altered: {error}") from error
     if _digest(arrays, card) != card.get(_CHECKSUM):
         raise ArtifactError(f"{path} does not match its checksum: it was altered or damaged after it was written; get it again")
