@@ -1,5 +1,6 @@
 """Configuration files: TOML read into frozen pydantic models that refuse unknown keys."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import TypeVar
@@ -21,14 +22,17 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def parse_config(values: object, model: type[ConfigT], source: str = "configuration") -> ConfigT:
-    """Validate `values` (a mapping) as `model`, naming every key that is wrong.
+    """Validate `values` (a mapping of what TOML and JSON know) as `model`, naming every key that is wrong.
+
+    Types are strict: text that looks like a number is not one, nor are true and false; an integer will do for a float.
 
     Raises
     ------
     ConfigError : one line per wrong key, with what came.
     """
     try:
-        return model.model_validate(values)
+        # By way of JSON, because strict Python values would have to be tuples where TOML has arrays.
+        return model.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         lines = []
         for problem in error.errors():
