@@ -25,6 +25,7 @@ NANOMAGGIES_PER_UNIT = {"nanomaggies": 1.0, "maggies": 1e9, "uJy": 1.0 / 3.631, 
 
 _UNIT_ALIASES = {"nmgy": "nanomaggies", "nanomaggy": "nanomaggies", "nanomaggie": "nanomaggies", "nmaggy": "nanomaggies"}
 _MISSING_CODES = (-99.0, -999.0, -9999.0)
+_MISSING_MAGNITUDES = (99.0, 99.9, 99.99, 999.0)
 _REDSHIFT_MAX = 20.0
 _FORMATS = {
     ".fits": "fits",
@@ -225,7 +226,7 @@ def _no_column(table: Table, *wanted: str) -> CatalogError:
     listed = ", ".join(table.colnames[:40]) + (" ..." if len(table.colnames) > 40 else "")
     return CatalogError(
         f"no column {' or '.join(map(repr, wanted))}{hint}. The table has: {listed}. "
-        "Rename it, or pass columns={'" + wanted[0] + "': 'its name in the file'}"
+        f"Rename it, or in Python read_catalog(..., columns={{{wanted[0]!r}: 'its name in the file'}})"
     )
 
 
@@ -256,6 +257,15 @@ def _band_columns(table: Table, band: str, columns: Mapping[str, str], unit: str
         return flux, np.where(error > 0, error**-2.0, 0.0)
 
 
+def _say_unused(table: Table, bands: Sequence[str], columns: Mapping[str, str], path: Path) -> None:
+    """Warn of fluxes in the file that are of no band that is read: unknown ones, or ones that were not asked for."""
+    read = {columns.get(f"flux_{band}", f"flux_{band}") for band in bands}
+    others = [name for name in table.colnames if name.startswith("flux_") and name not in read]
+    others = [name for name in others if not name.startswith(("flux_ivar_", "flux_err_"))]
+    if others:
+        logger.warning("%s: not used: %s (bands read: %s)", path, ", ".join(others), ", ".join(bands))
+
+
 def _sdss_columns(table: Table, bands: Sequence[str]) -> dict[str, np.ndarray]:
     """The columns of SDSS's layout that the bands need, their shapes checked."""
     found = {}
@@ -274,6 +284,7 @@ def _check_not_magnitudes(flux: np.ndarray, bands: Sequence[str], path: Path) ->
     with every flux inside that interval hardly one has its bluest flux above its reddest. In a single band
     the test is the scatter: 30 magnitudes or more differ by less than 0.12 dex, fluxes by more.
     """
+    flux = np.where(np.isin(flux, _MISSING_MAGNITUDES), np.nan, flux)
     seen = flux[np.isfinite(flux)]
     if seen.size == 0 or seen.min() < 8 or seen.max() > 32:
         return
@@ -296,7 +307,7 @@ def _check_redshifts(zred: np.ndarray, name: str) -> None:
     if seen.size and ((seen <= 0).all() or (seen > _REDSHIFT_MAX).all()):
         raise CatalogError(
             f"column {name!r} runs from {seen.min():.6g} to {seen.max():.6g}: no value is a redshift (0 to {_REDSHIFT_MAX:g}). "
-            "Is it a velocity in km/s, or another column? Pass columns={'zred': 'its name in the file'}"
+            "Is it a velocity in km/s, or another column? The redshift's column must be called 'zred'"
         )
 
 
@@ -354,6 +365,7 @@ def read_catalog(
         zred_name = _find(table, columns, "zred", "z")
         if zred_name is None:
             raise _no_column(table, "zred", "z")
+        _say_unused(table, chosen, columns, path)
         pairs = [_band_columns(table, band, columns, unit) for band in chosen]
         flux, flux_ivar = np.stack([p[0] for p in pairs], axis=1), np.stack([p[1] for p in pairs], axis=1)
         _check_not_magnitudes(flux, chosen, path)

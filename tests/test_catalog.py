@@ -185,9 +185,11 @@ def broken(table: Table, what: str) -> Table:
         table.rename_column("zred", "zredd")
     elif what == "empty":
         table = table[:0]
-    elif what == "magnitudes":
+    elif what.startswith("magnitudes"):
         for band in UGRIZ:
             table[f"flux_{band}"] = 22.5 - 2.5 * np.log10(np.abs(table[f"flux_{band}"]))
+        if what == "magnitudes, one missing":
+            table["flux_u"][1] = 99.0
     elif what == "velocities":
         table["zred"] = table["zred"] * 299792.458
     elif what == "negative":
@@ -206,6 +208,7 @@ def broken(table: Table, what: str) -> Table:
         ("no redshift", r"'zred' or 'z'; closest is 'zredd'"),
         ("empty", "no rows"),
         ("magnitudes", "look like magnitudes"),
+        ("magnitudes, one missing", "look like magnitudes"),
         ("velocities", "km/s"),
         ("negative", "no value is a redshift"),
         ("text", "expected numbers"),
@@ -217,6 +220,14 @@ def test_errors_name_what_is_wrong(tmp_path: Path, what: str, message: str) -> N
     broken(make_table(), what).write(path)
     with pytest.raises(CatalogError, match=message):
         read_catalog(path)
+
+
+def test_fluxes_of_bands_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = make_table()
+    table["flux_Y"] = table["flux_err_Y"] = 1.0
+    table.write(tmp_path / "table.ecsv")
+    read_catalog(tmp_path / "table.ecsv", bands=UGRIZ[:4])
+    assert "not used: flux_z, flux_Y (bands read: u, g, r, i)" in caplog.text
 
 
 def test_other_errors(tmp_path: Path) -> None:
