@@ -1,6 +1,5 @@
 """The trained posterior: from photometry and redshift to samples of the galaxy's parameters."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +16,7 @@ from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.posterior.context import ContextTransform, TrainingDomain
-from sedcast.posterior.flow import MaskedAutoregressiveFlow
+from sedcast.posterior.flow import MaskedAutoregressiveFlow, usable_cores
 
 __all__ = ["PosteriorEstimator", "RowStatus"]
 
@@ -187,7 +186,7 @@ class PosteriorEstimator:
             np.clip(self.prior.from_unbounded(points[rows]).astype(np.float32), low, high, out=theta[rows])
 
         starts = range(0, len(points), _ROWS_PER_PIECE)
-        n_threads = min(n_threads or len(os.sched_getaffinity(0)), len(starts))
+        n_threads = min(n_threads or usable_cores(), len(starts))
         if n_threads < 2:
             for start in starts:
                 fill(start)

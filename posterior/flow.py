@@ -24,7 +24,7 @@ from threadpoolctl import ThreadpoolController
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.made import FlowConfig, hidden_degrees, parameter_masks, parameter_shapes
 
-__all__ = ["FlowConfig", "MaskedAutoregressiveFlow"]
+__all__ = ["FlowConfig", "MaskedAutoregressiveFlow", "usable_cores"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,11 @@ _ACTIVATIONS: dict[str, Callable[[np.ndarray], object]] = {
     "elu": _elu,
     "silu": _silu,
 }
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; all of the machine's where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache
@@ -278,7 +283,7 @@ class MaskedAutoregressiveFlow:
 
     def _run(self, work: Callable[[slice, slice], None], n_rows: int, n_samples: int, n_threads: int | None) -> None:
         chunks = list(_chunks(n_rows, n_samples))
-        n_threads = min(n_threads or len(os.sched_getaffinity(0)), len(chunks))
+        n_threads = min(n_threads or usable_cores(), len(chunks))
         with _blas().limit(limits=1, user_api="blas"):
             if n_threads < 2:
                 for chunk in chunks:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from sedcast.data.errors import ArtifactError, CatalogError, MissingDependencyEr
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.flow import usable_cores
 
 __all__ = ["DERIVED_NAMES", "PERCENTILES", "QUANTITY_NAMES", "PosteriorCatalog", "infer_catalog", "read_posteriors"]
 
@@ -103,7 +103,7 @@ def infer_catalog(
 
     with atomic_path(output) as temporary, h5py.File(temporary, "w") as file:
         datasets = _create(file, catalog, n_samples)
-        for rows, values in _in_order(work, blocks, n_threads or len(os.sched_getaffinity(0))):
+        for rows, values in _in_order(work, blocks, n_threads or usable_cores()):
             finite = np.isfinite(values).all(axis=(0, 2))
             excluded[rows[~finite]] = NOT_FINITE
             values[:, ~finite] = np.nan
@@ -121,6 +121,14 @@ def infer_catalog(
         file.attrs["format"] = FORMAT
         file.attrs["bands"] = list(catalog.bands)
         file.attrs["provenance"] = json.dumps(_provenance(estimator, n_samples, seed, command) | {"figures": figures})
+    if figures["flagged"] > figures["inferred"] / 2:
+        common = Counter(flag for row in flags for flag in str(row).split("; ") if flag).most_common(1)[0][0]
+        logger.warning(
+            "%d of %d posteriors are flagged as extrapolations, most often for %r: check the unit and the errors of the fluxes",
+            figures["flagged"],
+            figures["inferred"],
+            common,
+        )
     logger.info("%s: posteriors of %d of %d galaxies", output, figures["inferred"], figures["galaxies"])
     return figures
 
