@@ -193,11 +193,14 @@ def infer(
     flux_err_u) … for each band of the model, and zred; SDSS's own layout is recognised.
     """
     screen = _screen(as_json)
+    from sedcast.data.errors import ParameterError
     from sedcast.posterior.infer import infer_catalog
 
     estimator = _load_posterior(model)
     galaxies = _load_catalog(catalog, estimator, unit)
     _check_writable(output)
+    if output.exists() and Path(catalog).exists() and output.samefile(catalog):
+        raise ParameterError(f"-o {output} is the catalogue itself, which would be overwritten: give another name")
     with screen.progress("inferring galaxies") as report:
         command = f"sedcast infer {catalog} --model {model} --n-samples {n_samples} --seed {seed} --unit {unit}"
         figures = infer_catalog(estimator, galaxies, output, n_samples=n_samples, seed=seed, command=command, progress=report)
@@ -223,7 +226,8 @@ def validate(
 
     estimator = _load_posterior(model)
     simulator, settings = _simulator_of(estimator)
-    noise = (NoiseModel.sdss() if settings.noise == "bundled" else NoiseModel.load(settings.noise)).select(estimator.bands)
+    bands = estimator.bands
+    noise = NoiseModel.sdss(bands) if settings.noise == "bundled" else NoiseModel.load(settings.noise).select(bands)
     mocks = draw_mocks(n_mocks, simulator, estimator, noise, seed=seed)
     with screen.progress("testing on mocks") as report:
         result = calibrate(estimator, mocks, n_samples=n_samples, seed=seed, progress=report)
