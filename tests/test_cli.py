@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from astropy.table import Table
+from standin import BANDS, gaussian_estimator, mock_photometry
 from typer.testing import CliRunner
 
 import sedcast
@@ -216,3 +217,17 @@ def test_public_names_resolve_lazily() -> None:
         assert getattr(sedcast, name) is not None
     with pytest.raises(AttributeError, match="nothing"):
         sedcast.nothing  # noqa: B018
+
+
+def test_posteriors_do_not_overwrite_the_catalogue(run: Run, tmp_path: Path) -> None:
+    gaussian_estimator().save(tmp_path / "model.npz")
+    flux, ivar, zred = mock_photometry(3, 5)
+    table = Table({"zred": zred})
+    for index, band in enumerate(BANDS):
+        table[f"flux_{band}"], table[f"flux_ivar_{band}"] = flux[:, index], ivar[:, index]
+    path = tmp_path / "mine.hdf5"
+    table.write(path, path="table")
+    before = path.read_bytes()
+    status, _, err = run("infer", path, "-o", tmp_path / "." / "mine.hdf5", "--model", tmp_path / "model.npz")
+    assert (status, "overwritten" in err) == (2, True)
+    assert path.read_bytes() == before

@@ -215,3 +215,15 @@ def test_arviz(written):
         np.testing.assert_array_equal(data.posterior["log_mstar"].values[0], posteriors.samples(3)["log_mstar"])
         with pytest.raises(ParameterError, match="no posterior"):
             posteriors.to_arviz("gal-1")
+
+
+def test_it_warns_when_most_posteriors_are_extrapolations(tmp_path, caplog):
+    flux, ivar, zred = mock_photometry(6, 22)
+    estimator, ids = gaussian_estimator(), np.arange(6)
+    maggies = Catalog(ids, BANDS, flux * 1e-9, ivar * 1e18, zred)
+    infer_catalog(estimator, maggies, tmp_path / "a.h5", n_samples=20)
+    assert "6 of 6 posteriors are flagged" in caplog.text
+    assert "check the unit" in caplog.text
+    caplog.clear()
+    infer_catalog(estimator, Catalog(ids, BANDS, flux, ivar, zred), tmp_path / "b.h5", n_samples=20)
+    assert "flagged" not in caplog.text
