@@ -22,7 +22,16 @@ from sedcast.data.filters import FilterProjection, check_bands
 from sedcast.data.noise import NoiseModel
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 
-__all__ = ["PhotometrySimulator", "RedshiftRange", "SimulationConfig", "SpectrumModel", "draw_galaxies", "simulate"]
+__all__ = [
+    "PhotometrySimulator",
+    "RedshiftRange",
+    "SimulationConfig",
+    "SpectrumModel",
+    "default_simulator",
+    "draw_galaxies",
+    "noise_model",
+    "simulate",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -260,7 +269,7 @@ def simulate(
     ConfigError : if hardly any proposal is kept, so that the run would not end.
     """
     prior = Prior.from_dict(config.prior)
-    noise = (NoiseModel.sdss() if config.noise == "bundled" else NoiseModel.load(config.noise)).select(config.bands)
+    noise = noise_model(config)
     if simulator is None:
         simulator = default_simulator(config)
     kept = proposed = 0
@@ -289,6 +298,13 @@ def simulate(
         file.attrs["versions"] = json.dumps(software_versions())
         file.attrs["figures"] = json.dumps(figures)
     return figures
+
+
+def noise_model(config: SimulationConfig) -> NoiseModel:
+    """The noise model that a configuration names, for its bands."""
+    if config.noise == "bundled":
+        return NoiseModel.sdss(config.bands)
+    return NoiseModel.load(config.noise).select(config.bands)
 
 
 def default_simulator(config: SimulationConfig) -> PhotometrySimulator:

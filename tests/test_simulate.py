@@ -17,6 +17,7 @@ from sedcast.emulator.simulate import (
     SimulationConfig,
     _within_reach,
     draw_galaxies,
+    noise_model,
     simulate,
 )
 from sedcast.emulator.sps import SPSModel
@@ -92,6 +93,10 @@ def test_simulated_file_holds_what_was_asked(simulator: PhotometrySimulator, tmp
     pull = (flux - true) * np.sqrt(ivar)
     assert 0.9 < pull.std() < 1.1
     assert list(tmp_path.iterdir()) == [tmp_path / "mocks.h5"]
+
+
+def test_galex_bands_are_simulated_with_the_bundled_noise() -> None:
+    assert noise_model(SimulationConfig(n_galaxies=1, bands=("FUV", "NUV", "u"))).bands == ("FUV", "NUV", "u")
 
 
 def test_a_failure_leaves_no_file(simulator: PhotometrySimulator, tmp_path: Path) -> None:

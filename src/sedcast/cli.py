@@ -47,6 +47,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
 Model = Annotated[str, typer.Option(metavar="FILE", help="Posterior artifact, or 'bundled'.")]
 Unit = Annotated[str, typer.Option(help="Unit of the fluxes in the file: nanomaggies, maggies, uJy, mJy or Jy.")]
+Calibrate = Annotated[
+    bool, typer.Option("--calibrate/--no-calibrate", help="For SDSS's own columns: apply AB offsets and error floors.")
+]
 Source = Annotated[
     str, typer.Argument(metavar="CATALOG", help="FITS, ECSV, CSV or HDF5 table, or 'sdss' for the bundled 10,000 galaxies.")
 ]
@@ -78,12 +81,12 @@ def _screen(as_json: bool = False) -> "Screen":
     return screen
 
 
-def _load_catalog(source: str, estimator: "PosteriorEstimator", unit: str) -> "Catalog":
+def _load_catalog(source: str, estimator: "PosteriorEstimator", unit: str, calibrate: bool) -> "Catalog":
     from sedcast.data.catalog import load_sdss_sample, read_catalog
 
     if source == "sdss":
-        return load_sdss_sample(bands=estimator.bands)
-    return read_catalog(source, bands=estimator.bands, unit=unit)
+        return load_sdss_sample(bands=estimator.bands, calibrate=calibrate)
+    return read_catalog(source, bands=estimator.bands, unit=unit, calibrate=calibrate)
 
 
 def _load_posterior(model: str) -> "PosteriorEstimator":
@@ -185,6 +188,7 @@ def infer(
     n_samples: Annotated[int, typer.Option(min=1, help="Samples per galaxy.")] = 1000,
     seed: Seed = 0,
     unit: Unit = "nanomaggies",
+    calibrate: Calibrate = True,
     as_json: AsJson = False,
 ) -> None:
     """Infer a catalogue: samples, summaries, derived properties and flags of every galaxy, in one HDF5 file.
@@ -197,12 +201,13 @@ def infer(
     from sedcast.posterior.infer import infer_catalog
 
     estimator = _load_posterior(model)
-    galaxies = _load_catalog(catalog, estimator, unit)
+    galaxies = _load_catalog(catalog, estimator, unit, calibrate)
     _check_writable(output)
     if output.exists() and Path(catalog).exists() and output.samefile(catalog):
         raise ParameterError(f"-o {output} is the catalogue itself, which would be overwritten: give another name")
     with screen.progress("inferring galaxies") as report:
         command = f"sedcast infer {catalog} --model {model} --n-samples {n_samples} --seed {seed} --unit {unit}"
+        command += "" if calibrate else " --no-calibrate"
         figures = infer_catalog(estimator, galaxies, output, n_samples=n_samples, seed=seed, command=command, progress=report)
     screen.note(f"wrote {output}")
     reasons = {f"excluded: {reason}": count for reason, count in figures["excluded"].items()}
@@ -220,15 +225,13 @@ def validate(
 ) -> None:
     """Test a posterior's calibration on fresh mock galaxies with known parameters."""
     screen = _screen(as_json)
-    from sedcast.data.noise import NoiseModel
+    from sedcast.emulator.simulate import noise_model
     from sedcast.plotting import pp_plot, sbc_plot, tarp_plot
     from sedcast.posterior.calibration import calibrate, draw_mocks
 
     estimator = _load_posterior(model)
     simulator, settings = _simulator_of(estimator)
-    bands = estimator.bands
-    noise = NoiseModel.sdss(bands) if settings.noise == "bundled" else NoiseModel.load(settings.noise).select(bands)
-    mocks = draw_mocks(n_mocks, simulator, estimator, noise, seed=seed)
+    mocks = draw_mocks(n_mocks, simulator, estimator, noise_model(settings), seed=seed)
     with screen.progress("testing on mocks") as report:
         result = calibrate(estimator, mocks, n_samples=n_samples, seed=seed, progress=report)
     figures = result.to_json_dict()
@@ -252,6 +255,7 @@ def compare(
     target_ess: Annotated[float, typer.Option(min=1, help="Effective samples of the worst parameter to run for.")] = 1000,
     seed: Seed = 0,
     unit: Unit = "nanomaggies",
+    calibrate: Calibrate = True,
     as_json: AsJson = False,
 ) -> None:
     """Run emcee and zeus on chosen galaxies with the same likelihood, and set them beside the flow.
@@ -263,7 +267,7 @@ def compare(
     from sedcast.baselines.mcmc import McmcConfig
 
     estimator = _load_posterior(model)
-    galaxies = _choose(_load_catalog(catalog, estimator, unit), estimator, rows, ids)
+    galaxies = _choose(_load_catalog(catalog, estimator, unit, calibrate), estimator, rows, ids)
     simulator, _ = _simulator_of(estimator)
     with screen.progress("flow, emcee and zeus, runs") as report:
         comparison = compare_galaxies(
