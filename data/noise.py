@@ -8,8 +8,9 @@ follow
     p(theta) N(f_obs | f, sigma²) s(sigma | f_obs),
 
 whose posterior given (f_obs, sigma) is exactly the one above, whatever s is: s depends on observed values only. To draw from
-this joint density, each band's (sigma, f_obs) is proposed from a density q(sigma, f_obs | f) close to N s, and a draw is kept
-with probability proportional to w = Π_b N(f_obs_b | f_b, sigma_b²) s_b(sigma_b | f_obs_b) / q_b(sigma_b, f_obs_b | f_b).
+this joint density, each band's (sigma, f_obs) is drawn from N s / Z(f) by rejection, with Z(f) = ∫∫ N s dsigma df_obs:
+proposed from a density q(sigma, f_obs | f) close to N s, and kept with probability proportional to w = N s / q. As N s is not
+normalised over (sigma, f_obs), a galaxy is kept with probability proportional to Π_b Z_b(f_b), a factor near one.
 
 The proposal is the Gaussian that N s would be if the median of ln sigma, mu, were linear in flux, with slope mu', scatter tau:
 ln sigma ~ N(mu(f), tau² + mu'² sigma²), then f_obs with precision sigma^-2 + (mu'/tau)² and mean
@@ -19,12 +20,13 @@ f + (mu'/tau²) (ln sigma - mu) / precision, both widened a little so that w is 
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from scipy.special import ndtri
+from scipy.stats import qmc
 
 from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.asinh import asinh_flux, asinh_flux_error, asinh_magnitude, asinh_magnitude_error
@@ -50,9 +52,9 @@ _WIDEN_LN_SIGMA = 0.1
 _CAP_PERCENTILE = 99.99
 _CAP_DRAWS = 200_000
 _CAP_SEED = 20_261_122
-_REFERENCE_ROWS = 2_000
-_CHUNK = 4_096
-_REACH_SIGMA = 6.0
+_LOG2_NORM_POINTS = 12
+_MAX_TRIES = 1_000
+_REACH_SIGMA = 5.5
 _WIDEN_PROPOSAL = 1.1
 
 
@@ -66,10 +68,8 @@ class NoiseModel:
     median : (n_band, n_grid) median of ln(sigma / nanomaggie) on the magnitude grid `_GRID`.
     scatter : (n_band, n_grid) standard deviation of ln sigma.
     magnitude_range, ln_sigma_range : (n_band, 2) the catalogue's range of observed values.
-    reference_flux : (n_reference, n_band) fluxes of the catalogue, nanomaggies, NaN where missing; for the cap.
-    log_weight_cap : log weights above it count as it, in `accept`.
-    capped_fraction : fraction of draws at the catalogue's fluxes that the cap touches.
-    acceptance : fraction of draws at the catalogue's fluxes that `accept` keeps.
+    log_cap : (n_band,) log weights of a band's proposals above it count as it; one in ten thousand at the catalogue's fluxes.
+    log_norm : (n_band, n_grid) logarithm of Z at the true fluxes whose asinh magnitudes are on the grid.
     provenance : where it comes from.
     """
 
@@ -78,10 +78,8 @@ class NoiseModel:
     scatter: np.ndarray
     magnitude_range: np.ndarray
     ln_sigma_range: np.ndarray
-    reference_flux: np.ndarray
-    log_weight_cap: float = np.nan
-    capped_fraction: float = np.nan
-    acceptance: float = np.nan
+    log_cap: np.ndarray
+    log_norm: np.ndarray
     provenance: str = ""
     _rise: np.ndarray = field(init=False, repr=False)
 
@@ -92,19 +90,20 @@ class NoiseModel:
             "scatter": (n_band, len(_GRID)),
             "magnitude_range": (n_band, 2),
             "ln_sigma_range": (n_band, 2),
-            "reference_flux": (len(self.reference_flux), n_band),
+            "log_cap": (n_band,),
+            "log_norm": (n_band, len(_GRID)),
         }
         for name, shape in shapes.items():
             got = np.shape(getattr(self, name))
             if got != shape:
                 raise ParameterError(f"{name} has shape {got}, expected {shape} for bands {self.bands}")
         # How much the median rises from f to f + sigma, by a symmetric difference: the proposal's slope.
-        flux, typical = asinh_flux(_GRID[:, None], self.bands), np.exp(self.median.T)
-        (above,), (below,) = self._interpolate(flux + typical, self.median), self._interpolate(flux - typical, self.median)
-        object.__setattr__(self, "_rise", 0.5 * (above - below).T)
-        if not np.isfinite(self.log_weight_cap):
-            for name, value in _estimate_cap(self).items():
-                object.__setattr__(self, name, value)
+        rise = np.empty((n_band, len(_GRID)))
+        for b, band in enumerate(self.bands):
+            flux, typical = asinh_flux(_GRID, band), np.exp(self.median[b])
+            (above,), (below,) = (self._interpolate(b, flux + step, self.median) for step in (typical, -typical))
+            rise[b] = 0.5 * (above - below)
+        object.__setattr__(self, "_rise", rise)
 
     @classmethod
     def from_catalog(cls, catalog: Catalog, provenance: str = "") -> "NoiseModel":
@@ -119,20 +118,22 @@ class NoiseModel:
         CatalogError : if a band has fewer than 100 measurements.
         """
         tables = [_learn_band(catalog.flux[:, b], catalog.sigma[:, b], band) for b, band in enumerate(catalog.bands)]
-        flux = np.where(catalog.flux_ivar > 0, catalog.flux, np.nan)
-        rng = np.random.default_rng(_CAP_SEED)
-        # Rows with the most bands first, so that few-band subsets and rare bands are both served.
-        order = np.lexsort((rng.random(len(flux)), np.isnan(flux).sum(axis=1)))[:_REFERENCE_ROWS]
         median, scatter, magnitude_range, ln_sigma_range = (np.array(part) for part in zip(*tables, strict=True))
-        return cls(
+        n_band = len(catalog.bands)
+        learnt = cls(
             bands=catalog.bands,
             median=median,
             scatter=scatter,
             magnitude_range=magnitude_range,
             ln_sigma_range=ln_sigma_range,
-            reference_flux=flux[order],
+            log_cap=np.full(n_band, np.inf),
+            log_norm=np.zeros((n_band, len(_GRID))),
             provenance=provenance or f"catalogue of {len(catalog)} galaxies",
         )
+        measured = [catalog.flux[catalog.flux_ivar[:, b] > 0, b] for b in range(n_band)]
+        log_cap = np.array([learnt._find_cap(b, flux) for b, flux in enumerate(measured)])
+        log_norm = np.array([learnt._find_norm(b, cap) for b, cap in enumerate(log_cap)])
+        return replace(learnt, log_cap=log_cap, log_norm=log_norm)
 
     @classmethod
     def sdss(cls, bands: Sequence[str] = ("u", "g", "r", "i", "z")) -> "NoiseModel":
@@ -140,7 +141,7 @@ class NoiseModel:
         return cls.load(Path(str(files("sedcast.data").joinpath("bundled", "noise_sdss.npz")))).select(bands)
 
     def select(self, bands: Sequence[str]) -> "NoiseModel":
-        """The model of some of the bands, in the given order; the cap is estimated anew for them.
+        """The model of some of the bands, in the given order.
 
         Raises
         ------
@@ -149,23 +150,13 @@ class NoiseModel:
         absent = [band for band in bands if band not in self.bands]
         if absent or not bands:
             raise ParameterError(f"bands {tuple(bands)}: the noise model has {', '.join(self.bands)}")
-        if tuple(bands) == self.bands:
-            return self
         index = [self.bands.index(band) for band in bands]
-        return NoiseModel(
-            bands=tuple(bands),
-            median=self.median[index],
-            scatter=self.scatter[index],
-            magnitude_range=self.magnitude_range[index],
-            ln_sigma_range=self.ln_sigma_range[index],
-            reference_flux=self.reference_flux[:, index],
-            provenance=self.provenance,
-        )
+        return replace(self, bands=tuple(bands), **{name: getattr(self, name)[index] for name in _ARRAYS})
 
     def save(self, path: str | Path) -> None:
         """Write the model as an artifact of kind ``noise-model``."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        card = {name: getattr(self, name) for name in _SCALARS} | {"bands": list(self.bands), "grid": _GRID_CARD}
+        card = {"provenance": self.provenance, "bands": list(self.bands), "grid": _GRID_CARD}
         save_artifact(path, KIND, arrays, card)
 
     @classmethod
@@ -181,25 +172,18 @@ class NoiseModel:
             raise ArtifactError(
                 f"{path} is tabulated on the grid {card['grid']}, this sedcast uses {_GRID_CARD}: make it again"
             )
-        values: dict[str, Any] = {name: arrays[name] for name in _ARRAYS} | {name: card[name] for name in _SCALARS}
-        return cls(bands=tuple(card["bands"]), **values)
+        return cls(bands=tuple(card["bands"]), provenance=card["provenance"], **{name: arrays[name] for name in _ARRAYS})
 
-    def _interpolate(self, flux: np.ndarray, *tables: np.ndarray) -> list[np.ndarray]:
-        """Tables (n_band, n_grid) at fluxes (n, n_band)."""
-        position = (asinh_magnitude(flux, self.bands) - _GRID[0]) / (_GRID[1] - _GRID[0])
+    def _interpolate(self, b: int, flux: np.ndarray, *tables: np.ndarray) -> list[np.ndarray]:
+        """Rows `b` of tables (n_band, n_grid) at fluxes (n,) of that band."""
+        position = (asinh_magnitude(flux, self.bands[b]) - _GRID[0]) / (_GRID[1] - _GRID[0])
         np.clip(position, 0, len(_GRID) - 1.001, out=position)
         left = position.astype(np.intp)
         fraction = position - left
-        left += np.arange(len(self.bands)) * len(_GRID)
-        values = []
-        for table in tables:
-            flat = np.ascontiguousarray(table).ravel()
-            low = flat[left]
-            values.append(low + fraction * (flat[left + 1] - low))
-        return values
+        return [table[b][left] + fraction * (table[b][left + 1] - table[b][left]) for table in tables]
 
     def draw(self, flux: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Propose errors and observed fluxes of galaxies; only together with the weights do they follow the joint density.
+        """Draw errors and observed fluxes of galaxies; only together with the weights do galaxies follow the joint density.
 
         Parameters
         ----------
@@ -213,18 +197,34 @@ class NoiseModel:
         flux = np.atleast_2d(np.asarray(flux, dtype=float))
         if flux.shape[1:] != (len(self.bands),):
             raise ParameterError(f"flux has shape {flux.shape}, expected (n, {len(self.bands)}) for bands {self.bands}")
-        flux_obs, sigma, log_weight = np.empty_like(flux), np.empty_like(flux), np.empty(len(flux))
-        for start in range(0, len(flux), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            flux_obs[rows], sigma[rows], log_weight[rows] = self._propose(flux[rows], rng)
+        flux_obs, sigma, log_weight = np.empty_like(flux), np.empty_like(flux), np.zeros(len(flux))
+        for b in range(len(self.bands)):
+            flux_obs[:, b], sigma[:, b] = self._draw_band(b, flux[:, b], rng)
+            log_weight += self._interpolate(b, flux[:, b], self.log_norm)[0]
         return flux_obs, sigma, log_weight
 
-    def _propose(self, flux: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One chunk of `draw`."""
-        first, second = rng.standard_normal((2, *flux.shape))
-        median, scatter, rise = self._interpolate(flux, self.median, self.scatter, self._rise)
-        typical = np.exp(median)
-        slope = rise / typical
+    def _draw_band(self, b: int, flux: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Observed fluxes and errors of one band, (n,) each, from N s / Z."""
+        flux_obs, sigma = np.empty_like(flux), np.empty_like(flux)
+        pending = np.arange(len(flux))
+        for _ in range(_MAX_TRIES):
+            flux_obs[pending], sigma[pending], log_weight = self._propose(
+                b, flux[pending], *rng.standard_normal((2, len(pending)))
+            )
+            pending = pending[np.log(rng.random(len(pending))) >= log_weight - self.log_cap[b]]
+            if not len(pending):
+                return flux_obs, sigma
+        raise ParameterError(
+            f"no error can be drawn for a flux of {flux[pending[0]]:g} nanomaggies in {self.bands[b]}: it is far outside the "
+            "noise model's catalogue; check the units"
+        )
+
+    def _propose(
+        self, b: int, flux: np.ndarray, first: np.ndarray, second: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Observed fluxes and errors of one band from two standard normal deviates, and their log weights; (n,) each."""
+        median, scatter, rise = self._interpolate(b, flux, self.median, self.scatter, self._rise)
+        slope = rise / np.exp(median)
         ln_sigma_width = _WIDEN_PROPOSAL * np.hypot(scatter, rise)
         offset = ln_sigma_width * first
         ln_sigma = median + offset
@@ -233,20 +233,36 @@ class NoiseModel:
         flux_width = _WIDEN_PROPOSAL / np.sqrt(precision)
         noise = slope * offset / (scatter**2 * precision) + flux_width * second
         flux_obs = flux + noise
-        median_obs, scatter_obs = self._interpolate(flux_obs, self.median, self.scatter)
+        median_obs, scatter_obs = self._interpolate(b, flux_obs, self.median, self.scatter)
         log_target = -0.5 * ((noise / sigma) ** 2 + ((ln_sigma - median_obs) / scatter_obs) ** 2) - ln_sigma
         log_proposal = -0.5 * (first**2 + second**2)
-        widths = np.log(ln_sigma_width * flux_width / scatter_obs)
-        return flux_obs, sigma, (log_target - log_proposal + widths).sum(axis=1)
+        return flux_obs, sigma, log_target - log_proposal + np.log(ln_sigma_width * flux_width / scatter_obs)
+
+    def _find_cap(self, b: int, flux: np.ndarray) -> float:
+        """The log weight that one proposal in ten thousand exceeds, at the catalogue's fluxes (n,) of a band."""
+        rng = np.random.default_rng(_CAP_SEED)
+        normals = rng.standard_normal((2, _CAP_DRAWS))
+        return float(np.percentile(self._propose(b, rng.choice(flux, _CAP_DRAWS), *normals)[2], _CAP_PERCENTILE))
+
+    def _find_norm(self, b: int, cap: float) -> np.ndarray:
+        """The logarithm of Z of a band on the grid, (n_grid,): of the mean capped weight, over the same deviates everywhere."""
+        points = ndtri(qmc.Sobol(2, seed=_CAP_SEED).random_base2(_LOG2_NORM_POINTS)).T
+        fluxes = asinh_flux(_GRID, self.bands[b])
+        weights = [np.exp(np.minimum(self._propose(b, np.full(points.shape[1], f), *points)[2], cap)) for f in fluxes]
+        return np.log(np.mean(weights, axis=1))
 
     def accept(self, log_weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Which draws to keep, (n,) bool: each with probability min(1, exp(log_weight - log_weight_cap))."""
-        return np.asarray(np.log(rng.random(len(log_weight))) < log_weight - self.log_weight_cap)
+        """Which draws to keep, (n,) bool: each with probability exp(log_weight) over its largest possible value."""
+        largest = self.log_norm.max(axis=1).sum()
+        return np.asarray(np.log(rng.random(len(log_weight))) < log_weight - largest)
 
     def sigma_deviation(self, flux_obs: np.ndarray, sigma: np.ndarray) -> np.ndarray:
         """How unusual errors are at their observed flux, (n, n_band), in scatters of ln sigma: 0 is typical."""
-        median, scatter = self._interpolate(flux_obs, self.median, self.scatter)
-        return np.asarray((np.log(sigma) - median) / scatter)
+        deviation = np.empty(np.shape(sigma))
+        for b in range(len(self.bands)):
+            median, scatter = self._interpolate(b, flux_obs[:, b], self.median, self.scatter)
+            deviation[:, b] = (np.log(sigma[:, b]) - median) / scatter
+        return deviation
 
     def in_range(self, flux_obs: np.ndarray, sigma: np.ndarray) -> np.ndarray:
         """Whether every band's observed magnitude and error are in the catalogue's range, (n,) bool.
@@ -258,22 +274,26 @@ class NoiseModel:
         inside &= (ln_sigma >= self.ln_sigma_range[:, 0]) & (ln_sigma <= self.ln_sigma_range[:, 1])
         return np.asarray(inside.all(axis=1))
 
-    def reach(self) -> tuple[int, tuple[float, float]]:
-        """The band with the smallest errors, and AB magnitudes (brightest, faintest) beyond which none is seen in range.
+    def reach(self) -> tuple[np.ndarray, np.ndarray]:
+        """AB magnitudes (brightest, faintest), (n_band,) each, beyond which no galaxy is observed in range.
 
-        The margin around the range is six errors of the size six scatters above the typical one at its ends.
+        No draw within 5.5 standard deviations of (f_obs, ln sigma), jointly, is in range from further away. The faintest is
+        infinite where that leaves no flux.
         """
-        flux = asinh_flux(self.magnitude_range.T, self.bands)
-        median, scatter = self._interpolate(flux, self.median, self.scatter)
-        largest = asinh_magnitude_error(flux, np.exp(median + _REACH_SIGMA * scatter), self.bands)
-        band = int(np.argmin(largest[1]))
-        margin = _REACH_SIGMA * largest[:, band]
-        brightest, faintest = 22.5 - 2.5 * np.log10(flux[:, band])
-        return band, (float(brightest - margin[0]), float(faintest + margin[1]))
+        angle = np.linspace(0, np.pi / 2, 91)[:, None]
+        brightest, faintest = np.empty((2, len(self.bands)))
+        for b, band in enumerate(self.bands):
+            flux = asinh_flux(self.magnitude_range[b], band)
+            median, scatter = self._interpolate(b, flux, self.median, self.scatter)
+            errors = np.cos(angle) * np.exp(_REACH_SIGMA * np.sin(angle) * scatter)
+            margin = _REACH_SIGMA * np.exp(median) * errors.max(axis=0)
+            with np.errstate(divide="ignore"):
+                ends = 22.5 - 2.5 * np.log10(np.maximum(flux + margin * [1, -1], 0.0))
+            brightest[b], faintest[b] = ends
+        return brightest, faintest
 
 
-_ARRAYS = ("median", "scatter", "magnitude_range", "ln_sigma_range", "reference_flux")
-_SCALARS = ("log_weight_cap", "capped_fraction", "acceptance", "provenance")
+_ARRAYS = ("median", "scatter", "magnitude_range", "ln_sigma_range", "log_cap", "log_norm")
 
 
 def _learn_band(flux: np.ndarray, sigma: np.ndarray, band: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -308,21 +328,6 @@ def _learn_band(flux: np.ndarray, sigma: np.ndarray, band: str) -> tuple[np.ndar
     return median, scatter, magnitude_range, ln_sigma_range
 
 
-def _estimate_cap(model: NoiseModel) -> dict[str, float]:
-    """The cap from a seeded run at the catalogue's fluxes, with the fractions capped and accepted."""
-    complete = model.reference_flux[np.isfinite(model.reference_flux).all(axis=1)]
-    if len(complete) == 0:
-        raise CatalogError(f"no galaxy of the catalogue has all of the bands {model.bands}: select fewer")
-    rng = np.random.default_rng(_CAP_SEED)
-    _, _, log_weight = model.draw(complete[rng.integers(len(complete), size=_CAP_DRAWS)], rng)
-    cap = float(np.percentile(log_weight, _CAP_PERCENTILE))
-    return {
-        "log_weight_cap": cap,
-        "capped_fraction": float(np.mean(log_weight > cap)),
-        "acceptance": float(np.mean(np.exp(np.minimum(log_weight - cap, 0.0)))),
-    }
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of ``python -m sedcast.data.noise OUT``: make the bundled model from the bundled sample."""
     parser = argparse.ArgumentParser(description="Make the bundled noise model from the bundled SDSS + GALEX sample.")
@@ -332,7 +337,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     catalog = load_sdss_sample(bands=("FUV", "NUV", "u", "g", "r", "i", "z"))
     model = NoiseModel.from_catalog(catalog, "bundled SDSS + GALEX sample, error floors included")
     model.save(arguments.out)
-    logger.info("cap %.2f, accepted %.3f, capped %.4f", model.log_weight_cap, model.acceptance, model.capped_fraction)
+    logger.info("log caps %s; ln Z from %s to %s", model.log_cap, model.log_norm.min(axis=1), model.log_norm.max(axis=1))
 
 
 if __name__ == "__main__":
