@@ -226,19 +226,19 @@ def _within_reach(
     """Draw the masses anew among those for which the galaxy can be observed within the noise model's range.
 
     Flux is proportional to mass, whose prior is uniform in log mass and independent of the rest. So keeping a galaxy
-    with probability (width of the log masses within reach) / (largest such width) and drawing its log mass uniformly
-    among them gives the joint prior, cut to what can be observed, at a fraction of the spectra. Reach is judged in
-    the band with the smallest relative errors, with the margin of `NoiseModel.reach`.
+    with probability (width of the log masses within reach in every band) / (largest such width) and drawing its log mass
+    uniformly among them gives the joint prior, cut to what can be observed, at a fraction of the spectra.
     """
     column = PARAMETER_NAMES.index("log_mstar")
-    band, (brightest, faintest) = noise.reach()
+    brightest, faintest = noise.reach()
     low, high = prior.log_mstar
-    # Dark galaxies, which no mass makes visible, get an infinite magnitude and so an empty interval.
-    with np.errstate(divide="ignore"):
-        unit_mass_magnitude = 22.5 - 2.5 * np.log10(flux[:, band]) + 2.5 * theta[:, column]
-    lightest = np.clip((unit_mass_magnitude - faintest) / 2.5, low, high)
-    heaviest = np.clip((unit_mass_magnitude - brightest) / 2.5, low, high)
-    widest = min(high - low, (faintest - brightest) / 2.5)
+    # A flux of zero has an infinite magnitude: no mass brings it within reach, unless that has no faint end.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit_mass_magnitude = 22.5 - 2.5 * np.log10(flux) + 2.5 * theta[:, column, None]
+        lightest = np.where(np.isinf(faintest), low, (unit_mass_magnitude - faintest) / 2.5)
+        heaviest = (unit_mass_magnitude - brightest) / 2.5
+    lightest, heaviest = np.clip(lightest.max(axis=1), low, high), np.clip(heaviest.min(axis=1), low, high)
+    widest = min(high - low, float((faintest - brightest).min()) / 2.5)
     kept = rng.random(len(theta)) * widest < heaviest - lightest
     theta, zred, flux = theta[kept], zred[kept], flux[kept]
     log_mstar = lightest[kept] + rng.random(len(theta)) * (heaviest - lightest)[kept]
