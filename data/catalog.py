@@ -30,9 +30,10 @@ _REDSHIFT_MAX = 20.0
 _FORMATS = {
     ".fits": "fits",
     ".fit": "fits",
-    ".gz": "fits",
+    ".fits.gz": "fits",
     ".ecsv": "ascii.ecsv",
     ".csv": "ascii.csv",
+    ".csv.gz": "ascii.csv",
     ".hdf5": "hdf5",
     ".h5": "hdf5",
 }
@@ -185,13 +186,14 @@ def load_sdss_sample(*, bands: Sequence[str] = SDSS_BANDS, calibrate: bool = Tru
 def _read_table(path: Path) -> Table:
     if not path.is_file():
         raise CatalogError(f"no catalogue at {path}: check the path")
-    if path.suffix.lower() not in _FORMATS:
+    kinds = [kind for suffix, kind in _FORMATS.items() if path.name.lower().endswith(suffix)]
+    if not kinds:
         raise CatalogError(f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(_FORMATS)}")
     try:
-        table = Table.read(path, format=_FORMATS[path.suffix.lower()])
+        table = Table.read(path, format=kinds[0])
     except Exception as error:
         # Astropy's readers raise many unrelated classes on damaged files.
-        raise CatalogError(f"{path} cannot be read as {_FORMATS[path.suffix.lower()]}: {error}") from error
+        raise CatalogError(f"{path} cannot be read as {kinds[0]}: {error}") from error
     if len(table) == 0:
         raise CatalogError(f"{path} has no rows: a catalogue needs at least one galaxy")
     return table

@@ -2,8 +2,9 @@
 
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -38,13 +39,24 @@ def parse_config(values: object, model: type[ConfigT], source: str = "configurat
         for problem in error.errors():
             key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
             if problem["type"] == "extra_forbidden":
-                known = ", ".join(sorted(model.model_fields))
-                lines.append(f"unknown key {key!r} (top-level keys are: {known})")
+                *section, _ = problem["loc"]
+                known = ", ".join(sorted(_section(model, section).model_fields))
+                lines.append(f"unknown key {key!r} (known are: {known})")
             elif problem["type"] == "missing":
                 lines.append(f"key {key!r} is missing")
             else:
                 lines.append(f"key {key!r}: {problem['msg']}, got {problem['input']!r}")
         raise ConfigError(f"{source}: " + "; ".join(lines)) from error
+
+
+def _section(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:
+    """The model of a nested table, by the keys that lead to it."""
+    for key in path:
+        annotation = model.model_fields[str(key)].annotation
+        model = next(
+            kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)
+        )
+    return model
 
 
 def load_config(path: str | Path, model: type[ConfigT]) -> ConfigT:
