@@ -1,7 +1,7 @@
 """The prior of the 12-parameter PROVABGS model, and the map that turns it into a standard normal."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -106,7 +106,7 @@ class Prior:
 
     def to_dict(self) -> dict[str, tuple[float, float]]:
         """The ranges by parameter name, for an artifact's card."""
-        return asdict(self)
+        return {range_field.name: getattr(self, range_field.name) for range_field in fields(self)}
 
     @classmethod
     def from_dict(cls, ranges: Mapping[str, Any]) -> "Prior":

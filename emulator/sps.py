@@ -156,6 +156,8 @@ class SPSModel:
         old = self._interpolated(self._old_flux, z_node, age_node - self._n_young, np.where(young_node, 0, share))
         young = np.zeros_like(old)
         rows = np.flatnonzero(young_node.any(axis=1))
+        if not len(rows):
+            return young, old
         shares = np.where(young_node[rows], share[rows], 0)
         young[rows] = self._interpolated(self._young_flux, z_node[rows], age_node[rows], shares)
         return young, old
