@@ -138,7 +138,7 @@ def corner_plot(
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         if isinstance(axis.get_major_locator(), MaxNLocator):
             # Labels at both ends of neighbouring panels would run into each other.
-            axis.set_major_locator(MaxNLocator(4, prune="both"))
+            axis.set_major_locator(MaxNLocator(3, prune="both"))
     figure.subplots_adjust(left=1.05 / size, bottom=1.05 / size, right=1 - 0.1 / size, top=1 - 0.1 / size)
     handles = [
         Line2D(
