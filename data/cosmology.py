@@ -1,5 +1,6 @@
 """Ages and luminosity distances for an astropy cosmology, by splines: a mass simulation asks for millions of them."""
 
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +17,7 @@ ZRED_MAX = 10.0
 
 _CM_PER_MPC = 3.0856775814913673e24
 _N_NODE = 400
+_ASTROPY_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,10 @@ def _check_zred(zred: np.ndarray | float) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _splines(name: str) -> tuple[CubicSpline, CubicSpline]:
     """Age [Gyr] and transverse comoving distance [cm] as functions of ln(1 + z)."""
-    cosmology = getattr(astropy.cosmology, name)
-    nodes = np.linspace(0.0, np.log1p(ZRED_MAX), _N_NODE)
-    zred = np.expm1(nodes)
-    distance = cosmology.comoving_transverse_distance(zred).to_value("Mpc") * _CM_PER_MPC
-    return CubicSpline(nodes, cosmology.age(zred).to_value("Gyr")), CubicSpline(nodes, distance)
+    # astropy reads a cosmology from its file at first use; two threads at once got, once, one without massive neutrinos.
+    with _ASTROPY_LOCK:
+        cosmology = getattr(astropy.cosmology, name)
+        nodes = np.linspace(0.0, np.log1p(ZRED_MAX), _N_NODE)
+        zred = np.expm1(nodes)
+        distance = cosmology.comoving_transverse_distance(zred).to_value("Mpc") * _CM_PER_MPC
+        return CubicSpline(nodes, cosmology.age(zred).to_value("Gyr")), CubicSpline(nodes, distance)
