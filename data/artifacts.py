@@ -43,11 +43,16 @@ class atomic_path:
     """Context manager giving a temporary path beside `path`, moved onto it only on success.
 
     The file is flushed to disk before it is renamed, so a crash leaves either the old file or the new one.
+
+    Parameters
+    ----------
+    path : path of the file to write.
+    folder : where the temporary file is, if not beside `path`: a folder in the same file system.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, folder: Path | None = None) -> None:
         self.path = Path(path)
-        self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self.temporary = (folder or self.path.parent) / f".{self.path.name}.{os.getpid()}.part"
 
     def __enter__(self) -> Path:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -349,10 +349,11 @@ def read_catalog(
     if unit not in NANOMAGGIES_PER_UNIT:
         raise ParameterError(f"unit={unit!r}: expected one of {', '.join(NANOMAGGIES_PER_UNIT)}")
     chosen = None if bands is None else tuple(bands)
-    others = tuple(band for band in chosen or () if band not in BANDS)
+    table, columns = _read_table(path), dict(columns or {})
+    # A band of a user's own filter curve is known by its column only.
+    others = tuple(band for band in chosen or () if band not in BANDS and not _find(table, columns, f"flux_{band}"))
     if others:
         check_bands(others)
-    table, columns = _read_table(path), dict(columns or {})
     id_name = _find(table, columns, "id")
     ids = np.arange(len(table)) if id_name is None else np.asarray(table[id_name])
     ids = ids.astype(np.int64) if ids.dtype.kind in "iu" else ids.astype(str)

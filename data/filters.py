@@ -1,6 +1,7 @@
 """Filters by short name, and the projection of redshifted spectra onto AB fluxes."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import speclite.filters
@@ -8,7 +9,16 @@ import speclite.filters
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 
-__all__ = ["BANDS", "LSUN_ERG_S", "FilterCurve", "FilterProjection", "check_bands", "flux_density", "load_filter"]
+__all__ = [
+    "BANDS",
+    "LSUN_ERG_S",
+    "FilterCurve",
+    "FilterProjection",
+    "band_name",
+    "check_bands",
+    "flux_density",
+    "load_filter",
+]
 
 BANDS = {
     "FUV": "galex-fuv",
@@ -30,6 +40,7 @@ LSUN_ERG_S = 3.839e33
 _C_ANGSTROM_S = 2.99792458e18
 _MAGGIE_ERG_S_CM2_HZ = 3.631e-20
 _REDSHIFT_STEP = 5e-4
+_MAX_CURVE_BYTES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -47,30 +58,77 @@ class FilterCurve:
         return float(np.trapezoid(weight * self.wave, self.wave) / np.trapezoid(weight, self.wave))
 
 
+def band_name(band: str) -> str:
+    """The name of a band: itself, or of a filter curve's file, its name without the suffix."""
+    return Path(band).stem if _is_file_name(band) else band
+
+
+def _is_file_name(band: str) -> bool:
+    # No name that speclite knows has a suffix or is in a folder.
+    return bool(Path(band).suffix) or Path(band).name != band
+
+
 def load_filter(band: str) -> FilterCurve:
-    """The response of a band, by short name (`BANDS`) or by speclite name.
+    """The response of a band, by short name (`BANDS`), by speclite name, or from a file.
+
+    A file is known by its suffix or its folder: text with two columns, wavelength in Å and response per photon in any unit,
+    and comments after #.
 
     Raises
     ------
-    ParameterError : if no such filter is known.
+    ParameterError : if no such filter is known, or the file cannot be read or is no filter curve.
     """
+    if _is_file_name(band):
+        return _read_curve(Path(band))
     try:
         response = speclite.filters.load_filter(BANDS.get(band, band))
     except (ValueError, RuntimeError, OSError) as error:
         raise ParameterError(
-            f"unknown band {band!r}: use one of {', '.join(BANDS)} or a speclite name such as 'decam2014-g'"
+            f"unknown band {band!r}: use one of {', '.join(BANDS)}, a speclite name such as 'decam2014-g', "
+            "or the path of a filter curve such as 'curves/mine.txt'"
         ) from error
     return FilterCurve(band, np.asarray(response.wavelength, dtype=float), np.asarray(response.response, dtype=float))
 
 
+def _read_curve(path: Path) -> FilterCurve:
+    expected = "expected two columns of text, wavelength in Å and response per photon"
+    try:
+        if path.stat().st_size > _MAX_CURVE_BYTES:
+            raise ParameterError(f"filter curve {path} has more than {_MAX_CURVE_BYTES:,} bytes: {expected}")
+        lines = [line.partition("#")[0].split() for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [[float(word) for word in words] for words in lines if words]
+    except OSError as error:
+        raise ParameterError(f"cannot read filter curve {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ParameterError(f"filter curve {path} is not text: {expected}") from error
+    except ValueError as error:
+        if isinstance(error, ParameterError):
+            raise
+        raise ParameterError(f"filter curve {path}: {error}; {expected}") from error
+    if len(rows) < 2 or any(len(row) != 2 for row in rows):
+        raise ParameterError(
+            f"filter curve {path} has {len(rows)} rows of {sorted({len(row) for row in rows})} numbers: {expected}"
+        )
+    wave, response = np.array(rows).T
+    problems = {
+        "values that are not finite": not np.isfinite(rows).all(),
+        "wavelengths that are not positive": (wave <= 0).any(),
+        "wavelengths that do not increase: sort them, without repetition": (np.diff(wave) <= 0).any(),
+        "a negative response: set it to zero": (response < 0).any(),
+        "no positive response": not (response > 0).any(),
+    }
+    for problem, found in problems.items():
+        if found:
+            raise ParameterError(f"filter curve {path} has {problem}")
+    return FilterCurve(path.stem, wave, response)
+
+
 def check_bands(bands: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the bands as a tuple, or raise on an empty, repeated or unknown one."""
-    bands = tuple(bands)
-    if not bands or len(set(bands)) != len(bands):
-        raise ParameterError(f"bands {bands} must be a non-empty sequence without repetition")
-    for band in bands:
-        load_filter(band)
-    return bands
+    """Return the names of the bands, or raise on an empty, repeated or unknown one."""
+    names = tuple(load_filter(band).name for band in bands)
+    if not names or len(set(names)) != len(names):
+        raise ParameterError(f"bands {names} must be a non-empty sequence without repetition")
+    return names
 
 
 @dataclass(frozen=True)
@@ -83,7 +141,7 @@ class FilterProjection:
 
     Parameters
     ----------
-    bands : band names.
+    bands : band names, or paths of a user's own filter curves, which become their names.
     wave_rest : rest-frame wavelengths of the spectra, Å, (n_wave,), increasing.
     zred_max : largest redshift served.
     cosmology : for luminosity distances.
@@ -101,11 +159,11 @@ class FilterProjection:
     weights: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        curves = [load_filter(band) for band in self.bands]
         object.__setattr__(self, "bands", check_bands(self.bands))
         if not (np.isfinite(self.zred_max) and self.zred_max >= 0):
             raise ParameterError(f"zred_max={self.zred_max}: must be finite and not negative")
         wave = np.asarray(self.wave_rest, dtype=float)
-        curves = [load_filter(band) for band in self.bands]
         for curve in curves:
             support = curve.wave[curve.response > 0]
             low, high = support[0] / (1 + self.zred_max), support[-1]

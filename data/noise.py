@@ -149,7 +149,10 @@ class NoiseModel:
         """
         absent = [band for band in bands if band not in self.bands]
         if absent or not bands:
-            raise ParameterError(f"bands {tuple(bands)}: the noise model has {', '.join(self.bands)}")
+            raise ParameterError(
+                f"bands {', '.join(absent or bands) or 'none'}: the noise model has {', '.join(self.bands)}; learn one "
+                "with NoiseModel.from_catalog from a catalogue that has the others"
+            )
         index = [self.bands.index(band) for band in bands]
         return replace(self, bands=tuple(bands), **{name: getattr(self, name)[index] for name in _ARRAYS})
 

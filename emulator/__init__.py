@@ -7,6 +7,7 @@ from sedcast.data._lazy import lazy_getattr
 if TYPE_CHECKING:
     from sedcast.emulator.fsps_model import FSPSModel
     from sedcast.emulator.histories import derived_properties
+    from sedcast.emulator.mass_simulation import simulate
     from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_LABELS, PARAMETER_NAMES, Prior
     from sedcast.emulator.published import (
         PROSPECTOR_ALPHA_PARAMETERS,
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
         write_speculator,
     )
     from sedcast.emulator.published_provabgs import PROVABGS_PARAMETERS, PublishedProvabgsModel
-    from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig, simulate
+    from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig
     from sedcast.emulator.spectrum_emulator import EmulatorConfig, SpectrumEmulator, train_emulator
     from sedcast.emulator.sps import SPSModel
 
@@ -48,6 +49,7 @@ __getattr__ = lazy_getattr(
     {
         "sedcast.emulator.fsps_model": ("FSPSModel",),
         "sedcast.emulator.histories": ("derived_properties",),
+        "sedcast.emulator.mass_simulation": ("simulate",),
         "sedcast.emulator.prior": ("FREE_PARAMETER_NAMES", "PARAMETER_LABELS", "PARAMETER_NAMES", "Prior"),
         "sedcast.emulator.published": (
             "PROSPECTOR_ALPHA_PARAMETERS",
@@ -57,7 +59,7 @@ __getattr__ = lazy_getattr(
             "write_speculator",
         ),
         "sedcast.emulator.published_provabgs": ("PROVABGS_PARAMETERS", "PublishedProvabgsModel"),
-        "sedcast.emulator.simulate": ("PhotometrySimulator", "SimulationConfig", "simulate"),
+        "sedcast.emulator.simulate": ("PhotometrySimulator", "SimulationConfig"),
         "sedcast.emulator.spectrum_emulator": ("EmulatorConfig", "SpectrumEmulator", "train_emulator"),
         "sedcast.emulator.sps": ("SPSModel",),
     },

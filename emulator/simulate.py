@@ -1,28 +1,25 @@
-"""Mass simulation: parameters from the prior, emulated, redshifted, projected through filters, with realistic noise."""
+"""Simulated galaxies: parameters from the prior, emulated, redshifted, projected through filters, with realistic noise."""
 
 import functools
-import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import h5py
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from sedcast.data.artifacts import atomic_path, software_versions
 from sedcast.data.config import Config
 from sedcast.data.cosmology import Cosmology
-from sedcast.data.errors import ConfigError, ParameterError
-from sedcast.data.filters import FilterProjection, check_bands
+from sedcast.data.errors import ParameterError
+from sedcast.data.filters import FilterProjection, band_name, check_bands
 from sedcast.data.noise import NoiseModel
-from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
+from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 
 __all__ = [
+    "PROPOSALS_PER_CHUNK",
+    "Draws",
     "PhotometrySimulator",
     "RedshiftRange",
     "SimulationConfig",
@@ -30,10 +27,7 @@ __all__ = [
     "default_simulator",
     "draw_galaxies",
     "noise_model",
-    "simulate",
 ]
-
-logger = logging.getLogger(__name__)
 
 PROPOSALS_PER_CHUNK = 16384
 _ROWS_PER_CALL = 512
@@ -64,7 +58,7 @@ class PhotometrySimulator:
     Parameters
     ----------
     model : the spectrum model.
-    bands : band names.
+    bands : band names, or paths of a user's own filter curves, which become their names.
     zred_max : largest redshift served.
     cosmology : for luminosity distances.
 
@@ -84,6 +78,7 @@ class PhotometrySimulator:
         projection = FilterProjection(tuple(self.bands), self.model.wave_rest, self.zred_max, self.cosmology)
         restrict = getattr(self.model, "restricted", None)
         object.__setattr__(self, "projection", projection)
+        object.__setattr__(self, "bands", projection.bands)
         object.__setattr__(self, "_restricted", self.model if restrict is None else restrict(projection.used))
 
     def flux(self, theta: np.ndarray, zred: np.ndarray, *, n_threads: int = 1) -> np.ndarray:
@@ -140,7 +135,7 @@ class SimulationConfig(Config):
     ----------
     n_galaxies : galaxies to keep.
     seed : of every random draw.
-    bands : band names, in order.
+    bands : band names, in order, or paths of a user's own filter curves (see `load_filter`).
     zred : redshift range.
     prior : ranges by parameter name; those left out take the PROVABGS defaults.
     emulator, noise : ``"bundled"``, or the path of an artifact.
@@ -157,13 +152,19 @@ class SimulationConfig(Config):
     @field_validator("bands")
     @classmethod
     def _known_bands(cls, bands: tuple[str, ...]) -> tuple[str, ...]:
-        return check_bands(bands)
+        check_bands(bands)
+        return bands
 
     @field_validator("prior")
     @classmethod
     def _valid_prior(cls, prior: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
         Prior.from_dict(prior)
         return prior
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Names of the bands: a user's own filter curve is known by its file's name."""
+        return tuple(band_name(band) for band in self.bands)
 
 
 @dataclass(frozen=True)
@@ -182,13 +183,20 @@ class Draws:
 
 
 def draw_galaxies(
-    simulator: PhotometrySimulator, prior: Prior, noise: NoiseModel, zred: RedshiftRange, *, seed: int, n_workers: int = 2
-) -> Iterator[tuple[int, Draws]]:
-    """Draw noisy galaxies without end, chunk after chunk, yielding (proposals, kept galaxies).
+    simulator: PhotometrySimulator,
+    prior: Prior,
+    noise: NoiseModel,
+    zred: RedshiftRange,
+    *,
+    seed: int,
+    n_workers: int = 2,
+    first_chunk: int = 0,
+) -> Generator[tuple[int, Draws], None, None]:
+    """Draw noisy galaxies without end, chunk after chunk from `first_chunk`, yielding (proposals, kept galaxies).
 
-    Each chunk has its own random stream, so the sequence does not depend on the number of workers. Noise follows
-    `NoiseModel`: draws are kept by their weight and if their *observed* values lie in its range, which leaves
-    p(θ | x) as it is.
+    Each chunk has its own random stream, so the sequence does not depend on the number of workers or on where it begins.
+    Noise follows `NoiseModel`: draws are kept by their weight and if their *observed* values lie in its range, which
+    leaves p(θ | x) as it is.
     """
 
     def chunk(index: int) -> tuple[int, Draws]:
@@ -208,8 +216,8 @@ def draw_galaxies(
         )
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_workers) as pool:
-        pending = [pool.submit(chunk, index) for index in range(n_workers + 1)]
-        submitted = len(pending)
+        submitted = first_chunk + n_workers + 1
+        pending = [pool.submit(chunk, index) for index in range(first_chunk, submitted)]
         try:
             while True:
                 yield pending.pop(0).result()
@@ -247,64 +255,11 @@ def _within_reach(
     return theta, zred, flux
 
 
-def simulate(
-    config: SimulationConfig,
-    output: str | Path,
-    *,
-    simulator: PhotometrySimulator | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Simulate `config.n_galaxies` noisy galaxies into an HDF5 file.
-
-    Datasets (first axis galaxies): `theta` (n, 12), `theta_unbounded` (n, 11), `zred` (n,), `flux_true`, `flux`
-    (nanomaggies) and `flux_ivar` (nanomaggies^-2), each (n, n_band), float32. Configuration, versions and figures are
-    attributes.
-
-    Returns
-    -------
-    figures : galaxies kept and proposed.
-
-    Raises
-    ------
-    ConfigError : if hardly any proposal is kept, so that the run would not end.
-    """
-    prior = Prior.from_dict(config.prior)
-    noise = noise_model(config)
-    if simulator is None:
-        simulator = default_simulator(config)
-    kept = proposed = 0
-    with atomic_path(output) as temporary, h5py.File(temporary, "w") as file:
-        datasets = _create_datasets(file, config.n_galaxies, len(config.bands))
-        for n_proposed, draws in draw_galaxies(simulator, prior, noise, config.zred, seed=config.seed):
-            take = min(len(draws), config.n_galaxies - kept)
-            for name, dataset in datasets.items():
-                dataset[kept : kept + take] = getattr(draws, name)[:take]
-            kept += take
-            proposed += n_proposed
-            if progress is not None:
-                progress(kept, config.n_galaxies)
-            if kept == config.n_galaxies:
-                break
-            if proposed >= 50 * PROPOSALS_PER_CHUNK and kept < proposed * 1e-4:
-                raise ConfigError(
-                    f"only {kept} of {proposed} proposals resemble the noise model's catalogue: check zred and prior"
-                )
-        figures = {"n_galaxies": kept, "n_proposed": proposed}
-        file.attrs["config"] = config.model_dump_json()
-        file.attrs["prior"] = json.dumps(prior.to_dict())
-        file.attrs["bands"] = list(config.bands)
-        file.attrs["parameter_names"] = list(PARAMETER_NAMES)
-        file.attrs["free_parameter_names"] = list(FREE_PARAMETER_NAMES)
-        file.attrs["versions"] = json.dumps(software_versions())
-        file.attrs["figures"] = json.dumps(figures)
-    return figures
-
-
 def noise_model(config: SimulationConfig) -> NoiseModel:
     """The noise model that a configuration names, for its bands."""
     if config.noise == "bundled":
-        return NoiseModel.sdss(config.bands)
-    return NoiseModel.load(config.noise).select(config.bands)
+        return NoiseModel.sdss(config.band_names)
+    return NoiseModel.load(config.noise).select(config.band_names)
 
 
 def default_simulator(config: SimulationConfig) -> PhotometrySimulator:
@@ -315,15 +270,3 @@ def default_simulator(config: SimulationConfig) -> PhotometrySimulator:
     if config.zred.max > emulator.zred_max:
         raise ParameterError(f"zred.max={config.zred.max} is beyond the emulator's range {emulator.zred_max}: lower it")
     return PhotometrySimulator(emulator, config.bands, config.zred.max, emulator.cosmology)
-
-
-def _create_datasets(file: h5py.File, n: int, n_band: int) -> dict[str, h5py.Dataset]:
-    widths = {
-        "theta": (n, len(PARAMETER_NAMES)),
-        "theta_unbounded": (n, len(FREE_PARAMETER_NAMES)),
-        "zred": (n,),
-        "flux_true": (n, n_band),
-        "flux": (n, n_band),
-        "flux_ivar": (n, n_band),
-    }
-    return {name: file.create_dataset(name, shape=shape, dtype="f4") for name, shape in widths.items()}

@@ -17,8 +17,9 @@ from sedcast.data.config import Config, parse_config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
-from sedcast.emulator.simulate import SimulationConfig, simulate
+from sedcast.emulator.simulate import SimulationConfig
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.estimator import PosteriorEstimator
@@ -115,7 +116,7 @@ class TrainingSet:
 
 
 def read_training_set(path: str | Path) -> TrainingSet:
-    """Read a file that `sedcast.emulator.simulate.simulate` wrote.
+    """Read a file that `sedcast.emulator.mass_simulation.simulate` wrote.
 
     Raises
     ------
@@ -188,7 +189,7 @@ def fit_posterior(
 ) -> PosteriorEstimator:
     """Train an estimator on a training set; `bases` and `cosmology` are those of the model that simulated it."""
     simulation = training_set.config
-    transform = ContextTransform(simulation.bands)
+    transform = ContextTransform(simulation.band_names)
     context = transform(training_set.flux, training_set.flux_ivar, training_set.zred)
     domain = TrainingDomain.of(
         transform,

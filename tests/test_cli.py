@@ -142,6 +142,23 @@ def test_simulate(run: Run, tmp_path: Path) -> None:
         assert file["theta"].shape == (50, 12)
 
 
+def test_simulate_says_that_it_resumes(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sedcast.emulator import mass_simulation
+    from sedcast.emulator.mass_simulation import simulate
+
+    monkeypatch.setattr(mass_simulation, "_CHUNKS_PER_SEGMENT", 1)
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 30_000:
+            raise KeyboardInterrupt
+
+    (tmp_path / "simulate.toml").write_text("n_galaxies = 30_000\n")
+    with pytest.raises(KeyboardInterrupt):
+        simulate(SimulationConfig(n_galaxies=30_000), tmp_path / "s.h5", progress=interrupt)
+    status, out, _ = run("--quiet", "simulate", tmp_path / "simulate.toml", "-o", tmp_path / "s.h5")
+    assert (status, "resuming the interrupted simulation in" in out, "galaxies were there" in out) == (0, True, True)
+
+
 @pytest.fixture
 def galaxies(tmp_path: Path) -> Path:
     """Eight real galaxies as a plain table in microjansky; the last two cannot be inferred."""

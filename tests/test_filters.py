@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import speclite.filters
@@ -5,7 +7,7 @@ from astropy import units as u
 
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
-from sedcast.data.filters import BANDS, LSUN_ERG_S, FilterProjection, load_filter
+from sedcast.data.filters import BANDS, LSUN_ERG_S, FilterProjection, band_name, load_filter
 
 WAVE = np.geomspace(800.0, 40_000.0, 3000)
 
@@ -78,3 +80,45 @@ def test_bad_input_is_named() -> None:
             projection.flux(bumpy_spectra(1), np.array([zred]))
     with pytest.raises(ParameterError, match="wavelengths, expected"):
         projection.flux(np.ones((1, 7)), np.array([0.05]))
+
+
+def test_own_curve_is_read_and_projected(tmp_path: Path) -> None:
+    """A box in photons: the flux of a flat AB source is the same through it as through any filter."""
+    path = tmp_path / "box.dat"
+    path.write_text("# wavelength response\n5000 0\n5001 80  # per cent\n\n6000 80\n6001 0\n")
+    curve = load_filter(str(path))
+    assert curve.name == band_name(str(path)) == "box"
+    assert curve.effective_wave == pytest.approx(5500.5)
+    projection = FilterProjection((str(path), "r"), WAVE, 0.2)
+    assert projection.bands == ("box", "r")
+    flux = projection.flux((1e10 / WAVE**2)[None], np.array([0.1]))
+    assert flux[0, 0] == pytest.approx(flux[0, 1], rel=2e-4)
+    with pytest.raises(ParameterError, match="repetition"):
+        FilterProjection(("r", str(tmp_path / "box.dat"), str(tmp_path / "box.dat")), WAVE, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("5000 1\n4000 1\n", "do not increase"),
+        ("5000 1\n5000 1\n", "do not increase"),
+        ("5000 1\n6000 -0.1\n", "negative response"),
+        ("5000 1\n6000 nan\n", "not finite"),
+        ("inf 1\n6000 1\n", "not finite"),
+        ("-5000 1\n6000 1\n", "not positive"),
+        ("5000 0\n6000 0\n", "no positive response"),
+        ("5000 1\n", "1 rows"),
+        ("", "0 rows"),
+        ("5000 1 2\n6000 1 2\n", r"\[3\] numbers"),
+        ("5000 1\n6000\n", r"\[1, 2\] numbers"),
+        ("wave response\n5000 1\n", "could not convert.*expected two columns"),
+        (b"\xff\xfe\x00", "not text"),
+    ],
+)
+def test_bad_curves_are_named(tmp_path: Path, text: str | bytes, named: str) -> None:
+    path = tmp_path / "curve.txt"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ParameterError, match=named):
+        load_filter(str(path))
+    with pytest.raises(ParameterError, match="cannot read filter curve"):
+        load_filter(str(tmp_path / "absent.txt"))

@@ -1,4 +1,9 @@
 import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 from pathlib import Path
 
 import h5py
@@ -8,8 +13,11 @@ from scipy import stats
 
 from sedcast.data.config import parse_config
 from sedcast.data.errors import ConfigError, ParameterError
+from sedcast.data.filters import load_filter
 from sedcast.data.noise import NoiseModel
 from sedcast.data.ssp import SSPLibrary
+from sedcast.emulator import mass_simulation
+from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.simulate import (
     PhotometrySimulator,
@@ -18,7 +26,6 @@ from sedcast.emulator.simulate import (
     _within_reach,
     draw_galaxies,
     noise_model,
-    simulate,
 )
 from sedcast.emulator.sps import SPSModel
 
@@ -99,13 +106,124 @@ def test_galex_bands_are_simulated_with_the_bundled_noise() -> None:
     assert noise_model(SimulationConfig(n_galaxies=1, bands=("FUV", "NUV", "u"))).bands == ("FUV", "NUV", "u")
 
 
-def test_a_failure_leaves_no_file(simulator: PhotometrySimulator, tmp_path: Path) -> None:
-    def interrupt(done: int, total: int) -> None:
-        raise KeyboardInterrupt
+def contents(path: Path) -> dict[str, np.ndarray]:
+    with h5py.File(path) as file:
+        return {name: values[:] for name, values in file.items()} | {key: np.array(value) for key, value in file.attrs.items()}
 
+
+def assert_identical(path: Path, other: Path) -> None:
+    one, two = contents(path), contents(other)
+    assert one.keys() == two.keys()
+    for name, values in one.items():
+        assert np.array_equal(values, two[name]), name
+
+
+def interrupt_after(n_calls: int):
+    calls = []
+
+    def progress(done: int, total: int) -> None:
+        calls.append(done)
+        if len(calls) == n_calls:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_interruption_loses_nothing_and_changes_nothing(
+    simulator: PhotometrySimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mass_simulation, "_CHUNKS_PER_SEGMENT", 1)
+    config, output = SimulationConfig(n_galaxies=20_000), tmp_path / "mocks.h5"
     with pytest.raises(KeyboardInterrupt):
-        simulate(SimulationConfig(n_galaxies=10**6), tmp_path / "mocks.h5", simulator=simulator, progress=interrupt)
+        simulate(config, output, simulator=simulator, progress=interrupt_after(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["mocks.h5.partial"]
+
+    with pytest.raises(ConfigError, match=r"config\.seed was 0 and is now 4.*delete the folder to start anew"):
+        simulate(config.model_copy(update={"seed": 4}), output, simulator=simulator)
+    fewer = PhotometrySimulator(SPSModel(SSPLibrary.popstar().trimmed(2000.0, 12_000.0)), BANDS, 0.3)
+    object.__setattr__(fewer.model, "card", {"sha256": "another"})
+    with pytest.raises(ConfigError, match=r'artifacts\.emulator was "SPSModel" and is now "another"'):
+        simulate(config, output, simulator=fewer)
+
+    seen: list[int] = []
+    figures = simulate(config, output, simulator=simulator, n_workers=1, progress=lambda done, _: seen.append(done))
+    assert 0 < figures["n_resumed"] == seen[0] < 20_000
+    assert seen[-1] == 20_000
+    assert list(tmp_path.iterdir()) == [output]
+    whole = simulate(config, tmp_path / "whole.h5", simulator=simulator, n_workers=3)
+    assert whole == figures | {"n_resumed": 0}
+    assert_identical(output, tmp_path / "whole.h5")
+
+
+def test_killed_run_resumes_to_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mass_simulation, "_CHUNKS_PER_SEGMENT", 1)
+    config, output = SimulationConfig(n_galaxies=40_000, seed=2), tmp_path / "mocks.h5"
+    program = """
+        import sys
+        from sedcast.emulator import mass_simulation
+        mass_simulation._CHUNKS_PER_SEGMENT = 1
+        config = mass_simulation.SimulationConfig(n_galaxies=40_000, seed=2)
+        mass_simulation.simulate(config, sys.argv[1])
+    """
+    run = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program), str(output)])
+    deadline = time.monotonic() + 60
+    partial = tmp_path / "mocks.h5.partial"
+    while len(list(partial.glob("segment-*.h5"))) < 2 and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    if run.poll() is None:
+        with pytest.raises(ConfigError, match="another process is writing"):
+            simulate(config, output)
+    run.kill()
+    assert run.wait() == -signal.SIGKILL
+    assert not output.exists()
+    assert simulate(config, output)["n_resumed"] > 0
+    assert list(tmp_path.iterdir()) == [output]
+    simulate(config, tmp_path / "whole.h5")
+    assert_identical(output, tmp_path / "whole.h5")
+
+
+def test_what_is_in_the_way_is_not_touched(simulator: PhotometrySimulator, tmp_path: Path) -> None:
+    (tmp_path / "mocks.h5.partial").mkdir()
+    (tmp_path / "mocks.h5.partial" / "mine.txt").write_text("precious")
+    with pytest.raises(ConfigError, match="which sedcast did not make"):
+        simulate(SimulationConfig(n_galaxies=10), tmp_path / "mocks.h5", simulator=simulator)
+    assert (tmp_path / "mocks.h5.partial" / "mine.txt").read_text() == "precious"
+
+
+def test_damaged_segment_is_named(simulator: PhotometrySimulator, tmp_path: Path) -> None:
+    config, output = SimulationConfig(n_galaxies=10**6), tmp_path / "mocks.h5"
+    with pytest.raises(KeyboardInterrupt):
+        simulate(config, output, simulator=simulator, progress=interrupt_after(9))
+    (segment,) = (tmp_path / "mocks.h5.partial").glob("segment-*.h5")
+    segment.write_bytes(segment.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match=r"segment-000000000\.h5 is damaged.*start anew"):
+        simulate(config, output, simulator=simulator)
+
+
+def test_a_run_that_would_not_end_leaves_nothing(
+    simulator: PhotometrySimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mass_simulation, "PROPOSALS_PER_CHUNK", 1024)
+    monkeypatch.setitem(draw_galaxies.__globals__, "PROPOSALS_PER_CHUNK", 1024)
+    faint = SimulationConfig(n_galaxies=10, prior={"log_mstar": (2.0, 2.1)})
+    with pytest.raises(ConfigError, match="check zred and prior"):
+        simulate(faint, tmp_path / "mocks.h5", simulator=simulator)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_own_filter_curve(simulator: PhotometrySimulator, tmp_path: Path) -> None:
+    curve = load_filter("r")
+    for name in ("r", "mine"):
+        np.savetxt(tmp_path / f"{name}.txt", np.column_stack([curve.wave, curve.response]), header="Å, response")
+    bands = ("u", "g", str(tmp_path / "r.txt"), "i", "z")
+    own = PhotometrySimulator(simulator.model, bands, 0.3)
+    assert own.bands == BANDS
+    theta, zred = Prior().sample(20, 3), np.full(20, 0.1)
+    assert np.allclose(own.flux(theta, zred), simulator.flux(theta, zred), rtol=1e-4)
+    simulate(SimulationConfig(n_galaxies=50, bands=bands), tmp_path / "mocks.h5", simulator=own)
+    assert list(contents(tmp_path / "mocks.h5")["bands"]) == list(BANDS)
+    with pytest.raises(ParameterError, match=r"bands mine: the noise model has FUV, NUV, u.*from_catalog"):
+        noise_model(SimulationConfig(n_galaxies=50, bands=("u", str(tmp_path / "mine.txt"))))
 
 
 @pytest.mark.parametrize(
@@ -113,6 +231,7 @@ def test_a_failure_leaves_no_file(simulator: PhotometrySimulator, tmp_path: Path
     [
         ({"n_galaxies": 0}, "n_galaxies"),
         ({"n_galaxies": 10, "bands": ["u", "q"]}, "unknown band 'q'"),
+        ({"n_galaxies": 10, "bands": ["u", "no/such/curve.txt"]}, "cannot read filter curve"),
         ({"n_galaxies": 10, "zred": {"min": 0.3, "max": 0.1}}, "must be below"),
         ({"n_galaxies": 10, "prior": {"dust3": [0, 1]}}, "dust3"),
         ({"n_galaxies": "many"}, "n_galaxies"),

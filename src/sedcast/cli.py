@@ -162,22 +162,30 @@ def simulate(
     output: Annotated[Path, typer.Option("-o", "--output", help="HDF5 file to write.")] = Path("simulations.h5"),
     as_json: AsJson = False,
 ) -> None:
-    """Simulate galaxies: draw from the prior, emulate, redshift, project, add noise."""
+    """Simulate galaxies: draw from the prior, emulate, redshift, project, add noise.
+
+    An interrupted simulation goes on where it stopped when the same command is given again.
+    """
     import time
 
     screen = _screen(as_json)
     from sedcast.data.config import load_config
+    from sedcast.emulator.mass_simulation import simulate as run
+    from sedcast.emulator.segments import partial_folder
     from sedcast.emulator.simulate import SimulationConfig
-    from sedcast.emulator.simulate import simulate as run
 
     settings = load_config(config, SimulationConfig)
     _check_writable(output)
+    partial = partial_folder(output)
+    if any(partial.glob("segment-*.h5")):
+        screen.note(f"resuming the interrupted simulation in {partial}/")
     started = time.perf_counter()
     with screen.progress("simulating") as report:
         figures = run(settings, output, progress=report)
     seconds = time.perf_counter() - started
-    screen.note(f"wrote {output}")
-    screen.result(figures | {"wall_s": seconds, "galaxies_per_s": figures["n_galaxies"] / seconds}, title="Simulation")
+    rate = (figures["n_galaxies"] - figures["n_resumed"]) / seconds
+    screen.note(f"wrote {output}" + (f"; {figures['n_resumed']:,} galaxies were there" if figures["n_resumed"] else ""))
+    screen.result(figures | {"wall_s": seconds, "galaxies_per_s": rate}, title="Simulation")
 
 
 @app.command(epilog="Examples:  sedcast infer sdss -o posteriors.h5    |    sedcast infer mine.csv -o mine.h5 --unit uJy")

@@ -1,0 +1,172 @@
+"""Rows that long work makes in order, kept in segments beside its output until all are there, so that it can be interrupted.
+
+The folder ``OUTPUT.partial`` holds ``manifest.json``, which says what is being made, and one HDF5 file a segment. Each file is
+written under another name, flushed to disk and then renamed, so whatever the moment at which a process is killed, a
+file that bears a segment's name is whole. The last step joins the segments, moves the result onto the output and deletes
+the folder.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from sedcast.data.artifacts import atomic_path
+from sedcast.data.errors import ConfigError
+
+__all__ = ["Segments", "array_digest", "open_segments", "partial_folder"]
+
+logger = logging.getLogger(__name__)
+
+ROWS_PER_HDF5_CHUNK = 8192
+_MANIFEST = "manifest.json"
+_LOCK = "lock"
+
+
+def array_digest(*arrays: np.ndarray) -> str:
+    """SHA-256 over the shapes, types and values of arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+class Segments:
+    """The segments of one output; made by `open_segments`.
+
+    Attributes
+    ----------
+    n_rows, n_proposed, next_chunk : rows kept, proposals drawn for them, and the chunk of random numbers to go on from.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.n_rows = self.n_proposed = self.next_chunk = 0
+        self._files: list[Path] = []
+        while (path := self._path(self.next_chunk)).exists():
+            try:
+                with h5py.File(path, "r") as file:
+                    n_rows, n_proposed, next_chunk = (int(file.attrs[name]) for name in ("n_rows", "n_proposed", "next_chunk"))
+            except (OSError, KeyError) as error:
+                raise ConfigError(f"{path} is damaged ({error}): delete the folder {folder} to start anew") from error
+            self._add(path, n_rows, n_proposed, next_chunk)
+
+    def _path(self, first_chunk: int) -> Path:
+        return self.folder / f"segment-{first_chunk:09d}.h5"
+
+    def _add(self, path: Path, n_rows: int, n_proposed: int, next_chunk: int) -> None:
+        self._files.append(path)
+        self.n_rows += n_rows
+        self.n_proposed += n_proposed
+        self.next_chunk = next_chunk
+
+    def append(self, columns: Mapping[str, Sequence[np.ndarray]], *, n_proposed: int, n_chunks: int) -> None:
+        """Put a segment on disk: by column, the rows of `n_chunks` chunks, stored as float32."""
+        path, next_chunk = self._path(self.next_chunk), self.next_chunk + n_chunks
+        joined = {name: np.concatenate(parts).astype("f4") for name, parts in columns.items()}
+        n_rows = len(next(iter(joined.values())))
+        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+            for name, values in joined.items():
+                file[name] = values
+            file.attrs.update({"n_rows": n_rows, "n_proposed": n_proposed, "next_chunk": next_chunk})
+        self._add(path, n_rows, n_proposed, next_chunk)
+
+    def join(self, output: Path, n_rows: int, attributes: Mapping[str, Any]) -> None:
+        """Write the first `n_rows` rows of all segments to one HDF5 file, chunked along its rows, and delete the segments."""
+        with atomic_path(output, folder=self.folder) as temporary, h5py.File(temporary, "w") as joined:
+            start = 0
+            for path in self._files:
+                with h5py.File(path, "r") as file:
+                    take = min(int(file.attrs["n_rows"]), n_rows - start)
+                    for name, values in file.items():
+                        if name not in joined:
+                            chunk = (min(ROWS_PER_HDF5_CHUNK, n_rows), *values.shape[1:])
+                            joined.create_dataset(name, (n_rows, *values.shape[1:]), dtype="f4", chunks=chunk)
+                        joined[name][start : start + take] = values[:take]
+                start += take
+            joined.attrs.update(attributes)
+        self.discard()
+
+    def discard(self) -> None:
+        """Delete the segments, and with them what could be resumed."""
+        # The manifest last but for the lock: what a kill leaves here is still known for what it is.
+        for path in [*self._files[::-1], self.folder / _MANIFEST]:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder)
+
+
+def partial_folder(output: Path) -> Path:
+    """The folder that holds the segments of an output until it is whole."""
+    return output.with_name(f"{output.name}.partial")
+
+
+@contextlib.contextmanager
+def open_segments(output: Path, manifest: Mapping[str, Any]) -> Iterator[Segments]:
+    """The segments of `output`: those of an interrupted run of the same manifest, or none yet.
+
+    Parameters
+    ----------
+    output : the file being made; the segments are in the folder ``OUTPUT.partial``.
+    manifest : all that decides the rows, as JSON has it.
+
+    Raises
+    ------
+    ConfigError : if the interrupted run's manifest differs, naming where; if another process is at work on this output, or
+        the folder is not one of ours.
+    """
+    folder = partial_folder(output)
+    if folder.exists() and not (folder / _LOCK).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ConfigError(f"{folder} is in the way, which sedcast did not make: move it, or choose another output")
+    folder.mkdir(parents=True, exist_ok=True)
+    # The system lets go of the lock when the process ends, however it ends.
+    with (folder / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"another process is writing {output}: wait for it, or choose another output") from error
+        except OSError as error:
+            logger.warning("%s cannot be locked (%s): no two runs may write it at once", output, error.strerror)
+        path = folder / _MANIFEST
+        segments = Segments(folder)
+        wanted = json.loads(json.dumps(manifest))
+        if segments.next_chunk and (different := _differences(_read(path), wanted)):
+            raise ConfigError(
+                f"{folder} holds an interrupted run of something else, {'; '.join(different)}: "
+                "repeat what it was begun with to resume it, or delete the folder to start anew"
+            )
+        for left in folder.glob(".*.part"):
+            left.unlink()
+        if not segments.next_chunk:
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+        else:
+            logger.info("resuming %s after %d rows", output, segments.n_rows)
+        yield segments
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): delete the folder {path.parent} to start anew") from error
+
+
+def _differences(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two nested mappings, as ``section.key was A and is now B``."""
+    found = []
+    for key in sorted(there.keys() | now.keys()):
+        old, new = there.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key} was {json.dumps(old)} and is now {json.dumps(new)}")
+    return found
