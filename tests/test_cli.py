@@ -33,6 +33,9 @@ COMMANDS = [
     ["infer"],
     ["validate"],
     ["compare"],
+    ["ssp", "build"],
+    ["ssp", "info"],
+    ["ssp", "compare"],
 ]
 
 Run = Callable[..., tuple[int, str, str]]
@@ -53,7 +56,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     yield call
     logger.handlers, logger.level = handlers, level
-    cli._options.__init__()  # type: ignore[misc]
+    cli.options.__init__()  # type: ignore[misc]
 
 
 def test_help_imports_nothing_heavy() -> None:

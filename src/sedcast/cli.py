@@ -1,13 +1,14 @@
 """The command line: `sedcast`. Everything heavy is imported inside the commands, so that ``--help`` answers at once."""
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sedcast._version import __version__
+from sedcast.cli_common import AsJson, check_writable, make_screen, options
+from sedcast.cli_ssp import ssp_app
 
 if TYPE_CHECKING:
     from sedcast.baselines.compare import Comparison
@@ -31,19 +32,10 @@ app = typer.Typer(
 )
 train_app = typer.Typer(help="Train an emulator or a posterior.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
+app.add_typer(ssp_app, name="ssp")
 
-
-@dataclass
-class _Options:
-    quiet: bool = False
-    verbose: bool = False
-    debug: bool = False
-
-
-_options = _Options()
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file; templates are in the project's examples/.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
 Model = Annotated[str, typer.Option(metavar="FILE", help="Posterior artifact, or 'bundled'.")]
 Unit = Annotated[str, typer.Option(help="Unit of the fluxes in the file: nanomaggies, maggies, uJy, mJy or Jy.")]
@@ -70,15 +62,7 @@ def _common(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    _options.quiet, _options.verbose, _options.debug = quiet, verbose, debug
-
-
-def _screen(as_json: bool = False) -> "Screen":
-    from sedcast.console import Screen, configure_logging
-
-    screen = Screen(quiet=_options.quiet, as_json=as_json)
-    configure_logging(screen.err, verbose=_options.verbose)
-    return screen
+    options.quiet, options.verbose, options.debug = quiet, verbose, debug
 
 
 def _load_catalog(source: str, estimator: "PosteriorEstimator", unit: str, calibrate: bool) -> "Catalog":
@@ -103,7 +87,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Infer real SDSS galaxies with the bundled posterior, compare one with MCMC, and write pictures."""
-    screen = _screen(as_json)
+    screen = make_screen(as_json)
     from sedcast.demo import run_demo
 
     summary = run_demo(output, n_galaxies=n_galaxies, seed=seed, screen=screen)
@@ -118,12 +102,12 @@ def train_emulator_command(
     as_json: AsJson = False,
 ) -> None:
     """Train a spectrum emulator of the SPS model."""
-    screen = _screen(as_json)
+    screen = make_screen(as_json)
     from sedcast.data.config import load_config
     from sedcast.emulator.spectrum_emulator import EmulatorConfig, train_emulator
 
     settings = load_config(config, EmulatorConfig)
-    _check_writable(output)
+    check_writable(output)
     with screen.progress("training the emulator, epochs") as report:
         emulator = train_emulator(settings, progress=report)
     emulator.save(output)
@@ -141,12 +125,12 @@ def train_posterior_command(
 
     An interrupted training goes on where it stopped when the same command is given again.
     """
-    screen = _screen(as_json)
+    screen = make_screen(as_json)
     from sedcast.data.config import load_config
     from sedcast.posterior.train import PosteriorConfig, train_posterior
 
     settings = load_config(config, PosteriorConfig)
-    _check_writable(output)
+    check_writable(output)
     checkpoint = output.with_suffix(".checkpoint.npz")
     with screen.progress("training the posterior") as report:
         estimator = train_posterior(settings, checkpoint=checkpoint, progress=report)
@@ -168,14 +152,14 @@ def simulate(
     """
     import time
 
-    screen = _screen(as_json)
+    screen = make_screen(as_json)
     from sedcast.data.config import load_config
     from sedcast.emulator.mass_simulation import simulate as run
     from sedcast.emulator.segments import partial_folder
     from sedcast.emulator.simulate import SimulationConfig
 
     settings = load_config(config, SimulationConfig)
-    _check_writable(output)
+    check_writable(output)
     partial = partial_folder(output)
     if any(partial.glob("segment-*.h5")):
         screen.note(f"resuming the interrupted simulation in {partial}/")
@@ -204,13 +188,13 @@ def infer(
     Rows that cannot be inferred stay in the file with the reason. A table needs the columns flux_u, flux_ivar_u (or
     flux_err_u) … for each band of the model, and zred; SDSS's own layout is recognised.
     """
-    screen = _screen(as_json)
+    screen = make_screen(as_json)
     from sedcast.data.errors import ParameterError
     from sedcast.posterior.infer import infer_catalog
 
     estimator = _load_posterior(model)
     galaxies = _load_catalog(catalog, estimator, unit, calibrate)
-    _check_writable(output)
+    check_writable(output)
     if output.exists() and Path(catalog).exists() and output.samefile(catalog):
         raise ParameterError(f"-o {output} is the catalogue itself, which would be overwritten: give another name")
     with screen.progress("inferring galaxies") as report:
@@ -232,7 +216,7 @@ def validate(
     as_json: AsJson = False,
 ) -> None:
     """Test a posterior's calibration on fresh mock galaxies with known parameters."""
-    screen = _screen(as_json)
+    screen = make_screen(as_json)
     from sedcast.emulator.simulate import noise_model
     from sedcast.plotting import pp_plot, sbc_plot, tarp_plot
     from sedcast.posterior.calibration import calibrate, draw_mocks
@@ -270,7 +254,7 @@ def compare(
 
     A chain takes from seconds to many minutes, by galaxy and target.
     """
-    screen = _screen(as_json)
+    screen = make_screen(as_json)
     from sedcast.baselines.compare import CompareConfig, compare_galaxies
     from sedcast.baselines.mcmc import McmcConfig
 
@@ -360,18 +344,6 @@ def _write_comparison(comparison: "Comparison", folder: Path) -> None:
             corner_plot(samples, _COMPARED, title=title).savefig(folder / f"corner_{index}.png")
 
 
-def _check_writable(output: Path) -> None:
-    """Refuse before the work, not after it, an output that cannot be written."""
-    from sedcast.data.errors import ParameterError
-
-    if output.is_dir():
-        raise ParameterError(f"-o {output} is a folder: give the name of a file in it")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ParameterError(f"-o {output}: cannot make its folder ({error.strerror})") from error
-
-
 def _scalars(figures: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in figures.items() if isinstance(value, int | float | str | bool)}
 
@@ -397,7 +369,7 @@ def main() -> None:
         sys.stderr.write("sedcast: interrupted\n")
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
-        if _options.debug:
+        if options.debug:
             raise
         from sedcast.data.errors import SedcastError
 
