@@ -9,7 +9,7 @@ from sedcast.data.errors import ParameterError
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.sps import SPSModel
 
-__all__ = ["EXAMPLE_GALAXIES", "LibraryComparison", "compare_libraries"]
+__all__ = ["EXAMPLE_GALAXIES", "LibraryComparison", "bin_edges", "bin_spectra", "compare_libraries"]
 
 EXAMPLE_GALAXIES: Mapping[str, tuple[float, ...]] = {
     "star-forming": (10.0, 0.3, 0.3, 0.2, 0.2, 0.0, 5.0, 0.004, 0.004, 0.3, 0.3, -0.7),
@@ -86,25 +86,30 @@ def compare_libraries(libraries: Mapping[str, SSPLibrary]) -> LibraryComparison:
         raise ParameterError(f"libraries holds {len(libraries)}, expected at least 2 of different names")
     low = max(_WAVE[0], *(library.wave_rest[0] for library in libraries.values()))
     high = min(_WAVE[1], *(library.wave_rest[-1] for library in libraries.values()))
-    n_bins = int(np.floor(np.log(high / low) * _RESOLUTION)) if high > low else 0
-    if n_bins < 1:
+    if high <= low * (1 + 1 / _RESOLUTION):
         raise ParameterError(f"the libraries share no wavelengths between {_WAVE[0]:g} and {_WAVE[1]:g} Å: choose others")
-    edges = low * np.exp(np.arange(n_bins + 1) / _RESOLUTION)
-    edges[-1] = min(edges[-1], high)
+    edges = bin_edges(low, high)
     theta = np.array(list(EXAMPLE_GALAXIES.values()))
-    luminosity = {name: _binned(library, theta, edges) for name, library in libraries.items()}
+    models = {name: SPSModel(library) for name, library in libraries.items()}
+    luminosity = {name: bin_spectra(model.wave_rest, model.spectra(theta, _ZRED), edges) for name, model in models.items()}
     return LibraryComparison(edges, tuple(EXAMPLE_GALAXIES), luminosity)
 
 
-def _binned(library: SSPLibrary, theta: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    model = SPSModel(library)
-    wave, spectra = model.wave_rest, model.spectra(theta, _ZRED)
-    # The integral of the straight lines between the grid's points, exact at points of grid and edges.
+def bin_edges(wave_min: float, wave_max: float) -> np.ndarray:
+    """Edges of bins of λ/Δλ = 150 from `wave_min` to just below `wave_max`, Å."""
+    n_bin = int(np.floor(np.log(wave_max / wave_min) * _RESOLUTION))
+    edges = wave_min * np.exp(np.arange(n_bin + 1) / _RESOLUTION)
+    edges[-1] = min(edges[-1], wave_max)
+    return edges
+
+
+def bin_spectra(wave: np.ndarray, spectra: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Mean luminosity densities (n, n_bin) in bins: spectra (n, n_wave), straight between their points, integrated exactly."""
     points = np.union1d(wave[(wave >= edges[0]) & (wave <= edges[-1])], edges)
     at_edges = np.searchsorted(points, edges)
-    binned = []
-    for spectrum in spectra:
+    binned = np.empty((len(spectra), len(edges) - 1))
+    for row, spectrum in enumerate(spectra):
         values = np.interp(points, wave, spectrum)
         running = np.concatenate([[0.0], np.cumsum(np.diff(points) * (values[1:] + values[:-1]) / 2)])
-        binned.append(np.diff(running[at_edges]) / np.diff(edges))
-    return np.array(binned)
+        binned[row] = np.diff(running[at_edges]) / np.diff(edges)
+    return binned
