@@ -192,28 +192,34 @@ class FilterProjection:
         ParameterError : for a redshift outside the range or spectra of another width.
         """
         zred = np.asarray(zred, dtype=float)
-        if not ((zred > 0) & (zred <= self.zred_max)).all():
-            bad = zred[~((zred > 0) & (zred <= self.zred_max))][0]
+        good = (zred > 0) & (zred <= self.zred_max)
+        if not good.all():
+            bad = zred[~good][0]
             raise ParameterError(f"zred={bad}: must lie in 0 < zred <= {self.zred_max}")
         n_used = self.weights.shape[1]
         if spectra.shape[1] == len(self.wave_rest):
             spectra = spectra[:, self.used]
         elif spectra.shape[1] != n_used:
             raise ParameterError(f"spectra have {spectra.shape[1]} wavelengths, expected {len(self.wave_rest)} or {n_used}")
-        node = (zred / _REDSHIFT_STEP).astype(int)
-        fraction = (zred / _REDSHIFT_STEP - node)[:, None]
-        projected = np.empty((len(zred), len(self.bands)))
-        order = np.argsort(node, kind="stable")
-        starts = np.flatnonzero(np.diff(node[order], prepend=-1))
-        for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
-            rows = order[start:stop]
-            k = node[rows[0]]
-            part = spectra[rows]
-            share = fraction[rows]
-            projected[rows] = (1 - share) * (part @ self.weights[k]) + share * (part @ self.weights[k + 1])
+        position = zred / _REDSHIFT_STEP
+        node = position.astype(int)
+        share = (position - node)[:, None]
+        if len(node) and (node == node[0]).all():
+            projected = self._project(spectra, int(node[0]), share)
+        else:
+            projected = np.empty((len(zred), len(self.bands)))
+            order = np.argsort(node, kind="stable")
+            starts = np.flatnonzero(np.diff(node[order], prepend=-1))
+            for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+                rows = order[start:stop]
+                projected[rows] = self._project(spectra[rows], int(node[rows[0]]), share[rows])
         distance = self.cosmology.luminosity_distance_cm(zred)
         scale = LSUN_ERG_S / (4 * np.pi * distance**2 * (1 + zred))
         return projected * (scale[:, None] * 1e9)
+
+    def _project(self, spectra: np.ndarray, node: int, share: np.ndarray) -> np.ndarray:
+        """Band sums (n, n_band) of spectra whose redshifts lie `share` (n, 1) of a step above one row of the table."""
+        return np.asarray((1 - share) * (spectra @ self.weights[node]) + share * (spectra @ self.weights[node + 1]))
 
 
 def flux_density(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -63,15 +64,27 @@ class SpeculatorNetwork:
         """Evaluate on inputs (n, n_input); returns (n, n_output) in the weights' dtype."""
         dtype = self.weights[0].dtype
         hidden = ((inputs - self.input_shift) / self.input_scale).astype(dtype)
-        for weight, bias, alpha, beta in zip(self.weights, self.biases, self.alphas, self.betas, strict=False):
+        for weight, bias, (steepness, span, middle) in zip(self.weights, self.biases, self._gates, strict=False):
             x = hidden @ weight
             x += bias
             # σ(v) = (1 + tanh(v/2)) / 2 cannot overflow.
-            gate = np.tanh(x * (0.5 * alpha))
-            gate *= 0.5 * (1 - beta)
-            gate += 0.5 * (1 + beta)
+            gate = x * steepness
+            np.tanh(gate, out=gate)
+            gate *= span
+            gate += middle
             hidden = np.multiply(x, gate, out=x)
-        return (hidden @ self.weights[-1] + self.biases[-1]) * self.output_scale + self.output_shift
+        result = hidden @ self.weights[-1]
+        result += self.biases[-1]
+        result *= self.output_scale
+        result += self.output_shift
+        return result
+
+    @cached_property
+    def _gates(self) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]:
+        """α/2, (1 - β)/2 and (1 + β)/2 of each hidden layer."""
+        return tuple(
+            (0.5 * alpha, 0.5 * (1 - beta), 0.5 * (1 + beta)) for alpha, beta in zip(self.alphas, self.betas, strict=True)
+        )
 
     def to_arrays(self, prefix: str) -> dict[str, np.ndarray]:
         """The arrays under names that start with `prefix`, for an artifact."""

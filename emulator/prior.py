@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -167,12 +168,17 @@ class Prior:
     def contains(self, theta: np.ndarray) -> np.ndarray:
         """Whether each parameter vector lies inside the prior, shape (n,); non-finite ones do not."""
         theta = np.atleast_2d(np.asarray(theta, dtype=float))
-        beta = theta[:, 1:5]
-        inside = (beta >= 0).all(axis=1) & (np.abs(beta.sum(axis=1) - 1) <= _BETA_TOLERANCE)
-        for name, (low, high) in self.to_dict().items():
-            value = theta[:, PARAMETER_NAMES.index(name)]
-            inside &= (value >= low) & (value <= high)
+        low, high = self._bounds
+        inside = ((theta >= low) & (theta <= high)).all(axis=1)
+        inside &= np.abs(theta[:, 1:5].sum(axis=1) - 1) <= _BETA_TOLERANCE
         return inside
+
+    @cached_property
+    def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Least and greatest value of each column of theta, (12,) each."""
+        ranges = [getattr(self, name, (0.0, np.inf)) for name in PARAMETER_NAMES]
+        low, high = np.array(ranges).T
+        return low, high
 
     def validate(self, theta: np.ndarray) -> np.ndarray:
         """Return theta as a float array of shape (n, 12), or raise naming the first parameter that is wrong.
@@ -186,6 +192,8 @@ class Prior:
             raise ParameterError(
                 f"theta has shape {theta.shape}, expected (n_galaxy, {len(PARAMETER_NAMES)}) in the order {PARAMETER_NAMES}"
             )
+        if self.contains(theta).all():
+            return theta
         if not np.isfinite(theta).all():
             row, column = np.argwhere(~np.isfinite(theta))[0]
             raise ParameterError(f"theta[{row}] has {PARAMETER_NAMES[column]}={theta[row, column]}: must be finite")

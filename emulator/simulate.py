@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -36,6 +37,11 @@ _ROWS_PER_CALL = 512
 @functools.cache
 def _blas() -> ThreadpoolController:
     return ThreadpoolController()
+
+
+def _one_blas_thread() -> AbstractContextManager[object]:
+    """Holds BLAS to one thread: more cost more than they give on small products, and stall when the cores are busy."""
+    return _blas().limit(limits=1, user_api="blas")
 
 
 class SpectrumModel(Protocol):
@@ -96,23 +102,28 @@ class PhotometrySimulator:
         """
         theta = np.atleast_2d(theta)
         zred = np.broadcast_to(np.asarray(zred, dtype=float), (len(theta),))
+        if len(theta) <= _ROWS_PER_CALL:
+            with _one_blas_thread():
+                return self._block(theta, zred)
         # Neighbours in redshift share a row of the projection's table.
         order = np.argsort(zred, kind="stable")
         blocks = [order[i : i + _ROWS_PER_CALL] for i in range(0, len(order), _ROWS_PER_CALL)]
         flux = np.empty((len(theta), len(self.bands)))
 
         def fill(rows: np.ndarray) -> None:
-            flux[rows] = self.projection.flux(self._restricted.spectra(theta[rows], zred[rows]), zred[rows])
+            flux[rows] = self._block(theta[rows], zred[rows])
 
-        # BLAS threads cost more than they give on these small products, and stall when the cores are busy.
-        with _blas().limit(limits=1, user_api="blas"):
-            if n_threads == 1 or len(blocks) == 1:
+        with _one_blas_thread():
+            if n_threads == 1:
                 for rows in blocks:
                     fill(rows)
             else:
                 with ThreadPoolExecutor(n_threads) as pool:
                     list(pool.map(fill, blocks))
         return flux
+
+    def _block(self, theta: np.ndarray, zred: np.ndarray) -> np.ndarray:
+        return self.projection.flux(self._restricted.spectra(theta, zred), zred)
 
 
 class RedshiftRange(Config):

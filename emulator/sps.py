@@ -16,6 +16,10 @@ __all__ = ["SPSModel"]
 
 _CHUNK_ELEMENTS = 2**20
 _LOG_AGE_SLACK = 1e-9
+# The corners of a cell of the library's grid.
+_UP_AGE, _UP_Z = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+# Up to so many galaxies, gathering the rows of a table takes less time than making a sparse matrix.
+_FEW = 64
 
 
 class SPSModel:
@@ -168,6 +172,8 @@ class SPSModel:
         if not n_age:
             return np.zeros((len(share), table.shape[1]), dtype=self.dtype)
         node = np.clip(z_node * n_age + np.clip(age_node, 0, n_age - 1), 0, len(table) - 1)
+        if len(share) <= _FEW:
+            return np.asarray(np.matmul(share[:, None, :], table[node])[:, 0])
         starts = np.arange(0, share.size + 1, share.shape[1])
         return csr_array((share.ravel(), node.ravel(), starts), shape=(len(share), len(table))) @ table
 
@@ -219,9 +225,9 @@ class SPSModel:
         metal = self._position(self.library.log_z, np.log10(z))[:, None]
         i = np.minimum(age.astype(int), self.library.log_age.size - 2)
         j = np.minimum(metal.astype(int), self.library.log_z.size - 2)
-        up_age, up_z = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
-        share = np.where(up_age, age - i, 1 - (age - i)) * np.where(up_z, metal - j, 1 - (metal - j))
-        return i + up_age, j + up_z, share
+        above_age, above_z = age - i, metal - j
+        share = np.hstack([1 - above_age, above_age])[:, None, :] * np.hstack([1 - above_z, above_z])[:, :, None]
+        return i + _UP_AGE, j + _UP_Z, share.reshape(-1, 4)
 
     def _interpolation_matrix(self, age_gyr: np.ndarray) -> np.ndarray:
         """Shares of each age on the library's ages, (n, n_age)."""
