@@ -117,11 +117,14 @@ class SpectrumEmulator:
     card: dict[str, Any] = field(repr=False)
     _dust_law: DustLaw = field(init=False, repr=False)
     _templates: tuple[np.ndarray, np.ndarray] = field(init=False, repr=False)
+    _basis: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         n_young = sum(self.n_pca[: _N_PIECE // 2])
         parts = zip(np.split(self.means, 2), np.split(self.components, [n_young]), strict=True)
         object.__setattr__(self, "_templates", tuple(np.ascontiguousarray(np.vstack(part)) for part in parts))
+        # The SFH basis of each PCA component.
+        object.__setattr__(self, "_basis", np.repeat(np.arange(_N_PIECE) % (_N_PIECE // 2), self.n_pca))
         object.__setattr__(self, "_dust_law", DustLaw(self.model.wave_rest, np.float32))
 
     @property
@@ -148,9 +151,9 @@ class SpectrumEmulator:
         """
         theta = self.prior.validate(theta)
         zred = np.broadcast_to(np.asarray(zred, dtype=float), (len(theta),))
-        if not ((zred >= 0) & (zred <= self.zred_max)).all():
-            bad = zred[~((zred >= 0) & (zred <= self.zred_max))][0]
-            raise ParameterError(f"zred={bad}: the emulator serves 0 … {self.zred_max}")
+        good = (zred >= 0) & (zred <= self.zred_max)
+        if not good.all():
+            raise ParameterError(f"zred={zred[~good][0]}: the emulator serves 0 … {self.zred_max}")
         t_age = self.cosmology.age_gyr(zred)
         mass = 10 ** theta[:, column("log_mstar")]
         f_burst = burst_fraction(theta, t_age)
@@ -172,10 +175,10 @@ class SpectrumEmulator:
         inputs = np.column_stack([np.log(theta[:, GAMMA]), t_age_gyr])
         share = (theta[:, BETA] * mass[:, None]).astype(np.float32)
         coefficients = self.network(inputs.astype(np.float32))
-        coefficients *= np.repeat(np.tile(share, 2), self.n_pca, axis=1)
-        n_young = sum(self.n_pca[: _N_PIECE // 2])
-        young = np.hstack([share, coefficients[:, :n_young]]) @ self._templates[0]
-        old = np.hstack([share, coefficients[:, n_young:]]) @ self._templates[1]
+        coefficients *= share[:, self._basis]
+        n_young = len(self._templates[0]) - _N_PIECE // 2
+        young = np.concatenate([share, coefficients[:, :n_young]], axis=1) @ self._templates[0]
+        old = np.concatenate([share, coefficients[:, n_young:]], axis=1) @ self._templates[1]
         return young, old
 
     def _add_burst(self, theta: np.ndarray, mass: np.ndarray, young: np.ndarray, old: np.ndarray) -> None:
