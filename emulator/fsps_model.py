@@ -70,7 +70,11 @@ class FSPSModel:
     def spectra(self, theta: np.ndarray, zred: np.ndarray | float) -> np.ndarray:
         """Rest-frame luminosity density, Lsun/Å, shape (n, n_wave); arguments and errors as `SPSModel.spectra`."""
         theta, zred = check_theta(theta, zred)
-        t_age = self.cosmology.age_gyr(zred)
+        return self.spectra_at_age(theta, self.cosmology.age_gyr(zred))
+
+    def spectra_at_age(self, theta: np.ndarray, t_age_gyr: np.ndarray) -> np.ndarray:
+        """As `spectra`, for galaxies of given ages, Gyr, (n,)."""
+        theta, t_age = check_theta(theta, t_age_gyr)
         for key, value in self._settings.items():
             self.population.params[key] = value
         spectra = np.zeros((len(theta), self.wave_rest.size))

@@ -10,7 +10,7 @@ from scipy.special import ndtr, ndtri
 
 from sedcast.data.errors import ParameterError
 
-__all__ = ["FREE_PARAMETER_NAMES", "PARAMETER_LABELS", "PARAMETER_NAMES", "Prior", "sfh_sticks"]
+__all__ = ["FREE_PARAMETER_NAMES", "PARAMETER_LABELS", "PARAMETER_NAMES", "Prior", "sfh_sticks", "sfh_weights"]
 
 PARAMETER_NAMES = (
     "log_mstar",
@@ -129,15 +129,9 @@ class Prior:
         The Dirichlet weights follow Betancourt (2013, arXiv:1010.3436).
         """
         unit = np.clip(np.asarray(unit, dtype=float), _UNIT_EDGE, 1 - _UNIT_EDGE)
-        stick1 = unit[:, 1] ** (1 / 3)
-        stick2 = unit[:, 2] ** (1 / 2)
-        stick3 = unit[:, 3]
         theta = np.empty((len(unit), len(PARAMETER_NAMES)))
         theta[:, 0] = self._uniform("log_mstar", unit[:, 0])
-        theta[:, 1] = 1 - stick1
-        theta[:, 2] = stick1 * (1 - stick2)
-        theta[:, 3] = stick1 * stick2 * (1 - stick3)
-        theta[:, 4] = stick1 * stick2 * stick3
+        theta[:, 1:5] = sfh_weights(unit[:, 1:4] ** (1 / 3, 1 / 2, 1))
         for column, name in enumerate(PARAMETER_NAMES[5:], start=5):
             theta[:, column] = self._uniform(name, unit[:, column - 1])
         return theta
@@ -234,3 +228,9 @@ def sfh_sticks(beta: np.ndarray) -> np.ndarray:
     for k in (1, 2):
         sticks[:, k] = np.divide(rest[:, k + 1], rest[:, k], out=np.full(len(beta), 0.5), where=rest[:, k] > 0)
     return sticks
+
+
+def sfh_weights(sticks: np.ndarray) -> np.ndarray:
+    """SFH weights (n, 4) of stick-breaking coordinates (n, 3), each 0 … 1; the inverse of `sfh_sticks`."""
+    first, second, third = sticks.T
+    return np.column_stack([1 - first, first * (1 - second), first * second * (1 - third), first * second * third])

@@ -89,7 +89,11 @@ class SPSModel:
         ParameterError : for impossible parameters, or a redshift outside the cosmology's or the bases' range.
         """
         theta, zred = check_theta(theta, zred)
-        t_age = self.cosmology.age_gyr(zred)
+        return self.spectra_at_age(theta, self.cosmology.age_gyr(zred))
+
+    def spectra_at_age(self, theta: np.ndarray, t_age_gyr: np.ndarray) -> np.ndarray:
+        """As `spectra`, for galaxies of given ages, Gyr, (n,), which the bases must reach."""
+        theta, t_age = check_theta(theta, t_age_gyr)
         spectra = np.empty((len(theta), self.wave_rest.size), dtype=self.dtype)
         for rows in self._chunks(len(theta)):
             part = theta[rows]

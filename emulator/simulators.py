@@ -1,0 +1,148 @@
+"""Simulators for the general trainer: anything that makes rest-frame spectra from named parameters.
+
+A configuration names a simulator as ``package.module:factory``, or as one of `BUILT_IN`. The factory is called with the
+configuration's options and gives a `Simulator`.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+
+from sedcast.data.errors import ConfigError, ParameterError
+from sedcast.data.sfh_bases import SFHBases
+from sedcast.data.ssp import SSPLibrary
+from sedcast.emulator.fsps_model import FSPSModel
+from sedcast.emulator.histories import BETA, GAMMA, column
+from sedcast.emulator.prior import PARAMETER_NAMES, sfh_weights
+from sedcast.emulator.published_provabgs import PROVABGS_PARAMETERS
+from sedcast.emulator.sps import SPSModel
+
+__all__ = ["BUILT_IN", "CompositeSimulator", "Simulator", "checked_spectra", "load_simulator"]
+
+
+class Simulator(Protocol):
+    """What the trainer asks of a simulator; spectra must be positive and finite, for their logarithm is learnt."""
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Name of each column of theta."""
+
+    @property
+    def wave_rest(self) -> np.ndarray:
+        """Wavelengths, Å, (n_wave,), increasing."""
+
+    def spectra(self, theta: np.ndarray) -> np.ndarray:
+        """Spectra (n, n_wave), in any unit, for theta (n, n_parameter) in float64."""
+
+
+class CompositeSimulator:
+    """The smooth histories of the SPS model per solar mass formed, from the nine inputs of the published PROVABGS emulator.
+
+    Stick-breaking coordinates of the SFH weights, two metallicity weights, three dust parameters and the galaxy's age in
+    Gyr (Hahn et al. 2022, arXiv:2202.01809; Kwon et al. 2022, arXiv:2209.14323); there is no burst.
+
+    Parameters
+    ----------
+    model : the direct model that computes them, from SSP tables or by calls of FSPS.
+    """
+
+    parameter_names = PROVABGS_PARAMETERS
+
+    def __init__(self, model: SPSModel | FSPSModel) -> None:
+        self.model = model
+
+    @property
+    def wave_rest(self) -> np.ndarray:
+        """Rest-frame wavelengths, Å, (n_wave,)."""
+        return self.model.wave_rest
+
+    def spectra(self, theta: np.ndarray) -> np.ndarray:
+        """Luminosity densities, Lsun/Å per Msun formed, (n, n_wave); errors as `SPSModel.spectra`."""
+        full = np.zeros((len(theta), len(PARAMETER_NAMES)))
+        full[:, BETA] = sfh_weights(theta[:, :3])
+        full[:, GAMMA] = theta[:, 3:5]
+        full[:, column("dust1") : column("dust_index") + 1] = theta[:, 5:8]
+        return self.model.spectra_at_age(full, theta[:, 8])
+
+
+def _composite_fsps(*, bases: str = "default", t_birth_cloud_gyr: float = 0.1) -> CompositeSimulator:
+    return CompositeSimulator(FSPSModel(bases=_bases(bases), t_birth_cloud_gyr=t_birth_cloud_gyr))
+
+
+def _composite_ssp(
+    *, library: str = "popstar", bases: str = "default", t_birth_cloud_gyr: float = 0.1
+) -> CompositeSimulator:
+    table = SSPLibrary.popstar() if library == "popstar" else SSPLibrary.load(library)
+    return CompositeSimulator(SPSModel(table, _bases(bases), t_birth_cloud_gyr=t_birth_cloud_gyr))
+
+
+def _bases(name: str) -> SFHBases:
+    return SFHBases.default() if name == "default" else SFHBases.load(name)
+
+
+BUILT_IN: Mapping[str, Callable[..., Simulator]] = {"composite-fsps": _composite_fsps, "composite-ssp": _composite_ssp}
+"""Simulators by name: `CompositeSimulator` by direct calls of FSPS, and from a library of SSPs."""
+
+
+def load_simulator(name: str, options: Mapping[str, Any]) -> Simulator:
+    """Make the simulator that a configuration names.
+
+    Parameters
+    ----------
+    name : one of `BUILT_IN`, or ``package.module:factory``, importable from where the program runs.
+    options : keyword arguments of the factory.
+
+    Raises
+    ------
+    ConfigError : if there is no such simulator, it does not take these options, or what it gives is no `Simulator`.
+    """
+    factory = BUILT_IN.get(name) or _imported(name)
+    try:
+        simulator = factory(**options)
+    except TypeError as error:
+        raise ConfigError(f"simulator {name!r} cannot be made with options {dict(options)}: {error}") from error
+    lacking = [part for part in ("parameter_names", "wave_rest", "spectra") if not hasattr(simulator, part)]
+    if lacking:
+        raise ConfigError(f"simulator {name!r} lacks {lacking}: its factory must give what sedcast's Simulator describes")
+    wave = np.asarray(simulator.wave_rest)
+    if wave.ndim != 1 or wave.size < 2 or not np.isfinite(wave).all() or wave[0] <= 0 or (np.diff(wave) <= 0).any():
+        raise ConfigError(f"simulator {name!r}: wave_rest must be 1-D, positive and increase, got shape {wave.shape}: give Å")
+    return simulator
+
+
+def _imported(name: str) -> Callable[..., Simulator]:
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise ConfigError(f"unknown simulator {name!r}: give one of {sorted(BUILT_IN)}, or 'package.module:factory'")
+    try:
+        factory = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"simulator {name!r} cannot be imported: {error}") from error
+    if not callable(factory):
+        raise ConfigError(f"simulator {name!r} is a {type(factory).__name__}: it must be a callable that gives a simulator")
+    return factory  # type: ignore[no-any-return]
+
+
+def checked_spectra(simulator: Simulator, theta: np.ndarray) -> np.ndarray:
+    """Spectra of a simulator as float64 (n, n_wave), checked.
+
+    Raises
+    ------
+    ParameterError : if their shape is wrong, or a value is not finite or not positive; says for which parameters.
+    """
+    spectra = np.asarray(simulator.spectra(theta), dtype=np.float64)
+    expected = (len(theta), len(simulator.wave_rest))
+    if spectra.shape != expected:
+        raise ParameterError(f"the simulator gave spectra of shape {spectra.shape}, expected {expected}: (n, n_wave)")
+    good = np.isfinite(spectra) & (spectra > 0)
+    if not good.all():
+        row, index = np.argwhere(~good)[0]
+        where = dict(zip(simulator.parameter_names, theta[row].tolist(), strict=True))
+        raise ParameterError(
+            f"the simulator gave {spectra[row, index]:g} at {simulator.wave_rest[index]:g} Å for {where}, and "
+            f"{int((~good).sum())} such values in {len(theta)} spectra: expected positive and finite ones, for their logarithm "
+            "is learnt; mend the simulator, narrow its priors, or choose segment_edges where it has light"
+        )
+    return spectra
