@@ -2,16 +2,16 @@
 
 If (theta, x) is drawn from the joint and theta_s from the true posterior p(theta | x), the rank of theta among the theta_s is
 uniform: for each parameter (Talts et al. 2018, arXiv:1804.06788), for any function of the parameters, on any subset
-selected by x; and for the distance to a random point (TARP, Lemos et al. 2023, arXiv:2302.03026).
+selected by x; and for the distance to a random point (TARP, Lemos et al. 2023, arXiv:2302.03026). A burst before the
+beginning of a galaxy changes nothing, so that posteriors have a plateau there: ranks do not mind.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import kstest
 
 from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
@@ -19,18 +19,10 @@ from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.emulator.simulate import PhotometrySimulator, RedshiftRange, draw_galaxies
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.prior_edges import EdgeRanks, EdgeResult
+from sedcast.posterior.ranks import LEVELS, TarpResult, coverage, holm, ks_p_values, rank_statistics, tarp
 
-__all__ = [
-    "CALIBRATED_NAMES",
-    "CalibrationResult",
-    "Mocks",
-    "TarpResult",
-    "calibrate",
-    "draw_mocks",
-    "holm_minimum",
-    "rank_statistics",
-    "tarp",
-]
+__all__ = ["CALIBRATED_NAMES", "CalibrationResult", "Check", "Mocks", "calibrate", "draw_mocks", "measured_bands"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,91 +30,12 @@ _DERIVED_NAMES = ("log_sfr_1gyr", "log_z_mw", "t_mw_gyr")
 CALIBRATED_NAMES = (*FREE_PARAMETER_NAMES, *_DERIVED_NAMES)
 """Quantities whose ranks are tested: the free parameters and three derived ones."""
 
-LEVELS = np.linspace(0, 1, 101)
-"""Credibility levels of the coverage curves."""
-
+_JOINT = "joint (TARP)"
 _N_QUARTILE = 4
 _MIN_MOCKS = 20
 _GALAXIES_PER_BLOCK = 64
-_BOOTSTRAPS = 200
-
-
-def rank_statistics(truth: np.ndarray, samples: np.ndarray, *, seed: int | Sequence[int]) -> np.ndarray:
-    """Ranks of the truth among samples, as numbers uniform in (0, 1) if the posterior is calibrated.
-
-    The rank r in 0 … n_samples (ties, and what they leave of a discrete distribution, broken at random) becomes
-    (r + U) / (n_samples + 1) with U uniform: exactly uniform for calibrated samples, however few.
-
-    Parameters
-    ----------
-    truth : (n,).
-    samples : (n, n_samples).
-    seed : of the random breaking of ties.
-
-    Returns
-    -------
-    pit : (n,).
-
-    Raises
-    ------
-    ParameterError : if shapes disagree or a value is not finite.
-    """
-    truth, samples = np.asarray(truth), np.asarray(samples)
-    if truth.ndim != 1 or samples.ndim != 2 or len(samples) != len(truth) or samples.shape[1] < 1:
-        raise ParameterError(f"truth {truth.shape} and samples {samples.shape}: expected (n,) and (n, n_samples)")
-    bad = int(np.count_nonzero(~np.isfinite(truth))) + int(np.count_nonzero(~np.isfinite(samples).all(axis=1)))
-    if bad:
-        raise ParameterError(f"truth or samples are not finite in {bad} rows: leave them out and count them")
-    rng = np.random.default_rng(seed)
-    below = np.count_nonzero(samples < truth[:, None], axis=1)
-    equal = np.count_nonzero(samples == truth[:, None], axis=1)
-    rank = below + rng.integers(0, equal + 1)
-    return (rank + rng.random(len(rank))) / (samples.shape[1] + 1)
-
-
-@dataclass(frozen=True)
-class TarpResult:
-    """Coverage of random regions (Lemos et al. 2023).
-
-    Attributes
-    ----------
-    levels : (n_level,) credibility α.
-    ecp : (n_level,) expected coverage probability: the share of mocks within the region of credibility α.
-    ecp_error : (n_level,) its bootstrap standard deviation.
-    max_dev : largest abs(ECP - α) over all α.
-    max_dev_error : its bootstrap standard deviation.
-    p_value : Kolmogorov-Smirnov probability of a deviation at least as large if the posterior is calibrated.
-    """
-
-    levels: np.ndarray
-    ecp: np.ndarray
-    ecp_error: np.ndarray
-    max_dev: float
-    max_dev_error: float
-    p_value: float
-
-
-def tarp(closer: np.ndarray, *, seed: int) -> TarpResult:
-    """TARP's coverage from `closer` (n,), the ranks of the truth's distance to the reference among the samples' distances.
-
-    Reference points must not depend on the truth. If they do not depend on the data either, as those of `calibrate`, the
-    test cannot tell the posterior from the prior; the ranks and what is known of the training tell these apart.
-
-    Parameters
-    ----------
-    closer : (n,) from `rank_statistics` of distances.
-    seed : of the bootstrap over mocks.
-    """
-    closer = np.asarray(closer, dtype=float)
-    test = kstest(closer, "uniform")
-    rng = np.random.default_rng(seed)
-    curves, deviations = np.empty((_BOOTSTRAPS, len(LEVELS))), np.empty(_BOOTSTRAPS)
-    for k in range(_BOOTSTRAPS):
-        again = rng.choice(closer, len(closer))
-        curves[k], deviations[k] = _coverage(again), kstest(again, "uniform").statistic
-    return TarpResult(
-        LEVELS, _coverage(closer), curves.std(axis=0), float(test.statistic), float(deviations.std()), float(test.pvalue)
-    )
+_KS_BAR, _SUBSET_BAR, _TARP_BAR = 0.05, 0.01, 0.015
+_ULTRAVIOLET = ("FUV", "NUV")
 
 
 @dataclass(frozen=True)
@@ -140,8 +53,14 @@ class Mocks:
 
     @property
     def signal_to_noise(self) -> np.ndarray:
-        """Median signal-to-noise ratio over the bands, (n,)."""
-        return np.asarray(np.median(self.flux * np.sqrt(self.flux_ivar), axis=1))
+        """Median signal-to-noise ratio over the measured bands, (n,)."""
+        ratio = self.flux * np.sqrt(self.flux_ivar)
+        return np.asarray(np.nanmedian(np.where(self.flux_ivar > 0, ratio, np.nan), axis=1))
+
+    def only(self, measured: np.ndarray) -> "Mocks":
+        """The same mocks with the bands where `measured` (n, n_band) is False unmeasured: flux and inverse variance 0."""
+        flux, flux_ivar = (np.where(measured, values, 0.0) for values in (self.flux, self.flux_ivar))
+        return replace(self, flux=flux, flux_ivar=flux_ivar)
 
 
 def draw_mocks(
@@ -170,6 +89,40 @@ def draw_mocks(
     return Mocks(*(np.concatenate([getattr(part, name) for part in parts])[:n_mocks] for name in columns))
 
 
+def measured_bands(bands: tuple[str, ...], n: int, *, seed: int) -> dict[str, np.ndarray]:
+    """Classes of measured bands to test an estimator on that takes any subset: which bands (n, n_band) each has of each mock.
+
+    All bands; all without FUV and NUV, and without FUV alone, if the estimator has them; and for every mock a random
+    non-empty subset, all subsets being equally probable. Which bands are measured does not depend on the mock's values.
+    """
+    every = np.array(bands)
+    columns = {"all bands": np.full(len(bands), True)}
+    for missing in (_ULTRAVIOLET, _ULTRAVIOLET[:1]):
+        kept = ~np.isin(every, missing)
+        if kept.any() and not any((kept == other).all() for other in columns.values()):
+            columns[f"{' '.join(every[kept])} only"] = kept
+    classes = {name: np.tile(kept, (n, 1)) for name, kept in columns.items()}
+    subset = np.random.default_rng([seed, 3]).integers(1, 2 ** len(bands), n)
+    return classes | {"random subsets": (subset[:, None] >> np.arange(len(bands))) % 2 == 1}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One figure against its bar: at least `bar` if it is a p-value, at most if a deviation; NaN if it was not tested."""
+
+    name: str
+    value: float
+    bar: float
+    at_least: bool = True
+
+    @property
+    def passes(self) -> bool | None:
+        """None if it was not tested."""
+        if not np.isfinite(self.value):
+            return None
+        return self.value >= self.bar if self.at_least else self.value <= self.bar
+
+
 @dataclass(frozen=True)
 class CalibrationResult:
     """Ranks of mock galaxies' parameters within their posteriors, and what follows.
@@ -182,7 +135,8 @@ class CalibrationResult:
     coverage : (n_quantity, n_level) share of mocks whose rank is below each of `levels`: the p-p plot.
     levels : (n_level,).
     tarp : coverage of random regions in the joint probit space of the free parameters.
-    quartiles : by observable, the edges (5,) of its quartiles and the p-values (4, n_quantity) within them.
+    quartiles : by observable, the edges (5,) of its quartiles and the p-values (4, n_quantity + 1) within them, TARP's last.
+    edges : truths at the prior's edges.
     n_samples : posterior samples per mock.
     n_excluded : mocks whose samples were not finite, left out.
     seed : of mocks and samples.
@@ -195,6 +149,7 @@ class CalibrationResult:
     levels: np.ndarray
     tarp: TarpResult
     quartiles: dict[str, tuple[np.ndarray, np.ndarray]]
+    edges: EdgeResult
     n_samples: int
     n_excluded: int
     seed: int
@@ -202,16 +157,46 @@ class CalibrationResult:
     @property
     def ks_p_min_holm(self) -> float:
         """The smallest p-value after Holm's correction for testing several quantities."""
-        return holm_minimum(self.ks_p)
+        return float(holm(self.ks_p).min())
+
+    def checks(self) -> tuple[Check, ...]:
+        """The figures that calibration is judged by; each family of tests has Holm's correction of its own."""
+        edges = self.edges.to_json_dict()
+        return (
+            Check("KS p, smallest of all quantities", self.ks_p_min_holm, _KS_BAR),
+            Check("TARP, largest deviation", self.tarp.max_dev, _TARP_BAR, at_least=False),
+            *(
+                Check(f"KS p within quartiles of {observable}", float(holm(p).min()), _SUBSET_BAR)
+                for observable, (_, p) in self.quartiles.items()
+            ),
+            *(
+                Check(name, float("nan") if edges[key] is None else edges[key], _SUBSET_BAR)
+                for name, key in (
+                    ("KS p of truths at the prior's edges", "ks_p_min_holm"),
+                    ("p of their number", "count_p_min_holm"),
+                )
+            ),
+        )
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Figures as JSON-serialisable values; quartile tests carry Holm's correction over quartiles and quantities."""
+        """Figures as JSON-serialisable values, each family of p-values also with Holm's correction over all of it."""
         return {
             "n_mocks": len(self.pit),
             "n_samples": self.n_samples,
             "n_excluded": self.n_excluded,
             "seed": self.seed,
+            "passes": all(check.passes is not False for check in self.checks()),
+            "checks": [
+                {
+                    "name": check.name,
+                    "value": None if check.passes is None else check.value,
+                    "at_least" if check.at_least else "at_most": check.bar,
+                    "passes": check.passes,
+                }
+                for check in self.checks()
+            ],
             "ks_p": dict(zip(self.names, self.ks_p.tolist(), strict=True)),
+            "ks_p_holm": dict(zip(self.names, holm(self.ks_p).tolist(), strict=True)),
             "ks_p_min_holm": self.ks_p_min_holm,
             "tarp_max_dev": self.tarp.max_dev,
             "tarp_max_dev_error": self.tarp.max_dev_error,
@@ -219,11 +204,12 @@ class CalibrationResult:
             "ks_p_by_quartile": {
                 observable: {
                     "edges": edges.tolist(),
-                    "ks_p": {name: p[:, k].tolist() for k, name in enumerate(self.names)},
-                    "ks_p_min_holm": holm_minimum(p.ravel()),
+                    "ks_p": {name: p[:, k].tolist() for k, name in enumerate((*self.names, _JOINT))},
+                    "ks_p_min_holm": float(holm(p).min()),
                 }
                 for observable, (edges, p) in self.quartiles.items()
             },
+            "prior_edges": self.edges.to_json_dict(),
         }
 
 
@@ -231,7 +217,7 @@ def calibrate(
     estimator: PosteriorEstimator,
     mocks: Mocks,
     *,
-    n_samples: int = 1000,
+    n_samples: int = 400,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> CalibrationResult:
@@ -240,8 +226,9 @@ def calibrate(
     Parameters
     ----------
     estimator : to test.
-    mocks : drawn from the joint of its prior, model and noise.
-    n_samples : posterior samples per mock.
+    mocks : drawn from the joint of its prior, model and noise; bands may be unmeasured if the estimator allows it.
+    n_samples : posterior samples per mock. The ranks are exactly uniform for any number; one of 400 resolves a quarter of a
+        per cent, a fifth of what 10,000 mocks can tell from uniform.
     seed : of the samples, of TARP's reference points (drawn from the prior, in probit space) and of the breaking of ties.
     progress : called as (mocks done, mocks).
 
@@ -249,73 +236,63 @@ def calibrate(
     ------
     ParameterError : if there are fewer than 20 mocks, or a mock lies outside the estimator's range of redshift.
     """
-
     if len(mocks) < _MIN_MOCKS:
         raise ParameterError(f"{len(mocks)} mocks: expected at least {_MIN_MOCKS} to fill quartiles; draw more")
-    truth = _quantities(estimator, mocks.theta_unbounded, mocks.theta, mocks.zred)
-    reference = np.random.default_rng([seed, 1]).standard_normal(mocks.theta_unbounded.shape)
-    distance = np.linalg.norm(mocks.theta_unbounded - reference, axis=1)
+    # The truths are rounded as the samples are: where a quantity is clipped, both must meet the same value.
+    points = mocks.theta_unbounded.astype(np.float32)
+    truths = _quantities(estimator, points[:, None], mocks.zred)[:, 0]
+    reference = np.random.default_rng([seed, 1]).standard_normal(points.shape)
+    distance = np.linalg.norm(points - reference, axis=1)
     n = len(mocks)
-    pit, closer = np.full((n, len(CALIBRATED_NAMES)), np.nan), np.full(n, np.nan)
+    pit, closer = np.full(truths.shape, np.nan), np.full(n, np.nan)
+    edges = EdgeRanks(CALIBRATED_NAMES, seed=seed)
     for start in range(0, n, _GALAXIES_PER_BLOCK):
         rows = np.arange(start, min(start + _GALAXIES_PER_BLOCK, n))
         done = int(rows[-1]) + 1
-        points = estimator.sample_unbounded(
+        drawn = estimator.sample_unbounded(
             mocks.flux[rows], mocks.flux_ivar[rows], mocks.zred[rows], n_samples, seed=seed, row_keys=rows
         )
-        finite = np.isfinite(points).all(axis=(1, 2))
-        rows, points = rows[finite], points[finite]
-        samples = _quantities(estimator, points, estimator.to_theta(points), mocks.zred[rows])
-        for k, (true, drawn) in enumerate(zip(truth, samples, strict=True)):
-            pit[rows, k] = rank_statistics(true[rows], drawn, seed=[seed, start, k])
-        far = np.linalg.norm(points - reference[rows, None], axis=2)
-        closer[rows] = rank_statistics(distance[rows], far, seed=[seed, start, len(truth)])
+        finite = np.isfinite(drawn).all(axis=(1, 2))
+        rows, drawn = rows[finite], drawn[finite]
+        samples = _quantities(estimator, drawn, mocks.zred[rows])
+        for k in range(truths.shape[1]):
+            pit[rows, k] = rank_statistics(truths[rows, k], samples[..., k], seed=[seed, start, k])
+        far = np.linalg.norm(drawn - reference[rows, None], axis=2)
+        closer[rows] = rank_statistics(distance[rows], far, seed=[seed, start, truths.shape[1]])
+        edges.add(drawn, samples, points[rows], truths[rows])
         if progress is not None:
             progress(done, n)
     kept = np.isfinite(closer)
     if not kept.all():
         logger.warning("%d of %d mocks have non-finite samples and are left out", np.count_nonzero(~kept), n)
-    pit = pit[kept]
+    pit, closer = pit[kept], closer[kept]
     observables = {"zred": mocks.zred[kept], "signal_to_noise": mocks.signal_to_noise[kept]}
+    all_ranks = np.column_stack([pit, closer])
     return CalibrationResult(
         names=CALIBRATED_NAMES,
         pit=pit,
-        ks_p=_ks_p(pit),
-        coverage=np.stack([_coverage(column) for column in pit.T]),
+        ks_p=ks_p_values(pit),
+        coverage=np.stack([coverage(column) for column in pit.T]),
         levels=LEVELS,
-        tarp=tarp(closer[kept], seed=seed),
-        quartiles={name: _by_quartile(pit, values) for name, values in observables.items()},
+        tarp=tarp(closer, seed=seed),
+        quartiles={name: _by_quartile(all_ranks, values) for name, values in observables.items()},
+        edges=edges.result(),
         n_samples=n_samples,
         n_excluded=int(np.count_nonzero(~kept)),
         seed=seed,
     )
 
 
-def holm_minimum(p_values: np.ndarray) -> float:
-    """The smallest of several p-values after Holm's correction (Holm 1979, Scand. J. Statist. 6, 65)."""
-    p_values = np.asarray(p_values)
-    return float(min(1.0, p_values.size * p_values.min()))
-
-
-def _quantities(
-    estimator: PosteriorEstimator, theta_unbounded: np.ndarray, theta: np.ndarray, zred: np.ndarray
-) -> list[np.ndarray]:
-    """The calibrated quantities of points (n, 11) or (n, m, 11): an array (n,) or (n, m) each."""
-    shape = theta_unbounded.shape[:-1]
-    zred = np.repeat(zred, int(np.prod(shape[1:])))
+def _quantities(estimator: PosteriorEstimator, points: np.ndarray, zred: np.ndarray) -> np.ndarray:
+    """The calibrated quantities (n, m, n_quantity) of points (n, m, 11) in probit space."""
+    theta = estimator.to_theta(points)
+    zred = np.repeat(zred, points.shape[1])
     derived = derived_properties(theta.reshape(-1, theta.shape[-1]), zred, estimator.bases, estimator.cosmology)
-    return [*np.moveaxis(theta_unbounded, -1, 0), *(derived[name].reshape(shape) for name in _DERIVED_NAMES)]
+    added = [derived[name].reshape(*points.shape[:2], 1) for name in _DERIVED_NAMES]
+    return np.concatenate([points, *added], axis=2)
 
 
-def _ks_p(pit: np.ndarray) -> np.ndarray:
-    return np.array([kstest(column, "uniform").pvalue for column in pit.T])
-
-
-def _coverage(pit: np.ndarray) -> np.ndarray:
-    return np.searchsorted(np.sort(pit), LEVELS, side="right") / len(pit)
-
-
-def _by_quartile(pit: np.ndarray, observable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    edges = np.quantile(observable, np.linspace(0, 1, _N_QUARTILE + 1))
-    quartile = np.clip(np.searchsorted(edges, observable, side="right") - 1, 0, _N_QUARTILE - 1)
-    return edges, np.stack([_ks_p(pit[quartile == k]) for k in range(_N_QUARTILE)])
+def _by_quartile(ranks: np.ndarray, observable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    limits = np.quantile(observable, np.linspace(0, 1, _N_QUARTILE + 1))
+    quartile = np.clip(np.searchsorted(limits, observable, side="right") - 1, 0, _N_QUARTILE - 1)
+    return limits, np.stack([ks_p_values(ranks[quartile == k]) for k in range(_N_QUARTILE)])

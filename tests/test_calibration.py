@@ -9,7 +9,8 @@ from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
-from sedcast.posterior.calibration import CALIBRATED_NAMES, Mocks, calibrate, draw_mocks, holm_minimum, rank_statistics, tarp
+from sedcast.posterior.calibration import CALIBRATED_NAMES, Mocks, calibrate, draw_mocks, measured_bands
+from sedcast.posterior.ranks import holm, rank_statistics, tarp
 
 
 def linear_gaussian(n: int, n_samples: int, *, shift: float = 0.0, widen: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -81,9 +82,10 @@ def test_tarp_passes_and_fails():
         assert wrong.p_value < 1e-6
 
 
-def test_holm_minimum():
-    assert holm_minimum(np.array([0.01, 0.5, 0.9])) == pytest.approx(0.03)
-    assert holm_minimum(np.array([0.6, 0.5])) == 1.0
+def test_holm_by_hand():
+    # 3 × 0.01; 2 × 0.02; then 0.035, which may not fall below the one before.
+    np.testing.assert_allclose(holm(np.array([0.035, 0.01, 0.02])), [0.04, 0.03, 0.04])
+    np.testing.assert_allclose(holm(np.array([[0.6, np.nan], [0.5, np.nan]])), [[1, np.nan], [1, np.nan]])
 
 
 def prior_mocks(n: int, seed: int) -> Mocks:
@@ -113,6 +115,12 @@ def test_calibrated_estimator_passes():
         assert by_quartile["ks_p_min_holm"] > 0.01
         assert len(by_quartile["edges"]) == 5
         assert len(by_quartile["ks_p"]["dust2"]) == 4
+    assert len(figures["ks_p_by_quartile"]["zred"]["ks_p"]) == 15
+    edges = figures["prior_edges"]
+    assert min(edges["ks_p_min_holm"], edges["count_p_min_holm"]) > 0.01
+    assert len(edges["edges"]) == 22
+    np.testing.assert_allclose(sum(edge["n_expected"] for edge in edges["edges"].values()), 600 * 22 * 0.05, rtol=0.02)
+    assert {check["name"]: check["passes"] for check in figures["checks"]}["KS p, smallest of all quantities"] is True
     assert calls[-1] == (600, 600)
 
 
@@ -133,6 +141,57 @@ def test_a_fault_at_high_redshift_alone_is_seen_in_its_quartile():
     p = quartiles["zred"]["ks_p"]["dust1"]
     assert p[3] < 1e-6
     assert min(p[:3]) > 1e-3
+
+
+def test_truths_at_the_edge_pass_where_naive_ranks_cannot():
+    mocks = prior_mocks(1500, 34)
+    chosen = mocks.theta_unbounded[:, 8] < -1.6449
+    naive = calibrate(gaussian_estimator(), mocks, n_samples=200, seed=1)
+    # Selected by truth, the plain rank of an exact posterior is in the lowest twentieth ...
+    assert naive.pit[chosen, 8].max() < 0.15
+    # ... the rank within the edge is uniform.
+    assert naive.edges.ks_p[naive.edges.edges.index("dust1 low")].min() > 0.01 / 14
+
+
+def test_a_posterior_that_falls_off_at_the_edge_is_seen():
+    mocks = prior_mocks(1500, 35)
+    result = calibrate(gaussian_estimator(0.0, 0.85), mocks, n_samples=200, seed=1).edges
+    k = result.edges.index("dust2 low")
+    assert result.n_expected[k] < 0.7 * result.n_truth[k]
+    assert result.count_p[k] < 1e-3
+    assert result.to_json_dict()["count_p_min_holm"] < 0.01
+
+
+def test_edges_with_few_truths_are_not_tested():
+    figures = calibrate(gaussian_estimator(), prior_mocks(40, 36), n_samples=50, seed=1).to_json_dict()
+    json.dumps(figures, allow_nan=False)
+    assert figures["prior_edges"]["count_p_min_holm"] is None
+    assert figures["prior_edges"]["edges"]["dust2 low"]["ks_p"]["dust2"] is None
+    assert figures["checks"][-1]["passes"] is None
+
+
+def test_classes_of_measured_bands():
+    bands = ("FUV", "NUV", "u", "g", "r", "i", "z")
+    classes = measured_bands(bands, 5000, seed=0)
+    assert list(classes) == ["all bands", "u g r i z only", "NUV u g r i z only", "random subsets"]
+    assert classes["u g r i z only"][0].tolist() == [False, False, True, True, True, True, True]
+    random = classes["random subsets"]
+    assert random.any(axis=1).all()
+    # Every one of the 127 subsets, each band in 64 of them.
+    assert len(np.unique(random, axis=0)) == 127
+    np.testing.assert_allclose(random.mean(axis=0), 64 / 127, atol=0.03)
+    assert list(measured_bands(BANDS, 10, seed=0)) == ["all bands", "random subsets"]
+
+
+def test_mocks_with_unmeasured_bands():
+    mocks = prior_mocks(50, 37)
+    measured = measured_bands(BANDS, 50, seed=1)["random subsets"]
+    fewer = mocks.only(measured)
+    assert ((fewer.flux_ivar > 0) == measured).all()
+    assert np.isfinite(fewer.signal_to_noise).all()
+    one = np.flatnonzero(measured.sum(axis=1) == 1)[0]
+    band = measured[one].argmax()
+    assert fewer.signal_to_noise[one] == pytest.approx(mocks.flux[one, band] * np.sqrt(mocks.flux_ivar[one, band]))
 
 
 def test_too_few_mocks():

@@ -1,0 +1,134 @@
+"""Ranks of truths among posterior samples, and tests that they are uniform: the statistics of `posterior.calibration`.
+
+References
+----------
+Talts et al. 2018, arXiv:1804.06788 (ranks); Lemos et al. 2023, arXiv:2302.03026 (TARP); Holm 1979, Scand. J. Statist. 6, 65.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import kstest
+
+from sedcast.data.errors import ParameterError
+
+__all__ = ["LEVELS", "TarpResult", "coverage", "holm", "ks_p_values", "rank_statistics", "tarp", "uniform_ranks"]
+
+LEVELS = np.linspace(0, 1, 101)
+"""Credibility levels of the coverage curves."""
+
+_BOOTSTRAPS = 200
+
+
+def uniform_ranks(below: np.ndarray, equal: np.ndarray, n_samples: np.ndarray | int, rng: np.random.Generator) -> np.ndarray:
+    """Ranks as numbers uniform in (0, 1) if the truth is exchangeable with the samples, exactly, however few these are.
+
+    The rank r in 0 … n_samples (a tie broken at random among the places it leaves) becomes (r + U) / (n_samples + 1) with
+    U uniform.
+
+    Parameters
+    ----------
+    below, equal : number of samples below the truth, and equal to it.
+    n_samples : number of samples; a shape that broadcasts with these. Zero samples give U itself.
+    rng : breaks ties.
+    """
+    rank = below + rng.integers(0, equal + 1)
+    return np.asarray((rank + rng.random(np.shape(rank))) / (n_samples + 1))
+
+
+def rank_statistics(truth: np.ndarray, samples: np.ndarray, *, seed: int | Sequence[int]) -> np.ndarray:
+    """Ranks of the truth among samples, see `uniform_ranks`.
+
+    Parameters
+    ----------
+    truth : (n,).
+    samples : (n, n_samples).
+    seed : of the random breaking of ties.
+
+    Returns
+    -------
+    pit : (n,).
+
+    Raises
+    ------
+    ParameterError : if shapes disagree or a value is not finite.
+    """
+    truth, samples = np.asarray(truth), np.asarray(samples)
+    if truth.ndim != 1 or samples.ndim != 2 or len(samples) != len(truth) or samples.shape[1] < 1:
+        raise ParameterError(f"truth {truth.shape} and samples {samples.shape}: expected (n,) and (n, n_samples)")
+    bad = int(np.count_nonzero(~np.isfinite(truth))) + int(np.count_nonzero(~np.isfinite(samples).all(axis=1)))
+    if bad:
+        raise ParameterError(f"truth or samples are not finite in {bad} rows: leave them out and count them")
+    below = np.count_nonzero(samples < truth[:, None], axis=1)
+    equal = np.count_nonzero(samples == truth[:, None], axis=1)
+    return uniform_ranks(below, equal, samples.shape[1], np.random.default_rng(seed))
+
+
+@dataclass(frozen=True)
+class TarpResult:
+    """Coverage of random regions (Lemos et al. 2023).
+
+    Attributes
+    ----------
+    levels : (n_level,) credibility α.
+    ecp : (n_level,) expected coverage probability: the share of mocks within the region of credibility α.
+    ecp_error : (n_level,) its bootstrap standard deviation.
+    max_dev : largest abs(ECP - α) over all α.
+    max_dev_error : its bootstrap standard deviation.
+    p_value : Kolmogorov-Smirnov probability of a deviation at least as large if the posterior is calibrated.
+    """
+
+    levels: np.ndarray
+    ecp: np.ndarray
+    ecp_error: np.ndarray
+    max_dev: float
+    max_dev_error: float
+    p_value: float
+
+
+def tarp(closer: np.ndarray, *, seed: int) -> TarpResult:
+    """TARP's coverage from `closer` (n,), the ranks of the truth's distance to the reference among the samples' distances.
+
+    Reference points must not depend on the truth. If they do not depend on the data either, as those of `calibrate`, the
+    test cannot tell the posterior from the prior; the ranks and what is known of the training tell these apart.
+
+    Parameters
+    ----------
+    closer : (n,) from `rank_statistics` of distances.
+    seed : of the bootstrap over mocks.
+    """
+    closer = np.asarray(closer, dtype=float)
+    test = kstest(closer, "uniform")
+    rng = np.random.default_rng(seed)
+    curves, deviations = np.empty((_BOOTSTRAPS, len(LEVELS))), np.empty(_BOOTSTRAPS)
+    for k in range(_BOOTSTRAPS):
+        again = rng.choice(closer, len(closer))
+        curves[k], deviations[k] = coverage(again), kstest(again, "uniform").statistic
+    return TarpResult(
+        LEVELS, coverage(closer), curves.std(axis=0), float(test.statistic), float(deviations.std()), float(test.pvalue)
+    )
+
+
+def coverage(pit: np.ndarray) -> np.ndarray:
+    """Share of ranks (n,) at or below each of `LEVELS`."""
+    return np.searchsorted(np.sort(pit), LEVELS, side="right") / len(pit)
+
+
+def ks_p_values(pit: np.ndarray) -> np.ndarray:
+    """Kolmogorov-Smirnov p-values of uniformity of each column of ranks (n, n_quantity)."""
+    return np.array([kstest(column, "uniform").pvalue for column in pit.T])
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """p-values after Holm's correction for testing all of them, in the same shape; NaN (not tested) does not count."""
+    p_values = np.asarray(p_values, dtype=float)
+    adjusted = np.full(p_values.shape, np.nan)
+    tested = np.isfinite(p_values)
+    p = p_values[tested]
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
+    corrected = np.empty(p.size)
+    corrected[order] = np.minimum(stepped, 1.0)
+    adjusted[tested] = corrected
+    return adjusted
