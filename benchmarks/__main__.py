@@ -14,6 +14,7 @@ BENCHMARKS = {
     "coverage": ("benchmarks.coverage", "colours and best fits of prior draws beside real galaxies"),
     "emulator": ("benchmarks.emulator", "photometry and spectra from the emulator, in batches and one by one"),
     "emulator-accuracy": ("benchmarks.emulator_accuracy", "the emulator's errors on fresh prior draws"),
+    "published": ("benchmarks.published", "the direct model's spectra beside those of the published PROVABGS emulator"),
     "simulate": ("benchmarks.simulate", "mass simulation of noisy galaxies into HDF5"),
     "posterior": ("benchmarks.posterior", "sampling and training the flow, and inferring a catalogue"),
     "mcmc": ("benchmarks.mcmc", "emcee and zeus on real galaxies"),

@@ -1,5 +1,6 @@
 """The published PROVABGS emulator as a spectrum model, beside `SPSModel` and `SpectrumEmulator`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.dust import DustLaw
-from sedcast.emulator.histories import BETA, GAMMA, burst_fraction, column
+from sedcast.emulator.histories import BETA, GAMMA, HistoryGrid, burst_fraction, column
 from sedcast.emulator.prior import Prior, sfh_sticks
 from sedcast.emulator.published import PublishedEmulator
 from sedcast.emulator.sps import SPSModel
@@ -31,6 +32,10 @@ _PROVABGS_BIRTH_CLOUD_GYR = 0.01
 class PublishedProvabgsModel:
     """The published PROVABGS emulator as a spectrum model in the 12 parameters, rest frame, 2005 … 59900 Å.
 
+    The β of `theta` mean what they mean in `SPSModel`: shares of the smoothly formed mass (Hahn et al. 2022, Eq. 3). The
+    published code weighs the bases as they are and normalises their sum, which differs at ages that cut a basis short: the
+    emulator is given the weights by which it means the same history.
+
     The published component is the smooth history, without a burst. A burst is refused unless `burst_library` is given; then
     it is one SSP of that library behind the same dust, as in `SPSModel`. The library is not the one that the emulator was
     trained on unless the user makes it so (FSPS with MIST, MILES and Chabrier). Birth clouds last 10 Myr in both.
@@ -38,34 +43,34 @@ class PublishedProvabgsModel:
     Parameters
     ----------
     emulator : inputs `PROVABGS_PARAMETERS`, output ln of Lsun/Å per Msun formed.
+    bases : the published bases, which the emulator was trained with.
     cosmology : for the age of the Universe at a galaxy's redshift.
     burst_library : SSP spectra for the burst; interpolated linearly onto the emulator's wavelengths.
-    bases : the published bases; the burst takes its metallicity from them.
 
     Raises
     ------
-    ParameterError : if the emulator has other than nine inputs, the library does not reach over its wavelengths, or only
-        one of `burst_library` and `bases` is given.
+    ParameterError : if the emulator has other than nine inputs, or the library does not reach over its wavelengths.
     """
 
     def __init__(
         self,
         emulator: PublishedEmulator,
+        bases: SFHBases,
         cosmology: Cosmology | None = None,
         *,
         burst_library: SSPLibrary | None = None,
-        bases: SFHBases | None = None,
     ) -> None:
         if emulator.n_input != len(PROVABGS_PARAMETERS):
             raise ParameterError(f"emulator has {emulator.n_input} inputs, expected {PROVABGS_PARAMETERS}")
-        if (burst_library is None) != (bases is None):
-            raise ParameterError("burst_library and bases must be given together, or neither")
         self.emulator = emulator
+        self.bases = bases
         self.cosmology = Cosmology() if cosmology is None else cosmology
-        self.burst_model: SPSModel | None = None
+        self.burst_library = burst_library
+        self._histories = HistoryGrid(bases)
+        self._burst_model: SPSModel | None = None
         if burst_library is not None:
             library = _resampled(burst_library, self.wave_rest)
-            self.burst_model = SPSModel(
+            self._burst_model = SPSModel(
                 library, bases, self.cosmology, t_birth_cloud_gyr=_PROVABGS_BIRTH_CLOUD_GYR, dtype=np.float32
             )
             self._dust = DustLaw(self.wave_rest, np.float32)
@@ -74,7 +79,7 @@ class PublishedProvabgsModel:
     def load(
         cls, folder: str | Path, cosmology: Cosmology | None = None, *, burst_library: SSPLibrary | None = None
     ) -> "PublishedProvabgsModel":
-        """Read the files ``nmf.*.pkl`` of a folder, and for bursts the published bases beside them.
+        """Read the files ``nmf.*.pkl`` of a folder, and the published bases beside them.
 
         Raises
         ------
@@ -84,13 +89,27 @@ class PublishedProvabgsModel:
         if not paths:
             raise ArtifactError(f"no files nmf.*.pkl in {folder}: point to the folder of PROVABGS's published emulator")
         emulator = PublishedEmulator.load(paths, parameter_names=PROVABGS_PARAMETERS)
-        bases = None if burst_library is None else SFHBases.from_published(folder)
-        return cls(emulator, cosmology, burst_library=burst_library, bases=bases)
+        return cls(emulator, SFHBases.from_published(folder), cosmology, burst_library=burst_library)
 
     @property
     def wave_rest(self) -> np.ndarray:
         """Rest-frame wavelengths, Å, (n_wave,)."""
         return self.emulator.wave_rest
+
+    @property
+    def prior(self) -> Prior:
+        """The parameter ranges served, those of the published training."""
+        return _PROVABGS_PRIOR
+
+    @property
+    def zred_max(self) -> float:
+        """Largest redshift served."""
+        return _PROVABGS_ZRED_MAX
+
+    @property
+    def t_birth_cloud_gyr(self) -> float:
+        """Age up to which stars are in birth clouds, Gyr."""
+        return _PROVABGS_BIRTH_CLOUD_GYR
 
     def spectra(self, theta: np.ndarray, zred: np.ndarray | float) -> np.ndarray:
         """Luminosity densities, Lsun/Å, float32 (n_galaxy, n_wave).
@@ -111,7 +130,7 @@ class PublishedProvabgsModel:
             raise ParameterError(f"zred={zred[outside][0]}: the published emulator serves 0 … {_PROVABGS_ZRED_MAX}")
         t_age = self.cosmology.age_gyr(zred)
         f_burst = burst_fraction(theta, t_age)
-        if self.burst_model is None and (f_burst > 0).any():
+        if self._burst_model is None and (f_burst > 0).any():
             row = int(np.argmax(f_burst > 0))
             raise ParameterError(
                 f"theta[{row}] has fburst={f_burst[row]:g}, but the published emulator has no burst: set fburst to 0, "
@@ -119,19 +138,34 @@ class PublishedProvabgsModel:
             )
         mass = 10 ** theta[:, column("log_mstar")]
         dust = theta[:, column("dust1") : column("dust_index") + 1]
-        spectra = self.emulator(np.column_stack([sfh_sticks(theta[:, BETA]), theta[:, GAMMA], dust, t_age]))
+        weights = theta[:, BETA] / self._histories.total(t_age).T
+        weights /= weights.sum(axis=1, keepdims=True)
+        spectra = self.emulator(np.column_stack([sfh_sticks(weights), theta[:, GAMMA], dust, t_age]))
         spectra *= (mass * (1 - f_burst)).astype(np.float32)[:, None]
         rows = np.flatnonzero(f_burst > 0)
         if rows.size:
             spectra[rows] += self._bursts(theta[rows], mass[rows] * f_burst[rows])
         return spectra
 
+    def restricted(self, used: slice) -> "PublishedProvabgsModel":
+        """The same model on a contiguous part of its wavelengths; segments outside it are not evaluated."""
+        segments, start = [], 0
+        for segment in self.emulator.segments:
+            n_wave = segment.wave_rest.size
+            part = slice(max(used.start - start, 0), max(min(used.stop - start, n_wave), 0))
+            start += n_wave
+            if part.start < part.stop:
+                names = ("components", "shift", "scale", "wave_rest")
+                segments.append(replace(segment, **{name: getattr(segment, name)[..., part] for name in names}))
+        emulator = PublishedEmulator(tuple(segments), self.emulator.parameter_names)
+        return PublishedProvabgsModel(emulator, self.bases, self.cosmology, burst_library=self.burst_library)
+
     def _bursts(self, theta: np.ndarray, mass: np.ndarray) -> np.ndarray:
         """Attenuated spectra of bursts that formed `mass` Msun, Lsun/Å."""
-        assert self.burst_model is not None
+        assert self._burst_model is not None
         t_burst = theta[:, column("tburst")]
-        metallicity = self.burst_model.histories.metallicity_at(theta[:, GAMMA], t_burst)
-        young, old = self.burst_model.ssp_spectra(t_burst, metallicity)
+        metallicity = self._burst_model.histories.metallicity_at(theta[:, GAMMA], t_burst)
+        young, old = self._burst_model.ssp_spectra(t_burst, metallicity)
         dust = {name: theta[:, column(name)] for name in ("dust1", "dust2", "dust_index")}
         return self._dust.attenuate(young, old, **dust) * mass.astype(np.float32)[:, None]
 

@@ -4,6 +4,7 @@ import collections
 import os
 import pickle
 import pickletools
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -251,12 +252,12 @@ def test_the_file_has_speculators_order_and_plain_arrays(tmp_path: Path) -> None
     assert parts[11:13] + parts[14:] == [9, 40, 5, [16, 16], 3, [9, 16, 16, 5]]
 
 
-def speculator_in_tensorflow(path: Path, inputs: np.ndarray) -> np.ndarray:
-    """ln L as a TensorFlow graph computes it from an unpickled file."""
+def speculator_in_tensorflow(path: Path, inputs: np.ndarray, dtype: type = np.float32) -> np.ndarray:
+    """ln L as a TensorFlow graph computes it from an unpickled file, in float32 as published or in float64."""
     tf, _ = import_tensorflow()
     parts = read_array_pickle(path)
-    weights, biases, alphas, betas = ([tf.constant(array) for array in part] for part in parts[:4])
-    x_shift, x_scale, pca_shift, pca_scale, shift, scale, matrix = (tf.constant(part) for part in parts[4:11])
+    weights, biases, alphas, betas = ([tf.constant(array.astype(dtype)) for array in part] for part in parts[:4])
+    x_shift, x_scale, pca_shift, pca_scale, shift, scale, matrix = (tf.constant(part.astype(dtype)) for part in parts[4:11])
 
     @tf.function
     def log_spectrum(x: Any) -> Any:
@@ -267,7 +268,7 @@ def speculator_in_tensorflow(path: Path, inputs: np.ndarray) -> np.ndarray:
         x = (tf.matmul(x, weights[-1]) + biases[-1]) * pca_scale + pca_shift
         return tf.matmul(x, matrix) * scale + shift
 
-    return np.asarray(log_spectrum(tf.constant(inputs.astype(np.float32))))
+    return np.asarray(log_spectrum(tf.constant(inputs.astype(dtype))))
 
 
 def test_numpy_equals_tensorflow(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -354,16 +355,35 @@ def library() -> SSPLibrary:
 
 def test_the_model_gives_the_network_its_inputs() -> None:
     emulator = PublishedEmulator((make_segment(),), PROVABGS_PARAMETERS)
-    model = PublishedProvabgsModel(emulator)
+    model = PublishedProvabgsModel(emulator, SFHBases.default())
     theta = Prior(fburst=(0, 1)).sample(10, 2)
     theta[:, 5] = 0
-    u1 = 1 - theta[:, 1]
-    u2 = 1 - theta[:, 2] / u1
-    u3 = 1 - theta[:, 3] / (u1 * u2)
     zred = np.linspace(0.01, 0.5, 10)
-    inputs = np.column_stack([u1, u2, u3, theta[:, 7:12], model.cosmology.age_gyr(zred)])
+    t_age = model.cosmology.age_gyr(zred)
+    # The published code weighs the bases as they are: a basis that forms half its mass in time needs twice the weight.
+    fine = np.linspace(0, t_age, 20_001)
+    formed = [np.trapezoid(np.interp(fine, model.bases.t_lookback_gyr, sfh), fine, axis=0) for sfh in model.bases.sfh]
+    beta = theta[:, 1:5] / np.transpose(formed)
+    beta /= beta.sum(axis=1, keepdims=True)
+    u1 = 1 - beta[:, 0]
+    u2 = 1 - beta[:, 1] / u1
+    u3 = 1 - beta[:, 2] / (u1 * u2)
+    inputs = np.column_stack([u1, u2, u3, theta[:, 7:12], t_age])
     expected = 10 ** theta[:, :1] * np.exp(emulator.segments[0].log_spectra(inputs))
     np.testing.assert_allclose(model.spectra(theta, zred), expected, rtol=1e-5)
+
+
+def test_part_of_the_wavelengths_is_the_part_of_the_whole(library: SSPLibrary) -> None:
+    segments = (make_segment(2000, 2400), make_segment(2410, 2800, seed=4), make_segment(2810, 3000, seed=5))
+    emulator = PublishedEmulator(segments, PROVABGS_PARAMETERS)
+    model = PublishedProvabgsModel(emulator, SFHBases.default(), burst_library=library)
+    theta = Prior().sample(4, 9)
+    whole = model.spectra(theta, 0.1)
+    for used in (slice(50, 70), slice(30, 100), slice(0, 120), slice(80, 120)):
+        part = model.restricted(used)
+        np.testing.assert_array_equal(part.wave_rest, model.wave_rest[used])
+        np.testing.assert_allclose(part.spectra(theta, 0.1), whole[:, used], rtol=2e-5)
+    assert len(model.restricted(slice(50, 70)).emulator.segments) == 1
 
 
 def test_the_burst_comes_from_a_library(library: SSPLibrary) -> None:
@@ -373,8 +393,8 @@ def test_the_burst_comes_from_a_library(library: SSPLibrary) -> None:
     smooth = theta.copy()
     smooth[:, 5] = 0
     with pytest.raises(ParameterError, match="no burst"):
-        PublishedProvabgsModel(emulator).spectra(theta, 0.1)
-    model = PublishedProvabgsModel(emulator, burst_library=library, bases=SFHBases.default())
+        PublishedProvabgsModel(emulator, SFHBases.default()).spectra(theta, 0.1)
+    model = PublishedProvabgsModel(emulator, SFHBases.default(), burst_library=library)
     spectra, without = model.spectra(theta, 0.1), model.spectra(smooth, 0.1)
     np.testing.assert_array_equal(spectra[-1], without[-1])  # a burst before the Universe
 
@@ -390,13 +410,13 @@ def test_the_burst_comes_from_a_library(library: SSPLibrary) -> None:
         np.array([[np.interp(np.linspace(1990, 3010, 409), library.wave_rest, s) for s in row] for row in library.flux]),
         name="finer",
     )
-    resampled = PublishedProvabgsModel(emulator, burst_library=finer, bases=SFHBases.default())
+    resampled = PublishedProvabgsModel(emulator, SFHBases.default(), burst_library=finer)
     np.testing.assert_allclose(resampled.spectra(theta, 0.1), spectra, rtol=0.1)
 
 
 def test_the_model_refuses_what_it_cannot_serve(library: SSPLibrary, tmp_path: Path) -> None:
     emulator = PublishedEmulator((make_segment(),), PROVABGS_PARAMETERS)
-    model = PublishedProvabgsModel(emulator)
+    model = PublishedProvabgsModel(emulator, SFHBases.default())
     theta = Prior().sample(2, 1)
     theta[:, 5] = 0
     with pytest.raises(ParameterError, match=r"zred=0\.7"):
@@ -406,17 +426,25 @@ def test_the_model_refuses_what_it_cannot_serve(library: SSPLibrary, tmp_path: P
     theta[1, 9] = 5
     with pytest.raises(ParameterError, match="dust1"):
         model.spectra(theta, 0.1)
-    with pytest.raises(ParameterError, match="given together"):
-        PublishedProvabgsModel(emulator, burst_library=library)
     with pytest.raises(ParameterError, match="burst_library covers"):
-        PublishedProvabgsModel(emulator, burst_library=library.trimmed(2100, 3100), bases=SFHBases.default())
+        PublishedProvabgsModel(emulator, SFHBases.default(), burst_library=library.trimmed(2100, 3100))
     with pytest.raises(ParameterError, match="4 inputs"):
-        PublishedProvabgsModel(PublishedEmulator((make_segment(n_input=4),)))
+        PublishedProvabgsModel(PublishedEmulator((make_segment(n_input=4),)), SFHBases.default())
     with pytest.raises(ArtifactError, match="no files"):
         PublishedProvabgsModel.load(tmp_path)
 
 
 # The published files themselves.
+
+
+def in_double(segment: LogSpectrumSegment) -> LogSpectrumSegment:
+    arrays = {name: np.asarray(array, dtype=np.float64) for name, array in segment.network.to_arrays("").items()}
+    names = ("components", "shift", "scale")
+    return replace(
+        segment,
+        network=SpeculatorNetwork.from_arrays(arrays, ""),
+        **{name: getattr(segment, name).astype(np.float64) for name in names},
+    )
 
 
 @pytest.mark.published
@@ -433,9 +461,14 @@ def test_published_files_equal_tensorflow_and_survive_a_rewrite(published_dir: P
             unit = np.random.default_rng(8).uniform(-1.5, 1.5, (64, network.n_input))
             inputs = network.input_shift + network.input_scale * unit
         inputs = inputs.astype(np.float32)
-        log_spectra = segment.log_spectra(inputs)
-        # ln L reaches -68 in the ultraviolet, where float32 itself is that coarse.
-        np.testing.assert_allclose(log_spectra, speculator_in_tensorflow(path, inputs), rtol=1e-6, atol=1e-5)
+        log_spectra, in_tensorflow = segment.log_spectra(inputs), speculator_in_tensorflow(path, inputs)
+        exact = speculator_in_tensorflow(path, inputs, np.float64)
+        np.testing.assert_allclose(in_double(segment).log_spectra(inputs), exact, rtol=0, atol=1e-10)
+        # In float32 ultraviolet spectra, which span exp(28.8 x), round by more than that; neither program is nearer to the truth.
+        rounding = np.abs(in_tensorflow - exact).max()
+        np.testing.assert_allclose(log_spectra, in_tensorflow, rtol=0, atol=max(1e-5, rounding))
+        assert np.abs(log_spectra - exact).max() < max(1e-5, 1.5 * rounding)
+        assert rounding < 1e-4
         copy = tmp_path / path.name
         write_speculator(copy, segment)
         np.testing.assert_array_equal(read_speculator(copy).log_spectra(inputs), log_spectra)
