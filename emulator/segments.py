@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,11 +23,11 @@ import numpy as np
 from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import ConfigError
 
-__all__ = ["Segments", "array_digest", "open_segments", "partial_folder"]
+__all__ = ["Segments", "array_digest", "differences", "open_segments", "partial_folder"]
 
 logger = logging.getLogger(__name__)
 
-ROWS_PER_HDF5_CHUNK = 8192
+_CHUNK_ROWS, _CHUNK_COLUMNS, _CHUNK_ELEMENTS = 8192, 1024, 2**18
 _MANIFEST = "manifest.json"
 _LOCK = "lock"
 
@@ -80,16 +81,29 @@ class Segments:
             file.attrs.update({"n_rows": n_rows, "n_proposed": n_proposed, "next_chunk": next_chunk})
         self._add(path, n_rows, n_proposed, next_chunk)
 
-    def join(self, output: Path, n_rows: int, attributes: Mapping[str, Any]) -> None:
-        """Write the first `n_rows` rows of all segments to one HDF5 file, chunked along its rows, and delete the segments."""
+    def join(
+        self,
+        output: Path,
+        n_rows: int,
+        attributes: Mapping[str, Any],
+        *,
+        tables: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Write the first `n_rows` rows of all segments, and `tables` as they are, to one HDF5 file; delete the segments.
+
+        Columns are chunked along their rows, wide ones along their second axis too, so that a part of either is read cheaply.
+        """
         with atomic_path(output, folder=self.folder) as temporary, h5py.File(temporary, "w") as joined:
+            for name, table in (tables or {}).items():
+                joined[name] = table
             start = 0
             for path in self._files:
                 with h5py.File(path, "r") as file:
                     take = min(int(file.attrs["n_rows"]), n_rows - start)
                     for name, values in file.items():
                         if name not in joined:
-                            chunk = (min(ROWS_PER_HDF5_CHUNK, n_rows), *values.shape[1:])
+                            width = [min(size, _CHUNK_COLUMNS) for size in values.shape[1:]]
+                            chunk = (min(_CHUNK_ROWS, n_rows, max(1, _CHUNK_ELEMENTS // math.prod(width))), *width)
                             joined.create_dataset(name, (n_rows, *values.shape[1:]), dtype="f4", chunks=chunk)
                         joined[name][start : start + take] = values[:take]
                 start += take
@@ -138,7 +152,7 @@ def open_segments(output: Path, manifest: Mapping[str, Any]) -> Iterator[Segment
         path = folder / _MANIFEST
         segments = Segments(folder)
         wanted = json.loads(json.dumps(manifest))
-        if segments.next_chunk and (different := _differences(_read(path), wanted)):
+        if segments.next_chunk and (different := differences(_read(path), wanted)):
             raise ConfigError(
                 f"{folder} holds an interrupted run of something else, {'; '.join(different)}: "
                 "repeat what it was begun with to resume it, or delete the folder to start anew"
@@ -160,13 +174,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read ({error}): delete the folder {path.parent} to start anew") from error
 
 
-def _differences(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """What differs between two nested mappings, as ``section.key was A and is now B``."""
     found = []
     for key in sorted(there.keys() | now.keys()):
         old, new = there.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += _differences(old, new, f"{prefix}{key}.")
+            found += differences(old, new, f"{prefix}{key}.")
         elif old != new:
             found.append(f"{prefix}{key} was {json.dumps(old)} and is now {json.dumps(new)}")
     return found

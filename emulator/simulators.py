@@ -23,7 +23,10 @@ __all__ = ["BUILT_IN", "CompositeSimulator", "Simulator", "checked_spectra", "lo
 
 
 class Simulator(Protocol):
-    """What the trainer asks of a simulator; spectra must be positive and finite, for their logarithm is learnt."""
+    """What the trainer asks of a simulator; spectra must be positive and finite, for their logarithm is learnt.
+
+    An attribute `provenance`, JSON-serialisable, is put on the emulator's card where a simulator has one.
+    """
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
@@ -58,6 +61,15 @@ class CompositeSimulator:
         """Rest-frame wavelengths, Å, (n_wave,)."""
         return self.model.wave_rest
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the spectra are made from, for the card of an emulator."""
+        model = self.model
+        if isinstance(model, SPSModel):
+            return {"library": model.library.name, "bases": model.bases.name}
+        libraries = [part.decode() if isinstance(part, bytes) else str(part) for part in model.population.libraries]
+        return {"fsps_libraries": libraries, "bases": model.bases.name}
+
     def spectra(self, theta: np.ndarray) -> np.ndarray:
         """Luminosity densities, Lsun/Å per Msun formed, (n, n_wave); errors as `SPSModel.spectra`."""
         full = np.zeros((len(theta), len(PARAMETER_NAMES)))
@@ -71,9 +83,7 @@ def _composite_fsps(*, bases: str = "default", t_birth_cloud_gyr: float = 0.1) -
     return CompositeSimulator(FSPSModel(bases=_bases(bases), t_birth_cloud_gyr=t_birth_cloud_gyr))
 
 
-def _composite_ssp(
-    *, library: str = "popstar", bases: str = "default", t_birth_cloud_gyr: float = 0.1
-) -> CompositeSimulator:
+def _composite_ssp(*, library: str = "popstar", bases: str = "default", t_birth_cloud_gyr: float = 0.1) -> CompositeSimulator:
     table = SSPLibrary.popstar() if library == "popstar" else SSPLibrary.load(library)
     return CompositeSimulator(SPSModel(table, _bases(bases), t_birth_cloud_gyr=t_birth_cloud_gyr))
 
@@ -125,8 +135,8 @@ def _imported(name: str) -> Callable[..., Simulator]:
     return factory  # type: ignore[no-any-return]
 
 
-def checked_spectra(simulator: Simulator, theta: np.ndarray) -> np.ndarray:
-    """Spectra of a simulator as float64 (n, n_wave), checked.
+def checked_spectra(simulator: Simulator, theta: np.ndarray, used: slice) -> np.ndarray:
+    """Spectra of a simulator as float64 (n, n_used) on the part `used` of its wavelengths, checked there.
 
     Raises
     ------
@@ -136,12 +146,13 @@ def checked_spectra(simulator: Simulator, theta: np.ndarray) -> np.ndarray:
     expected = (len(theta), len(simulator.wave_rest))
     if spectra.shape != expected:
         raise ParameterError(f"the simulator gave spectra of shape {spectra.shape}, expected {expected}: (n, n_wave)")
+    spectra = spectra[:, used]
     good = np.isfinite(spectra) & (spectra > 0)
     if not good.all():
         row, index = np.argwhere(~good)[0]
         where = dict(zip(simulator.parameter_names, theta[row].tolist(), strict=True))
         raise ParameterError(
-            f"the simulator gave {spectra[row, index]:g} at {simulator.wave_rest[index]:g} Å for {where}, and "
+            f"the simulator gave {spectra[row, index]:g} at {simulator.wave_rest[used][index]:g} Å for {where}, and "
             f"{int((~good).sum())} such values in {len(theta)} spectra: expected positive and finite ones, for their logarithm "
             "is learnt; mend the simulator, narrow its priors, or choose segment_edges where it has light"
         )

@@ -1,33 +1,84 @@
 """Training of the Speculator network in TensorFlow."""
 
+import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.config import Config
-from sedcast.data.errors import ParameterError
+from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.data.tensorflow import import_tensorflow
 from sedcast.emulator.network import SpeculatorNetwork
+from sedcast.emulator.segments import array_digest, differences
 
 __all__ = ["NetworkTrainingConfig", "train_network"]
 
 logger = logging.getLogger(__name__)
 
+_CHECKPOINT_KIND = "network-checkpoint"
+_SAME_TARGETS = 1e-2
+
 
 class NetworkTrainingConfig(Config):
-    """How a network is trained: Adam with a cosine schedule, and the best weights on a held-out tenth are kept."""
+    """How a network is trained; the best weights on a held-out share are kept.
+
+    Attributes
+    ----------
+    hidden : widths of the hidden layers.
+    epochs : at most so many, of each step where there are steps.
+    batch_size, learning_rate : of Adam, whose rate falls along a cosine to a ten-thousandth over the epochs.
+    steps : instead of these two, (learning rate, batch size) one after another, each from the best weights so far: Speculator's
+        schedule of falling rates and growing batches (Alsing et al. 2020, Sec. 4.1). Each ends by `patience`.
+    patience : epochs without a better held-out loss before stopping, 0 for never.
+    validation_fraction : share of the rows that is held out.
+    checkpoint_minutes : time between checkpoints.
+    seed : of first weights, split and order of the rows.
+    """
 
     hidden: tuple[int, ...] = Field(default=(128, 128, 128), min_length=1)
     epochs: int = Field(default=300, ge=1)
     batch_size: int = Field(default=512, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0)
+    steps: tuple[tuple[float, int], ...] = ()
+    patience: int = Field(default=0, ge=0)
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    checkpoint_minutes: float = Field(default=3.0, ge=0)
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> "NetworkTrainingConfig":
+        if min(self.hidden) < 1:
+            raise ValueError(f"hidden={self.hidden}: widths must be at least 1")
+        if not self.steps:
+            return self
+        if {"batch_size", "learning_rate"} & self.model_fields_set:
+            raise ValueError("give either steps or batch_size and learning_rate: steps hold both")
+        if not self.patience:
+            raise ValueError("steps end by patience: set patience, 20 is usual")
+        if any(rate <= 0 or size < 1 for rate, size in self.steps):
+            raise ValueError(f"steps={self.steps}: expected pairs of a positive learning rate and a batch size")
+        return self
+
+
+@dataclass
+class _State:
+    """Where a training is: all that an exact resumption needs besides the arrays."""
+
+    step: int = 0
+    epoch: int = 0
+    waited: int = 0
+    best: float | None = None
+    seconds: float = 0.0
+    stopped: str = ""
+    curve: list[tuple[float, float]] = field(default_factory=list)
 
 
 def train_network(
@@ -36,6 +87,7 @@ def train_network(
     config: NetworkTrainingConfig,
     *,
     output_scale: np.ndarray,
+    checkpoint: Path | None = None,
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
 ) -> tuple[SpeculatorNetwork, dict[str, Any]]:
     """Fit a network to (inputs, outputs) by least squares on outputs / output_scale.
@@ -46,6 +98,7 @@ def train_network(
     outputs : (n, n_output).
     config : network and schedule.
     output_scale : (n_output,), the size of an error that matters in each output.
+    checkpoint : file written every few minutes and at the end; if it is there, training goes on from it, exactly.
     progress : called as (epochs done, epochs, figures) after each epoch.
 
     Returns
@@ -54,41 +107,21 @@ def train_network(
 
     Raises
     ------
-    ParameterError : if the arrays do not match or hold non-finite values.
+    ParameterError : if the arrays do not match or hold non-finite values, an input does not vary, or training diverges at once.
+    ConfigError : if the checkpoint is of another configuration or training set.
     """
-    if inputs.ndim != 2 or outputs.ndim != 2 or len(inputs) != len(outputs):
-        raise ParameterError(f"inputs {inputs.shape} and outputs {outputs.shape} must be 2-D with equally many rows")
-    if not (np.isfinite(inputs).all() and np.isfinite(outputs).all()):
-        bad = int((~np.isfinite(inputs)).any(axis=1).sum() + (~np.isfinite(outputs)).any(axis=1).sum())
-        raise ParameterError(f"training data hold non-finite values in {bad} rows: mend the simulator before training")
+    _check(inputs, outputs)
     tf, _ = import_tensorflow()
     input_shift, input_scale = inputs.mean(axis=0), inputs.std(axis=0)
     output_shift = outputs.mean(axis=0)
+    if not (input_scale > 0).all():
+        raise ParameterError(f"inputs {np.flatnonzero(input_scale == 0).tolist()} do not vary: leave them out")
     order = np.random.default_rng(config.seed).permutation(len(inputs))
     n_valid = max(1, int(config.validation_fraction * len(inputs)))
     x = ((inputs - input_shift) / input_scale).astype(np.float32)[order]
     y = ((outputs - output_shift) / output_scale).astype(np.float32)[order]
-    variables = _initial_variables(tf, x.shape[1], config.hidden, y.shape[1], config.seed)
-    fit_epoch, loss_of = _compiled_steps(tf, variables, config, len(x) - n_valid)
-    x_train, y_train = tf.constant(x[n_valid:]), tf.constant(y[n_valid:])
-    x_valid, y_valid = tf.constant(x[:n_valid]), tf.constant(y[:n_valid])
-    best, best_values, curve = np.inf, [], []
-    started = time.perf_counter()
-    rng = np.random.default_rng(config.seed + 1)
-    for epoch in range(config.epochs):
-        shuffled = tf.constant(rng.permutation(len(x) - n_valid))
-        train_loss = float(fit_epoch(tf.gather(x_train, shuffled), tf.gather(y_train, shuffled)))
-        valid_loss = float(loss_of(x_valid, y_valid))
-        if not np.isfinite(valid_loss):
-            logger.warning("training diverged at epoch %d: the best weights so far are kept", epoch)
-            break
-        curve.append((train_loss, valid_loss))
-        if valid_loss < best:
-            best, best_values = valid_loss, [v.numpy() for v in variables]
-        if progress is not None:
-            progress(epoch + 1, config.epochs, {"train": train_loss, "valid": valid_loss})
-    if not best_values:
-        raise ParameterError(f"training diverged in its first epoch: lower learning_rate (now {config.learning_rate})")
+    fit = _Fit(tf, config, x, y, n_valid, checkpoint)
+    state, best_values = fit.run(progress)
     n_layer = len(config.hidden) + 1
     groups = [best_values[:n_layer], best_values[n_layer : 2 * n_layer], best_values[2 * n_layer : 3 * n_layer - 1]]
     network = SpeculatorNetwork(
@@ -102,12 +135,128 @@ def train_network(
         output_scale=np.asarray(output_scale, dtype=np.float32),
     )
     history = {
-        "seconds": time.perf_counter() - started,
-        "best_valid_loss": best,
-        "epochs": len(curve),
+        "seconds": state.seconds,
+        "best_valid_loss": state.best,
+        "epochs": len(state.curve),
+        "stopped": state.stopped,
         "n_train": len(x) - n_valid,
     }
     return network, history
+
+
+def _check(inputs: np.ndarray, outputs: np.ndarray) -> None:
+    if inputs.ndim != 2 or outputs.ndim != 2 or len(inputs) != len(outputs):
+        raise ParameterError(f"inputs {inputs.shape} and outputs {outputs.shape} must be 2-D with equally many rows")
+    if not (np.isfinite(inputs).all() and np.isfinite(outputs).all()):
+        bad = int((~np.isfinite(inputs)).any(axis=1).sum() + (~np.isfinite(outputs)).any(axis=1).sum())
+        raise ParameterError(f"training data hold non-finite values in {bad} rows: mend the simulator before training")
+
+
+class _Fit:
+    """One training on scaled data: its loop over steps and epochs, and its checkpoints."""
+
+    def __init__(
+        self, tf: Any, config: NetworkTrainingConfig, x: np.ndarray, y: np.ndarray, n_valid: int, checkpoint: Path | None
+    ) -> None:
+        self.tf, self.config, self.checkpoint = tf, config, checkpoint
+        self.train = tf.constant(x[n_valid:]), tf.constant(y[n_valid:])
+        self.valid = tf.constant(x[:n_valid]), tf.constant(y[:n_valid])
+        self.steps = config.steps or ((config.learning_rate, config.batch_size),)
+        self.variables = _initial_variables(tf, x.shape[1], config.hidden, y.shape[1], config.seed)
+        self.slots: list[Any] = []
+        self.best: list[np.ndarray] = []
+        described = config.model_dump(mode="json", exclude={"checkpoint_minutes"})
+        self.identity = {"network": described, "inputs": array_digest(x), "n_output": y.shape[1]}
+        # Recomputed targets may differ by rounding: some of them are compared, not their digest.
+        self.first_targets = y[:2].copy()
+
+    def run(self, progress: Callable[[int, int, dict[str, float]], None] | None) -> tuple[_State, list[np.ndarray]]:
+        """Train from the start or from the checkpoint to the end; the state then, and the best weights."""
+        state, saved_slots = self._resume()
+        total = self.config.epochs * len(self.steps)
+        saved = time.monotonic()
+        while state.step < len(self.steps):
+            if not state.epoch and self.best:
+                _assign(self.variables, self.best)
+            fit_epoch, loss_of, self.slots = _compiled_epoch(
+                self.tf, self.variables, self.config, self.steps[state.step], len(self.train[0])
+            )
+            _assign(self.slots, saved_slots)
+            saved_slots = []
+            while not state.stopped:
+                self._epoch(state, fit_epoch, loss_of)
+                if progress is not None and state.curve:
+                    figures = dict(zip(("train", "valid"), state.curve[-1], strict=True))
+                    progress(len(state.curve), total, figures)
+                if self.checkpoint and time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
+                    self._save(state)
+                    saved = time.monotonic()
+            state.step, state.epoch, state.waited = state.step + 1, 0, 0
+            if state.step < len(self.steps):
+                state.stopped = ""
+        self.slots = []
+        self._save(state)
+        return state, self.best
+
+    def _epoch(self, state: _State, fit_epoch: Any, loss_of: Any) -> None:
+        started = time.perf_counter()
+        rng = np.random.default_rng([self.config.seed, state.step, state.epoch])
+        shuffled = self.tf.constant(rng.permutation(len(self.train[0])))
+        train_loss = float(fit_epoch(*(self.tf.gather(part, shuffled) for part in self.train)))
+        valid_loss = float(loss_of(*self.valid))
+        state.epoch += 1
+        state.seconds += time.perf_counter() - started
+        if not np.isfinite(valid_loss):
+            if state.best is None:
+                rate = self.steps[state.step][0]
+                raise ParameterError(f"training diverged in its first epoch: lower learning_rate (now {rate})")
+            logger.warning("training diverged at epoch %d: the best weights so far are kept", state.epoch)
+            state.stopped = f"diverged at epoch {state.epoch}"
+            return
+        state.curve.append((train_loss, valid_loss))
+        state.waited += 1
+        if state.best is None or valid_loss < state.best:
+            state.best, state.waited, self.best = valid_loss, 0, [v.numpy() for v in self.variables]
+        if self.config.patience and state.waited >= self.config.patience:
+            state.stopped = f"no better for {self.config.patience} epochs"
+        elif state.epoch >= self.config.epochs:
+            state.stopped = "all epochs done"
+
+    def _save(self, state: _State) -> None:
+        if self.checkpoint is None:
+            return
+        arrays = {f"variable_{k}": v.numpy() for k, v in enumerate(self.variables)}
+        arrays |= {f"slot_{k}": np.asarray(v.numpy()) for k, v in enumerate(self.slots)}
+        arrays |= {f"best_{k}": v for k, v in enumerate(self.best)} | {"first_targets": self.first_targets}
+        save_artifact(self.checkpoint, _CHECKPOINT_KIND, arrays, {"state": asdict(state), "identity": self.identity})
+
+    def _resume(self) -> tuple[_State, list[np.ndarray]]:
+        """The state to go on from, and the optimiser's variables, if any."""
+        if self.checkpoint is None or not self.checkpoint.is_file():
+            return _State(), []
+        arrays, card = load_artifact(self.checkpoint, _CHECKPOINT_KIND)
+        different = differences(card["identity"], json.loads(json.dumps(self.identity)))
+        if not different and not np.allclose(arrays["first_targets"], self.first_targets, atol=_SAME_TARGETS):
+            different = ["its training set was another"]
+        if different:
+            raise ConfigError(
+                f"checkpoint {self.checkpoint} is of another training, {'; '.join(different)}: "
+                "restore what it was begun with, or delete it to start anew"
+            )
+        state = _State(**card["state"])
+        _assign(self.variables, _numbered(arrays, "variable"))
+        self.best = _numbered(arrays, "best")
+        logger.info("resuming from %s after %d epochs", self.checkpoint, len(state.curve))
+        return state, _numbered(arrays, "slot")
+
+
+def _numbered(arrays: dict[str, np.ndarray], name: str) -> list[np.ndarray]:
+    return [arrays[f"{name}_{k}"] for k in range(sum(key.startswith(f"{name}_") for key in arrays))]
+
+
+def _assign(variables: list[Any], values: list[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=False):
+        variable.assign(value)
 
 
 def _initial_variables(tf: Any, n_input: int, hidden: tuple[int, ...], n_output: int, seed: int) -> list[Any]:
@@ -120,13 +269,18 @@ def _initial_variables(tf: Any, n_input: int, hidden: tuple[int, ...], n_output:
     return [*weights, *biases, *alphas, *betas]
 
 
-def _compiled_steps(tf: Any, variables: list[Any], config: NetworkTrainingConfig, n_train: int) -> tuple[Any, Any]:
-    """One compiled epoch of Adam, and the compiled loss."""
+def _compiled_epoch(
+    tf: Any, variables: list[Any], config: NetworkTrainingConfig, step: tuple[float, int], n_train: int
+) -> tuple[Any, Any, list[Any]]:
+    """One compiled epoch of Adam at (learning rate, batch size), the compiled loss, and the variables of the optimiser."""
     n_hidden = len(config.hidden)
     n_layer = n_hidden + 1
-    n_batch = max(1, n_train // config.batch_size)
-    schedule = tf.keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * n_batch, alpha=1e-4)
-    optimizer = tf.keras.optimizers.Adam(schedule)
+    rate, batch_size = step
+    batch_size = min(batch_size, n_train)
+    n_batch = n_train // batch_size
+    if not config.steps:
+        rate = tf.keras.optimizers.schedules.CosineDecay(rate, config.epochs * n_batch, alpha=1e-4)
+    optimizer = tf.keras.optimizers.Adam(rate)
     optimizer.build(variables)
 
     def predict(x: Any) -> Any:
@@ -142,11 +296,11 @@ def _compiled_steps(tf: Any, variables: list[Any], config: NetworkTrainingConfig
     def fit_epoch(x: Any, y: Any) -> Any:
         total = tf.constant(0.0)
         for batch in tf.range(n_batch):
-            rows = slice(batch * config.batch_size, (batch + 1) * config.batch_size)
+            rows = slice(batch * batch_size, (batch + 1) * batch_size)
             with tf.GradientTape() as tape:
                 loss = loss_of(x[rows], y[rows])
             optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
             total += loss
         return total / tf.cast(n_batch, tf.float32)
 
-    return tf.function(fit_epoch), tf.function(loss_of)
+    return tf.function(fit_epoch), tf.function(loss_of), list(optimizer.variables)

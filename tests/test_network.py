@@ -1,9 +1,12 @@
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.artifacts import load_artifact
+from sedcast.data.config import parse_config
+from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.emulator.network import SpeculatorNetwork
 from sedcast.emulator.training import NetworkTrainingConfig, train_network
 
@@ -65,3 +68,85 @@ def test_training_refuses_bad_data(rng: np.random.Generator) -> None:
     outputs[3] = np.nan
     with pytest.raises(ParameterError, match="non-finite values in 1 rows"):
         train_network(inputs, outputs, config, output_scale=np.ones(1))
+
+
+def _smooth(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    inputs = rng.uniform(-1, 1, (n, 2))
+    return inputs, np.column_stack([np.sin(2 * inputs[:, 0]) * inputs[:, 1], np.exp(inputs.sum(axis=1))])
+
+
+SCHEDULES = {
+    "cosine": {"epochs": 6, "batch_size": 64, "learning_rate": 1e-2},
+    "steps": {"epochs": 3, "steps": ((1e-2, 64), (1e-3, 128)), "patience": 2},
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_an_interrupted_training_ends_as_one_that_was_not(rng: np.random.Generator, tmp_path: Path, schedule: str) -> None:
+    inputs, outputs = _smooth(rng, 500)
+    config = NetworkTrainingConfig(hidden=(16,), checkpoint_minutes=0, **SCHEDULES[schedule])
+    whole, figures = train_network(inputs, outputs, config, output_scale=np.ones(2))
+    path = tmp_path / "checkpoint.npz"
+
+    class Kill(BaseException):
+        pass
+
+    for at in (2, 4):
+
+        def kill(done: int, _total: int, _figures: dict[str, float], at: int = at) -> None:
+            if done == at + 1:
+                raise Kill
+
+        with pytest.raises(Kill):
+            train_network(inputs, outputs, config, output_scale=np.ones(2), checkpoint=path, progress=kill)
+        assert len(load_artifact(path, "network-checkpoint")[1]["state"]["curve"]) == at
+    seen: list[int] = []
+    resumed, again = train_network(
+        inputs, outputs, config, output_scale=np.ones(2), checkpoint=path, progress=lambda done, *_: seen.append(done)
+    )
+    assert seen[0] == 5
+    assert np.array_equal(resumed(inputs), whole(inputs))
+    assert again["best_valid_loss"] == figures["best_valid_loss"]
+    # A training that has ended is not begun again.
+    train_network(inputs, outputs, config, output_scale=np.ones(2), checkpoint=path, progress=lambda *_: pytest.fail("ran"))
+
+
+def test_a_checkpoint_of_another_training_is_refused(rng: np.random.Generator, tmp_path: Path) -> None:
+    inputs, outputs = _smooth(rng, 200)
+    config = NetworkTrainingConfig(hidden=(8,), epochs=1)
+    path = tmp_path / "checkpoint.npz"
+    train_network(inputs, outputs, config, output_scale=np.ones(2), checkpoint=path)
+    for data, other, named in (
+        ((inputs, outputs), config.model_copy(update={"hidden": (9,)}), r"network.hidden was \[8\] and is now \[9\]"),
+        ((inputs + rng.normal(size=inputs.shape), outputs), config, "inputs was"),
+        ((inputs, outputs[::-1]), config, "training set was another"),
+    ):
+        with pytest.raises(ConfigError, match=named):
+            train_network(*data, other, output_scale=np.ones(2), checkpoint=path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ArtifactError):
+        train_network(inputs, outputs, config, output_scale=np.ones(2), checkpoint=path)
+
+
+def test_patience_ends_the_training(rng: np.random.Generator) -> None:
+    inputs = rng.uniform(-1, 1, (100, 2))
+    config = NetworkTrainingConfig(hidden=(64, 64), epochs=400, batch_size=90, learning_rate=1e-2, patience=5)
+    # Noise cannot be learnt: the held-out loss soon rises.
+    _, history = train_network(inputs, rng.normal(size=(100, 1)), config, output_scale=np.ones(1))
+    assert history["stopped"] == "no better for 5 epochs"
+    assert history["epochs"] < 200
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"steps": [[1e-3, 100]], "patience": 5, "batch_size": 4}, "either steps or batch_size"),
+        ({"steps": [[1e-3, 100]]}, "patience"),
+        ({"steps": [[0.0, 100]], "patience": 5}, "positive learning rate"),
+        ({"hidden": [0]}, "at least 1"),
+        ({"learning_rate": 0}, "learning_rate"),
+    ],
+)
+def test_impossible_schedules_are_refused(values: dict, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        parse_config(values, NetworkTrainingConfig)

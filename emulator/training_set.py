@@ -1,0 +1,308 @@
+"""Training sets of any simulator: parameters from priors, spectra made in parallel processes, resumable, on disk."""
+
+import contextlib
+import json
+import logging
+import signal
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+from scipy.special import ndtr, ndtri
+from scipy.stats import qmc
+from threadpoolctl import threadpool_limits
+
+from sedcast.data.artifacts import software_versions
+from sedcast.data.config import Config
+from sedcast.data.errors import ConfigError, SedcastError
+from sedcast.emulator.segments import Segments, array_digest, differences, open_segments
+from sedcast.emulator.simulators import Simulator, checked_spectra, load_simulator
+
+__all__ = ["ParameterPrior", "TrainingSet", "TrainingSetConfig", "make_training_set"]
+
+logger = logging.getLogger(__name__)
+
+_CHUNK_ROWS = 64
+_CHUNKS_PER_SEGMENT = 4
+_TASKS_PER_WORKER = 2
+
+
+class ParameterPrior(Config):
+    """Prior of one parameter between `min` and `max`.
+
+    Attributes
+    ----------
+    prior : ``"uniform"``; ``"log-uniform"``, of which the network sees the logarithm; ``"normal"`` with `mean` and `sd`, cut at
+        both ends; ``"power"``, a density ∝ (x - min)^(exponent - 1), as stick-breaking coordinates of a flat Dirichlet have.
+    """
+
+    prior: Literal["uniform", "log-uniform", "normal", "power"] = "uniform"
+    min: float = Field(allow_inf_nan=False)
+    max: float = Field(allow_inf_nan=False)
+    mean: float | None = Field(default=None, allow_inf_nan=False)
+    sd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    exponent: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "ParameterPrior":
+        if self.min >= self.max:
+            raise ValueError(f"min={self.min:g} must be below max={self.max:g}")
+        if self.prior == "log-uniform" and self.min <= 0:
+            raise ValueError(f"min={self.min:g} of a log-uniform prior must be positive")
+        needed = {"normal": {"mean", "sd"}, "power": {"exponent"}}.get(self.prior, set())
+        given = {name for name in ("mean", "sd", "exponent") if getattr(self, name) is not None}
+        if given != needed:
+            raise ValueError(f"a {self.prior} prior takes {sorted(needed) or 'only min and max'}, got {sorted(given)}")
+        return self
+
+    def from_unit(self, unit: np.ndarray) -> np.ndarray:
+        """The inverse of the prior's CDF."""
+        width = self.max - self.min
+        if self.prior == "log-uniform":
+            value = self.min * (self.max / self.min) ** unit
+        elif self.prior == "power":
+            assert self.exponent is not None
+            value = self.min + width * unit ** (1 / self.exponent)
+        elif self.prior == "normal":
+            assert self.mean is not None
+            assert self.sd is not None
+            low, high = ndtr((np.array([self.min, self.max]) - self.mean) / self.sd)
+            value = self.mean + self.sd * ndtri(low + unit * (high - low))
+        else:
+            value = self.min + width * unit
+        return np.asarray(np.clip(value, self.min, self.max))
+
+
+class TrainingSetConfig(Config):
+    """What decides a training set.
+
+    Attributes
+    ----------
+    simulator : ``"package.module:factory"``, or a name in `sedcast.emulator.simulators.BUILT_IN`.
+    options : keyword arguments of its factory.
+    parameters : prior by name, for each parameter of the simulator.
+    n_spectra : spectra to make, at quasi-random (Sobol) points of the prior.
+    seed : scrambles the Sobol sequence.
+    wave_min, wave_max : wavelengths that are kept, Å.
+    """
+
+    simulator: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, ParameterPrior] = Field(min_length=1)
+    n_spectra: int = Field(ge=64)
+    seed: int = Field(default=0, ge=0)
+    wave_min: float = Field(gt=0)
+    wave_max: float = Field(gt=0)
+
+    @field_validator("parameters")
+    @classmethod
+    def _named(cls, parameters: dict[str, ParameterPrior]) -> dict[str, ParameterPrior]:
+        if blank := [name for name in parameters if not name.strip()]:
+            raise ValueError(f"parameters need names, got {blank}")
+        return parameters
+
+    def load(self) -> tuple[Simulator, slice]:
+        """The simulator, and the part of its wavelengths that is kept.
+
+        Raises
+        ------
+        ConfigError : as `load_simulator`, or if the priors' names or the wavelengths are not the simulator's.
+        """
+        simulator = load_simulator(self.simulator, self.options)
+        names = tuple(simulator.parameter_names)
+        if sorted(names) != sorted(self.parameters):
+            raise ConfigError(f"parameters are {sorted(self.parameters)}, expected those of the simulator: {sorted(names)}")
+        wave = np.asarray(simulator.wave_rest)
+        used = slice(*np.searchsorted(wave, [self.wave_min, np.nextafter(self.wave_max, np.inf)]).tolist())
+        if used.stop - used.start < 2:
+            raise ConfigError(
+                f"{self.wave_min:g} … {self.wave_max:g} Å hold {used.stop - used.start} wavelengths of simulator "
+                f"{self.simulator!r}, which covers {wave[0]:g} … {wave[-1]:g} Å: choose at least two"
+            )
+        return simulator, used
+
+    def draw(self, names: Sequence[str], start: int, n: int) -> np.ndarray:
+        """Rows `start` … `start + n` of theta, (n, n_parameter) with columns `names`."""
+        sobol = qmc.Sobol(len(names), seed=self.seed)
+        if start:
+            sobol.fast_forward(start)
+        # A power of two is what Sobol points want to be drawn by; the surplus is dropped.
+        unit = sobol.random(1 << (n - 1).bit_length())[:n]
+        return np.column_stack([self.parameters[name].from_unit(unit[:, k]) for k, name in enumerate(names)])
+
+
+class TrainingSet:
+    """A training set on disk, which is read by chunks of rows.
+
+    Attributes
+    ----------
+    parameter_names : columns of `theta`.
+    theta : (n, n_parameter) float32.
+    wave_rest : (n_wave,), Å.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with h5py.File(path, "r") as file:
+                self.manifest = json.loads(file.attrs["manifest"])
+                self.parameter_names = tuple(json.loads(file.attrs["parameter_names"]))
+                self.theta = file["theta"][:]
+                self.wave_rest = file["wave_rest"][:]
+                shape = file["log_spectra"].shape
+        except (OSError, KeyError, ValueError) as error:
+            raise ConfigError(f"{path} is not a training set of sedcast ({error}): move it away, or name another") from error
+        if shape != (len(self.theta), len(self.wave_rest)):
+            raise ConfigError(f"{path} has log_spectra of shape {shape}, which do not fit its theta and wavelengths: delete it")
+
+    def __len__(self) -> int:
+        return len(self.theta)
+
+    def log_spectra(self, used: slice, *, first: int = 0, n_chunk: int = 512) -> Iterator[np.ndarray]:
+        """Chunks (≤ n_chunk, n_used) of ln L on the wavelengths `used`, float32, from row `first` on."""
+        with h5py.File(self.path, "r") as file:
+            for start in range(first, len(self), n_chunk):
+                yield file["log_spectra"][start : start + n_chunk, used]
+
+
+def make_training_set(
+    config: TrainingSetConfig,
+    output: str | Path,
+    *,
+    n_workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> TrainingSet:
+    """Make a training set, go on with one that was interrupted, or read the one that is there.
+
+    Parameters
+    ----------
+    config : what to make.
+    output : HDF5 file; parts are kept in ``OUTPUT.partial`` until it is whole. The rows do not depend on interruptions or
+        on `n_workers`.
+    n_workers : processes, each with a simulator of its own (so that each may hold an FSPS); with 1 it runs in this process.
+    progress : called as (spectra made, spectra) as they come.
+
+    Raises
+    ------
+    ConfigError : as `TrainingSetConfig.load`; if `output` holds another training set or part of one.
+    ParameterError : if the simulator gives spectra of a wrong shape, or values without a logarithm.
+    SedcastError : if a worker process dies, or the simulator fails.
+    """
+    output = Path(output)
+    described = json.loads(config.model_dump_json())
+    if output.exists():
+        return _existing(output, described)
+    simulator, used = config.load()
+    names, wave = tuple(simulator.parameter_names), np.asarray(simulator.wave_rest, dtype=np.float64)[used]
+    manifest = {
+        "config": described,
+        "simulator": json.loads(json.dumps(getattr(simulator, "provenance", {}))),
+        "wave_rest": array_digest(wave),
+        "versions": software_versions(),
+    }
+    with open_segments(output, manifest) as segments:
+        chunks = _chunks(config, simulator, used, first=segments.next_chunk, n_workers=n_workers)
+        with contextlib.closing(chunks):
+            _fill(segments, chunks, config.n_spectra, progress)
+        attributes = {"manifest": json.dumps(manifest), "parameter_names": json.dumps(names)}
+        segments.join(output, config.n_spectra, attributes, tables={"wave_rest": wave})
+    return TrainingSet(output)
+
+
+def _existing(output: Path, described: dict[str, Any]) -> TrainingSet:
+    """The finished set in `output`, if it is the one described; versions may have moved on since."""
+    found = TrainingSet(output)
+    if different := differences(found.manifest["config"], described):
+        raise ConfigError(
+            f"{output} holds another training set, {'; '.join(different)}: move or delete it, or give another folder"
+        )
+    logger.info("using the %d spectra in %s", len(found), output)
+    return found
+
+
+def _fill(
+    segments: Segments,
+    chunks: Iterator[tuple[np.ndarray, np.ndarray]],
+    n_spectra: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Append chunks to the segments until there are `n_spectra` rows."""
+    if progress is not None and segments.n_rows:
+        progress(segments.n_rows, n_spectra)
+    while segments.n_rows < n_spectra:
+        parts: list[tuple[np.ndarray, np.ndarray]] = []
+        done = segments.n_rows
+        while len(parts) < _CHUNKS_PER_SEGMENT and done < n_spectra:
+            parts.append(next(chunks))
+            done += len(parts[-1][0])
+            if progress is not None:
+                progress(done, n_spectra)
+        theta, log_spectra = zip(*parts, strict=True)
+        n_rows = done - segments.n_rows
+        segments.append({"theta": theta, "log_spectra": log_spectra}, n_proposed=n_rows, n_chunks=len(parts))
+
+
+def _chunks(
+    config: TrainingSetConfig, simulator: Simulator, used: slice, *, first: int, n_workers: int
+) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+    """Theta and ln L of each chunk from number `first` on, in order, with a bounded number of them under way."""
+    names = tuple(simulator.parameter_names)
+    starts = range(first * _CHUNK_ROWS, config.n_spectra, _CHUNK_ROWS)
+    thetas = ((start, config.draw(names, start, min(_CHUNK_ROWS, config.n_spectra - start))) for start in starts)
+    if n_workers <= 1:
+        for _, theta in thetas:
+            yield theta, _log_spectra(simulator, theta, used)
+        return
+    # Not forked: a child must not inherit this process's FSPS, threads or TensorFlow.
+    pool = ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"), initializer=_begin_worker)
+    waiting: deque[tuple[int, np.ndarray, Future[np.ndarray]]] = deque()
+    try:
+        while True:
+            while len(waiting) < _TASKS_PER_WORKER * n_workers and (task := next(thetas, None)):
+                waiting.append((*task, pool.submit(_work, config.simulator, config.options, task[1], used)))
+            if not waiting:
+                return
+            start, theta, future = waiting.popleft()
+            try:
+                yield theta, future.result()
+            except BrokenProcessPool as error:
+                raise SedcastError(
+                    f"a worker process died while it made the spectra from number {start} on: out of memory, or the simulator "
+                    "ended it (FSPS does when a data file is missing). What was finished is kept, and the same call goes on "
+                    "from there; with one worker the simulator runs in the main process, where its own message is seen"
+                ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    # An interruption is the main process's to deal with; and each worker is one of the threads that were asked for.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threadpool_limits(1)
+
+
+@lru_cache(maxsize=1)
+def _simulator_of_worker(name: str, options: str) -> Simulator:
+    return load_simulator(name, json.loads(options))
+
+
+def _work(name: str, options: Mapping[str, Any], theta: np.ndarray, used: slice) -> np.ndarray:
+    return _log_spectra(_simulator_of_worker(name, json.dumps(dict(options), sort_keys=True)), theta, used)
+
+
+def _log_spectra(simulator: Simulator, theta: np.ndarray, used: slice) -> np.ndarray:
+    """Ln L (n, n_used) as float32."""
+    try:
+        return np.log(checked_spectra(simulator, theta, used)).astype(np.float32)
+    except SedcastError:
+        raise
+    except Exception as error:
+        raise SedcastError(f"the simulator failed: {type(error).__name__}: {error}") from error
