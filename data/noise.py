@@ -185,13 +185,16 @@ class NoiseModel:
         fraction = position - left
         return [table[b][left] + fraction * (table[b][left + 1] - table[b][left]) for table in tables]
 
-    def draw(self, flux: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def draw(
+        self, flux: np.ndarray, rng: np.random.Generator, *, measured: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw errors and observed fluxes of galaxies; only together with the weights do galaxies follow the joint density.
 
         Parameters
         ----------
         flux : (n, n_band) noiseless fluxes, nanomaggies.
         rng : random generator.
+        measured : (n, n_band) bool, bands to draw; the others get flux 0 and an infinite error. All by default.
 
         Returns
         -------
@@ -200,10 +203,12 @@ class NoiseModel:
         flux = np.atleast_2d(np.asarray(flux, dtype=float))
         if flux.shape[1:] != (len(self.bands),):
             raise ParameterError(f"flux has shape {flux.shape}, expected (n, {len(self.bands)}) for bands {self.bands}")
-        flux_obs, sigma, log_weight = np.empty_like(flux), np.empty_like(flux), np.zeros(len(flux))
+        flux_obs, sigma, log_weight = np.zeros_like(flux), np.full_like(flux, np.inf), np.zeros(len(flux))
         for b in range(len(self.bands)):
-            flux_obs[:, b], sigma[:, b] = self._draw_band(b, flux[:, b], rng)
-            log_weight += self._interpolate(b, flux[:, b], self.log_norm)[0]
+            rows = slice(None) if measured is None else np.flatnonzero(measured[:, b])
+            flux_obs[rows, b], sigma[rows, b] = self._draw_band(b, flux[rows, b], rng)
+            # Relative to the largest, so that a band that is not measured does not matter.
+            log_weight[rows] += self._interpolate(b, flux[rows, b], self.log_norm)[0] - self.log_norm[b].max()
         return flux_obs, sigma, log_weight
 
     def _draw_band(self, b: int, flux: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -255,9 +260,8 @@ class NoiseModel:
         return np.log(np.mean(weights, axis=1))
 
     def accept(self, log_weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Which draws to keep, (n,) bool: each with probability exp(log_weight) over its largest possible value."""
-        largest = self.log_norm.max(axis=1).sum()
-        return np.asarray(np.log(rng.random(len(log_weight))) < log_weight - largest)
+        """Which draws to keep, (n,) bool: each with probability exp(log_weight), which is at most 1."""
+        return np.asarray(np.log(rng.random(len(log_weight))) < log_weight)
 
     def sigma_deviation(self, flux_obs: np.ndarray, sigma: np.ndarray) -> np.ndarray:
         """How unusual errors are at their observed flux, (n, n_band), in scatters of ln sigma: 0 is typical."""
@@ -268,14 +272,16 @@ class NoiseModel:
         return deviation
 
     def in_range(self, flux_obs: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-        """Whether every band's observed magnitude and error are in the catalogue's range, (n,) bool.
+        """Whether every measured band's observed magnitude and error are in the catalogue's range, (n,) bool.
+
+        A band of infinite error is not measured.
 
         Leaving out the others when training is a cut on observed values: it leaves p(theta | x) as it is for those kept.
         """
         magnitude, ln_sigma = asinh_magnitude(flux_obs, self.bands), np.log(sigma)
         inside = (magnitude >= self.magnitude_range[:, 0]) & (magnitude <= self.magnitude_range[:, 1])
         inside &= (ln_sigma >= self.ln_sigma_range[:, 0]) & (ln_sigma <= self.ln_sigma_range[:, 1])
-        return np.asarray(inside.all(axis=1))
+        return np.asarray((inside | np.isinf(sigma)).all(axis=1))
 
     def reach(self) -> tuple[np.ndarray, np.ndarray]:
         """AB magnitudes (brightest, faintest), (n_band,) each, beyond which no galaxy is observed in range.

@@ -27,6 +27,7 @@ __all__ = [
     "SpectrumModel",
     "default_simulator",
     "draw_galaxies",
+    "masses_within_reach",
     "noise_model",
 ]
 
@@ -239,26 +240,48 @@ def draw_galaxies(
                 future.cancel()
 
 
-def _within_reach(
-    theta: np.ndarray, zred: np.ndarray, flux: np.ndarray, prior: Prior, noise: NoiseModel, rng: np.random.Generator
+def masses_within_reach(
+    unit_flux: np.ndarray, prior: Prior, noise: NoiseModel, *, measured: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw the masses anew among those for which the galaxy can be observed within the noise model's range.
+    """The log masses in the prior's range for which galaxies can be observed within the noise model's range.
 
     Flux is proportional to mass, whose prior is uniform in log mass and independent of the rest. So keeping a galaxy
-    with probability (width of the log masses within reach in every band) / (largest such width) and drawing its log mass
-    uniformly among them gives the joint prior, cut to what can be observed, at a fraction of the spectra.
+    with probability (width of the log masses within reach in every measured band) / (largest such width) and drawing its
+    log mass uniformly among them gives the joint prior, cut to what can be observed, at a fraction of the spectra.
+
+    Parameters
+    ----------
+    unit_flux : (n, n_band) log10 of the noiseless flux per solar mass formed, nanomaggies; -inf where there is none.
+    prior, noise : of the masses, and of the observation.
+    measured : (n, n_band) bool, bands that are to be observed; all by default.
+
+    Returns
+    -------
+    lightest, heaviest, probability : (n,) each; the last is that with which to keep a galaxy.
     """
-    column = PARAMETER_NAMES.index("log_mstar")
     brightest, faintest = noise.reach()
     low, high = prior.log_mstar
     # A flux of zero has an infinite magnitude: no mass brings it within reach, unless that has no faint end.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        unit_mass_magnitude = 22.5 - 2.5 * np.log10(flux) + 2.5 * theta[:, column, None]
-        lightest = np.where(np.isinf(faintest), low, (unit_mass_magnitude - faintest) / 2.5)
-        heaviest = (unit_mass_magnitude - brightest) / 2.5
-    lightest, heaviest = np.clip(lightest.max(axis=1), low, high), np.clip(heaviest.min(axis=1), low, high)
-    widest = min(high - low, float((faintest - brightest).min()) / 2.5)
-    kept = rng.random(len(theta)) * widest < heaviest - lightest
+    with np.errstate(invalid="ignore"):
+        lightest = np.where(np.isinf(faintest), low, 9.0 - 0.4 * faintest - unit_flux)
+    heaviest = 9.0 - 0.4 * brightest - unit_flux
+    width = np.broadcast_to(0.4 * (faintest - brightest), unit_flux.shape)
+    if measured is not None:
+        lightest, heaviest = np.where(measured, lightest, low), np.where(measured, heaviest, high)
+        width = np.where(measured, width, np.inf)
+    least, greatest = np.clip(lightest.max(axis=1), low, high), np.clip(heaviest.min(axis=1), low, high)
+    return least, greatest, (greatest - least) / np.minimum(width.min(axis=1), high - low)
+
+
+def _within_reach(
+    theta: np.ndarray, zred: np.ndarray, flux: np.ndarray, prior: Prior, noise: NoiseModel, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw the masses anew among those of `masses_within_reach`."""
+    column = PARAMETER_NAMES.index("log_mstar")
+    with np.errstate(divide="ignore"):
+        unit_flux = np.log10(flux) - theta[:, column, None]
+    lightest, heaviest, probability = masses_within_reach(unit_flux, prior, noise)
+    kept = rng.random(len(theta)) < probability
     theta, zred, flux = theta[kept], zred[kept], flux[kept]
     log_mstar = lightest[kept] + rng.random(len(theta)) * (heaviest - lightest)[kept]
     flux = flux * 10 ** (log_mstar - theta[:, column])[:, None]

@@ -12,27 +12,28 @@ from sedcast.data.filters import check_bands
 __all__ = ["ContextTransform", "TrainingDomain"]
 
 _DISTANCE_PERCENTILE = 99.99
+_LN_ERROR_UNMEASURED = float(np.log(0.05))
 
 
 @dataclass(frozen=True)
 class ContextTransform:
-    """The map (flux, flux_ivar, zred) → context, (n, 2 n_band + 3) float32.
+    """The map (flux, flux_ivar, zred) → context, (n, 2 n_band + 3) float32, or (n, 3 n_band + 3) with a mask.
 
     Columns: the mean asinh magnitude over the bands; each band's magnitude minus that mean (if there are several
-    bands); the natural logarithm of each band's asinh-magnitude error; zred; ln zred.
+    bands); the natural logarithm of each band's asinh-magnitude error; zred; ln zred; with a mask, 1 or 0 per band.
 
     - Magnitudes of one galaxy are nearly equal to each other beside their spread over galaxies, so the colours, which
       decide most parameters, would be a few per cent of a standardised magnitude. Without the mean they stand out.
     - Asinh magnitudes and their errors stay finite and smooth through zero and negative flux. The error in magnitudes is
       nearly constant for bright galaxies, where a calibration floor rules, while ln sigma in flux would repeat the magnitude.
     - Apparent magnitude and log-mass differ by a distance modulus, nearly linear in ln zred; colours shift with zred itself.
-
-    A band that is not measured could be given by a deviation of 0 from the mean of the others, a fixed error and a
-    mask column: no column depends on a neighbouring band.
+    - With a mask, a band that is not measured (flux_ivar 0 or NaN, or flux NaN) has 0 in its mask column, no part in the mean,
+      a deviation of 0 from it, and an error of 0.05 mag, which is a common one: none of these columns then stands out.
 
     Attributes
     ----------
     bands : band names, the order of the flux columns.
+    mask : whether bands may be unmeasured.
 
     Raises
     ------
@@ -40,6 +41,7 @@ class ContextTransform:
     """
 
     bands: tuple[str, ...]
+    mask: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands", check_bands(tuple(self.bands)))
@@ -48,7 +50,8 @@ class ContextTransform:
     def names(self) -> tuple[str, ...]:
         """Names of the context's columns."""
         deviations = [f"mag_{band}-mean" for band in self.bands] if len(self.bands) > 1 else []
-        return ("mag_mean", *deviations, *(f"ln_magerr_{band}" for band in self.bands), "zred", "ln_zred")
+        masks = [f"measured_{band}" for band in self.bands] if self.mask else []
+        return ("mag_mean", *deviations, *(f"ln_magerr_{band}" for band in self.bands), "zred", "ln_zred", *masks)
 
     @property
     def n_context(self) -> int:
@@ -61,7 +64,7 @@ class ContextTransform:
         Parameters
         ----------
         flux : (n, n_band) nanomaggies.
-        flux_ivar : (n, n_band) nanomaggies^-2, positive.
+        flux_ivar : (n, n_band) nanomaggies^-2, positive; with a mask also 0 or NaN for a band that is not measured.
         zred : (n,), positive.
 
         Returns
@@ -70,18 +73,25 @@ class ContextTransform:
 
         Raises
         ------
-        ParameterError : for a wrong shape, or a value that is not finite or not positive; band and row are named.
+        ParameterError : for a wrong shape, a value that is not finite or not positive, or a row without any measurement; band
+            and row are named.
         """
         flux, flux_ivar, zred = self.validate(flux, flux_ivar, zred)
+        measured = flux_ivar > 0
         magnitude = asinh_magnitude(flux, self.bands)
-        error = asinh_magnitude_error(flux, flux_ivar**-0.5, self.bands)
-        mean = magnitude.mean(axis=1, keepdims=True)
-        deviations = [magnitude - mean] if len(self.bands) > 1 else []
-        columns = [mean, *deviations, np.log(error), zred[:, None], np.log(zred)[:, None]]
+        error = asinh_magnitude_error(flux, np.where(measured, flux_ivar, 1.0) ** -0.5, self.bands)
+        mean = magnitude.mean(axis=1, where=measured, keepdims=True)
+        deviations = [np.where(measured, magnitude - mean, 0.0)] if len(self.bands) > 1 else []
+        ln_error = np.where(measured, np.log(error), _LN_ERROR_UNMEASURED)
+        masks = [measured] if self.mask else []
+        columns = [mean, *deviations, ln_error, zred[:, None], np.log(zred)[:, None], *masks]
         return np.concatenate(columns, axis=1).astype(np.float32)
 
     def validate(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The arguments as float64 arrays of shapes (n, n_band), (n, n_band), (n,), or an error as in `__call__`."""
+        """The arguments as float64 arrays of shapes (n, n_band), (n, n_band), (n,), or an error as in `__call__`.
+
+        With a mask, flux and flux_ivar are 0 where a band is not measured.
+        """
         flux, flux_ivar = (np.atleast_2d(np.asarray(values, dtype=float)) for values in (flux, flux_ivar))
         zred = np.atleast_1d(np.asarray(zred, dtype=float))
         expected = (len(zred), len(self.bands))
@@ -91,19 +101,37 @@ class ContextTransform:
                     f"{name} has shape {values.shape}, expected {expected}: one row per redshift, "
                     f"one column per band {' '.join(self.bands)}"
                 )
-        self._refuse(~np.isfinite(flux), flux, "flux", "must be finite")
-        self._refuse(~(np.isfinite(flux_ivar) & (flux_ivar > 0)), flux_ivar, "flux_ivar", "must be finite and positive")
+        if self.mask:
+            flux, flux_ivar = self._without_unmeasured(flux, flux_ivar)
+        else:
+            advice = "leave out rows with an unmeasured band, or use an estimator trained with missing bands"
+            self._refuse(~np.isfinite(flux), flux, "flux", f"must be finite; {advice}")
+            good = np.isfinite(flux_ivar) & (flux_ivar > 0)
+            self._refuse(~good, flux_ivar, "flux_ivar", f"must be finite and positive; {advice}")
         bad = np.flatnonzero(~(np.isfinite(zred) & (zred > 0)))
         if bad.size:
             raise ParameterError(f"zred[{bad[0]}]={zred[bad[0]]} ({bad.size} such rows): must be finite and positive")
         return flux, flux_ivar, zred
+
+    def _without_unmeasured(self, flux: np.ndarray, flux_ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self._refuse(np.isinf(flux), flux, "flux", "must be finite, or NaN where unmeasured")
+        wrong = (flux_ivar < 0) | np.isinf(flux_ivar)
+        self._refuse(wrong, flux_ivar, "flux_ivar", "must be finite and not negative, 0 where unmeasured")
+        measured = (flux_ivar > 0) & np.isfinite(flux)
+        empty = np.flatnonzero(~measured.any(axis=1))
+        if empty.size:
+            raise ParameterError(
+                f"row {empty[0]} has no measured band ({empty.size} such rows): expected flux_ivar > 0 and a finite flux in "
+                f"one of {' '.join(self.bands)} at least; leave such rows out"
+            )
+        return np.where(measured, flux, 0.0), np.where(measured, flux_ivar, 0.0)
 
     def _refuse(self, wrong: np.ndarray, values: np.ndarray, name: str, rule: str) -> None:
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise ParameterError(
                 f"{name} of row {row}, band {self.bands[column]!r} is {values[row, column]} "
-                f"({int(wrong.any(axis=1).sum())} such rows): {rule}; leave out rows with an unmeasured band"
+                f"({int(wrong.any(axis=1).sum())} such rows): {rule}"
             )
 
 
@@ -149,15 +177,19 @@ class TrainingDomain:
         kept = variance > 1e-9 * variance[-1]
         whitening = np.where(kept, axes / np.sqrt(np.where(kept, variance, 1.0)), 0.0)
         distance = np.percentile(np.linalg.norm((features - centre) @ whitening, axis=1), _DISTANCE_PERCENTILE)
-        magnitude, ln_error = asinh_magnitude(flux, context.bands), -0.5 * np.log(flux_ivar)
-        ranges = [np.stack([values.min(axis=0), values.max(axis=0)], axis=-1) for values in (magnitude, ln_error)]
+        measured = flux_ivar > 0
+        magnitude, ln_error = _magnitude_and_ln_error(flux, flux_ivar, context.bands)
+        ranges = [
+            np.stack([np.min(v, axis=0, where=measured, initial=np.inf), np.max(v, axis=0, where=measured, initial=-np.inf)], -1)
+            for v in (magnitude, ln_error)
+        ]
         return cls(context, np.array(zred_range), ranges[0], ranges[1], centre, whitening, np.asarray(distance))
 
     def flags(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray) -> np.ndarray:
-        """Why the flow extrapolates, (n,) str, "" where it does not; arguments as in `ContextTransform`."""
+        """Why the flow extrapolates, (n,) str, "" where it does not; arguments as in `ContextTransform`, unmeasured bands pass."""
         flux, flux_ivar, zred = self.context.validate(flux, flux_ivar, zred)
         reasons: list[list[str]] = [[] for _ in range(len(zred))]
-        magnitude, ln_error = asinh_magnitude(flux, self.context.bands), -0.5 * np.log(flux_ivar)
+        magnitude, ln_error = _magnitude_and_ln_error(flux, flux_ivar, self.context.bands)
         for column, band in enumerate(self.context.bands):
             tests = (
                 (magnitude[:, column] < self.magnitude[column, 0], f"{band} magnitude brighter than the training range"),
@@ -201,6 +233,12 @@ class TrainingDomain:
             "whitening": (n_context, n_context),
             "distance": (),
         }
+
+
+def _magnitude_and_ln_error(flux: np.ndarray, flux_ivar: np.ndarray, bands: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Asinh magnitude and ln sigma, (n, n_band) each, NaN where unmeasured."""
+    flux_ivar = np.where(flux_ivar > 0, flux_ivar, np.nan)
+    return np.where(flux_ivar > 0, asinh_magnitude(flux, bands), np.nan), -0.5 * np.log(flux_ivar)
 
 
 def _note(reasons: list[list[str]], tests: Sequence[tuple[np.ndarray, str]]) -> None:
