@@ -122,6 +122,11 @@ class Check:
             return None
         return self.value >= self.bar if self.at_least else self.value <= self.bar
 
+    def as_row(self) -> tuple[str, float | str, str, str]:
+        """Name, value, bar and verdict, for a table."""
+        verdict = {True: "pass", False: "MISS", None: "not tested"}[self.passes]
+        return self.name, "" if self.passes is None else self.value, f"{'≥' if self.at_least else '≤'} {self.bar:g}", verdict
+
 
 @dataclass(frozen=True)
 class CalibrationResult:

@@ -42,6 +42,7 @@ class EdgeResult:
     names : of the quantities ranked.
     n_truth : (n_edge,) mocks with the truth in the edge.
     n_expected : (n_edge,) as many as the posteriors say.
+    n_error : (n_edge,) standard deviation of the difference if the posteriors are calibrated.
     count_p : (n_edge,) two-sided p-values of the difference; NaN where too few are expected to test.
     ks_p : (n_edge, n_quantity) p-values of the ranks within the edge; NaN where fewer than 20 truths are.
     """
@@ -50,6 +51,7 @@ class EdgeResult:
     names: tuple[str, ...]
     n_truth: np.ndarray
     n_expected: np.ndarray
+    n_error: np.ndarray
     count_p: np.ndarray
     ks_p: np.ndarray
 
@@ -117,9 +119,10 @@ class EdgeRanks:
             if len(ranks) >= _MIN_TRUTHS:
                 ks_p[index] = ks_p_values(np.stack(ranks))
         testable = self._variance >= _MIN_VARIANCE
-        deviation = np.abs(self._n_truth - self._n_expected) / np.sqrt(np.where(testable, self._variance, 1.0))
+        error = np.sqrt(self._variance)
+        deviation = np.abs(self._n_truth - self._n_expected) / np.where(testable, error, 1.0)
         count_p = np.where(testable, 2 * norm.sf(deviation), np.nan)
-        return EdgeResult(self.edges, self.names, self._n_truth.astype(int), self._n_expected, count_p, ks_p)
+        return EdgeResult(self.edges, self.names, self._n_truth.astype(int), self._n_expected, error, count_p, ks_p)
 
 
 def _in_edge(points: np.ndarray, high: int) -> np.ndarray:

@@ -203,7 +203,14 @@ def test_validate_writes_plots(run: Run, tmp_path: Path) -> None:
     assert status == 0
     figures = json.loads(out)
     assert {"ks_p", "ks_p_min_holm", "tarp_max_dev"} <= set(figures)
-    assert {path.name for path in (tmp_path / "v").iterdir()} == {"pp.png", "sbc.png", "tarp.png"}
+    assert {path.name for path in (tmp_path / "v").iterdir()} == {
+        "edges.png",
+        "pp.png",
+        "sbc.png",
+        "tarp.png",
+        "validation.json",
+    }
+    assert json.loads((tmp_path / "v" / "validation.json").read_text()) == figures
 
 
 def test_compare_refuses_galaxies_that_are_not_there(run: Run, galaxies: Path) -> None:

@@ -13,7 +13,9 @@ from scipy.stats import binom
 from sedcast.data.errors import ParameterError
 from sedcast.data.filters import load_filter
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
-from sedcast.plotting import corner_plot, mass_sfr_plane, pp_plot, sbc_plot, sed_plot, tarp_plot
+from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
+from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
+from sedcast.posterior.prior_edges import EdgeRanks
 
 NAMES = ("log_mstar", "log_sfr_1gyr", "t_mw_gyr")
 BANDS = ("u", "g", "r")
@@ -143,6 +145,21 @@ def test_tarp_plot_shows_the_curve() -> None:
     curve = figure.axes[0].lines[-1]
     np.testing.assert_allclose(points(curve)[1], levels**2)
     assert figure.axes[0].get_xlabel() == "credibility level"
+
+
+def test_edge_plot_shows_each_edge_with_enough_truths(rng: np.random.Generator) -> None:
+    edges = EdgeRanks(FREE_PARAMETER_NAMES, seed=0)
+    # Mocks and samples of the prior, but for the first parameter, which never comes near its edges.
+    truth, samples = rng.standard_normal((400, 11)), rng.standard_normal((400, 60, 11))
+    truth[:, 0] *= 0.1
+    samples[..., 0] *= 0.1
+    edges.add(samples, samples, truth, truth)
+    result = edges.result()
+    figure = drawn(edge_plot(result))
+    low, high = (container.lines[0] for container in figure.axes[0].containers)
+    assert len(points(low)[0]) == len(points(high)[0]) == 10
+    np.testing.assert_allclose(points(low)[1], result.n_truth[2::2] / result.n_expected[2::2])
+    assert len(figure.axes[0].get_xticklabels()) == 11
 
 
 def test_calibration_plots_refuse_ranks_that_are_not_fractions(rng: np.random.Generator) -> None:

@@ -3,7 +3,6 @@
 Colours are those of Okabe & Ito (2008), which stay apart for colour-blind readers; dashes tell lines apart too.
 """
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,18 +13,16 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
-from scipy.stats import binom
 
 from sedcast.data.errors import ParameterError
 from sedcast.data.filters import load_filter
 from sedcast.emulator.prior import PARAMETER_LABELS
 
-__all__ = ["corner_plot", "mass_sfr_plane", "pp_plot", "sbc_plot", "sed_plot", "tarp_plot"]
+__all__ = ["corner_plot", "mass_sfr_plane", "sed_plot"]
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":", "-.")
 _BLUE, _ORANGE, _GREY = _COLORS[0], _COLORS[1], "#666666"
-_BAND = 0.99
 _DPI = 150
 _LABELS = {
     "log_sfr_1gyr": r"$\log_{10}\,{\rm SFR}_{\rm 1\ Gyr}$ [M$_\odot$ yr$^{-1}$]",
@@ -310,113 +307,3 @@ def _padded(values: np.ndarray) -> tuple[float, float]:
     low, high = np.quantile(values, [0.002, 0.998])
     room = 0.12 * (high - low) + 0.05
     return float(low - room), float(high + room)
-
-
-def _check_ranks(ranks: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    ranks = np.asarray(ranks, dtype=float)
-    if ranks.ndim != 2 or ranks.shape[1] != len(names) or len(ranks) == 0:
-        raise ParameterError(f"ranks have shape {ranks.shape}, expected (n_mock, {len(names)} names)")
-    if not ((ranks >= 0) & (ranks <= 1)).all():
-        raise ParameterError(
-            f"ranks run from {ranks.min()} to {ranks.max()}: divide them by the number of samples, so they lie in 0 … 1"
-        )
-    return ranks
-
-
-def pp_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] | None = None) -> Figure:
-    """p–p plot: share of mocks whose truth lies below each posterior quantile, which should be the quantile itself.
-
-    Parameters
-    ----------
-    ranks : (n_mock, n_param) share of posterior samples below the truth, 0 … 1.
-    names : the parameters.
-    labels : legend entries; by default those of the known parameters.
-
-    Returns
-    -------
-    figure : the grey band holds 99% of the values of a calibrated posterior, at each quantile.
-    """
-    ranks = _check_ranks(ranks, names)
-    shown = [label.split(" [")[0] for label in _labels(names, labels)]
-    level = np.linspace(0, 1, 201)
-    figure = Figure(figsize=(7.2, 5.2), dpi=_DPI, layout="constrained")
-    axes = figure.subplots()
-    _ticks_inward(axes)
-    _calibration_axes(axes, level, len(ranks))
-    for index, label in enumerate(shown):
-        ecdf = np.searchsorted(np.sort(ranks[:, index]), level, side="right") / len(ranks)
-        axes.plot(level, ecdf, linewidth=1.3, label=label, **_line_style(index))
-    axes.set(xlabel="posterior quantile", ylabel=f"share of {len(ranks)} mocks with truth below it")
-    figure.legend(loc="outside right center", fontsize=9, frameon=False)
-    return figure
-
-
-def _calibration_axes(axes: Axes, level: np.ndarray, n: int) -> None:
-    low, high = binom.ppf([[(1 - _BAND) / 2], [(1 + _BAND) / 2]], n, level) / n
-    low[level == 0] = 0.0
-    axes.fill_between(level, low, high, color=_GREY, alpha=0.25, linewidth=0, label=f"{_BAND:.0%} if calibrated")
-    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8)
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-
-
-def sbc_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] | None = None, n_bins: int = 20) -> Figure:
-    """Rank histograms of simulation-based calibration (Talts et al. 2018, arXiv:1804.06788); flat is right.
-
-    Parameters
-    ----------
-    ranks : (n_mock, n_param) share of posterior samples below the truth, 0 … 1.
-    names : the parameters.
-    labels : panel titles; by default those of the known parameters.
-    n_bins : histogram bins.
-
-    Returns
-    -------
-    figure : the grey bands hold 99% of the counts of a calibrated posterior, in each bin.
-    """
-    ranks = _check_ranks(ranks, names)
-    shown = [label.split(" [")[0] for label in _labels(names, labels)]
-    low, high = binom.ppf([(1 - _BAND) / 2, (1 + _BAND) / 2], len(ranks), 1 / n_bins)
-    n_column = min(4, len(shown))
-    n_row = math.ceil(len(shown) / n_column)
-    figure = Figure(figsize=(2.4 * n_column, 1.9 * n_row + 0.4), dpi=_DPI, layout="constrained")
-    grid = figure.subplots(n_row, n_column, squeeze=False, sharex=True, sharey=True)
-    _ticks_inward(*grid.flat)
-    for index, (axes, label) in enumerate(zip(grid.flat, shown, strict=False)):
-        axes.axhspan(low, high, color=_GREY, alpha=0.25, linewidth=0)
-        axes.axhline(len(ranks) / n_bins, color=_GREY, linewidth=0.8)
-        axes.hist(ranks[:, index], bins=n_bins, range=(0, 1), histtype="step", color=_BLUE, linewidth=1.3)
-        axes.set_title(label, fontsize=10)
-        axes.set_xlim(0, 1)
-    for axes in grid.flat[len(shown) :]:
-        axes.set_axis_off()
-    for axes in grid.flat[max(0, len(shown) - n_column) : len(shown)]:
-        axes.tick_params(labelbottom=True)
-    figure.supxlabel("rank of the truth among the posterior samples / number of samples", fontsize=10)
-    figure.supylabel(f"mocks per bin, of {len(ranks)}", fontsize=10)
-    return figure
-
-
-def tarp_plot(credibility: np.ndarray, coverage: np.ndarray, n_mocks: int) -> Figure:
-    """Expected coverage of random credible regions (TARP; Lemos et al. 2023, arXiv:2302.03026); the diagonal is right.
-
-    Parameters
-    ----------
-    credibility : (n_level,) credibility levels, 0 … 1.
-    coverage : (n_level,) share of mocks whose truth lies inside the region of that level.
-    n_mocks : how many mocks, for the band.
-
-    Returns
-    -------
-    figure : above the diagonal is under-confident, below is over-confident.
-    """
-    credibility, coverage = np.asarray(credibility, dtype=float), np.asarray(coverage, dtype=float)
-    if credibility.ndim != 1 or credibility.shape != coverage.shape:
-        raise ParameterError(f"credibility {credibility.shape} and coverage {coverage.shape} must be of equal length")
-    figure = Figure(figsize=(4.8, 4.6), dpi=_DPI, layout="constrained")
-    axes = figure.subplots()
-    _ticks_inward(axes)
-    _calibration_axes(axes, np.linspace(0, 1, 201), n_mocks)
-    axes.plot(credibility, coverage, color=_BLUE, linewidth=1.6, label=f"coverage on {n_mocks} mocks")
-    axes.set(xlabel="credibility level", ylabel="expected coverage")
-    axes.legend(loc="upper left", fontsize=9, frameon=False)
-    return figure

@@ -1,0 +1,153 @@
+"""The pictures of `sedcast validate`: is the posterior calibrated?"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import binom, norm
+
+from sedcast.data.errors import ParameterError
+from sedcast.plotting import _BLUE, _DPI, _GREY, _ORANGE, _labels, _line_style, _ticks_inward
+from sedcast.posterior.prior_edges import EdgeResult
+
+__all__ = ["edge_plot", "pp_plot", "sbc_plot", "tarp_plot"]
+
+_BAND = 0.99
+
+
+def _check_ranks(ranks: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    ranks = np.asarray(ranks, dtype=float)
+    if ranks.ndim != 2 or ranks.shape[1] != len(names) or len(ranks) == 0:
+        raise ParameterError(f"ranks have shape {ranks.shape}, expected (n_mock, {len(names)} names)")
+    if not ((ranks >= 0) & (ranks <= 1)).all():
+        raise ParameterError(
+            f"ranks run from {ranks.min()} to {ranks.max()}: divide them by the number of samples, so they lie in 0 … 1"
+        )
+    return ranks
+
+
+def pp_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] | None = None) -> Figure:
+    """p–p plot: share of mocks whose truth lies below each posterior quantile, which should be the quantile itself.
+
+    Parameters
+    ----------
+    ranks : (n_mock, n_param) share of posterior samples below the truth, 0 … 1.
+    names : the parameters.
+    labels : legend entries; by default those of the known parameters.
+
+    Returns
+    -------
+    figure : the grey band holds 99% of the values of a calibrated posterior, at each quantile.
+    """
+    ranks = _check_ranks(ranks, names)
+    shown = [label.split(" [")[0] for label in _labels(names, labels)]
+    level = np.linspace(0, 1, 201)
+    figure = Figure(figsize=(7.2, 5.2), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    _ticks_inward(axes)
+    _calibration_axes(axes, level, len(ranks))
+    for index, label in enumerate(shown):
+        ecdf = np.searchsorted(np.sort(ranks[:, index]), level, side="right") / len(ranks)
+        axes.plot(level, ecdf, linewidth=1.3, label=label, **_line_style(index))
+    axes.set(xlabel="posterior quantile", ylabel=f"share of {len(ranks)} mocks with truth below it")
+    figure.legend(loc="outside right center", fontsize=9, frameon=False)
+    return figure
+
+
+def _calibration_axes(axes: Axes, level: np.ndarray, n: int) -> None:
+    low, high = binom.ppf([[(1 - _BAND) / 2], [(1 + _BAND) / 2]], n, level) / n
+    low[level == 0] = 0.0
+    axes.fill_between(level, low, high, color=_GREY, alpha=0.25, linewidth=0, label=f"{_BAND:.0%} if calibrated")
+    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+
+
+def sbc_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] | None = None, n_bins: int = 20) -> Figure:
+    """Rank histograms of simulation-based calibration (Talts et al. 2018, arXiv:1804.06788); flat is right.
+
+    Parameters
+    ----------
+    ranks : (n_mock, n_param) share of posterior samples below the truth, 0 … 1.
+    names : the parameters.
+    labels : panel titles; by default those of the known parameters.
+    n_bins : histogram bins.
+
+    Returns
+    -------
+    figure : the grey bands hold 99% of the counts of a calibrated posterior, in each bin.
+    """
+    ranks = _check_ranks(ranks, names)
+    shown = [label.split(" [")[0] for label in _labels(names, labels)]
+    low, high = binom.ppf([(1 - _BAND) / 2, (1 + _BAND) / 2], len(ranks), 1 / n_bins)
+    n_column = min(4, len(shown))
+    n_row = math.ceil(len(shown) / n_column)
+    figure = Figure(figsize=(2.4 * n_column, 1.9 * n_row + 0.4), dpi=_DPI, layout="constrained")
+    grid = figure.subplots(n_row, n_column, squeeze=False, sharex=True, sharey=True)
+    _ticks_inward(*grid.flat)
+    for index, (axes, label) in enumerate(zip(grid.flat, shown, strict=False)):
+        axes.axhspan(low, high, color=_GREY, alpha=0.25, linewidth=0)
+        axes.axhline(len(ranks) / n_bins, color=_GREY, linewidth=0.8)
+        axes.hist(ranks[:, index], bins=n_bins, range=(0, 1), histtype="step", color=_BLUE, linewidth=1.3)
+        axes.set_title(label, fontsize=10)
+        axes.set_xlim(0, 1)
+    for axes in grid.flat[len(shown) :]:
+        axes.set_axis_off()
+    for axes in grid.flat[max(0, len(shown) - n_column) : len(shown)]:
+        axes.tick_params(labelbottom=True)
+    figure.supxlabel("rank of the truth among the posterior samples / number of samples", fontsize=10)
+    figure.supylabel(f"mocks per bin, of {len(ranks)}", fontsize=10)
+    return figure
+
+
+def tarp_plot(credibility: np.ndarray, coverage: np.ndarray, n_mocks: int) -> Figure:
+    """Expected coverage of random credible regions (TARP; Lemos et al. 2023, arXiv:2302.03026); the diagonal is right.
+
+    Parameters
+    ----------
+    credibility : (n_level,) credibility levels, 0 … 1.
+    coverage : (n_level,) share of mocks whose truth lies inside the region of that level.
+    n_mocks : how many mocks, for the band.
+
+    Returns
+    -------
+    figure : above the diagonal is under-confident, below is over-confident.
+    """
+    credibility, coverage = np.asarray(credibility, dtype=float), np.asarray(coverage, dtype=float)
+    if credibility.ndim != 1 or credibility.shape != coverage.shape:
+        raise ParameterError(f"credibility {credibility.shape} and coverage {coverage.shape} must be of equal length")
+    figure = Figure(figsize=(4.8, 4.6), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    _ticks_inward(axes)
+    _calibration_axes(axes, np.linspace(0, 1, 201), n_mocks)
+    axes.plot(credibility, coverage, color=_BLUE, linewidth=1.6, label=f"coverage on {n_mocks} mocks")
+    axes.set(xlabel="credibility level", ylabel="expected coverage")
+    axes.legend(loc="upper left", fontsize=9, frameon=False)
+    return figure
+
+
+def edge_plot(result: EdgeResult) -> Figure:
+    """Truths at the edges of each parameter's prior: their number over the number that the posteriors say; one is right.
+
+    Returns
+    -------
+    figure : bars are the 99% range of a calibrated posterior's counts; edges where too few are expected to test are left out.
+    """
+    shown = np.flatnonzero(np.isfinite(result.count_p))
+    figure = Figure(figsize=(7.2, 4.2), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    _ticks_inward(axes)
+    axes.axhline(1, color=_GREY, linewidth=0.8)
+    names = list(dict.fromkeys(edge.rsplit(" ", 1)[0] for edge in result.edges))
+    for side, color, offset, marker in (("low", _BLUE, -0.12, "v"), ("high", _ORANGE, 0.12, "^")):
+        rows = [k for k in shown if result.edges[k].endswith(f" {side}")]
+        at = [names.index(result.edges[k].rsplit(" ", 1)[0]) + offset for k in rows]
+        ratio, error = result.n_truth[rows] / result.n_expected[rows], result.n_error[rows] / result.n_expected[rows]
+        axes.errorbar(
+            at, ratio, yerr=norm.isf((1 - _BAND) / 2) * error, fmt=marker, color=color, capsize=2, label=f"{side} edge"
+        )
+    axes.set_xticks(range(len(names)), [label.split(" [")[0] for label in _labels(names, None)], rotation=30, ha="right")
+    axes.set(xlim=(-0.6, len(names) - 0.4), ylabel="truths at the edge / expected")
+    axes.legend(loc="best", fontsize=9, frameon=False)
+    return figure
