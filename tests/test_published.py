@@ -216,7 +216,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, rng: np.random.Generator) 
     paths = [tmp_path / f"part{k}.pkl" for k in range(2)]
     for path, part in zip(paths, parts, strict=True):
         write_speculator(path, part)
-    emulator = PublishedEmulator.load(paths)
+    emulator = load_speculator(paths)
     inputs = rng.normal(0, 1, (20, 9))
     expected = np.hstack([part.log_spectra(inputs) for part in parts[::-1]])
     np.testing.assert_allclose(emulator.log_spectra(inputs), expected, rtol=1e-5, atol=1e-5)
@@ -320,13 +320,13 @@ def test_segments_must_go_together(tmp_path: Path) -> None:
     for path, part in zip(paths, (make_segment(), make_segment(2500, 3500), make_segment(4000, 5000, n_input=4)), strict=True):
         write_speculator(path, part)
     with pytest.raises(ArtifactError, match="overlap at 2500 Å"):
-        PublishedEmulator.load(paths[:2])
+        load_speculator(paths[:2])
     with pytest.raises(ArtifactError, match="same number of inputs"):
-        PublishedEmulator.load(paths[::2])
+        load_speculator(paths[::2])
     with pytest.raises(ArtifactError, match="at least one"):
-        PublishedEmulator.load([])
+        load_speculator([])
     with pytest.raises(ArtifactError, match="2 names"):
-        PublishedEmulator.load(paths[0], parameter_names=("a", "b"))
+        load_speculator(paths[0], parameter_names=("a", "b"))
 
 
 def test_bad_inputs_are_refused() -> None:
@@ -464,11 +464,10 @@ def test_published_files_equal_tensorflow_and_survive_a_rewrite(published_dir: P
         log_spectra, in_tensorflow = segment.log_spectra(inputs), speculator_in_tensorflow(path, inputs)
         exact = speculator_in_tensorflow(path, inputs, np.float64)
         np.testing.assert_allclose(in_double(segment).log_spectra(inputs), exact, rtol=0, atol=1e-10)
-        # In float32 ultraviolet spectra, which span exp(28.8 x), round by more than that; neither program is nearer to the truth.
+        # In float32 ultraviolet spectra round by more than that, and neither program is nearer to the truth.
         rounding = np.abs(in_tensorflow - exact).max()
         np.testing.assert_allclose(log_spectra, in_tensorflow, rtol=0, atol=max(1e-5, rounding))
-        assert np.abs(log_spectra - exact).max() < max(1e-5, 1.5 * rounding)
-        assert rounding < 1e-4
+        assert max(rounding, np.abs(log_spectra - exact).max()) < 6e-5
         copy = tmp_path / path.name
         write_speculator(copy, segment)
         np.testing.assert_array_equal(read_speculator(copy).log_spectra(inputs), log_spectra)
@@ -495,7 +494,7 @@ def test_published_provabgs_spectra(published_dir: Path) -> None:
 
 @pytest.mark.published
 def test_published_prospector_alpha_spectra(published_dir: Path) -> None:
-    emulator = PublishedEmulator.load((published_dir / "speculator").glob("*.pkl"), parameter_names=PROSPECTOR_ALPHA_PARAMETERS)
+    emulator = load_speculator((published_dir / "speculator").glob("*.pkl"), parameter_names=PROSPECTOR_ALPHA_PARAMETERS)
     assert emulator.wave_rest.size == 673 + 3929 + 630
     typical = np.array([[0, 0, 0, 0, 0, 0, 0, 1, 0, 1, -5, np.log(10), 0, 1.0]])
     dusty = typical.copy()
