@@ -72,6 +72,11 @@ class GaussianLikelihood:
         self._log_norm = float(np.sum(np.log(self._root_ivar)) - 0.5 * measured.sum() * np.log(2 * np.pi))
 
     @property
+    def measured(self) -> np.ndarray:
+        """(n_band,) bool: bands that take part."""
+        return self._measured
+
+    @property
     def n_dim(self) -> int:
         """Number of free parameters."""
         return len(FREE_PARAMETER_NAMES)

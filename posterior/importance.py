@@ -1,0 +1,351 @@
+"""Importance refinement: the flow's draws, weighted by likelihood and prior, become samples of the exact posterior.
+
+Weights are w = p(x | theta) p(theta) / q(theta | x) in probit space, with the likelihood that MCMC uses. Where the flow alone
+is inefficient, better proposals are made, each step only if the one before fell short:
+
+1. *flow*: draws of q(theta | x).
+2. *contexts*: the flow asked at four contexts near x (x itself, x with wider errors, the photometry that the first step's draws
+   predict, and a point between), whose equal mixture has heavier tails and covers galaxies unlike the training set.
+3. *adapted*: population Monte Carlo (Cappé et al. 2008): a mixture of t distributions in all coordinates but the mass, fitted to
+   the best draws so far, with the mass integrated out exactly; a few rounds.
+
+Each step's weights are those of its own proposal, with fresh draws: all of them are exact, and the most efficient is kept. From
+the smoothed weights, equally weighted samples are drawn, and each gets a mass from its exact conditional posterior.
+
+References
+----------
+Vehtari et al. 2024, arXiv:1507.02646 (Pareto smoothing); Cappé et al. 2008, arXiv:0710.4242; Dax et al. 2023,
+arXiv:2210.05686 (importance sampling of amortized posteriors).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+from scipy.special import logsumexp, ndtri
+
+from sedcast.data.config import Config
+from sedcast.data.errors import ParameterError
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.flow import usable_cores
+from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, FluxSimulator, GaussianLikelihood
+from sedcast.posterior.mass import MassConditional, check_proportional
+from sedcast.posterior.psis import effective_sample_size, pareto_smooth
+from sedcast.posterior.student_mixture import StudentMixture
+
+__all__ = ["Fallback", "RefineConfig", "Refined", "Refiner"]
+
+INEFFICIENT = "importance sampling inefficient: samples approximate"
+HEAVY_TAIL = "importance weights have a heavy tail: samples approximate"
+
+_TEST_POINTS = 16
+_CONTEXTS_ESS = 100.0
+_ADAPT_ESS = 400.0
+_N_COMPONENTS = 3
+
+Fallback = Callable[[GaussianLikelihood, np.ndarray, int], tuple[np.ndarray, str]]
+"""From likelihood, start points (n, 12) and seed to probit-space samples (m, 11) and a flag, "" if they are good."""
+
+
+class RefineConfig(Config):
+    """How hard to try.
+
+    Attributes
+    ----------
+    n_draws : draws of each step's proposal.
+    contexts_below : efficiency below which the second step is taken.
+    adapt_below : efficiency below which the third step is taken, and at which its rounds end.
+    max_rounds : most rounds of the third step; 0 leaves it out.
+    min_efficiency : efficiency below which the result is flagged.
+    max_khat : k-hat above which a further step is taken, and the result is flagged.
+    """
+
+    n_draws: int = Field(default=10_000, ge=1000)
+    contexts_below: float = Field(default=0.2, ge=0, le=1)
+    adapt_below: float = Field(default=0.05, ge=0, le=1)
+    max_rounds: int = Field(default=4, ge=0)
+    min_efficiency: float = Field(default=0.02, ge=0, le=1)
+    max_khat: float = Field(default=0.7, gt=0)
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Samples of one galaxy's exact posterior, and how good they are.
+
+    Attributes
+    ----------
+    theta_unbounded : (n_samples, 11) equally weighted samples in probit space.
+    theta : (n_samples, 12) the same as parameters.
+    ess : effective number of the proposal's draws, by their unsmoothed weights.
+    efficiency : `ess` per draw.
+    khat : Pareto shape of the largest weights.
+    log_evidence : log p(x | model), nats, x in nanomaggies.
+    log_evidence_error : its standard error, estimated from the same weights.
+    step : ``"flow"``, ``"contexts"``, ``"adapted"`` or ``"mcmc"``: whose samples they are.
+    flag : "" or why the samples are approximate.
+    n_evaluations : model evaluations.
+    wall_s : seconds.
+    """
+
+    theta_unbounded: np.ndarray
+    theta: np.ndarray
+    ess: float
+    efficiency: float
+    khat: float
+    log_evidence: float
+    log_evidence_error: float
+    step: str
+    flag: str
+    n_evaluations: int
+    wall_s: float
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Weighted draws of one proposal: probit-space points, log weights, model fluxes and the masses of these."""
+
+    step: str
+    points: np.ndarray
+    log_weight: np.ndarray
+    model: np.ndarray
+    log_mstar: np.ndarray
+    ess: float
+    khat: float
+
+    @property
+    def efficiency(self) -> float:
+        return self.ess / len(self.points)
+
+
+@dataclass(frozen=True)
+class _InThreads:
+    """A simulator that spreads its galaxies over threads."""
+
+    simulator: FluxSimulator
+    n_threads: int
+
+    def flux(self, theta: np.ndarray, zred: np.ndarray) -> np.ndarray:
+        parts = np.array_split(np.arange(len(theta)), self.n_threads)
+        if self.n_threads == 1 or len(parts[-1]) == 0:
+            return self.simulator.flux(theta, zred)
+        with ThreadPoolExecutor(self.n_threads) as pool:
+            return np.concatenate(list(pool.map(lambda rows: self.simulator.flux(theta[rows], zred[rows]), parts)))
+
+
+@dataclass(frozen=True)
+class Refiner:
+    """Makes an estimator's posteriors exact, galaxy by galaxy.
+
+    Attributes
+    ----------
+    estimator : the flow.
+    simulator : noiseless photometry in the estimator's bands, proportional to the mass; the one the flow was trained with.
+    config : how hard to try.
+    fallback : what samples galaxies for which refinement falls short, for example emcee; None leaves them flagged.
+    """
+
+    estimator: PosteriorEstimator
+    simulator: FluxSimulator
+    config: RefineConfig = RefineConfig()
+    fallback: Fallback | None = None
+
+    def __call__(
+        self,
+        flux: np.ndarray,
+        flux_ivar: np.ndarray,
+        zred: float,
+        n_samples: int,
+        *,
+        seed: int,
+        key: int = 0,
+        n_threads: int | None = None,
+    ) -> Refined:
+        """Refine one galaxy.
+
+        Parameters
+        ----------
+        flux, flux_ivar : (n_band,) nanomaggies and nanomaggies^-2.
+        zred : redshift.
+        n_samples : equally weighted samples to return; beyond `ess` of them other parameters than the mass repeat.
+        seed, key : the random stream; results depend on them and the data only.
+        n_threads : the number of usable cores by default.
+
+        Raises
+        ------
+        ParameterError : as `PosteriorEstimator.sample`, or if the simulator's fluxes are not proportional to the mass.
+        """
+        if n_samples < 1:
+            raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
+        began = time.perf_counter()
+        threads = n_threads or usable_cores()
+        likelihood = GaussianLikelihood(
+            _InThreads(self.simulator, threads), self.estimator.prior, flux=flux, flux_ivar=flux_ivar, zred=zred
+        )
+        rng = np.random.default_rng((seed, key, 1))
+        draws = self._steps(likelihood, np.asarray(flux, float), np.asarray(flux_ivar, float), (seed, key), rng, threads)
+        points, step, flag = _equal_weights(draws, likelihood, n_samples, rng), draws.step, self._flag(draws)
+        if flag and self.fallback is not None:
+            start = _tempered(draws, _ADAPT_ESS)
+            rows = rng.choice(len(start), len(start), p=start)
+            chain, flag = self.fallback(likelihood, self._with_masses(draws, likelihood, np.unique(rows), rng), seed + key)
+            points, step = chain[np.linspace(0, len(chain) - 1, n_samples).round().astype(int)], "mcmc"
+        n, ess = len(draws.points), draws.ess
+        return Refined(
+            theta_unbounded=points,
+            theta=likelihood.prior.from_unbounded(points),
+            ess=ess,
+            efficiency=draws.efficiency,
+            khat=draws.khat,
+            log_evidence=float(logsumexp(draws.log_weight) - np.log(n)) if ess else -np.inf,
+            log_evidence_error=float(np.sqrt(max(1 / ess - 1 / n, 0.0))) if ess else np.inf,
+            step=step,
+            flag=flag,
+            n_evaluations=likelihood.n_evaluations,
+            wall_s=time.perf_counter() - began,
+        )
+
+    def _steps(
+        self,
+        likelihood: GaussianLikelihood,
+        flux: np.ndarray,
+        flux_ivar: np.ndarray,
+        stream: tuple[int, int],
+        rng: np.random.Generator,
+        n_threads: int,
+    ) -> _Draws:
+        config = self.config
+        best = self._from_contexts(likelihood, "flow", [(flux, flux_ivar)], stream, n_threads)
+        check_proportional(likelihood, likelihood.prior.from_unbounded(best.points[:_TEST_POINTS]), best.model[:_TEST_POINTS])
+        if self._short(best, config.contexts_below) and best.ess:
+            measured = flux_ivar > 0
+            predicted = flux.copy()
+            predicted[measured] = _tempered(best, _CONTEXTS_ESS) @ np.nan_to_num(best.model)
+            contexts = [
+                (flux, flux_ivar),
+                (flux, flux_ivar / 1.5**2),
+                (predicted, flux_ivar),
+                (0.5 * (flux + predicted), flux_ivar / 1.5),
+            ]
+            best = _better(best, self._from_contexts(likelihood, "contexts", contexts, stream, n_threads))
+        last = best
+        for _ in range(config.max_rounds):
+            if not (self._short(best, config.adapt_below) and last.ess):
+                break
+            last = self._adapted(likelihood, last, rng)
+            best = _better(best, last)
+        return best
+
+    def _short(self, draws: _Draws, efficiency: float) -> bool:
+        return draws.efficiency < efficiency or draws.khat > self.config.max_khat
+
+    def _flag(self, draws: _Draws) -> str:
+        if draws.efficiency < self.config.min_efficiency:
+            return INEFFICIENT
+        return HEAVY_TAIL if draws.khat > self.config.max_khat else ""
+
+    def _from_contexts(
+        self,
+        likelihood: GaussianLikelihood,
+        step: str,
+        contexts: Sequence[tuple[np.ndarray, np.ndarray]],
+        stream: tuple[int, int],
+        n_threads: int,
+    ) -> _Draws:
+        """Draws of the equal mixture of the flow at some contexts, as many of each."""
+        flow, k = self.estimator.flow, len(contexts)
+        seeds = np.random.SeedSequence((stream[0], k)).generate_state(k, np.uint64)
+        key = np.array([stream[1]])
+        rows = [self.estimator.context(f[None], ivar[None], np.array([likelihood.zred])) for f, ivar in contexts]
+        n_each = -(-self.config.n_draws // k)
+        drawn = [
+            flow.sample_with_log_prob(row, n_each, seed=int(s), row_keys=key, n_threads=n_threads)
+            for row, s in zip(rows, seeds, strict=True)
+        ]
+        points = np.concatenate([one[0] for one, _ in drawn])
+        log_q = drawn[0][1][0]
+        if k > 1:
+            finite = np.isfinite(points).all(axis=1)
+            parts = np.full((k, len(points)), -np.inf)
+            for row, part in zip(rows, parts, strict=True):
+                part[finite] = flow.log_prob(points[None, finite], row, n_threads=n_threads)[0]
+            with np.errstate(invalid="ignore"):
+                log_q = logsumexp(parts, axis=0) - np.log(k)
+        return _weigh(likelihood, step, points.astype(float), log_q, integrate_mass=False)
+
+    def _adapted(self, likelihood: GaussianLikelihood, draws: _Draws, rng: np.random.Generator) -> _Draws:
+        proposal = StudentMixture.fit(draws.points[:, 1:], _tempered(draws, _ADAPT_ESS), _N_COMPONENTS, rng)
+        others = proposal.sample(self.config.n_draws, rng)
+        points = np.column_stack([np.zeros(len(others)), others])
+        return _weigh(likelihood, "adapted", points, proposal.log_prob(others), integrate_mass=True)
+
+    def _with_masses(
+        self, draws: _Draws, likelihood: GaussianLikelihood, rows: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Parameters (n, 12) of some draws, with masses from their conditional posterior."""
+        return likelihood.prior.from_unbounded(_redraw_mass(draws, likelihood, rows, rng))
+
+
+def _weigh(likelihood: GaussianLikelihood, step: str, points: np.ndarray, log_q: np.ndarray, *, integrate_mass: bool) -> _Draws:
+    """Weigh draws (n, 11) of a proposal of density `log_q` (n,): of all coordinates, or of all but the mass."""
+    n_measured = int(np.count_nonzero(likelihood.measured))
+    model, log_mstar = np.full((len(points), n_measured), np.nan), np.full(len(points), np.nan)
+    log_weight = np.full(len(points), -np.inf)
+    rows = np.flatnonzero((np.abs(points) <= UNBOUNDED_LIMIT).all(axis=1) & np.isfinite(log_q))
+    if rows.size:
+        theta = likelihood.prior.from_unbounded(points[rows])
+        model[rows], log_mstar[rows] = likelihood.model_flux(theta), theta[:, 0]
+        if integrate_mass:
+            log_p = MassConditional(likelihood, model[rows], log_mstar[rows]).log_evidence()
+        else:
+            log_p = likelihood.log_prob_flux(model[rows])
+        of_prior = points[rows, 1:] if integrate_mass else points[rows]
+        log_weight[rows] = log_p + likelihood.prior.log_prob_unbounded(of_prior) - log_q[rows]
+    ess = effective_sample_size(log_weight)
+    khat = pareto_smooth(log_weight)[1] if ess else np.inf
+    return _Draws(step, points, log_weight, model, log_mstar, ess, khat)
+
+
+def _better(first: _Draws, second: _Draws) -> _Draws:
+    return second if second.ess > first.ess else first
+
+
+def _tempered(draws: _Draws, target: float) -> np.ndarray:
+    """Normalised weights (n,) raised to the largest power up to 1 that makes their effective sample size `target`."""
+    low, high = 0.0, 1.0
+    log_weight = draws.log_weight - draws.log_weight.max()
+    possible = np.isfinite(log_weight)
+    if draws.ess < target:
+        for _ in range(30):
+            power = 0.5 * (low + high)
+            enough = effective_sample_size(power * log_weight[possible]) >= target
+            low, high = (power, high) if enough else (low, power)
+    else:
+        low = 1.0
+    weight = np.where(possible, np.exp(low * np.where(possible, log_weight, 0.0)), 0.0)
+    return np.asarray(weight / weight.sum())
+
+
+def _equal_weights(draws: _Draws, likelihood: GaussianLikelihood, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Equally weighted points (n, 11): systematic resampling by smoothed weights, masses drawn anew; plain draws if all are zero."""
+    if not draws.ess:
+        finite = np.flatnonzero(np.isfinite(draws.points).all(axis=1))
+        if not finite.size:
+            return np.full((n, draws.points.shape[1]), np.nan)
+        return draws.points[rng.choice(finite, n)]
+    weight = np.exp(pareto_smooth(draws.log_weight)[0])
+    cumulative = np.cumsum(weight) / weight.sum()
+    rows = np.searchsorted(cumulative, (np.arange(n) + rng.random()) / n, side="left")
+    return _redraw_mass(draws, likelihood, rng.permutation(np.minimum(rows, len(weight) - 1)), rng)
+
+
+def _redraw_mass(draws: _Draws, likelihood: GaussianLikelihood, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Points (n, 11) of some draws with masses from their conditional posterior: a Gibbs step, which keeps the posterior."""
+    points = draws.points[rows].copy()
+    low, high = likelihood.prior.log_mstar
+    drawn = MassConditional(likelihood, draws.model[rows], draws.log_mstar[rows]).draw(rng)
+    unit = np.clip((drawn - low) / (high - low), 1e-12, 1 - 1e-12)
+    points[:, 0] = np.where(np.isfinite(drawn), ndtri(unit), points[:, 0])
+    return points
