@@ -11,6 +11,7 @@ from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import N_SFH_BASES, N_ZH_BASES, SFHBases
 from sedcast.emulator.prior import PARAMETER_NAMES
+from sedcast.emulator.surviving import SurvivingMass
 
 __all__ = [
     "BETA",
@@ -193,7 +194,12 @@ class HistoryGrid:
 
 
 def derived_properties(
-    theta: np.ndarray, zred: np.ndarray | float, bases: SFHBases, cosmology: Cosmology
+    theta: np.ndarray,
+    zred: np.ndarray | float,
+    bases: SFHBases,
+    cosmology: Cosmology,
+    *,
+    surviving: SurvivingMass | None = None,
 ) -> dict[str, np.ndarray]:
     """Star-formation rates, metallicity and age that parameters imply (Hahn et al. 2022, Eq. 17).
 
@@ -202,6 +208,7 @@ def derived_properties(
     theta : (n, 12), columns `PARAMETER_NAMES`.
     zred : (n,) redshifts, or one.
     bases, cosmology : those of the SPS model.
+    surviving : mass left per mass formed, where the SSP library knows it.
 
     Returns
     -------
@@ -209,7 +216,8 @@ def derived_properties(
         ``log_sfr_1gyr``, ``log_sfr_100myr``: log10 of the mass formed in the last 1 Gyr and 100 Myr (or in t_age where that is
         shorter), burst included, over that time, Msun/yr; ``log_ssfr_1gyr``: the former per mass formed, log10 yr^-1, at least
         `LOG_SSFR_FLOOR`, which also bounds both rates; ``log_z_mw``: log10 of the mass-weighted metal mass fraction;
-        ``t_mw_gyr``: mass-weighted age.
+        ``t_mw_gyr``: mass-weighted age; with `surviving` also ``log_mstar_surviving``: log10 of the mass in stars and
+        remnants, Msun, at most the mass formed, which ``log_mstar`` is.
 
     Raises
     ------
@@ -218,17 +226,19 @@ def derived_properties(
     theta, zred = check_theta(theta, zred)
     grid = HistoryGrid(bases)
     t_age = cosmology.age_gyr(zred)
-    names = ("log_sfr_1gyr", "log_sfr_100myr", "log_ssfr_1gyr", "log_z_mw", "t_mw_gyr")
+    names = ["log_sfr_1gyr", "log_sfr_100myr", "log_ssfr_1gyr", "log_z_mw", "t_mw_gyr"]
+    if surviving is not None:
+        names.append("log_mstar_surviving")
     result = {name: np.empty(len(theta)) for name in names}
     for start in range(0, len(theta), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        part = _derived(theta[rows], t_age[rows], grid)
+        part = _derived(theta[rows], t_age[rows], grid, surviving)
         for name in names:
             result[name][rows] = part[name]
     return result
 
 
-def _derived(theta: np.ndarray, t_age: np.ndarray, grid: HistoryGrid) -> dict[str, np.ndarray]:
+def _derived(theta: np.ndarray, t_age: np.ndarray, grid: HistoryGrid, surviving: SurvivingMass | None) -> dict[str, np.ndarray]:
     beta, gamma = theta[:, BETA], theta[:, GAMMA]
     t_burst = theta[:, column("tburst")]
     f_burst = burst_fraction(theta, t_age)
@@ -236,17 +246,25 @@ def _derived(theta: np.ndarray, t_age: np.ndarray, grid: HistoryGrid) -> dict[st
     index, centre = grid.closing_bin(t_age)
     closing = masses[np.arange(len(index)), index]
     age = masses @ grid.centres_gyr + closing * (centre - grid.centres_gyr[index])
-    z = np.einsum("nb,nb->n", masses, grid.metallicities(gamma, t_age))
+    bin_z = grid.metallicities(gamma, t_age)
+    z = np.einsum("nb,nb->n", masses, bin_z)
     z_burst = grid.metallicity_at(gamma, t_burst)
     log_ssfr = [_log_ssfr(span, beta, t_age, f_burst, t_burst, grid) for span in (1.0, 0.1)]
     log_mstar = theta[:, column("log_mstar")]
-    return {
+    derived = {
         "log_sfr_1gyr": log_ssfr[0] + log_mstar,
         "log_sfr_100myr": log_ssfr[1] + log_mstar,
         "log_ssfr_1gyr": log_ssfr[0],
         "log_z_mw": np.log10((1 - f_burst) * z + f_burst * z_burst),
         "t_mw_gyr": (1 - f_burst) * age + f_burst * t_burst,
     }
+    if surviving is not None:
+        bin_age = np.tile(grid.centres_gyr, (len(theta), 1))
+        bin_age[np.arange(len(index)), index] = centre
+        left = np.einsum("nb,nb->n", masses, surviving(bin_age, bin_z))
+        left = (1 - f_burst) * left + f_burst * surviving(t_burst, z_burst)
+        derived["log_mstar_surviving"] = log_mstar + np.log10(left)
+    return derived
 
 
 def _log_ssfr(
