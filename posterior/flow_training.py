@@ -70,12 +70,13 @@ class FlowTrainingConfig(Config):
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A trained flow (the best moving average), one record per epoch, and why training stopped."""
+    """A trained flow (the best moving average), one record per epoch, why training stopped, and the pairs it saw in all."""
 
     flow: MaskedAutoregressiveFlow
     history: list[Record]
     reason: str
     best_validation_nll: float
+    n_seen: int
 
 
 @dataclass
@@ -249,7 +250,8 @@ class FlowTrainer:
     def _result(self, graph: "_Graph", state: _State, reason: str) -> TrainingResult:
         if state.best_epoch < 0:
             raise SedcastError("no epoch gave a finite validation loss: lower learning_rate, or check the training set")
-        return TrainingResult(graph.flow(state.vectors["best"]), state.history, reason, state.best)
+        n_seen = state.step * self.training.batch_size
+        return TrainingResult(graph.flow(state.vectors["best"]), state.history, reason, state.best, n_seen)
 
     def _identity(self) -> str:
         # Everything but the limits, which a resumed run may extend.

@@ -3,7 +3,6 @@
 import json
 import logging
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +18,19 @@ from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
-from sedcast.emulator.simulate import SimulationConfig
+from sedcast.emulator.simulate import SimulationConfig, default_simulator, noise_model
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig
+from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, TrainingResult
 from sedcast.posterior.made import FlowConfig
+from sedcast.posterior.stream import Galaxies, GalaxyStream, StreamConfig
 
 __all__ = ["PosteriorConfig", "TrainingSet", "fit_posterior", "read_training_set", "train_posterior"]
 
 logger = logging.getLogger(__name__)
 
+Observed = tuple[np.ndarray, np.ndarray, np.ndarray]
 _COLUMNS = ("theta_unbounded", "flux", "flux_ivar", "zred")
 
 
@@ -39,8 +40,9 @@ class PosteriorConfig(Config):
     Attributes
     ----------
     name : short name of the estimator.
-    simulation : the training set to simulate.
+    simulation : the training set to simulate; with `stream`, what every epoch draws anew.
     simulation_file : an HDF5 file that `sedcast simulate` wrote.
+    stream : draw fresh galaxies for every epoch instead of repeating a fixed set, and let bands be missing if so wanted.
     flow : architecture.
     training : schedule.
     """
@@ -48,6 +50,7 @@ class PosteriorConfig(Config):
     name: str = Field(min_length=1)
     simulation: SimulationConfig | None = None
     simulation_file: Path | None = None
+    stream: StreamConfig | None = None
     flow: FlowConfig = FlowConfig()
     training: FlowTrainingConfig = FlowTrainingConfig()
 
@@ -55,6 +58,8 @@ class PosteriorConfig(Config):
     def _one_source(self) -> "PosteriorConfig":
         if (self.simulation is None) == (self.simulation_file is None):
             raise ValueError("give either [simulation] or simulation_file, the training set's source")
+        if self.stream is not None and self.simulation is None:
+            raise ValueError("[stream] draws fresh galaxies and needs [simulation], not simulation_file")
         return self
 
 
@@ -157,21 +162,21 @@ def train_posterior(
     """
     if config.simulation_file is not None:
         training_set = read_training_set(config.simulation_file)
+    elif config.stream is not None:
+        return _train_on_stream(config, checkpoint=checkpoint, progress=progress)
     else:
         assert config.simulation is not None
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "simulations.h5"
             simulate(config.simulation, path, progress=progress)
             training_set = read_training_set(path)
-    source = training_set.config.emulator
-    emulator = SpectrumEmulator.default() if source == "bundled" else SpectrumEmulator.load(source)
-    provenance = {"emulator": {"config": emulator.card.get("config"), "sha256": emulator.card.get("sha256")}}
+    emulator = _emulator(training_set.config)
     return fit_posterior(
         training_set,
         config,
         bases=emulator.model.bases,
         cosmology=emulator.cosmology,
-        provenance=provenance,
+        provenance=_provenance(emulator),
         checkpoint=checkpoint,
         progress=progress,
     )
@@ -188,38 +193,88 @@ def fit_posterior(
     progress: TrainingProgress | None = None,
 ) -> PosteriorEstimator:
     """Train an estimator on a training set; `bases` and `cosmology` are those of the model that simulated it."""
-    simulation = training_set.config
-    transform = ContextTransform(simulation.band_names)
-    context = transform(training_set.flux, training_set.flux_ivar, training_set.zred)
-    domain = TrainingDomain.of(
-        transform,
-        training_set.flux,
-        training_set.flux_ivar,
-        training_set.zred,
-        zred_range=(simulation.zred.min, simulation.zred.max),
+    observed = training_set.flux, training_set.flux_ivar, training_set.zred
+    transform = ContextTransform(training_set.config.band_names)
+    trainer = _trainer(config, checkpoint, progress)
+    result = trainer.fit(training_set.theta_unbounded, transform(*observed))
+    n_train = len(training_set) - max(1, round(config.training.validation_fraction * len(training_set)))
+    domain = _domain(transform, observed, training_set.config)
+    card = _card(config, training_set.config, result, {"n_train": n_train}, provenance)
+    return PosteriorEstimator(
+        result.flow, domain, Prior.from_dict(training_set.config.prior), cosmology, bases, card
     )
 
+
+def _train_on_stream(
+    config: PosteriorConfig, *, checkpoint: str | Path | None, progress: TrainingProgress | None
+) -> PosteriorEstimator:
+    """Train on fresh galaxies; the domain is that of the first chunk, which is as good as any."""
+    simulation, stream_config = config.simulation, config.stream
+    assert simulation is not None and stream_config is not None
+    emulator = _emulator(simulation)
+    transform = ContextTransform(simulation.band_names, mask=stream_config.missing is not None)
+    with GalaxyStream(default_simulator(simulation), noise_model(simulation), simulation, stream_config) as stream:
+
+        def pairs(galaxies: Galaxies) -> tuple[np.ndarray, np.ndarray]:
+            return galaxies.theta_unbounded, transform(galaxies.flux, galaxies.flux_ivar, galaxies.zred)
+
+        validation = pairs(stream.validation())
+        first = stream.chunk(0)
+        domain = _domain(transform, (first.flux, first.flux_ivar, first.zred), simulation)
+        trainer = _trainer(config, checkpoint, progress)
+        result = trainer.fit_stream(lambda index: pairs(stream.chunk(index) if index else first), validation=validation)
+        n_spectra = stream.spectra_per_chunk * (len(result.history) + stream_config.pool_epochs - 1)
+    figures = {"n_train": result.n_seen, "n_spectra": n_spectra, "n_validation": len(validation[0])}
+    card = _card(config, simulation, result, figures, _provenance(emulator))
+    prior = Prior.from_dict(simulation.prior)
+    return PosteriorEstimator(result.flow, domain, prior, emulator.cosmology, emulator.model.bases, card)
+
+
+def _emulator(simulation: SimulationConfig) -> SpectrumEmulator:
+    return SpectrumEmulator.default() if simulation.emulator == "bundled" else SpectrumEmulator.load(simulation.emulator)
+
+
+def _provenance(emulator: SpectrumEmulator) -> dict[str, Any]:
+    return {"emulator": {"config": emulator.card.get("config"), "sha256": emulator.card.get("sha256")}}
+
+
+def _domain(transform: ContextTransform, observed: Observed, simulation: SimulationConfig) -> TrainingDomain:
+    return TrainingDomain.of(transform, *observed, zred_range=(simulation.zred.min, simulation.zred.max))
+
+
+def _trainer(config: PosteriorConfig, checkpoint: str | Path | None, progress: TrainingProgress | None) -> FlowTrainer:
     def report(record: Mapping[str, float]) -> None:
         if progress is not None:
             figures = {"train": record["train_nll"], "validation": record["validation_nll"]}
-            progress(int(record["epoch"]) + 1, config.training.max_epochs, figures)
+            done, total, limit = int(record["epoch"]) + 1, config.training.max_epochs, config.training.max_minutes
+            if limit is not None:
+                total = max(done, min(total, round(done * limit / record["minutes"])))
+            progress(done, total, figures)
 
-    started = time.perf_counter()
-    trainer = FlowTrainer(config.flow, config.training, checkpoint=checkpoint, progress=report)
-    result = trainer.fit(training_set.theta_unbounded, context)
-    seconds = time.perf_counter() - started
+    return FlowTrainer(config.flow, config.training, checkpoint=checkpoint, progress=report)
+
+
+def _card(
+    config: PosteriorConfig,
+    simulation: SimulationConfig,
+    result: TrainingResult,
+    counts: Mapping[str, int],
+    provenance: Mapping[str, Any] | None,
+) -> dict[str, Any]:
     best = min(result.history, key=lambda record: record["validation_nll"])
+    seconds = 60 * result.history[-1]["minutes"]
     figures = {
-        "n_train": len(training_set) - max(1, round(config.training.validation_fraction * len(training_set))),
+        **counts,
         "epochs": len(result.history),
         "best_epoch": int(best["epoch"]),
         "train_nll_nats": best["train_nll"],
         "validation_nll_nats": result.best_validation_nll,
         "seconds": seconds,
+        "galaxies_per_s": result.n_seen / seconds,
         "stopped": result.reason,
     }
     logger.info("trained %s: validation %.4f nats in %.0f s", config.name, result.best_validation_nll, seconds)
-    card = {
+    return {
         "name": config.name,
         "config": config.model_dump(mode="json", exclude={"simulation", "simulation_file"}),
         "simulation": simulation.model_dump(mode="json"),
@@ -227,4 +282,3 @@ def fit_posterior(
         "history": [{name: float(f"{value:.6g}") for name, value in record.items()} for record in result.history],
         "provenance": dict(provenance or {}),
     }
-    return PosteriorEstimator(result.flow, domain, Prior.from_dict(simulation.prior), cosmology, bases, card)
