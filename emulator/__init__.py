@@ -7,18 +7,20 @@ from sedcast.data._lazy import lazy_getattr
 if TYPE_CHECKING:
     from sedcast.emulator.fsps_model import FSPSModel
     from sedcast.emulator.histories import derived_properties
+    from sedcast.emulator.log_spectrum import LogSpectrumEmulator, LogSpectrumSegment
     from sedcast.emulator.mass_simulation import simulate
     from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_LABELS, PARAMETER_NAMES, Prior
     from sedcast.emulator.published import (
         PROSPECTOR_ALPHA_PARAMETERS,
-        LogSpectrumSegment,
-        PublishedEmulator,
+        export_speculator,
+        load_speculator,
         read_speculator,
         write_speculator,
     )
     from sedcast.emulator.published_provabgs import PROVABGS_PARAMETERS, PublishedProvabgsModel
     from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig
     from sedcast.emulator.spectrum_emulator import EmulatorConfig, SpectrumEmulator, train_emulator
+    from sedcast.emulator.speculator import SpeculatorConfig, train_speculator
     from sedcast.emulator.sps import SPSModel
 
 __all__ = [
@@ -29,18 +31,22 @@ __all__ = [
     "PROVABGS_PARAMETERS",
     "EmulatorConfig",
     "FSPSModel",
+    "LogSpectrumEmulator",
     "LogSpectrumSegment",
     "PhotometrySimulator",
     "Prior",
-    "PublishedEmulator",
     "PublishedProvabgsModel",
     "SPSModel",
     "SimulationConfig",
     "SpectrumEmulator",
+    "SpeculatorConfig",
     "derived_properties",
+    "export_speculator",
+    "load_speculator",
     "read_speculator",
     "simulate",
     "train_emulator",
+    "train_speculator",
     "write_speculator",
 ]
 
@@ -49,18 +55,20 @@ __getattr__ = lazy_getattr(
     {
         "sedcast.emulator.fsps_model": ("FSPSModel",),
         "sedcast.emulator.histories": ("derived_properties",),
+        "sedcast.emulator.log_spectrum": ("LogSpectrumEmulator", "LogSpectrumSegment"),
         "sedcast.emulator.mass_simulation": ("simulate",),
         "sedcast.emulator.prior": ("FREE_PARAMETER_NAMES", "PARAMETER_LABELS", "PARAMETER_NAMES", "Prior"),
         "sedcast.emulator.published": (
             "PROSPECTOR_ALPHA_PARAMETERS",
-            "LogSpectrumSegment",
-            "PublishedEmulator",
+            "export_speculator",
+            "load_speculator",
             "read_speculator",
             "write_speculator",
         ),
         "sedcast.emulator.published_provabgs": ("PROVABGS_PARAMETERS", "PublishedProvabgsModel"),
         "sedcast.emulator.simulate": ("PhotometrySimulator", "SimulationConfig"),
         "sedcast.emulator.spectrum_emulator": ("EmulatorConfig", "SpectrumEmulator", "train_emulator"),
+        "sedcast.emulator.speculator": ("SpeculatorConfig", "train_speculator"),
         "sedcast.emulator.sps": ("SPSModel",),
     },
 )

@@ -4,10 +4,10 @@ A file holds one wavelength segment: a pickled list of the 18 things that `_ENTR
 those of Alsing et al. (2020, arXiv:1911.11778, Eq. 8), and ln L = (PCA coefficients · matrix) · scale + shift.
 """
 
+import json
 import operator
 import pickle
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ import numpy as np
 
 from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.emulator.log_spectrum import LogSpectrumEmulator, LogSpectrumSegment
 from sedcast.emulator.network import SpeculatorNetwork
 from sedcast.emulator.safe_pickle import read_array_pickle
 
 __all__ = [
     "PROSPECTOR_ALPHA_PARAMETERS",
-    "LogSpectrumSegment",
-    "PublishedEmulator",
+    "export_speculator",
+    "load_speculator",
     "read_speculator",
     "write_speculator",
 ]
@@ -40,53 +41,6 @@ _ENTRIES = (
 )
 _N_LISTS, _FIRST_SIZE = 4, 11
 _WAVELENGTHS = _ENTRIES.index("wavelengths")
-_LOG_RANGE = (-1000.0, 80.0)
-
-
-@dataclass(frozen=True)
-class LogSpectrumSegment:
-    """One wavelength segment of a Speculator emulator.
-
-    Attributes
-    ----------
-    network : from parameters to PCA coefficients.
-    components : (n_pca, n_wave), the PCA matrix.
-    shift, scale : (n_wave,); ln L = (coefficients @ components) · scale + shift.
-    wave_rest : (n_wave,), Å, increasing.
-
-    Raises
-    ------
-    ParameterError : if shapes do not fit together, values are not finite, or wavelengths do not increase.
-    """
-
-    network: SpeculatorNetwork
-    components: np.ndarray
-    shift: np.ndarray
-    scale: np.ndarray
-    wave_rest: np.ndarray
-
-    def __post_init__(self) -> None:
-        shapes = (self.components.shape, self.shift.shape, self.scale.shape)
-        n_wave = self.wave_rest.size
-        if self.wave_rest.ndim != 1 or shapes != ((self.network.n_output, n_wave), (n_wave,), (n_wave,)):
-            raise ParameterError(
-                f"components, shift and scale have shapes {shapes}, expected those of {self.network.n_output} components "
-                f"and wave_rest's shape {self.wave_rest.shape}"
-            )
-        arrays = (self.components, self.shift, self.scale, self.wave_rest, *self.network.to_arrays("").values())
-        if not all(np.isfinite(array).all() for array in arrays):
-            raise ParameterError("network, components, shift, scale and wave_rest must be finite")
-        if not (self.network.input_scale != 0).all():
-            raise ParameterError("the network's input_scale must not be zero: leave out an input that does not vary")
-        if n_wave == 0 or self.wave_rest[0] <= 0 or (np.diff(self.wave_rest) <= 0).any():
-            raise ParameterError("wave_rest must be positive and increase: give it in Å")
-
-    def log_spectra(self, inputs: np.ndarray) -> np.ndarray:
-        """Logarithms ln L for inputs (n, n_input); shape (n, n_wave)."""
-        log_spectra = self.network(inputs) @ self.components
-        log_spectra *= self.scale
-        log_spectra += self.shift
-        return log_spectra
 
 
 def read_speculator(path: str | Path) -> LogSpectrumSegment:
@@ -171,91 +125,49 @@ def _single(array: np.ndarray) -> np.ndarray:
     return np.array(array, dtype=np.float32, order="C")
 
 
-@dataclass(frozen=True)
-class PublishedEmulator:
-    """An emulator made of wavelength segments, as published; read one with `load`.
+def load_speculator(paths: Iterable[str | Path], *, parameter_names: Sequence[str] = ()) -> LogSpectrumEmulator:
+    """Read an emulator from Speculator's files, one a segment, in any order.
 
-    Attributes
+    Parameters
     ----------
-    segments : by increasing wavelength, not overlapping, all of the same inputs.
-    parameter_names : name of each input; the files do not hold any.
+    paths : files that `read_speculator` reads.
+    parameter_names : for example `PROSPECTOR_ALPHA_PARAMETERS`; the files do not hold any.
 
     Raises
     ------
-    ParameterError : if segments overlap or differ in their number of inputs, or names do not match it.
+    ArtifactError : as `read_speculator`, or if the files are not segments of one emulator.
     """
+    paths = [paths] if isinstance(paths, str | Path) else list(paths)
+    segments = sorted(map(read_speculator, paths), key=lambda segment: float(segment.wave_rest[0]))
+    try:
+        return LogSpectrumEmulator(tuple(segments), tuple(parameter_names))
+    except ParameterError as error:
+        raise ArtifactError(f"{len(paths)} files {[Path(path).name for path in paths]} do not go together: {error}") from error
 
-    segments: tuple[LogSpectrumSegment, ...]
-    parameter_names: tuple[str, ...] = ()
-    wave_rest: np.ndarray = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        if len({segment.network.n_input for segment in self.segments}) != 1:
-            raise ParameterError(
-                "segments must be at least one, all with the same number of inputs: pass those of one emulator"
-            )
-        names = tuple(self.parameter_names) or tuple(f"input{k + 1}" for k in range(self.n_input))
-        if len(names) != self.n_input:
-            raise ParameterError(f"parameter_names has {len(names)} names, expected one for each of {self.n_input} inputs")
-        wave = np.concatenate([segment.wave_rest for segment in self.segments])
-        if (np.diff(wave) <= 0).any():
-            where = wave[1:][np.diff(wave) <= 0][0]
-            raise ParameterError(f"segments must follow each other, but overlap at {where:g} Å: pass each segment once")
-        object.__setattr__(self, "parameter_names", names)
-        object.__setattr__(self, "wave_rest", wave)
+def export_speculator(emulator: LogSpectrumEmulator, folder: str | Path) -> list[Path]:
+    """Write each segment of an emulator with `write_speculator`, and ``inputs.json`` with what those files cannot say.
 
-    @classmethod
-    def load(cls, paths: Iterable[str | Path], *, parameter_names: Sequence[str] = ()) -> "PublishedEmulator":
-        """Read one file a segment, in any order.
-
-        Parameters
-        ----------
-        paths : files that `read_speculator` reads.
-        parameter_names : for example `PROSPECTOR_ALPHA_PARAMETERS`.
-
-        Raises
-        ------
-        ArtifactError : as `read_speculator`, or if the files are not segments of one emulator.
-        """
-        paths = [paths] if isinstance(paths, str | Path) else list(paths)
-        segments = sorted(map(read_speculator, paths), key=lambda segment: float(segment.wave_rest[0]))
-        try:
-            return cls(tuple(segments), tuple(parameter_names))
-        except ParameterError as error:
-            raise ArtifactError(
-                f"{len(paths)} files {[Path(path).name for path in paths]} do not go together: {error}"
-            ) from error
-
-    @property
-    def n_input(self) -> int:
-        """Number of inputs."""
-        return self.segments[0].network.n_input
-
-    def log_spectra(self, inputs: np.ndarray) -> np.ndarray:
-        """Logarithms ln L for inputs (n, n_input) in the order of `parameter_names`; shape (n, n_wave).
-
-        Raises
-        ------
-        ParameterError : for a wrong shape, or inputs that are not finite or absurdly far outside the training.
-        """
-        inputs = np.asarray(inputs, dtype=np.float64)
-        if inputs.ndim != 2 or inputs.shape[1] != self.n_input:
-            raise ParameterError(
-                f"inputs must have shape (n, {self.n_input}) in the order {self.parameter_names}, got {inputs.shape}"
-            )
-        if not np.isfinite(inputs).all():
-            row, index = np.argwhere(~np.isfinite(inputs))[0]
-            raise ParameterError(f"inputs[{row}] must be finite, got {self.parameter_names[index]}={inputs[row, index]}")
-        with np.errstate(over="ignore", invalid="ignore"):
-            log_spectra = np.hstack([segment.log_spectra(inputs) for segment in self.segments])
-        low, high = _LOG_RANGE
-        wild = ~((log_spectra > low) & (log_spectra < high)).all(axis=1)
-        if wild.any():
-            row = int(np.argmax(wild))
-            raise ParameterError(f"inputs[{row}]={inputs[row]} are far outside the emulator's training: check order and units")
-        return log_spectra
-
-    def __call__(self, inputs: np.ndarray) -> np.ndarray:
-        """L, in the unit of the files, for inputs (n, n_input); raises as `log_spectra`."""
-        log_spectra = self.log_spectra(inputs)
-        return np.exp(log_spectra, out=log_spectra)
+    Returns
+    -------
+    paths : ``segment-1.pkl`` … by increasing wavelength, then ``inputs.json``: names of the inputs in order (``ln NAME`` where
+        the file wants a logarithm), their ranges in training, and each file's wavelengths in Å.
+    """
+    folder = Path(folder)
+    paths = [folder / f"segment-{k}.pkl" for k in range(1, len(emulator.segments) + 1)]
+    for path, segment in zip(paths, emulator.segments, strict=True):
+        write_speculator(path, segment)
+    names = [f"ln {name}" if name in emulator.log_parameters else name for name in emulator.parameter_names]
+    ranges = emulator.network_inputs(np.transpose(emulator.ranges)).T.tolist() if emulator.ranges else []
+    described = {
+        "inputs": names,
+        "ranges": ranges,
+        "output": "ln of the simulator's spectrum",
+        "wavelengths_angstrom": {
+            path.name: [float(segment.wave_rest[0]), float(segment.wave_rest[-1])]
+            for path, segment in zip(paths, emulator.segments, strict=True)
+        },
+    }
+    with atomic_path(folder / "inputs.json") as temporary:
+        temporary.write_text(json.dumps(described, indent=1), encoding="utf-8")
+    return [*paths, folder / "inputs.json"]

@@ -11,8 +11,9 @@ from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.dust import DustLaw
 from sedcast.emulator.histories import BETA, GAMMA, HistoryGrid, burst_fraction, column
+from sedcast.emulator.log_spectrum import LogSpectrumEmulator
 from sedcast.emulator.prior import Prior, sfh_sticks
-from sedcast.emulator.published import PublishedEmulator
+from sedcast.emulator.published import load_speculator
 from sedcast.emulator.sps import SPSModel
 
 __all__ = ["PROVABGS_PARAMETERS", "PublishedProvabgsModel"]
@@ -54,7 +55,7 @@ class PublishedProvabgsModel:
 
     def __init__(
         self,
-        emulator: PublishedEmulator,
+        emulator: LogSpectrumEmulator,
         bases: SFHBases,
         cosmology: Cosmology | None = None,
         *,
@@ -88,7 +89,7 @@ class PublishedProvabgsModel:
         paths = sorted(Path(folder).glob("nmf.*.pkl"))
         if not paths:
             raise ArtifactError(f"no files nmf.*.pkl in {folder}: point to the folder of PROVABGS's published emulator")
-        emulator = PublishedEmulator.load(paths, parameter_names=PROVABGS_PARAMETERS)
+        emulator = load_speculator(paths, parameter_names=PROVABGS_PARAMETERS)
         return cls(emulator, SFHBases.from_published(folder), cosmology, burst_library=burst_library)
 
     @property
@@ -157,7 +158,7 @@ class PublishedProvabgsModel:
             if part.start < part.stop:
                 names = ("components", "shift", "scale", "wave_rest")
                 segments.append(replace(segment, **{name: getattr(segment, name)[..., part] for name in names}))
-        emulator = PublishedEmulator(tuple(segments), self.emulator.parameter_names)
+        emulator = LogSpectrumEmulator(tuple(segments), self.emulator.parameter_names)
         return PublishedProvabgsModel(emulator, self.bases, self.cosmology, burst_library=self.burst_library)
 
     def _bursts(self, theta: np.ndarray, mass: np.ndarray) -> np.ndarray:

@@ -166,11 +166,12 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.theta)
 
-    def log_spectra(self, used: slice, *, first: int = 0, n_chunk: int = 512) -> Iterator[np.ndarray]:
-        """Chunks (≤ n_chunk, n_used) of ln L on the wavelengths `used`, float32, from row `first` on."""
+    def log_spectra(self, used: slice, *, first: int = 0, stop: int | None = None, n_chunk: int = 512) -> Iterator[np.ndarray]:
+        """Chunks (≤ n_chunk, n_used) of ln L on the wavelengths `used`, float32, of the rows `first` … `stop`."""
+        stop = len(self) if stop is None else stop
         with h5py.File(self.path, "r") as file:
-            for start in range(first, len(self), n_chunk):
-                yield file["log_spectra"][start : start + n_chunk, used]
+            for start in range(first, stop, n_chunk):
+                yield file["log_spectra"][start : min(start + n_chunk, stop), used]
 
 
 def make_training_set(

@@ -16,12 +16,12 @@ from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
 from sedcast.data.tensorflow import import_tensorflow
+from sedcast.emulator.log_spectrum import LogSpectrumEmulator, LogSpectrumSegment
 from sedcast.emulator.network import SpeculatorNetwork
 from sedcast.emulator.prior import Prior, sfh_sticks
 from sedcast.emulator.published import (
     PROSPECTOR_ALPHA_PARAMETERS,
-    LogSpectrumSegment,
-    PublishedEmulator,
+    load_speculator,
     read_speculator,
     write_speculator,
 )
@@ -330,7 +330,7 @@ def test_segments_must_go_together(tmp_path: Path) -> None:
 
 
 def test_bad_inputs_are_refused() -> None:
-    emulator = PublishedEmulator((make_segment(),), PROVABGS_PARAMETERS)
+    emulator = LogSpectrumEmulator((make_segment(),), PROVABGS_PARAMETERS)
     with pytest.raises(ParameterError, match=r"\(n, 9\)"):
         emulator(np.zeros(9))
     inputs = np.zeros((3, 9))
@@ -354,7 +354,7 @@ def library() -> SSPLibrary:
 
 
 def test_the_model_gives_the_network_its_inputs() -> None:
-    emulator = PublishedEmulator((make_segment(),), PROVABGS_PARAMETERS)
+    emulator = LogSpectrumEmulator((make_segment(),), PROVABGS_PARAMETERS)
     model = PublishedProvabgsModel(emulator, SFHBases.default())
     theta = Prior(fburst=(0, 1)).sample(10, 2)
     theta[:, 5] = 0
@@ -375,7 +375,7 @@ def test_the_model_gives_the_network_its_inputs() -> None:
 
 def test_part_of_the_wavelengths_is_the_part_of_the_whole(library: SSPLibrary) -> None:
     segments = (make_segment(2000, 2400), make_segment(2410, 2800, seed=4), make_segment(2810, 3000, seed=5))
-    emulator = PublishedEmulator(segments, PROVABGS_PARAMETERS)
+    emulator = LogSpectrumEmulator(segments, PROVABGS_PARAMETERS)
     model = PublishedProvabgsModel(emulator, SFHBases.default(), burst_library=library)
     theta = Prior().sample(4, 9)
     whole = model.spectra(theta, 0.1)
@@ -387,7 +387,7 @@ def test_part_of_the_wavelengths_is_the_part_of_the_whole(library: SSPLibrary) -
 
 
 def test_the_burst_comes_from_a_library(library: SSPLibrary) -> None:
-    emulator = PublishedEmulator((make_segment(),), PROVABGS_PARAMETERS)
+    emulator = LogSpectrumEmulator((make_segment(),), PROVABGS_PARAMETERS)
     theta = Prior().sample(6, 9)
     theta[:, 6] = [0.01, 0.02, 0.5, 3, 11, 13.25]
     smooth = theta.copy()
@@ -415,7 +415,7 @@ def test_the_burst_comes_from_a_library(library: SSPLibrary) -> None:
 
 
 def test_the_model_refuses_what_it_cannot_serve(library: SSPLibrary, tmp_path: Path) -> None:
-    emulator = PublishedEmulator((make_segment(),), PROVABGS_PARAMETERS)
+    emulator = LogSpectrumEmulator((make_segment(),), PROVABGS_PARAMETERS)
     model = PublishedProvabgsModel(emulator, SFHBases.default())
     theta = Prior().sample(2, 1)
     theta[:, 5] = 0
@@ -429,7 +429,7 @@ def test_the_model_refuses_what_it_cannot_serve(library: SSPLibrary, tmp_path: P
     with pytest.raises(ParameterError, match="burst_library covers"):
         PublishedProvabgsModel(emulator, SFHBases.default(), burst_library=library.trimmed(2100, 3100))
     with pytest.raises(ParameterError, match="4 inputs"):
-        PublishedProvabgsModel(PublishedEmulator((make_segment(n_input=4),)), SFHBases.default())
+        PublishedProvabgsModel(LogSpectrumEmulator((make_segment(n_input=4),)), SFHBases.default())
     with pytest.raises(ArtifactError, match="no files"):
         PublishedProvabgsModel.load(tmp_path)
 
