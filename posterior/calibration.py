@@ -8,7 +8,7 @@ beginning of a galaxy changes nothing, so that posteriors have a plateau there: 
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ import numpy as np
 from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
 from sedcast.emulator.histories import derived_properties
-from sedcast.emulator.prior import FREE_PARAMETER_NAMES
-from sedcast.emulator.simulate import PhotometrySimulator, RedshiftRange, draw_galaxies
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
+from sedcast.emulator.simulate import PhotometrySimulator, masses_within_reach
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.flow import usable_cores
 from sedcast.posterior.prior_edges import EdgeRanks, EdgeResult
 from sedcast.posterior.ranks import LEVELS, TarpResult, coverage, holm, ks_p_values, rank_statistics, tarp
 
@@ -33,6 +34,7 @@ CALIBRATED_NAMES = (*FREE_PARAMETER_NAMES, *_DERIVED_NAMES)
 _JOINT = "joint (TARP)"
 _N_QUARTILE = 4
 _MIN_MOCKS = 20
+_MAX_TRIES = 1000
 _GALAXIES_PER_BLOCK = 64
 _KS_BAR, _SUBSET_BAR, _TARP_BAR = 0.05, 0.01, 0.015
 _ULTRAVIOLET = ("FUV", "NUV")
@@ -57,16 +59,28 @@ class Mocks:
         ratio = self.flux * np.sqrt(self.flux_ivar)
         return np.asarray(np.nanmedian(np.where(self.flux_ivar > 0, ratio, np.nan), axis=1))
 
-    def only(self, measured: np.ndarray) -> "Mocks":
-        """The same mocks with the bands where `measured` (n, n_band) is False unmeasured: flux and inverse variance 0."""
-        flux, flux_ivar = (np.where(measured, values, 0.0) for values in (self.flux, self.flux_ivar))
-        return replace(self, flux=flux, flux_ivar=flux_ivar)
-
 
 def draw_mocks(
-    n_mocks: int, simulator: PhotometrySimulator, estimator: PosteriorEstimator, noise: NoiseModel, *, seed: int
+    n_mocks: int,
+    simulator: PhotometrySimulator,
+    estimator: PosteriorEstimator,
+    noise: NoiseModel,
+    *,
+    seed: int,
+    measured: np.ndarray | None = None,
 ) -> Mocks:
     """Draw mocks from the joint that the estimator was trained on, with a seed of their own.
+
+    Which bands are measured is settled first, and each mock is tried anew until it is accepted by its measured bands, as in
+    `GalaxyStream`; but every mock has a spectrum of its own.
+
+    Parameters
+    ----------
+    n_mocks : how many.
+    simulator, noise : of the estimator's bands, in their order.
+    estimator : gives prior, redshifts and the training set's seed.
+    seed : of every random draw.
+    measured : (n_mocks, n_band) bool, for an estimator that takes any subset of its bands; all by default.
 
     Raises
     ------
@@ -78,15 +92,45 @@ def draw_mocks(
     for name, bands in (("simulator", simulator.bands), ("noise", noise.bands)):
         if tuple(bands) != estimator.bands:
             raise ParameterError(f"{name} has bands {bands}, the estimator {estimator.bands}: they must agree")
-    low, high = estimator.zred_range
-    parts, n = [], 0
-    for _, draws in draw_galaxies(simulator, estimator.prior, noise, RedshiftRange(min=low, max=high), seed=seed):
-        parts.append(draws)
-        n += len(draws)
-        if n >= n_mocks:
-            break
-    columns = ("theta", "theta_unbounded", "flux", "flux_ivar", "zred")
-    return Mocks(*(np.concatenate([getattr(part, name) for part in parts])[:n_mocks] for name in columns))
+    rng = np.random.default_rng([seed, 4])
+    n_band = len(estimator.bands)
+    measured = np.ones((n_mocks, n_band), dtype=bool) if measured is None else measured
+    theta, zred = np.empty((n_mocks, len(PARAMETER_NAMES))), np.empty(n_mocks)
+    flux, sigma = np.empty((2, n_mocks, n_band))
+    pending = np.arange(n_mocks)
+    for _ in range(_MAX_TRIES):
+        tried = _observe(simulator, estimator, noise, measured[pending], rng)
+        rows = pending[tried[0]]
+        theta[rows], zred[rows], flux[rows], sigma[rows] = tried[1:]
+        pending = np.delete(pending, tried[0])
+        if not len(pending):
+            return Mocks(theta, estimator.prior.to_unbounded(theta), flux, sigma**-2.0, zred)
+    raise ParameterError(
+        f"{len(pending)} of {n_mocks} mocks were outside the noise model's range in {_MAX_TRIES} tries: "
+        "prior, redshifts and noise do not belong together"
+    )
+
+
+def _observe(
+    simulator: PhotometrySimulator,
+    estimator: PosteriorEstimator,
+    noise: NoiseModel,
+    measured: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """One try for each row of `measured` (n, n_band): rows accepted, and their theta, zred, flux and sigma."""
+    mass = PARAMETER_NAMES.index("log_mstar")
+    theta, zred = estimator.prior.sample(len(measured), rng), rng.uniform(*estimator.zred_range, len(measured))
+    with np.errstate(divide="ignore"):
+        unit_flux = np.log10(simulator.flux(theta, zred, n_threads=usable_cores())) - theta[:, mass, None]
+    lightest, heaviest, probability = masses_within_reach(unit_flux, estimator.prior, noise, measured=measured)
+    kept = np.flatnonzero(rng.random(len(theta)) < probability)
+    theta[kept, mass] = lightest[kept] + rng.random(len(kept)) * (heaviest - lightest)[kept]
+    true_flux = 10 ** (unit_flux[kept] + theta[kept, mass, None])
+    flux, sigma, log_weight = noise.draw(true_flux, rng, measured=measured[kept])
+    accepted = noise.accept(log_weight, rng) & noise.in_range(flux, sigma)
+    kept = kept[accepted]
+    return kept, theta[kept], zred[kept], flux[accepted], sigma[accepted]
 
 
 def measured_bands(bands: tuple[str, ...], n: int, *, seed: int) -> dict[str, np.ndarray]:

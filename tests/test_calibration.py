@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from scipy.stats import kstest
+from scipy.stats import ks_2samp, kstest
 from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
+from sedcast.emulator.simulate import RedshiftRange, draw_galaxies
 from sedcast.posterior.calibration import CALIBRATED_NAMES, Mocks, calibrate, draw_mocks, measured_bands
 from sedcast.posterior.ranks import holm, rank_statistics, tarp
 
@@ -183,17 +184,6 @@ def test_classes_of_measured_bands():
     assert list(measured_bands(BANDS, 10, seed=0)) == ["all bands", "random subsets"]
 
 
-def test_mocks_with_unmeasured_bands():
-    mocks = prior_mocks(50, 37)
-    measured = measured_bands(BANDS, 50, seed=1)["random subsets"]
-    fewer = mocks.only(measured)
-    assert ((fewer.flux_ivar > 0) == measured).all()
-    assert np.isfinite(fewer.signal_to_noise).all()
-    one = np.flatnonzero(measured.sum(axis=1) == 1)[0]
-    band = measured[one].argmax()
-    assert fewer.signal_to_noise[one] == pytest.approx(mocks.flux[one, band] * np.sqrt(mocks.flux_ivar[one, band]))
-
-
 def test_too_few_mocks():
     with pytest.raises(ParameterError, match="at least 20"):
         calibrate(gaussian_estimator(), prior_mocks(10, 1), seed=0)
@@ -202,7 +192,7 @@ def test_too_few_mocks():
 class FakeSimulator:
     bands = BANDS
 
-    def flux(self, theta, zred):
+    def flux(self, theta, zred, *, n_threads=1):
         rest = np.array([0.2, 0.6, 1.0, 1.3, 1.5]) * np.exp(-0.2 * theta[:, 10:11])
         return rest * 10 ** (0.4 * (22.5 - 17.5) + theta[:, :1] - 9.7) * (0.1 / zred[:, None]) ** 2
 
@@ -220,3 +210,37 @@ def test_draw_mocks_from_the_joint():
         draw_mocks(300, FakeSimulator(), estimator, noise, seed=3)
     with pytest.raises(ParameterError, match="noise has bands"):
         draw_mocks(300, FakeSimulator(), estimator, noise.select(("g", "r")), seed=4)
+
+
+def test_draw_mocks_with_unmeasured_bands():
+    estimator, noise = gaussian_estimator(), NoiseModel.sdss()
+    measured = measured_bands(BANDS, 2000, seed=1)["random subsets"]
+    mocks = draw_mocks(2000, FakeSimulator(), estimator, noise, seed=3, measured=measured)
+    assert ((mocks.flux_ivar > 0) == measured).all()
+    assert (mocks.flux[~measured] == 0).all()
+    assert np.isfinite(mocks.signal_to_noise).all()
+    one = np.flatnonzero(measured.sum(axis=1) == 1)[0]
+    band = measured[one].argmax()
+    assert mocks.signal_to_noise[one] == pytest.approx(mocks.flux[one, band] * np.sqrt(mocks.flux_ivar[one, band]))
+    # Where one band alone is measured, it alone decides on acceptance: the same galaxies as a simulator of that band draws.
+    g_only = np.zeros((3000, 5), dtype=bool)
+    g_only[:, 1] = True
+    alone = draw_mocks(3000, FakeSimulator(), estimator, noise, seed=5, measured=g_only)
+    drawn = _draws_in_g(estimator, noise, 3000)
+    assert ks_2samp(alone.theta[:, 0], drawn.theta[:, 0]).pvalue > 0.01
+    assert ks_2samp(alone.flux[:, 1], drawn.flux[:, 0]).pvalue > 0.01
+
+
+class FakeG(FakeSimulator):
+    bands = ("g",)
+
+    def flux(self, theta, zred, *, n_threads=1):
+        return super().flux(theta, zred)[:, 1:2]
+
+
+def _draws_in_g(estimator, noise, n):
+    low, high = estimator.zred_range
+    galaxies = draw_galaxies(FakeG(), estimator.prior, noise.select(("g",)), RedshiftRange(min=low, max=high), seed=6)
+    _, draws = next(galaxies)
+    assert len(draws) > n
+    return draws

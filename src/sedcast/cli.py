@@ -222,14 +222,20 @@ def validate(
     """
     screen = make_screen(as_json)
     from sedcast.emulator.simulate import noise_model
-    from sedcast.posterior.calibration import draw_mocks
     from sedcast.validation import validate_estimator, validation_figures, write_validation
 
     estimator = _load_posterior(model)
     simulator, settings = _simulator_of(estimator)
-    mocks = draw_mocks(n_mocks, simulator, estimator, noise_model(settings), seed=seed)
     with screen.progress("testing on mocks") as report:
-        results = validate_estimator(estimator, mocks, n_samples=n_samples, seed=seed, progress=report)
+        results = validate_estimator(
+            estimator,
+            simulator,
+            noise_model(settings),
+            n_mocks=n_mocks,
+            n_samples=n_samples,
+            seed=seed,
+            progress=report,
+        )
     figures = validation_figures(results)
     for name, result in results.items():
         p_values = result.to_json_dict()

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from sedcast.data.artifacts import atomic_path
+from sedcast.data.noise import NoiseModel
+from sedcast.emulator.simulate import PhotometrySimulator
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
-from sedcast.posterior.calibration import CalibrationResult, Mocks, calibrate, measured_bands
+from sedcast.posterior.calibration import CalibrationResult, calibrate, draw_mocks, measured_bands
 from sedcast.posterior.estimator import PosteriorEstimator
 
 __all__ = ["ALL_BANDS", "validate_estimator", "validation_figures", "write_validation"]
@@ -24,8 +26,10 @@ _PICTURES: dict[str, Callable[[CalibrationResult], Any]] = {
 
 def validate_estimator(
     estimator: PosteriorEstimator,
-    mocks: Mocks,
+    simulator: PhotometrySimulator,
+    noise: NoiseModel,
     *,
+    n_mocks: int,
     n_samples: int,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
@@ -34,25 +38,28 @@ def validate_estimator(
 
     Parameters
     ----------
-    estimator, n_samples, seed : as in `calibrate`.
-    mocks : with every band measured; the classes leave out some of each.
+    estimator, n_samples : as in `calibrate`.
+    simulator, noise : as in `draw_mocks`.
+    n_mocks : in each class.
+    seed : of the first class, those after it have the numbers that follow.
     progress : called as (mocks done, mocks in all classes).
 
     Returns
     -------
     results : by class, "all bands" first.
     """
-    classes = measured_bands(estimator.bands, len(mocks), seed=seed)
+    classes = measured_bands(estimator.bands, n_mocks, seed=seed)
     if not estimator.context.mask:
         classes = {ALL_BANDS: classes[ALL_BANDS]}
     results = {}
     for index, (name, measured) in enumerate(classes.items()):
 
-        def report(done: int, total: int, before: int = index * len(mocks)) -> None:
+        def report(done: int, total: int, before: int = index * n_mocks) -> None:
             if progress is not None:
                 progress(before + done, len(classes) * total)
 
-        results[name] = calibrate(estimator, mocks.only(measured), n_samples=n_samples, seed=seed, progress=report)
+        mocks = draw_mocks(n_mocks, simulator, estimator, noise, seed=seed + index, measured=measured)
+        results[name] = calibrate(estimator, mocks, n_samples=n_samples, seed=seed + index, progress=report)
     return results
 
 
