@@ -6,8 +6,8 @@ is inefficient, better proposals are made, each step only if the one before fell
 1. *flow*: draws of q(theta | x).
 2. *contexts*: the flow asked at four contexts near x (x itself, x with wider errors, the photometry that the first step's draws
    predict, and a point between), whose equal mixture has heavier tails and covers galaxies unlike the training set.
-3. *adapted*: population Monte Carlo (Cappé et al. 2008): a mixture of t distributions in all coordinates but the mass, fitted to
-   the best draws so far, with the mass integrated out exactly; a few rounds.
+3. *adapted*: population Monte Carlo (Cappé et al. 2008): a mixture of t distributions in all coordinates but the mass, fitted
+   to the best draws so far, with the mass integrated out exactly; a few rounds.
 
 Each step's weights are those of its own proposal, with fresh draws: all of them are exact, and the most efficient is kept. From
 the smoothed weights, equally weighted samples are drawn, and each gets a mass from its exact conditional posterior.
@@ -21,7 +21,7 @@ arXiv:2210.05686 (importance sampling of amortized posteriors).
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from pydantic import Field
@@ -47,7 +47,7 @@ _ADAPT_ESS = 400.0
 _N_COMPONENTS = 3
 
 Fallback = Callable[[GaussianLikelihood, np.ndarray, int], tuple[np.ndarray, str]]
-"""From likelihood, start points (n, 12) and seed to probit-space samples (m, 11) and a flag, "" if they are good."""
+"""From likelihood, start points (n, 12) and seed to probit-space samples (m, 11), m = 0 if it fails, and a flag or ""."""
 
 
 class RefineConfig(Config):
@@ -149,7 +149,7 @@ class Refiner:
 
     estimator: PosteriorEstimator
     simulator: FluxSimulator
-    config: RefineConfig = RefineConfig()
+    config: RefineConfig = field(default_factory=RefineConfig)
     fallback: Fallback | None = None
 
     def __call__(
@@ -188,10 +188,9 @@ class Refiner:
         draws = self._steps(likelihood, np.asarray(flux, float), np.asarray(flux_ivar, float), (seed, key), rng, threads)
         points, step, flag = _equal_weights(draws, likelihood, n_samples, rng), draws.step, self._flag(draws)
         if flag and self.fallback is not None:
-            start = _tempered(draws, _ADAPT_ESS)
-            rows = rng.choice(len(start), len(start), p=start)
-            chain, flag = self.fallback(likelihood, self._with_masses(draws, likelihood, np.unique(rows), rng), seed + key)
-            points, step = chain[np.linspace(0, len(chain) - 1, n_samples).round().astype(int)], "mcmc"
+            chain, flag = self.fallback(likelihood, _start_points(draws, likelihood, rng), seed + key)
+            if len(chain):
+                points, step = chain[np.linspace(0, len(chain) - 1, n_samples).round().astype(int)], "mcmc"
         n, ess = len(draws.points), draws.ess
         return Refined(
             theta_unbounded=points,
@@ -218,7 +217,8 @@ class Refiner:
     ) -> _Draws:
         config = self.config
         best = self._from_contexts(likelihood, "flow", [(flux, flux_ivar)], stream, n_threads)
-        check_proportional(likelihood, likelihood.prior.from_unbounded(best.points[:_TEST_POINTS]), best.model[:_TEST_POINTS])
+        tested = np.flatnonzero(np.isfinite(best.model).all(axis=1))[:_TEST_POINTS]
+        check_proportional(likelihood, likelihood.prior.from_unbounded(best.points[tested]), best.model[tested])
         if self._short(best, config.contexts_below) and best.ess:
             measured = flux_ivar > 0
             predicted = flux.copy()
@@ -281,12 +281,6 @@ class Refiner:
         points = np.column_stack([np.zeros(len(others)), others])
         return _weigh(likelihood, "adapted", points, proposal.log_prob(others), integrate_mass=True)
 
-    def _with_masses(
-        self, draws: _Draws, likelihood: GaussianLikelihood, rows: np.ndarray, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Parameters (n, 12) of some draws, with masses from their conditional posterior."""
-        return likelihood.prior.from_unbounded(_redraw_mass(draws, likelihood, rows, rng))
-
 
 def _weigh(likelihood: GaussianLikelihood, step: str, points: np.ndarray, log_q: np.ndarray, *, integrate_mass: bool) -> _Draws:
     """Weigh draws (n, 11) of a proposal of density `log_q` (n,): of all coordinates, or of all but the mass."""
@@ -328,8 +322,17 @@ def _tempered(draws: _Draws, target: float) -> np.ndarray:
     return np.asarray(weight / weight.sum())
 
 
+def _start_points(draws: _Draws, likelihood: GaussianLikelihood, rng: np.random.Generator) -> np.ndarray:
+    """Distinct parameters (n, 12) of the likelier draws, from which a chain may start."""
+    if not draws.ess:
+        return np.empty((0, 12))
+    weight = _tempered(draws, _ADAPT_ESS)
+    rows = np.unique(rng.choice(len(weight), len(weight), p=weight))
+    return likelihood.prior.from_unbounded(_redraw_mass(draws, likelihood, rows, rng))
+
+
 def _equal_weights(draws: _Draws, likelihood: GaussianLikelihood, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Equally weighted points (n, 11): systematic resampling by smoothed weights, masses drawn anew; plain draws if all are zero."""
+    """Equally weighted points (n, 11): by smoothed weights, masses drawn anew; plain draws if all weights are zero."""
     if not draws.ess:
         finite = np.flatnonzero(np.isfinite(draws.points).all(axis=1))
         if not finite.size:

@@ -5,9 +5,9 @@ import json
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,11 +21,20 @@ from sedcast.data.artifacts import atomic_path, software_versions
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, CatalogError, MissingDependencyError, ParameterError
 from sedcast.emulator.histories import derived_properties
-from sedcast.emulator.prior import PARAMETER_NAMES
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.flow import usable_cores
+from sedcast.posterior.importance import Refined, Refiner
 
-__all__ = ["DERIVED_NAMES", "PERCENTILES", "QUANTITY_NAMES", "PosteriorCatalog", "infer_catalog", "read_posteriors"]
+__all__ = [
+    "DERIVED_NAMES",
+    "PERCENTILES",
+    "QUANTITY_NAMES",
+    "REFINEMENT_NAMES",
+    "PosteriorCatalog",
+    "infer_catalog",
+    "read_posteriors",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +47,14 @@ QUANTITY_NAMES = (*PARAMETER_NAMES, *DERIVED_NAMES)
 PERCENTILES = (2.5, 16.0, 50.0, 84.0, 97.5)
 """Columns of the summaries."""
 
+REFINEMENT_NAMES = ("ess", "efficiency", "khat", "log_evidence", "log_evidence_error")
+"""Datasets under ``refinement``, figures of `Refined`."""
+
 FORMAT = "sedcast-posteriors-1"
 NOT_FINITE = "the flow gives no finite samples: the photometry is far outside the training set"
 _SAMPLES_PER_BLOCK = 65_536
+_ROWS_PER_REFINED_BLOCK = 4
+_NOTHING = np.empty(0)
 
 
 def infer_catalog(
@@ -50,6 +64,7 @@ def infer_catalog(
     *,
     n_samples: int = 1000,
     seed: int = 0,
+    refiner: Refiner | None = None,
     rows_per_block: int | None = None,
     n_threads: int | None = None,
     command: str = "",
@@ -60,8 +75,10 @@ def infer_catalog(
     Every input row is there, in order. Datasets: ``samples/<name>`` (n, n_samples) and ``summary/<name>`` (n, 5), float32,
     columns `PERCENTILES`, for each of `QUANTITY_NAMES`; ``id``, ``zred``, ``flux``, ``flux_ivar``; ``status``, "" or why the
     row has no posterior; ``flags``, "" or why its posterior is an extrapolation. Samples and summaries of a row are NaN
-    if and only if ``status`` says why. Attributes: ``format``, ``bands``, ``provenance`` (JSON). The file appears when it is
-    complete. A row's samples depend on `seed`, its number in the catalogue and its data, not on blocks or threads.
+    if and only if ``status`` says why. With a `refiner`, samples are those of the exact posterior, ``refinement/<name>`` (n,)
+    holds `REFINEMENT_NAMES` and ``step`` (see `Refined`), and ``flags`` names rows whose samples remain approximate.
+    Attributes: ``format``, ``bands``, ``provenance`` (JSON). The file appears when it is complete. A row's samples depend on
+    `seed`, its number in the catalogue and its data, not on blocks or threads.
 
     Parameters
     ----------
@@ -70,6 +87,7 @@ def infer_catalog(
     output : path of the file to write.
     n_samples : samples per galaxy.
     seed : of the samples.
+    refiner : of the same estimator, to refine each row by importance sampling; None writes the flow's own samples.
     rows_per_block : rows worked on at a time; by default about 65,000 samples' worth.
     n_threads : the number of usable cores by default.
     command : the command that asked for it, for the provenance.
@@ -77,29 +95,51 @@ def infer_catalog(
 
     Returns
     -------
-    figures : ``galaxies``, ``inferred``, ``excluded`` (number of rows by reason), ``flagged``, ``seconds``, ``galaxies_per_s``.
+    figures : ``galaxies``, ``inferred``, ``excluded`` (number of rows by reason), ``flagged``, ``seconds``, ``galaxies_per_s``;
+        with a refiner also ``efficiency_median``, ``efficiency_p5``, ``approximate``, ``by_mcmc``.
 
     Raises
     ------
     CatalogError : if the catalogue is empty, or lacks a band of the estimator.
-    ParameterError : if a number is not positive.
+    ParameterError : if a number is not positive, or the refiner is another estimator's.
     """
     if len(catalog) == 0:
         raise CatalogError("the catalogue has no rows: nothing to infer")
     if n_samples < 1 or seed < 0 or (rows_per_block is not None and rows_per_block < 1):
         raise ParameterError(f"n_samples={n_samples} and rows_per_block must be positive, seed={seed} not negative")
+    if refiner is not None and refiner.estimator is not estimator:
+        raise ParameterError("refiner holds another estimator than the one given: make it as Refiner(estimator, simulator)")
     started = time.perf_counter()
     if catalog.bands != estimator.bands:
         catalog = catalog.select(estimator.bands)
     status = estimator.status(catalog)
     excluded = status.excluded.astype(object)
-    rows_per_block = rows_per_block or max(1, _SAMPLES_PER_BLOCK // n_samples)
+    if rows_per_block is None:
+        rows_per_block = max(1, _SAMPLES_PER_BLOCK // n_samples) if refiner is None else _ROWS_PER_REFINED_BLOCK
+    refined: dict[int, Refined] = {}
     starts = range(0, len(catalog), rows_per_block)
     blocks = [start + np.flatnonzero(status.ok[start : start + rows_per_block]) for start in starts]
     done = 0
 
     def work(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return rows, _quantities(estimator, catalog, rows, n_samples, seed)
+        if refiner is None:
+            points = estimator.sample_unbounded(
+                catalog.flux[rows],
+                catalog.flux_ivar[rows],
+                catalog.zred[rows],
+                n_samples,
+                seed=seed,
+                row_keys=rows,
+                n_threads=1,
+            )
+        else:
+            points = np.empty((len(rows), n_samples, len(FREE_PARAMETER_NAMES)))
+            for into, row in zip(points, rows.tolist(), strict=True):
+                galaxy = catalog.flux[row], catalog.flux_ivar[row], float(catalog.zred[row])
+                result = refiner(*galaxy, n_samples, seed=seed, key=row, n_threads=1)
+                into[:] = result.theta_unbounded
+                refined[row] = replace(result, theta=_NOTHING, theta_unbounded=_NOTHING)
+        return rows, _quantities(estimator, points, catalog.zred[rows])
 
     with atomic_path(output) as temporary, h5py.File(temporary, "w") as file:
         datasets = _create(file, catalog, n_samples)
@@ -113,14 +153,20 @@ def infer_catalog(
             if progress is not None:
                 progress(done, len(catalog))
         reasons = excluded.astype(str)
-        flags = np.where(reasons == "", status.flags, "")
+        flags = status.flags
+        if refiner is not None:
+            flags = _write_refinement(file, refined, flags)
+        flags = np.where(reasons == "", flags, "")
         file["status"] = np.char.encode(reasons, "utf-8")
         file["flags"] = np.char.encode(flags, "utf-8")
         seconds = time.perf_counter() - started
-        figures = _figures(reasons, flags, seconds)
+        figures = _figures(reasons, flags, seconds) | _refinement_figures(refined)
         file.attrs["format"] = FORMAT
         file.attrs["bands"] = list(catalog.bands)
-        file.attrs["provenance"] = json.dumps(_provenance(estimator, n_samples, seed, command) | {"figures": figures})
+        provenance = _provenance(estimator, n_samples, seed, command) | {"figures": figures}
+        if refiner is not None:
+            provenance["refinement"] = refiner.config.model_dump()
+        file.attrs["provenance"] = json.dumps(provenance)
     if figures["flagged"] > figures["inferred"] / 2:
         common = Counter(flag for row in flags for flag in str(row).split("; ") if flag).most_common(1)[0][0]
         logger.warning(
@@ -133,13 +179,10 @@ def infer_catalog(
     return figures
 
 
-def _quantities(estimator: PosteriorEstimator, catalog: Catalog, rows: np.ndarray, n_samples: int, seed: int) -> np.ndarray:
-    """Samples of all quantities for some rows, (n_quantity, n_rows, n_samples) float32; NaN rows where not finite."""
-    zred = catalog.zred[rows]
-    points = estimator.sample_unbounded(
-        catalog.flux[rows], catalog.flux_ivar[rows], zred, n_samples, seed=seed, row_keys=rows, n_threads=1
-    )
-    values = np.full((len(QUANTITY_NAMES), len(rows), n_samples), np.nan, dtype=np.float32)
+def _quantities(estimator: PosteriorEstimator, points: np.ndarray, zred: np.ndarray) -> np.ndarray:
+    """All quantities, (n_quantity, n_rows, n_samples) float32, of probit-space points (n_rows, n_samples, 11); NaN rows stay NaN."""
+    n_rows, n_samples = points.shape[:2]
+    values = np.full((len(QUANTITY_NAMES), n_rows, n_samples), np.nan, dtype=np.float32)
     finite = np.isfinite(points).all(axis=(1, 2))
     theta = estimator.to_theta(points[finite], n_threads=1)
     flat = theta.reshape(-1, theta.shape[-1])
@@ -148,6 +191,22 @@ def _quantities(estimator: PosteriorEstimator, catalog: Catalog, rows: np.ndarra
     for row, name in enumerate(DERIVED_NAMES, start=len(PARAMETER_NAMES)):
         values[row, finite] = derived[name].reshape(-1, n_samples)
     return values
+
+
+def _write_refinement(file: h5py.File, refined: Mapping[int, Refined], flags: np.ndarray) -> np.ndarray:
+    """Write the figures of the refined rows, and add their flags (n,) to those given."""
+    for name in REFINEMENT_NAMES:
+        values = np.full(len(flags), np.nan)
+        for row, result in refined.items():
+            values[row] = getattr(result, name)
+        file[f"refinement/{name}"] = values
+    file["refinement/step"] = np.char.encode(
+        [refined[row].step if row in refined else "" for row in range(len(flags))], "utf-8"
+    )
+    both = flags.astype(object)
+    for row, result in refined.items():
+        both[row] = "; ".join(filter(None, (both[row], result.flag)))
+    return both.astype(str)
 
 
 def _in_order(
@@ -218,6 +277,18 @@ def _figures(reasons: np.ndarray, flags: np.ndarray, seconds: float) -> dict[str
     }
 
 
+def _refinement_figures(refined: Mapping[int, Refined]) -> dict[str, Any]:
+    if not refined:
+        return {}
+    efficiency = np.array([result.efficiency for result in refined.values()])
+    return {
+        "efficiency_median": float(np.median(efficiency)),
+        "efficiency_p5": float(np.quantile(efficiency, 0.05)),
+        "approximate": sum(result.flag != "" for result in refined.values()),
+        "by_mcmc": sum(result.step == "mcmc" for result in refined.values()),
+    }
+
+
 def _provenance(estimator: PosteriorEstimator, n_samples: int, seed: int, command: str) -> dict[str, Any]:
     card = estimator.card
     digest = card.get("sha256") or hashlib.sha256(json.dumps(card, sort_keys=True, default=str).encode()).hexdigest()
@@ -280,6 +351,14 @@ class PosteriorCatalog:
         """(n, n_band) nanomaggies^-2."""
         return np.asarray(self.file["flux_ivar"][:])
 
+    @property
+    def refinement(self) -> dict[str, np.ndarray]:
+        """(n,) each of `REFINEMENT_NAMES`, NaN where there is no posterior, and ``step``; empty if the file is not refined."""
+        if "refinement" not in self.file:
+            return {}
+        group = self.file["refinement"]
+        return {name: group[name][:] for name in REFINEMENT_NAMES} | {"step": np.char.decode(group["step"][:], "utf-8")}
+
     def row(self, galaxy_id: int | str) -> int:
         """Row number of a galaxy.
 
@@ -312,12 +391,16 @@ class PosteriorCatalog:
         return np.stack(list(self.samples(row, PARAMETER_NAMES).values()), axis=-1)
 
     def summary(self) -> Table:
-        """One row per galaxy: id, zred, status, flags, and the percentiles of each quantity, ``<name>_p2.5`` and so on."""
+        """One row per galaxy: id, zred, status, flags, and the percentiles of each quantity, ``<name>_p2.5`` and so on;
+        the figures of `refinement` where there are any.
+        """
         table = Table({"id": self.ids, "zred": self.zred, "status": self.status, "flags": self.flags})
         for name in QUANTITY_NAMES:
             values = self.file["summary"][name][:]
             for column, percentile in enumerate(PERCENTILES):
                 table[f"{name}_p{percentile:g}"] = values[:, column]
+        for name, values in self.refinement.items():
+            table[name] = values
         return table
 
     def to_arviz(self, galaxy_id: int | str) -> Any:

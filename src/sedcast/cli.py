@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from sedcast.console import Screen
     from sedcast.data.catalog import Catalog
     from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig
+    from sedcast.emulator.speculator import SpeculatorConfig
+    from sedcast.emulator.spectrum_emulator import EmulatorConfig
     from sedcast.posterior.estimator import PosteriorEstimator
+    from sedcast.posterior.importance import Refiner
 
 __all__ = ["app", "main"]
 
@@ -99,20 +102,59 @@ def demo(
 def train_emulator_command(
     config: ConfigPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="Artifact to write.")] = Path("emulator.npz"),
+    export: Annotated[
+        Path | None, typer.Option("--export-speculator", metavar="FOLDER", help="Write files that Speculator reads, too.")
+    ] = None,
+    n_workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that run the simulator.")] = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Train a spectrum emulator of the SPS model."""
-    screen = make_screen(as_json)
-    from sedcast.data.config import load_config
-    from sedcast.emulator.spectrum_emulator import EmulatorConfig, train_emulator
+    """Train a spectrum emulator: of the SPS model, or of any simulator that the file names.
 
-    settings = load_config(config, EmulatorConfig)
+    An interrupted training goes on where it stopped when the same command is given again. What it needs for that, and the
+    spectra of a simulator, are kept beside OUTPUT.
+    """
+    screen = make_screen(as_json)
+    from sedcast.emulator.speculator import SpeculatorConfig, load_emulator_config
+
+    settings = load_emulator_config(config)
     check_writable(output)
-    with screen.progress("training the emulator, epochs") as report:
-        emulator = train_emulator(settings, progress=report)
-    emulator.save(output)
+    if isinstance(settings, SpeculatorConfig):
+        figures = _train_speculator(settings, output, export, n_workers, screen)
+    else:
+        figures = _train_composite(settings, output, export, screen)
     screen.note(f"wrote {output}")
-    screen.result(_scalars(emulator.card["figures"]), title="Training figures")
+    screen.result(figures if as_json else _scalars(figures), title="Training figures")
+
+
+def _train_speculator(
+    settings: "SpeculatorConfig", output: Path, export: Path | None, n_workers: int, screen: "Screen"
+) -> dict[str, Any]:
+    from sedcast.emulator.published import export_speculator
+    from sedcast.emulator.speculator import discard_checkpoints, train_speculator
+
+    work = output.with_name(f"{output.name}.training")
+    with screen.progress("spectra, then epochs of each segment") as report:
+        emulator = train_speculator(settings, work, n_workers=n_workers, progress=report)
+    emulator.save(output)
+    if export is not None:
+        screen.note(f"wrote {', '.join(path.name for path in export_speculator(emulator, export))} to {export}/")
+    discard_checkpoints(work)
+    screen.note(f"the training spectra stay in {work}/, for another training on them")
+    return dict(emulator.card["figures"])
+
+
+def _train_composite(settings: "EmulatorConfig", output: Path, export: Path | None, screen: "Screen") -> dict[str, Any]:
+    from sedcast.data.errors import ParameterError
+    from sedcast.emulator.spectrum_emulator import train_emulator
+
+    if export is not None:
+        raise ParameterError("--export-speculator: Speculator's format cannot hold the composite emulator; name a simulator")
+    checkpoint = output.with_suffix(".checkpoint.npz")
+    with screen.progress("training the emulator, epochs") as report:
+        emulator = train_emulator(settings, checkpoint=checkpoint, progress=report)
+    emulator.save(output)
+    checkpoint.unlink(missing_ok=True)
+    return dict(emulator.card["figures"])
 
 
 @train_app.command("posterior", epilog="Example:  sedcast train posterior examples/posterior.toml -o posterior.npz")
@@ -172,7 +214,10 @@ def simulate(
     screen.result(figures | {"wall_s": seconds, "galaxies_per_s": rate}, title="Simulation")
 
 
-@app.command(epilog="Examples:  sedcast infer sdss -o posteriors.h5    |    sedcast infer mine.csv -o mine.h5 --unit uJy")
+@app.command(
+    epilog="Examples:  sedcast infer sdss -o posteriors.h5    |    sedcast infer mine.csv -o mine.h5 --unit uJy    |    "
+    "exact: sedcast infer mine.csv -o mine.h5 --refine --fallback mcmc"
+)
 def infer(
     catalog: Source,
     output: Annotated[Path, typer.Option("-o", "--output", help="HDF5 file to write.")],
@@ -181,6 +226,13 @@ def infer(
     seed: Seed = 0,
     unit: Unit = "nanomaggies",
     calibrate: Calibrate = True,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Make samples exact by importance sampling, with figures of how well it worked.")
+    ] = False,
+    n_draws: Annotated[int, typer.Option(min=1000, help="With --refine: draws per galaxy and step.")] = 10_000,
+    fallback: Annotated[
+        str | None, typer.Option(metavar="mcmc", help="With --refine: 'mcmc' runs emcee where refinement falls short.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Infer a catalogue: samples, summaries, derived properties and flags of every galaxy, in one HDF5 file.
@@ -197,10 +249,14 @@ def infer(
     check_writable(output)
     if output.exists() and Path(catalog).exists() and output.samefile(catalog):
         raise ParameterError(f"-o {output} is the catalogue itself, which would be overwritten: give another name")
+    refiner = _refiner(estimator, n_draws, fallback) if refine or fallback is not None else None
     with screen.progress("inferring galaxies") as report:
         command = f"sedcast infer {catalog} --model {model} --n-samples {n_samples} --seed {seed} --unit {unit}"
         command += "" if calibrate else " --no-calibrate"
-        figures = infer_catalog(estimator, galaxies, output, n_samples=n_samples, seed=seed, command=command, progress=report)
+        command += "" if refiner is None else f" --refine --n-draws {n_draws}" + (f" --fallback {fallback}" if fallback else "")
+        figures = infer_catalog(
+            estimator, galaxies, output, n_samples=n_samples, seed=seed, refiner=refiner, command=command, progress=report
+        )
     screen.note(f"wrote {output}")
     reasons = {f"excluded: {reason}": count for reason, count in figures["excluded"].items()}
     screen.result(figures if as_json else _scalars(figures) | reasons, title="Inference")
@@ -281,6 +337,18 @@ def compare(
         screen.note(f"wrote comparison.md, comparison.npz and corner plots to {output}/")
     if as_json:
         screen.result(comparison.to_json_dict())
+
+
+def _refiner(estimator: "PosteriorEstimator", n_draws: int, fallback: str | None) -> "Refiner":
+    from sedcast.baselines.fallback import emcee_fallback
+    from sedcast.data.errors import ParameterError
+    from sedcast.posterior.importance import RefineConfig, Refiner
+
+    if fallback not in (None, "mcmc"):
+        raise ParameterError(f"--fallback {fallback}: expected 'mcmc'")
+    simulator, _ = _simulator_of(estimator)
+    last_resort = None if fallback is None else emcee_fallback()
+    return Refiner(estimator, simulator, RefineConfig(n_draws=n_draws), last_resort)
 
 
 def _simulator_of(estimator: "PosteriorEstimator") -> "tuple[PhotometrySimulator, SimulationConfig]":

@@ -1,0 +1,40 @@
+"""emcee as the last resort of importance refinement."""
+
+import logging
+
+import numpy as np
+
+from sedcast.baselines.mcmc import McmcConfig, run_emcee
+from sedcast.data.errors import SedcastError
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES
+from sedcast.posterior.importance import Fallback
+from sedcast.posterior.likelihood import GaussianLikelihood
+
+__all__ = ["NOT_CONVERGED", "emcee_fallback"]
+
+logger = logging.getLogger(__name__)
+
+NOT_CONVERGED = "MCMC did not converge: samples approximate"
+FAILED = "MCMC failed, importance sampling inefficient: samples approximate"
+
+
+def emcee_fallback(config: McmcConfig | None = None) -> Fallback:
+    """A `Refiner`'s fallback that runs emcee from the flow's draws, or from prior draws where those are too few.
+
+    Parameters
+    ----------
+    config : of every chain, `seed` apart; the default stops after 20,000 steps.
+    """
+    settings = McmcConfig(max_steps=20_000) if config is None else config
+
+    def run(likelihood: GaussianLikelihood, start: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+        seeded = settings.model_copy(update={"seed": seed % 2**32})
+        enough = len(start) >= 2 * settings.n_walkers
+        try:
+            result = run_emcee(likelihood, seeded, start=start if enough else None)
+        except SedcastError as error:
+            logger.warning("the fallback to emcee failed: %s", error)
+            return np.empty((0, len(FREE_PARAMETER_NAMES))), FAILED
+        return result.theta_unbounded, "" if result.converged else NOT_CONVERGED
+
+    return run
