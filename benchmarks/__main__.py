@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks.common import as_json, machine, note, on_cores, positive, table
 from sedcast.data.errors import ParameterError, SedcastError
@@ -17,6 +18,7 @@ BENCHMARKS = {
     "published": ("benchmarks.published", "the direct model's spectra beside those of the published PROVABGS emulator"),
     "simulate": ("benchmarks.simulate", "mass simulation of noisy galaxies into HDF5"),
     "posterior": ("benchmarks.posterior", "sampling and training the flow, and inferring a catalogue"),
+    "sbi-comparison": ("benchmarks.sbi_comparison", "training and sampling beside the sbi package's flow of similar size"),
     "mcmc": ("benchmarks.mcmc", "emcee and zeus on real galaxies"),
 }
 
@@ -42,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     n_cores = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=positive, default=min(2, n_cores), help="cores that the process may use")
     parser.add_argument("--seed", type=int, default=0, help="of every random draw")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON object to a file as well")
     benchmark.add_arguments(parser)
     options = parser.parse_args(arguments[1:])
     try:
@@ -55,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     table(("figure", "value"), [(key, value) for key, value in figures.items() if not isinstance(value, dict | list)])
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(as_json(figures) + "\n", encoding="utf-8")
     print(as_json(figures), flush=True)
     return 0
 

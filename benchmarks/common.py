@@ -51,6 +51,10 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def verdict(good: bool) -> str:
+    return "pass" if good else "MISS"
+
+
 def as_json(figures: Mapping[str, Any]) -> str:
     """One line of strict JSON: NumPy's numbers as Python's, what is not finite as null."""
     return json.dumps(_plain(figures), allow_nan=False)
@@ -121,6 +125,7 @@ class Stopwatch:
     Attributes
     ----------
     seconds : median seconds per call by task.
+    least : least seconds per call by task.
     gemm_flop_per_s : the machine's rate in a product of two 2048 × 2048 matrices, the median of the same rounds.
     """
 
@@ -130,6 +135,7 @@ class Stopwatch:
         everything = {_GEMM: lambda: np.matmul(square, square, out=product)} | dict(tasks)
         rounds = time_rounds(everything, repeats=repeats)
         self.seconds = {name: statistics.median(times) for name, times in rounds.items()}
+        self.least = {name: min(times) for name, times in rounds.items()}
         self.gemm_flop_per_s = 2 * _GEMM_SIZE**3 / self.seconds[_GEMM]
         rows = [(name, self.seconds[name], min(times), max(times)) for name, times in rounds.items()]
         table(("seconds a call", "median", "least", "most"), rows)
