@@ -146,9 +146,7 @@ class Comparison:
 
 def photometry_figures(delta_mag: np.ndarray, bands: tuple[str, ...]) -> dict[str, Any]:
     """Percentiles of |Δm| by band, their worst, flux within 1%, and rank correlations of Δm between neighbours."""
-    p99, p999 = (
-        dict(zip(bands, np.percentile(np.abs(delta_mag), p, axis=0, method="higher"), strict=True)) for p in MAG_BARS
-    )
+    p99, p999 = (dict(zip(bands, np.percentile(np.abs(delta_mag), p, axis=0, method="higher"), strict=True)) for p in MAG_BARS)
     within = dict(zip(bands, np.mean(np.abs(np.expm1(-delta_mag / _POGSON)) <= 0.01, axis=0), strict=True))
     correlation = {
         f"{bands[k]}-{bands[k + 1]}": float(spearmanr(*pair).statistic) for k, pair in enumerate(pairwise(delta_mag.T))
@@ -202,9 +200,7 @@ def spectrum_figures(errors: SpectrumErrors, wave: np.ndarray) -> tuple[dict[str
     }, by_wave
 
 
-def edge_draws(
-    prior: Prior, zred: np.ndarray, t_age_gyr: np.ndarray, rng: np.random.Generator
-) -> Mapping[str, np.ndarray]:
+def edge_draws(prior: Prior, zred: np.ndarray, t_age_gyr: np.ndarray, rng: np.random.Generator) -> Mapping[str, np.ndarray]:
     """Prior draws (n, 12) held to each edge of the prior, by its name, for galaxies of given redshifts and ages."""
     n = len(zred)
 

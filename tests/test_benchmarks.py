@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -128,17 +129,37 @@ def test_fsps_tasks_give_spectra() -> None:
         assert not np.array_equal(first, second)
 
 
-def test_emulator(run: Any) -> None:
+def test_emulator(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(emulator.PUBLISHED_VARIABLE, raising=False)
     figures = run("emulator", "--galaxies", "600", "--bands", "u", "r", "--repeats", "1")
     assert_positive(figures, "phot_per_s", "spec_per_s", "single_us", "batch64_ms", "gemm_fraction", "direct_phot_per_s")
     assert figures["threads"] >= 1
     assert figures["repeats"] == 1
+    assert figures["published_spec_per_s"] is None
+    assert emulator.PUBLISHED_VARIABLE in figures["published_reason"]
+    for stages in figures["profile"].values():
+        assert sum(stages.values()) == pytest.approx(1)
+        # A stage of no share is a function that has been renamed.
+        assert min(stages.values()) > 0
+
+
+@pytest.mark.published
+def test_published_tasks_give_spectra() -> None:
+    tasks, reason = emulator.published_tasks(Path(os.environ[emulator.PUBLISHED_VARIABLE]), 0)
+    assert reason == ""
+    shapes = [np.shape(task()) for task in tasks.values()]
+    assert [shape[0] for shape in shapes] == [emulator.N_PUBLISHED, 1]
 
 
 def test_emulator_accuracy(run: Any, tmp_path: Path) -> None:
     plot = tmp_path / "percentiles.png"
     bands = ("u", "g", "r")
-    figures = run("emulator-accuracy", "--draws", "300", "--bands", *bands, "--plot", str(plot))
+    written = tmp_path / "new" / "figures.json"
+    outputs = ("--plot", str(plot), "--json", str(written))
+    figures = run("emulator-accuracy", "--draws", "300", "--edge-draws", "50", "--bands", *bands, *outputs)
+    assert json.loads(written.read_text()) == figures
+    assert len(figures["worst"]) == len(figures["worst_observable"]) == 10
+    assert len(figures["edges"]) == 5
     for key in ("phot_p99_mag", "phot_p999_mag"):
         assert tuple(figures[f"{key}_by_band"]) == bands
         assert figures[key] == max(figures[f"{key}_by_band"].values())
@@ -167,13 +188,39 @@ class Brighter:
 def test_errors_of_a_known_emulator() -> None:
     model = SPSModel(SSPLibrary.popstar().trimmed(912.0, 50_000.0))
     theta, zred = common.draw(Prior(), 40, 0.25, 3)
-    used = model.wave_rest < 30_000
-    errors = emulator_accuracy.measure(Brighter(model, 1.02), theta, zred, ("FUV", "g"), used)  # type: ignore[arg-type]
+    comparison = emulator_accuracy.Comparison(Brighter(model, 1.02), ("FUV", "g"), 0.25)  # type: ignore[arg-type]
+    assert 912 <= comparison.wave[0] < comparison.wave[-1] <= 30_000
+    errors = comparison.errors(theta, zred)
     np.testing.assert_allclose(errors.delta_mag, -2.5 * np.log10(1.02), atol=1e-5)
-    np.testing.assert_allclose(errors.delta_spec[errors.bright], 0.02, rtol=1e-4)
+    found = emulator_accuracy.percentiles(errors.spectra.by_wave.sum(axis=0))
+    assert (found >= 0.0199999).all()
+    assert (found <= 0.0203).all()
     figures = emulator_accuracy.photometry_figures(errors.delta_mag, ("FUV", "g"))
     assert figures["phot_p99_mag"] == pytest.approx(2.5 * np.log10(1.02), abs=1e-5)
     assert figures["within_1_percent"] == 0.0
+    assert not figures["phot_pass"]
+
+
+def test_percentiles_of_counts(rng: np.random.Generator) -> None:
+    true = rng.uniform(1, 2, (3000, 3))
+    error = 10 ** rng.uniform(-6, -1, true.shape)
+    errors = emulator_accuracy.SpectrumErrors(3)
+    for rows in np.split(np.arange(3000), 10):
+        errors.add(true[rows] * (1 + error[rows]), true[rows])
+    for k, counts in enumerate(errors.by_wave):
+        exact = np.percentile(error[:, k], [50, 95, 99, 99.9], method="higher")
+        np.testing.assert_allclose(emulator_accuracy.percentiles(counts), exact, rtol=0.02)
+    assert errors.left_out == 0
+    assert np.isnan(emulator_accuracy.percentiles(errors.faint)).all()
+
+
+def test_faint_and_dark_wavelengths_are_told_apart() -> None:
+    errors = emulator_accuracy.SpectrumErrors(4)
+    errors.add(np.array([[0.0, 2e-14, 0.0, 1.0]]), np.array([[0.5, 1e-14, 0.0, 1.0]]))
+    assert errors.left_out == 0.5
+    assert emulator_accuracy.percentiles(errors.by_wave[0], (99.0,))[0] == pytest.approx(1.0, rel=0.02)
+    assert emulator_accuracy.percentiles(errors.faint, (10.0,))[0] == pytest.approx(1e-9)
+    assert not errors.by_wave[1:3].any()
 
 
 def test_photometry_figures_of_gaussian_errors(rng: np.random.Generator) -> None:
@@ -192,13 +239,28 @@ def test_no_light_counts_as_an_infinite_error() -> None:
     assert emulator_accuracy.photometry_figures(delta, ("u",))["phot_p999_mag"] == np.inf
 
 
-def test_edges_of_the_prior() -> None:
+def test_edges_of_the_prior(rng: np.random.Generator) -> None:
     prior = Prior()
-    theta = prior.sample(4, 0)
-    theta[:, 5:9] = [[0.5, 5.0, 1e-3, 1e-3], [0.5, 0.1, 1e-3, 1e-3], [0.0, 0.1, 1e-3, 1e-3], [0.5, 11.9, 5e-5, 5e-5]]
-    young, near, poor = emulator_accuracy.edges(theta, np.full(4, 12.0), prior).values()
-    assert young.tolist() == [False, True, False, False]
-    assert near.tolist() == poor.tolist() == [False, False, False, True]
+    young, near, poor, rich, single = emulator_accuracy.edge_draws(prior, np.full(300, 0.1), np.full(300, 12.0), rng).values()
+    assert all(prior.contains(theta).all() for theta in (young, near, poor, rich, single))
+    assert young[:, 6].max() < 0.05
+    assert np.abs(near[:, 6] / 12.0 - 1).max() <= 0.05
+    assert min(young[:, 5].min(), near[:, 5].min()) >= 0.1
+    assert poor[:, 7:9].max() < 1e-4 < 8e-3 < rich[:, 7:9].min()
+    assert single[:, 1:5].max(axis=1).min() >= 0.9
+
+
+def test_worst_cases_may_be_held_to_what_can_be_observed() -> None:
+    theta, zred = Prior().sample(20, 0), np.full(20, 0.1)
+    delta = np.linspace(0, 0.1, 40).reshape(20, 2)
+    mag = np.full((20, 2), 20.0)
+    delta[3, 0], mag[3, 0] = np.inf, 80.0
+    errors = emulator_accuracy.Errors(delta, mag, emulator_accuracy.SpectrumErrors(1))
+    worst = emulator_accuracy.worst_cases(errors, theta, zred, ("FUV", "u"))
+    assert [worst[0]["band"], worst[0]["mag"], worst[0]["log_mstar"]] == ["FUV", 80.0, theta[3, 0]]
+    assert len(worst) == 10
+    observable = emulator_accuracy.worst_cases(errors, theta, zred, ("FUV", "u"), faintest=35.0)
+    assert [case["max_abs_delta_mag"] for case in observable] == sorted(delta[10:, 1], reverse=True)
 
 
 def test_simulate(run: Any) -> None:
