@@ -192,10 +192,12 @@ class FilterProjection:
         ParameterError : for a redshift outside the range or spectra of another width.
         """
         zred = np.asarray(zred, dtype=float)
+        if not len(zred):
+            return np.empty((0, len(self.bands)))
         good = (zred > 0) & (zred <= self.zred_max)
         if not good.all():
             bad = zred[~good][0]
-            raise ParameterError(f"zred={bad}: must lie in 0 < zred <= {self.zred_max}")
+            raise ParameterError(f"zred={bad}: must lie in 0 < zred <= {self.zred_max}: leave it out, or raise zred_max")
         n_used = self.weights.shape[1]
         if spectra.shape[1] == len(self.wave_rest):
             spectra = spectra[:, self.used]

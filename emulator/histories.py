@@ -10,6 +10,7 @@ import numpy as np
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import N_SFH_BASES, N_ZH_BASES, SFHBases
+from sedcast.emulator.checks import as_floats, one_per_galaxy
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.surviving import SurvivingMass
 
@@ -68,14 +69,12 @@ def check_theta(theta: np.ndarray, zred: np.ndarray | float) -> tuple[np.ndarray
     ------
     ParameterError : for a wrong shape, a value that is not finite or impossible, or SFH weights that do not sum to one.
     """
-    theta = np.asarray(theta, dtype=np.float64)
+    theta = as_floats("theta", theta)
     if theta.ndim != 2 or theta.shape[1] != len(PARAMETER_NAMES):
         raise ParameterError(
             f"theta must have shape (n, {len(PARAMETER_NAMES)}) in the order {PARAMETER_NAMES}, got {theta.shape}"
         )
-    zred = np.asarray(zred, dtype=np.float64)
-    if zred.ndim > 1 or (zred.ndim == 1 and len(zred) != len(theta)):
-        raise ParameterError(f"zred must have shape ({len(theta)},) as theta has, got {zred.shape}: one redshift per galaxy")
+    zred = one_per_galaxy(zred, len(theta))
     finite = np.isfinite(theta)
     if not finite.all():
         row, index = np.argwhere(~finite)[0]
@@ -93,7 +92,7 @@ def check_theta(theta: np.ndarray, zred: np.ndarray | float) -> tuple[np.ndarray
             raise ParameterError(
                 f"theta[{row}] must have {name} in {low:g} … {high:g}, got {value[row]:g}: check order and units"
             )
-    return theta, np.broadcast_to(zred, len(theta))
+    return theta, zred
 
 
 class HistoryGrid:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from sedcast.data.errors import ParameterError
+from sedcast.emulator.checks import as_floats
 
 __all__ = ["FREE_PARAMETER_NAMES", "PARAMETER_LABELS", "PARAMETER_NAMES", "Prior", "sfh_sticks", "sfh_weights"]
 
@@ -181,7 +182,7 @@ class Prior:
         ------
         ParameterError : wrong shape, non-finite values, SFH weights that do not sum to one, or a value outside its range.
         """
-        theta = np.atleast_2d(np.asarray(theta, dtype=float))
+        theta = np.atleast_2d(as_floats("theta", theta))
         if theta.ndim != 2 or theta.shape[1] != len(PARAMETER_NAMES):
             raise ParameterError(
                 f"theta has shape {theta.shape}, expected (n_galaxy, {len(PARAMETER_NAMES)}) in the order {PARAMETER_NAMES}"
@@ -190,17 +191,24 @@ class Prior:
             return theta
         if not np.isfinite(theta).all():
             row, column = np.argwhere(~np.isfinite(theta))[0]
-            raise ParameterError(f"theta[{row}] has {PARAMETER_NAMES[column]}={theta[row, column]}: must be finite")
+            raise ParameterError(
+                f"theta[{row}] has {PARAMETER_NAMES[column]}={theta[row, column]}: must be finite, leave the galaxy out"
+            )
         total = theta[:, 1:5].sum(axis=1)
         if (np.abs(total - 1) > _BETA_TOLERANCE).any() or (theta[:, 1:5] < 0).any():
             row = int(np.argmax((np.abs(total - 1) > _BETA_TOLERANCE) | (theta[:, 1:5] < 0).any(axis=1)))
-            raise ParameterError(f"theta[{row}] has SFH weights {theta[row, 1:5]}: must be non-negative and sum to 1")
+            raise ParameterError(
+                f"theta[{row}] has SFH weights {theta[row, 1:5]}: must be non-negative and sum to 1, normalise them"
+            )
         for name, (low, high) in self.to_dict().items():
             value = theta[:, PARAMETER_NAMES.index(name)]
             outside = (value < low) | (value > high)
             if outside.any():
                 row = int(np.argmax(outside))
-                raise ParameterError(f"theta[{row}] has {name}={value[row]}, outside the prior range {low} … {high}")
+                raise ParameterError(
+                    f"theta[{row}] has {name}={value[row]}, outside the prior range {low} … {high}: leave the galaxy out "
+                    "(Prior.contains tells which are inside), or train with a wider prior"
+                )
         return theta
 
     def _uniform(self, name: str, unit: np.ndarray) -> np.ndarray:

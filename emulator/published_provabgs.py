@@ -9,6 +9,7 @@ from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
+from sedcast.emulator.checks import one_per_galaxy
 from sedcast.emulator.dust import DustLaw
 from sedcast.emulator.histories import BETA, GAMMA, HistoryGrid, burst_fraction, column
 from sedcast.emulator.log_spectrum import LogSpectrumEmulator
@@ -125,7 +126,7 @@ class PublishedProvabgsModel:
         ParameterError : for values outside those ranges, or a burst where there is no `burst_library`.
         """
         theta = _PROVABGS_PRIOR.validate(theta)
-        zred = np.broadcast_to(np.asarray(zred, dtype=np.float64), (len(theta),))
+        zred = one_per_galaxy(zred, len(theta))
         outside = ~((zred >= 0) & (zred <= _PROVABGS_ZRED_MAX))
         if outside.any():
             raise ParameterError(f"zred={zred[outside][0]}: the published emulator serves 0 … {_PROVABGS_ZRED_MAX}")

@@ -16,6 +16,7 @@ from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.filters import FilterProjection, band_name, check_bands
 from sedcast.data.noise import NoiseModel
+from sedcast.emulator.checks import as_floats, one_per_galaxy
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 
 __all__ = [
@@ -100,9 +101,13 @@ class PhotometrySimulator:
         Returns
         -------
         flux : (n_galaxy, n_band).
+
+        Raises
+        ------
+        ParameterError : for parameters that the model refuses, or redshifts outside 0 < zred <= `zred_max`.
         """
-        theta = np.atleast_2d(theta)
-        zred = np.broadcast_to(np.asarray(zred, dtype=float), (len(theta),))
+        theta = np.atleast_2d(as_floats("theta", theta))
+        zred = one_per_galaxy(zred, len(theta))
         if len(theta) <= _ROWS_PER_CALL:
             with _one_blas_thread():
                 return self._block(theta, zred)

@@ -24,6 +24,7 @@ from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
+from sedcast.emulator.checks import one_per_galaxy
 from sedcast.emulator.dust import DustLaw
 from sedcast.emulator.histories import BETA, GAMMA, burst_fraction, column
 from sedcast.emulator.network import SpeculatorNetwork
@@ -150,10 +151,12 @@ class SpectrumEmulator:
         ParameterError : for parameters or redshifts outside the range of training.
         """
         theta = self.prior.validate(theta)
-        zred = np.broadcast_to(np.asarray(zred, dtype=float), (len(theta),))
+        zred = one_per_galaxy(zred, len(theta))
         good = (zred >= 0) & (zred <= self.zred_max)
         if not good.all():
-            raise ParameterError(f"zred={zred[~good][0]}: the emulator serves 0 … {self.zred_max}")
+            raise ParameterError(
+                f"zred={zred[~good][0]}: the emulator serves 0 … {self.zred_max}, train one with a larger zred_max"
+            )
         t_age = self.cosmology.age_gyr(zred)
         mass = 10 ** theta[:, column("log_mstar")]
         f_burst = burst_fraction(theta, t_age)

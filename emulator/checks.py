@@ -1,0 +1,33 @@
+"""Checks of arguments that every model shares."""
+
+import numpy as np
+
+from sedcast.data.errors import ParameterError
+
+__all__ = ["as_floats", "one_per_galaxy"]
+
+
+def as_floats(name: str, values: object) -> np.ndarray:
+    """`values` as float64.
+
+    Raises
+    ------
+    ParameterError : if they are not numbers, or rows of different lengths.
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"{name} must be an array of numbers, got {type(values).__name__}: {error}") from error
+
+
+def one_per_galaxy(zred: np.ndarray | float, n: int) -> np.ndarray:
+    """Redshifts of `n` galaxies, float64 (n,), from as many or from one.
+
+    Raises
+    ------
+    ParameterError : for another shape, or values that are not numbers.
+    """
+    zred = as_floats("zred", zred)
+    if zred.shape not in ((), (n,), (1,)):
+        raise ParameterError(f"zred must have shape ({n},) as theta has, got {zred.shape}: one redshift per galaxy")
+    return np.broadcast_to(zred, (n,))
