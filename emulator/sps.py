@@ -152,6 +152,13 @@ class SPSModel:
         ------
         ParameterError : for wrong shapes, or values that are not positive and finite.
         """
+        age = np.atleast_1d(np.asarray(age_gyr, dtype=np.float64))
+        young, old = np.zeros((2, len(age), self.wave_rest.size), dtype=self.dtype)
+        self.add_ssps(young, old, np.ones(len(age)), age_gyr, z)
+        return young, old
+
+    def add_ssps(self, young: np.ndarray, old: np.ndarray, mass: np.ndarray, age_gyr: np.ndarray, z: np.ndarray) -> None:
+        """Add one SSP that formed `mass` Msun, (n,), to each of `young` and `old`, (n, n_wave), in place; as `ssp_spectra`."""
         age, z = np.asarray(age_gyr, dtype=np.float64), np.asarray(z, dtype=np.float64)
         if age.ndim != 1 or z.shape != age.shape:
             raise ParameterError(f"age_gyr and z must both have shape (n,), got {age.shape} and {z.shape}")
@@ -159,16 +166,14 @@ class SPSModel:
             if not np.isfinite(value).all() or (value <= 0).any():
                 raise ParameterError(f"{name} must be positive and finite, got {value.min()} … {value.max()}")
         age_node, z_node, share = self._ssp_nodes(age, z)
-        share = share.astype(self.dtype)
+        share = (share * mass[:, None]).astype(self.dtype)
         young_node = age_node < self._n_young
-        old = self._interpolated(self._old_flux, z_node, age_node - self._n_young, np.where(young_node, 0, share))
-        young = np.zeros_like(old)
+        old += self._interpolated(self._old_flux, z_node, age_node - self._n_young, np.where(young_node, 0, share))
+        # Few bursts are young.
         rows = np.flatnonzero(young_node.any(axis=1))
-        if not len(rows):
-            return young, old
-        shares = np.where(young_node[rows], share[rows], 0)
-        young[rows] = self._interpolated(self._young_flux, z_node[rows], age_node[rows], shares)
-        return young, old
+        if len(rows):
+            shares = np.where(young_node[rows], share[rows], 0)
+            young[rows] += self._interpolated(self._young_flux, z_node[rows], age_node[rows], shares)
 
     def _interpolated(self, table: np.ndarray, z_node: np.ndarray, age_node: np.ndarray, share: np.ndarray) -> np.ndarray:
         """Sums of four rows of `table` (n_z · n_age, n_wave) per galaxy; nodes outside it must have no share."""
