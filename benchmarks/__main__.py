@@ -19,6 +19,7 @@ BENCHMARKS = {
     "simulate": ("benchmarks.simulate", "mass simulation of noisy galaxies into HDF5"),
     "posterior": ("benchmarks.posterior", "sampling and training the flow, and inferring a catalogue"),
     "sbi-comparison": ("benchmarks.sbi_comparison", "training and sampling beside the sbi package's flow of similar size"),
+    "importance": ("benchmarks.importance", "efficiency and speed of importance refinement on real galaxies"),
     "mcmc": ("benchmarks.mcmc", "emcee and zeus on real galaxies"),
 }
 

@@ -110,8 +110,8 @@ def infer_catalog(
     if refiner is not None and refiner.estimator is not estimator:
         raise ParameterError("refiner holds another estimator than the one given: make it as Refiner(estimator, simulator)")
     started = time.perf_counter()
-    if catalog.bands != estimator.bands:
-        catalog = catalog.select(estimator.bands)
+    if catalog.bands != estimator.bands or estimator.context.mask:
+        catalog = catalog.select(estimator.bands, ragged=estimator.context.mask)
     status = estimator.status(catalog)
     excluded = status.excluded.astype(object)
     if rows_per_block is None:
@@ -180,7 +180,7 @@ def infer_catalog(
 
 
 def _quantities(estimator: PosteriorEstimator, points: np.ndarray, zred: np.ndarray) -> np.ndarray:
-    """All quantities, (n_quantity, n_rows, n_samples) float32, of probit-space points (n_rows, n_samples, 11); NaN rows stay NaN."""
+    """All quantities, (n_quantity, n_rows, n_samples) float32, of points (n_rows, n_samples, 11); NaN rows stay NaN."""
     n_rows, n_samples = points.shape[:2]
     values = np.full((len(QUANTITY_NAMES), n_rows, n_samples), np.nan, dtype=np.float32)
     finite = np.isfinite(points).all(axis=(1, 2))
