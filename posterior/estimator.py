@@ -17,6 +17,7 @@ from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.flow import MaskedAutoregressiveFlow, usable_cores
+from sedcast.posterior.outliers import OutlierModel
 
 __all__ = ["PosteriorEstimator", "RowStatus"]
 
@@ -24,6 +25,7 @@ KIND = "posterior-estimator"
 _BUNDLED = "bundled/posterior_sdss_ugriz.npz"
 # Small enough for the cache: the map to theta is several times faster so.
 _ROWS_PER_PIECE = 4096
+_OUTLIERS = "outliers_"
 _BASES_ARRAYS = ("t_lookback_gyr", "sfh", "zh")
 
 
@@ -60,6 +62,7 @@ class PosteriorEstimator:
     cosmology : relates redshift to age.
     bases : SFH and ZH bases that the parameters are weights of.
     card : name, configuration, training figures and provenance.
+    outliers : what is usual among the training simulations; None in artifacts without it, see `fit_outliers`.
 
     Raises
     ------
@@ -72,6 +75,7 @@ class PosteriorEstimator:
     cosmology: Cosmology
     bases: SFHBases
     card: dict[str, Any] = field(repr=False)
+    outliers: OutlierModel | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         expected = (len(FREE_PARAMETER_NAMES), self.context.n_context)
@@ -116,7 +120,8 @@ class PosteriorEstimator:
 
         Parameters
         ----------
-        flux, flux_ivar : (n, n_band) nanomaggies and nanomaggies^-2, every band measured.
+        flux, flux_ivar : (n, n_band) nanomaggies and nanomaggies^-2; every band measured, unless the estimator was trained with
+            missing bands (`context.mask`): then a band may have flux_ivar 0, or NaN in either.
         zred : (n,).
         n_samples : samples per galaxy.
         seed : a galaxy's samples depend on it, its key and its own data only.
@@ -129,7 +134,7 @@ class PosteriorEstimator:
 
         Raises
         ------
-        ParameterError : for wrong shapes, unmeasured bands, or a redshift beyond the training range; the row is named.
+        ParameterError : for wrong shapes, unmeasured bands (or no measured band), or a redshift beyond the training range; the row is named.
         """
         return self.to_theta(
             self.sample_unbounded(flux, flux_ivar, zred, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads),
@@ -198,14 +203,16 @@ class PosteriorEstimator:
     def status(self, catalog: Catalog) -> RowStatus:
         """Which rows of a catalogue have a posterior, and which of those are extrapolated.
 
-        A row is *excluded* if a band of the estimator is unmeasured (by the catalogue's own status), or the redshift is
-        not positive or lies outside the training range: the flow knows nothing there. It is *flagged* if a magnitude or
-        error lies outside the training range, or the photometry as a whole is further from the training set's mean than 99.99%
-        of the training set: the flow answers, but extrapolates.
+        A row is *excluded* if a band of the estimator is unmeasured (by the catalogue's own status), or, of an estimator
+        trained with missing bands, all of them; or if the redshift is not positive or lies outside the training range:
+        the flow knows nothing there. It is *flagged* if a measured magnitude or error lies outside the training range,
+        or the photometry as a whole is further from the training set's mean than 99.99% of the training set: the flow
+        answers, but extrapolates.
 
         Parameters
         ----------
-        catalog : with at least the estimator's bands; use `Catalog.select` to bring them into order.
+        catalog : with the estimator's bands in order; use `Catalog.select` (for an estimator trained with missing bands with
+            ``ragged=True``) to bring them into it.
 
         Raises
         ------
@@ -214,8 +221,10 @@ class PosteriorEstimator:
         if catalog.bands != self.bands:
             raise ParameterError(
                 f"the catalogue has bands {' '.join(catalog.bands)}, the estimator needs {' '.join(self.bands)}: "
-                f"pass catalog.select({list(self.bands)})"
+                f"pass catalog.select({list(self.bands)}{', ragged=True' if self.context.mask else ''})"
             )
+        if self.context.mask:
+            catalog = catalog.select(self.bands, ragged=True)
         low, high = self.zred_range
         excluded = catalog.status.astype(object)
         outside = catalog.ok & ~((catalog.zred >= low) & (catalog.zred <= high))
@@ -232,6 +241,8 @@ class PosteriorEstimator:
         arrays = {f"flow_{name}": array for name, array in self.flow.to_arrays().items()}
         arrays |= self.domain.to_arrays("domain_")
         arrays |= {f"bases_{name}": getattr(self.bases, name) for name in _BASES_ARRAYS}
+        if self.outliers is not None:
+            arrays |= self.outliers.to_arrays(_OUTLIERS)
         card = dict(self.card) | {
             "bands": list(self.bands),
             "parameter_names": list(PARAMETER_NAMES),
@@ -254,7 +265,8 @@ class PosteriorEstimator:
         """
         arrays, card = load_artifact(path, KIND)
         try:
-            context = ContextTransform(tuple(card["bands"]))
+            mask = any(name.startswith("measured_") for name in card["context_names"])
+            context = ContextTransform(tuple(card["bands"]), mask=mask)
             if card["free_parameter_names"] != list(FREE_PARAMETER_NAMES) or card["context_names"] != list(context.names):
                 raise ArtifactError(f"{path} has other parameters or context columns than this sedcast: train it again")
             flow = {name.removeprefix("flow_"): array for name, array in arrays.items() if name.startswith("flow_")}
@@ -266,6 +278,7 @@ class PosteriorEstimator:
                 Cosmology(card["cosmology"]),
                 SFHBases(time, sfh, zh, card["bases"]["name"], card["bases"]["provenance"]),
                 card,
+                OutlierModel.from_arrays(context.bands, arrays, _OUTLIERS) if "outliers" in card else None,
             )
         except (KeyError, TypeError, ParameterError) as error:
             raise ArtifactError(f"{path} is not a complete posterior estimator ({error}): train it again") from error

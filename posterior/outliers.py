@@ -1,0 +1,325 @@
+"""Which galaxies the training simulations do not account for: a score per galaxy, and reasons in words.
+
+Four statistics, each larger for less usual photometry:
+
+- ``density``: minus the log density of the magnitudes given redshift and stated errors (see `PhotometryDensity`);
+- ``noise``: log ratio of that density with five times the stated errors to it, by Neyman and Pearson's lemma the most powerful
+  test for such errors, as far as the density is right;
+- ``errors``: how far the stated errors are from those usual at their observed magnitudes, the largest over the bands;
+- ``fit``: χ² of the photometry that posterior samples predict, the mean over their best tenth.
+
+Each becomes the probability of a value at least as large among mocks; the score is the probability of one at least as small as
+the smallest of the four. So a threshold on the score is the false-alarm rate of all tests together, as far as the
+mocks resolve it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
+from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.posterior.photometry_density import PhotometryDensity
+
+__all__ = ["FALSE_ALARM_RATE", "MISFIT_SAMPLES", "STATISTICS", "OutlierModel", "OutlierScores", "PhotometryChecks", "misfit"]
+
+STATISTICS = ("density", "noise", "errors", "fit")
+"""Names of the statistics, the order of their columns."""
+
+FALSE_ALARM_RATE = 0.01
+"""Share of galaxies like the training simulations that are flagged."""
+
+MISFIT_SAMPLES = 64
+"""Posterior samples per galaxy that `misfit` takes."""
+
+UNDERSTATEMENT = 5.0
+_BEST_SHARE = 0.1
+_LEVELS = 96
+_ERROR_BINS = 40
+_MIN_PER_PATTERN = 2_000
+_MIN_PER_COUNT = 500
+_ARRAYS = ("error_magnitude", "error_median", "error_scatter", "patterns", "quantiles", "smallest")
+
+
+def misfit(predicted: np.ndarray, flux: np.ndarray, flux_ivar: np.ndarray) -> np.ndarray:
+    """The statistic ``fit``: mean χ² of the best tenth of posterior samples, (n,); infinite where none is finite.
+
+    Parameters
+    ----------
+    predicted : (n, n_samples, n_band) noiseless fluxes of posterior samples, nanomaggies.
+    flux, flux_ivar : (n, n_band) observed; bands with flux_ivar 0 do not count.
+    """
+    chi2 = (np.square(predicted - flux[:, None]) * flux_ivar[:, None]).sum(axis=2)
+    chi2 = np.sort(np.where(np.isfinite(chi2), chi2, np.inf), axis=1)
+    return np.asarray(chi2[:, : max(1, round(_BEST_SHARE * chi2.shape[1]))].mean(axis=1))
+
+
+@dataclass(frozen=True)
+class PhotometryChecks:
+    """What photometry alone says about rows.
+
+    Attributes
+    ----------
+    measured : (n, n_band) bool.
+    values : (n, 3) the statistics but ``fit``.
+    oddest : (n,) the band that fits least to the others, -1 if there is no other.
+    bright : (n,) bool, whether it is brighter than they suggest.
+    log_prob_inflated : (n,) log density if the errors were five times as large.
+    error_sign : (n,) -1 or 1: the most unusual error is too small or too large.
+    """
+
+    measured: np.ndarray
+    values: np.ndarray
+    oddest: np.ndarray
+    bright: np.ndarray
+    log_prob_inflated: np.ndarray
+    error_sign: np.ndarray
+
+
+@dataclass(frozen=True)
+class OutlierScores:
+    """Scores and reasons of rows.
+
+    Attributes
+    ----------
+    score : (n,) share of galaxies like the training simulations that are at least as unusual, in (0, 1].
+    flags : (n,) str, reasons separated by "; " where the score is at most `FALSE_ALARM_RATE`, else "".
+    """
+
+    score: np.ndarray
+    flags: np.ndarray
+
+
+@dataclass(frozen=True)
+class OutlierModel:
+    """What is usual among the training simulations; `fit_outliers` makes one for an estimator.
+
+    Attributes
+    ----------
+    bands : band names.
+    density : of noiseless photometry.
+    error_magnitude : (n_band, n_bin) asinh magnitudes at which usual errors are known.
+    error_median, error_scatter : (n_band, n_bin) mean and standard deviation of the log magnitude error there.
+    patterns : (n_pattern, n_band) bool, sets of measured bands with a calibration of their own.
+    quantiles : (n_pattern + n_band, 4, n_level) upper quantiles of the statistics on mocks, at probabilities from 1 down to the
+        least that the mocks resolve, even in their logarithm; after the patterns, by number of measured bands.
+    smallest : (n_pattern + n_band, 2, n_level) lower quantiles, at the same probabilities, of the log of the smallest probability
+        of a mock: without and with ``fit``.
+    least : (n_pattern + n_band,) the least probability of each calibration.
+    """
+
+    bands: tuple[str, ...]
+    density: PhotometryDensity
+    error_magnitude: np.ndarray
+    error_median: np.ndarray
+    error_scatter: np.ndarray
+    patterns: np.ndarray
+    quantiles: np.ndarray
+    smallest: np.ndarray
+    least: np.ndarray
+
+    @classmethod
+    def calibrated(
+        cls,
+        bands: tuple[str, ...],
+        density: PhotometryDensity,
+        *,
+        flux: np.ndarray,
+        flux_ivar: np.ndarray,
+        zred: np.ndarray,
+        misfit: np.ndarray,
+    ) -> "OutlierModel":
+        """A model whose probabilities are those of mocks that were not used to fit the density.
+
+        Parameters
+        ----------
+        bands : band names.
+        density : of noiseless photometry.
+        flux, flux_ivar : (n, n_band) mocks; both 0 where unmeasured.
+        zred : (n,).
+        misfit : (n,) from the function of that name.
+
+        Raises
+        ------
+        ParameterError : if there are fewer than 500 mocks.
+        """
+        if len(zred) < _MIN_PER_COUNT:
+            raise ParameterError(
+                f"{len(zred)} mocks: expected {_MIN_PER_COUNT} at least, to know the rarest per cent; draw more"
+            )
+        errors = _usual_errors(bands, flux, flux_ivar)
+        measured = flux_ivar > 0
+        found, counts = np.unique(measured, axis=0, return_counts=True)
+        patterns = found[counts >= _MIN_PER_PATTERN]
+        n_table = len(patterns) + len(bands)
+        empty = np.zeros((n_table, len(STATISTICS), _LEVELS)), np.zeros((n_table, 2, _LEVELS)), np.full(n_table, 0.5)
+        model = cls(bands, density, *errors, patterns, *empty)
+        values = np.column_stack([model.check(flux, flux_ivar, zred).values, misfit])
+        for table in range(n_table):
+            if table < len(patterns):
+                rows = (measured == patterns[table]).all(axis=1)
+            else:
+                rows = measured.sum(axis=1) == table - len(patterns) + 1
+            rows = rows if rows.sum() >= _MIN_PER_COUNT else np.ones(len(zred), dtype=bool)
+            model._calibrate(table, values[rows])
+        return model
+
+    def _calibrate(self, table: int, values: np.ndarray) -> None:
+        """Fill a table from the statistics (n, 4) of its mocks."""
+        self.least[table] = 1 / (len(values) + 1)
+        levels = np.exp(self._log_levels(table))
+        self.quantiles[table] = np.quantile(values, 1 - levels, axis=0, method="higher").T
+        log_p = self._log_probabilities(np.full(len(values), table), values)
+        for with_fit, columns in enumerate((slice(0, 3), slice(0, 4))):
+            self.smallest[table, with_fit] = np.quantile(log_p[:, columns].min(axis=1), levels)
+
+    def _log_levels(self, table: int) -> np.ndarray:
+        return np.linspace(0.0, np.log(self.least[table]), _LEVELS)
+
+    def check(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray) -> PhotometryChecks:
+        """What photometry alone says; flux, flux_ivar (n, n_band), both 0 where unmeasured, and zred (n,)."""
+        measured = flux_ivar > 0
+        sigma = np.where(measured, flux_ivar, np.nan) ** -0.5
+        magnitude = np.where(measured, asinh_magnitude(flux, self.bands), np.nan)
+        error = asinh_magnitude_error(flux, sigma, self.bands)
+        seen = self.density.statistics(magnitude, error, zred, inflation=UNDERSTATEMENT)
+        deviation = np.zeros(measured.shape)
+        for b in range(len(self.bands)):
+            rows = measured[:, b]
+            median, scatter = (
+                np.interp(magnitude[rows, b], self.error_magnitude[b], table[b])
+                for table in (self.error_median, self.error_scatter)
+            )
+            deviation[rows, b] = (np.log(error[rows, b]) - median) / scatter
+        worst = np.take_along_axis(deviation, np.abs(deviation).argmax(axis=1)[:, None], axis=1)[:, 0]
+        tail = np.where(np.isnan(seen.tail), np.inf, seen.tail)
+        oddest = np.where(measured.sum(axis=1) > 1, tail.argmin(axis=1), -1)
+        bright = seen.bright[np.arange(len(zred)), oddest]
+        values = np.column_stack([-seen.log_prob, seen.log_prob_inflated - seen.log_prob, np.abs(worst)])
+        return PhotometryChecks(measured, values, oddest, bright, seen.log_prob_inflated, np.sign(worst))
+
+    def judge(self, checks: PhotometryChecks, misfit: np.ndarray | None = None) -> OutlierScores:
+        """Scores and reasons.
+
+        Parameters
+        ----------
+        checks : from `check`.
+        misfit : (n,) from the function of that name, NaN where unknown; not used if not given.
+        """
+        n = len(checks.values)
+        fit = np.full(n, np.nan) if misfit is None else np.asarray(misfit, dtype=float)
+        table = self._table(checks.measured)
+        log_p = self._log_probabilities(table, np.column_stack([checks.values, fit]))
+        with_fit = (~np.isnan(fit)).astype(int)
+        smallest = np.nanmin(log_p, axis=1)
+        score, limit = np.ones(n), np.empty(n)
+        for t, k in np.unique(np.column_stack([table, with_fit]), axis=0):
+            rows = (table == t) & (with_fit == k)
+            levels, quantiles = self._log_levels(t)[::-1], self.smallest[t, k][::-1]
+            score[rows] = np.exp(np.interp(smallest[rows], quantiles, levels))
+            limit[rows] = np.interp(np.log(FALSE_ALARM_RATE), levels, quantiles)
+        return OutlierScores(score, self._reasons(checks, table, log_p, limit, score <= FALSE_ALARM_RATE))
+
+    def _reasons(
+        self, checks: PhotometryChecks, table: np.ndarray, log_p: np.ndarray, limit: np.ndarray, flagged: np.ndarray
+    ) -> np.ndarray:
+        reasons = np.full(len(table), "", dtype=object)
+        with np.errstate(invalid="ignore"):
+            unusual = (log_p <= limit[:, None]) | (log_p == np.nanmin(log_p, axis=1, keepdims=True))
+        for row in np.flatnonzero(flagged):
+            density, noise, errors, fit = unusual[row]
+            words = []
+            if density or noise:
+                # With five times the errors the photometry would be as usual as 99% of the mocks are with theirs.
+                rare = np.interp(np.log(FALSE_ALARM_RATE), *self._quantile_line(int(table[row]), "density"))
+                if noise and -checks.log_prob_inflated[row] < rare:
+                    words.append("errors understated?")
+                else:
+                    words.append("photometry unlike the training set")
+                words += self._colour(checks.measured[row], int(checks.oddest[row]), bool(checks.bright[row]))
+            if errors:
+                too = "too noisy: errors larger" if checks.error_sign[row] > 0 else "errors understated? Smaller"
+                words.append(f"{too} than usual at this brightness")
+            if fit:
+                words.append("bad fit")
+            reasons[row] = "; ".join(words)
+        return reasons.astype(str)
+
+    def _colour(self, measured: np.ndarray, band: int, bright: bool) -> list[str]:
+        """In which colour, or band, photometry is odd; the first and the last measured band decide one colour alone."""
+        if band < 0:
+            return []
+        bands = np.flatnonzero(measured)
+        name = self.bands[band]
+        if band == bands[0]:
+            return [f"too {'blue' if bright else 'red'} in {name}-{self.bands[bands[1]]}"]
+        if band == bands[-1]:
+            return [f"too {'red' if bright else 'blue'} in {self.bands[bands[-2]]}-{name}"]
+        return [f"{name} too {'bright' if bright else 'faint'} beside the other bands"]
+
+    def _quantile_line(self, table: int, statistic: str) -> tuple[np.ndarray, np.ndarray]:
+        return self._log_levels(table)[::-1], self.quantiles[table, STATISTICS.index(statistic)][::-1]
+
+    def _table(self, measured: np.ndarray) -> np.ndarray:
+        """Which calibration each row uses, (n,)."""
+        table = len(self.patterns) + measured.sum(axis=1) - 1
+        for k, pattern in enumerate(self.patterns):
+            table[(measured == pattern).all(axis=1)] = k
+        return np.asarray(table)
+
+    def _log_probabilities(self, table: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Log probabilities (n, 4) that mocks reach the values; NaN where those are."""
+        log_p = np.empty(values.shape)
+        for t in np.unique(table):
+            rows = table == t
+            for column, quantiles in enumerate(self.quantiles[t]):
+                log_p[rows, column] = np.interp(values[rows, column], quantiles, self._log_levels(t))
+        return log_p
+
+    def to_arrays(self, prefix: str) -> dict[str, np.ndarray]:
+        """The arrays by prefixed name, for an artifact."""
+        named = {prefix + name: np.asarray(getattr(self, name)) for name in (*_ARRAYS, "least")}
+        return named | self.density.to_arrays(prefix + "density_")
+
+    @classmethod
+    def from_arrays(cls, bands: tuple[str, ...], arrays: Mapping[str, np.ndarray], prefix: str) -> "OutlierModel":
+        """The model that `to_arrays` described.
+
+        Raises
+        ------
+        ArtifactError : if an array is missing or of the wrong shape.
+        """
+        try:
+            found = {name: np.asarray(arrays[prefix + name]) for name in (*_ARRAYS, "least")}
+        except KeyError as error:
+            raise ArtifactError(f"array {error} of the outlier score is missing: the file is of another version") from error
+        n_band, n_table = len(bands), len(found["patterns"]) + len(bands)
+        shapes = {
+            "error_median": found["error_magnitude"].shape,
+            "error_scatter": found["error_magnitude"].shape,
+            "quantiles": (n_table, len(STATISTICS), _LEVELS),
+            "smallest": (n_table, 2, _LEVELS),
+            "least": (n_table,),
+        }
+        wrong = [name for name, shape in shapes.items() if found[name].shape != shape]
+        if wrong or found["error_magnitude"].shape[:1] != (n_band,) or found["patterns"].shape[1:] != (n_band,):
+            raise ArtifactError(
+                f"arrays of the outlier score do not fit {n_band} bands ({wrong}): the file is of another version"
+            )
+        return cls(bands, PhotometryDensity.from_arrays(n_band, arrays, prefix + "density_"), **found)
+
+
+def _usual_errors(bands: tuple[str, ...], flux: np.ndarray, flux_ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and scatter of the log magnitude error in bins of observed magnitude, (n_band, n_bin) each, after the magnitudes."""
+    tables = np.empty((3, len(bands), _ERROR_BINS))
+    for b, band in enumerate(bands):
+        rows = flux_ivar[:, b] > 0
+        magnitude = asinh_magnitude(flux[rows, b], band)
+        ln_error = np.log(asinh_magnitude_error(flux[rows, b], flux_ivar[rows, b] ** -0.5, band))
+        for k, members in enumerate(np.array_split(np.argsort(magnitude), _ERROR_BINS)):
+            middle = magnitude[members].mean()
+            slope, level = np.polyfit(magnitude[members] - middle, ln_error[members], 1)
+            residual = ln_error[members] - level - slope * (magnitude[members] - middle)
+            tables[:, b, k] = middle, level, residual.std()
+    return tables[0], tables[1], tables[2]
