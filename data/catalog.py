@@ -78,7 +78,11 @@ class Catalog:
             )
         missing = ~(np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0))
         flux[missing] = ivar[missing] = 0.0
-        status = _row_status(bands, missing, zred) if len(self.status) == 0 else np.asarray(self.status, dtype=str)
+        status = (
+            _row_status(bands, missing, zred, missing.any(axis=1))
+            if len(self.status) == 0
+            else np.asarray(self.status, dtype=str)
+        )
         if status.shape != zred.shape:
             raise CatalogError(f"status {status.shape} must have one entry for each of {len(zred)} rows")
         named = {"ids": ids, "bands": bands, "flux": flux, "flux_ivar": ivar, "zred": zred, "status": status}
@@ -105,23 +109,37 @@ class Catalog:
             self.ids[index], self.bands, self.flux[index], self.flux_ivar[index], self.zred[index], self.status[index]
         )
 
-    def select(self, bands: Sequence[str]) -> "Catalog":
+    def select(self, bands: Sequence[str], *, ragged: bool = False) -> "Catalog":
         """The given bands, in the given order; each row's status is worked out anew for them.
+
+        Parameters
+        ----------
+        bands : the bands.
+        ragged : one measured band is enough for a row, and of the bands, one is enough in the catalogue: the others
+            have no measurements.
 
         Raises
         ------
-        CatalogError : if a band is not in the catalogue.
+        CatalogError : if a band, or with `ragged` every one, is not in the catalogue.
         """
         absent = [band for band in bands if band not in self.bands]
-        if absent:
+        if absent and not (ragged and len(absent) < len(bands)):
             raise CatalogError(f"bands {', '.join(absent)} are not in this catalogue, which has {', '.join(self.bands)}")
-        columns = [self.bands.index(band) for band in bands]
-        return Catalog(self.ids, tuple(bands), self.flux[:, columns], self.flux_ivar[:, columns], self.zred)
+        flux, flux_ivar = np.zeros((2, len(self), len(bands)))
+        for column, band in enumerate(bands):
+            if band in self.bands:
+                flux[:, column] = self.flux[:, self.bands.index(band)]
+                flux_ivar[:, column] = self.flux_ivar[:, self.bands.index(band)]
+        missing = flux_ivar == 0
+        lacking = missing.all(axis=1) if ragged else missing.any(axis=1)
+        status = _row_status(bands, missing, self.zred, lacking)
+        return Catalog(self.ids, tuple(bands), flux, flux_ivar, self.zred, status)
 
 
-def _row_status(bands: Sequence[str], missing: np.ndarray, zred: np.ndarray) -> np.ndarray:
+def _row_status(bands: Sequence[str], missing: np.ndarray, zred: np.ndarray, lacking: np.ndarray) -> np.ndarray:
+    """Why rows cannot be inferred, (n,); those of `lacking` (n,) because of their missing bands (n, n_band)."""
     reasons: list[list[str]] = [[] for _ in range(len(zred))]
-    for row in np.flatnonzero(missing.any(axis=1)):
+    for row in np.flatnonzero(lacking):
         reasons[row].append("no measurement in " + " ".join(np.asarray(bands)[missing[row]]))
     with np.errstate(invalid="ignore"):
         tests = (
@@ -268,6 +286,13 @@ def _say_unused(table: Table, bands: Sequence[str], columns: Mapping[str, str], 
         logger.warning("%s: not used: %s (bands read: %s)", path, ", ".join(others), ", ".join(bands))
 
 
+def _has_band(table: Table, band: str, columns: Mapping[str, str], is_sdss: bool) -> bool:
+    """Whether a table has columns for a band."""
+    if is_sdss:
+        return all(name in table.colnames for name in needed_sdss_columns((band,)))
+    return _find(table, columns, f"flux_{band}") is not None
+
+
 def _sdss_columns(table: Table, bands: Sequence[str]) -> dict[str, np.ndarray]:
     """The columns of SDSS's layout that the bands need, their shapes checked."""
     found = {}
@@ -320,6 +345,7 @@ def read_catalog(
     columns: Mapping[str, str] | None = None,
     unit: str = "nanomaggies",
     calibrate: bool = True,
+    ragged: bool = False,
 ) -> Catalog:
     """Read a catalogue from FITS, ECSV, CSV or HDF5.
 
@@ -334,6 +360,7 @@ def read_catalog(
     columns : names in the file where they differ, for example ``{"flux_u": "FLUX_U", "zred": "Z_BEST"}``.
     unit : unit of the fluxes, a key of `NANOMAGGIES_PER_UNIT`; errors are in the same unit, ivar in its inverse square.
     calibrate : for the SDSS layout, apply AB offsets and error floors.
+    ragged : one of `bands` is enough, in the file and in a row; those that the file lacks have no measurements.
 
     Returns
     -------
@@ -357,7 +384,11 @@ def read_catalog(
     id_name = _find(table, columns, "id")
     ids = np.arange(len(table)) if id_name is None else np.asarray(table[id_name])
     ids = ids.astype(np.int64) if ids.dtype.kind in "iu" else ids.astype(str)
-    if is_sdss_layout(table.colnames) and not columns:
+    is_sdss = is_sdss_layout(table.colnames) and not columns
+    wanted = chosen
+    if ragged and chosen:
+        chosen = tuple(band for band in chosen if _has_band(table, band, columns, is_sdss)) or chosen
+    if is_sdss:
         chosen = chosen or SDSS_BANDS
         catalog = _from_sdss_columns(_sdss_columns(table, chosen), chosen, calibrate, ids)
         zred_name: str | None = "Z"
@@ -375,6 +406,8 @@ def read_catalog(
         scale = NANOMAGGIES_PER_UNIT[unit]
         catalog = Catalog(ids, chosen, flux * scale, flux_ivar / scale**2, _numbers(table, zred_name))
     _check_redshifts(catalog.zred, zred_name or "Z")
+    if ragged:
+        catalog = catalog.select(wanted or catalog.bands, ragged=True)
     excluded = int((~catalog.ok).sum())
     if excluded:
         logger.warning("%s: %d of %d rows cannot be inferred; their status says why", path, excluded, len(catalog))

@@ -180,13 +180,18 @@ class TrainingDomain:
         measured = flux_ivar > 0
         magnitude, ln_error = _magnitude_and_ln_error(flux, flux_ivar, context.bands)
         ranges = [
-            np.stack([np.min(v, axis=0, where=measured, initial=np.inf), np.max(v, axis=0, where=measured, initial=-np.inf)], -1)
+            np.stack(
+                [np.min(v, axis=0, where=measured, initial=np.inf), np.max(v, axis=0, where=measured, initial=-np.inf)], -1
+            )
             for v in (magnitude, ln_error)
         ]
         return cls(context, np.array(zred_range), ranges[0], ranges[1], centre, whitening, np.asarray(distance))
 
     def flags(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray) -> np.ndarray:
-        """Why the flow extrapolates, (n,) str, "" where it does not; arguments as in `ContextTransform`, unmeasured bands pass."""
+        """Why the flow extrapolates, (n,) str, "" where it does not; arguments as in `ContextTransform`.
+
+        Bands that are not measured are not tested.
+        """
         flux, flux_ivar, zred = self.context.validate(flux, flux_ivar, zred)
         reasons: list[list[str]] = [[] for _ in range(len(zred))]
         magnitude, ln_error = _magnitude_and_ln_error(flux, flux_ivar, self.context.bands)

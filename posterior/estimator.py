@@ -134,7 +134,8 @@ class PosteriorEstimator:
 
         Raises
         ------
-        ParameterError : for wrong shapes, unmeasured bands (or no measured band), or a redshift beyond the training range; the row is named.
+        ParameterError : for wrong shapes, unmeasured bands (or no measured band), or a redshift beyond the training range;
+            the row is named.
         """
         return self.to_theta(
             self.sample_unbounded(flux, flux_ivar, zred, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads),

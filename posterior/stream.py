@@ -126,8 +126,8 @@ class _Spectra:
 class GalaxyStream:
     """Chunk after chunk of fresh galaxies, each reproducible from the seed and its number.
 
-    Chunk i draws from the blocks i … i + pool_epochs - 1 of spectra, whatever was drawn before. While a chunk is being used, a thread
-    makes the next.
+    Chunk i draws from the blocks i … i + pool_epochs - 1 of spectra, whatever was drawn before. While a chunk is being used,
+    a thread makes the next.
 
     Parameters
     ----------
@@ -196,7 +196,9 @@ class GalaxyStream:
         n_threads = usable_cores() if len(absent) > 1 else 1
         for block in absent:
             self._blocks[block] = self._spectra(self.spectra_per_chunk, _SPECTRA, block, n_threads=n_threads)
-        return self._draw(_Spectra.pooled([self._blocks[block] for block in wanted]), self.simulation.n_galaxies, self._rng(_CHUNKS, index))
+        return self._draw(
+            _Spectra.pooled([self._blocks[block] for block in wanted]), self.simulation.n_galaxies, self._rng(_CHUNKS, index)
+        )
 
     def _rng(self, kind: int, index: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.simulation.seed, spawn_key=(kind, index)))
@@ -231,7 +233,8 @@ class GalaxyStream:
             if not len(pending):
                 return Galaxies(theta, flux, ivar, zred)
         raise ParameterError(
-            f"in {_MAX_TRIES} tries no galaxy was within the noise model's range: prior, redshifts and noise do not belong together"
+            f"{len(pending)} of {n} galaxies were outside the noise model's range in {_MAX_TRIES} tries: "
+            "prior, redshifts and noise do not belong together"
         )
 
     def _try(

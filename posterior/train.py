@@ -200,9 +200,7 @@ def fit_posterior(
     n_train = len(training_set) - max(1, round(config.training.validation_fraction * len(training_set)))
     domain = _domain(transform, observed, training_set.config)
     card = _card(config, training_set.config, result, {"n_train": n_train}, provenance)
-    return PosteriorEstimator(
-        result.flow, domain, Prior.from_dict(training_set.config.prior), cosmology, bases, card
-    )
+    return PosteriorEstimator(result.flow, domain, Prior.from_dict(training_set.config.prior), cosmology, bases, card)
 
 
 def _train_on_stream(
@@ -210,7 +208,8 @@ def _train_on_stream(
 ) -> PosteriorEstimator:
     """Train on fresh galaxies; the domain is that of the first chunk, which is as good as any."""
     simulation, stream_config = config.simulation, config.stream
-    assert simulation is not None and stream_config is not None
+    assert simulation is not None
+    assert stream_config is not None
     emulator = _emulator(simulation)
     transform = ContextTransform(simulation.band_names, mask=stream_config.missing is not None)
     with GalaxyStream(default_simulator(simulation), noise_model(simulation), simulation, stream_config) as stream:

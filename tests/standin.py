@@ -24,9 +24,9 @@ def mock_photometry(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return flux + sigma * rng.standard_normal((n, 5)), sigma**-2.0, rng.uniform(*ZRED_RANGE, n)
 
 
-def gaussian_estimator(mean: float = 0.0, std: float = 1.0) -> PosteriorEstimator:
+def gaussian_estimator(mean: float = 0.0, std: float = 1.0, *, mask: bool = False) -> PosteriorEstimator:
     """Posterior N(mean, std²) in every probit coordinate; mean 0 and std 1 is the prior."""
-    transform = ContextTransform(BANDS)
+    transform = ContextTransform(BANDS, mask=mask)
     dim, n_context = len(FREE_PARAMETER_NAMES), transform.n_context
     config = FlowConfig(n_blocks=1, hidden=(16,))
     arrays = {name: np.zeros(shape) for name, shape in parameter_shapes(config, dim, n_context).items()}

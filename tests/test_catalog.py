@@ -264,3 +264,17 @@ def test_real_fluxes_are_never_taken_for_magnitudes(tmp_path: Path, n: int) -> N
             table[f"flux_{band}"], table[f"flux_err_{band}"] = part[:, index], 1.0
         table.write(tmp_path / "faint.csv", overwrite=True)
         assert len(read_catalog(tmp_path / "faint.csv")) == len(part)
+
+
+def test_ragged_catalogue_needs_one_band_of_a_row_and_of_the_file(tmp_path):
+    table = Table({"flux_r": [10.0, np.nan, 30.0], "flux_err_r": [1.0] * 3, "flux_u": [1.0, 2.0, np.nan]})
+    table["flux_err_u"], table["zred"] = [0.1, 0.0, 0.1], [0.1] * 3
+    table.write(tmp_path / "ragged.ecsv")
+    catalog = read_catalog(tmp_path / "ragged.ecsv", bands=("NUV", "u", "g", "r"), ragged=True)
+    assert catalog.bands == ("NUV", "u", "g", "r")
+    assert catalog.status.tolist() == ["", "no measurement in NUV u g r", ""]
+    assert (catalog.flux_ivar > 0).sum(axis=1).tolist() == [2, 0, 1]
+    with pytest.raises(CatalogError, match="flux_NUV"):
+        read_catalog(tmp_path / "ragged.ecsv", bands=("NUV", "g"), ragged=True)
+    with pytest.raises(CatalogError, match="not in this catalogue"):
+        catalog.select(("J", "H"), ragged=True)

@@ -32,6 +32,59 @@ def test_finite_at_negative_and_tiny_flux():
     assert np.isfinite(ContextTransform(BANDS)(flux, np.full((1, 5), 4.0), np.array([0.05]))).all()
 
 
+def test_masked_columns_of_unmeasured_bands():
+    flux, ivar, zred = mock_photometry(4, 2)
+    plain = ContextTransform(("g", "r"))(flux[:, 1:3], ivar[:, 1:3], zred)
+    masked = ContextTransform(BANDS, mask=True)
+    assert masked.n_context == len(masked.names) == 18
+    missing = [0, 3, 4]
+    one, two = flux.copy(), ivar.copy()
+    one[:, missing] = np.nan
+    two[:2, missing], two[2:, missing] = 0, np.nan
+    context = masked(one, two, zred)
+    column = dict(zip(masked.names, context.T, strict=True))
+    np.testing.assert_array_equal(context[:, [0, 2, 3, 7, 8, 11, 12]], plain)
+    for band in ("u", "i", "z"):
+        np.testing.assert_array_equal(column[f"mag_{band}-mean"], 0)
+        np.testing.assert_allclose(column[f"ln_magerr_{band}"], np.log(0.05))
+        np.testing.assert_array_equal(column[f"measured_{band}"], 0)
+    np.testing.assert_array_equal(column["measured_r"], 1)
+    # Measured flux that is exactly zero is a measurement; a value beside ivar 0 does not matter.
+    one[:, 0], two[:, 3] = 1e6, 0
+    np.testing.assert_array_equal(masked(one, two, zred), context)
+    one[:, 0], two[:, 0] = 0, 4.0
+    assert (masked(one, two, zred)[:, 13] == 1).all()
+
+
+def test_masked_context_refuses_rows_without_measurement_and_wrong_errors():
+    flux, ivar, zred = mock_photometry(4, 2)
+    masked = ContextTransform(BANDS, mask=True)
+    with pytest.raises(ParameterError, match=r"row 2 has no measured band \(1 such rows\)"):
+        masked(flux, np.where(np.arange(4)[:, None] == 2, 0, ivar), zred)
+    for value, name in ((-1.0, "flux_ivar"), (np.inf, "flux_ivar"), (-np.inf, "flux")):
+        data = {"flux": flux.copy(), "flux_ivar": ivar.copy()}
+        data[name][1, 3] = value
+        with pytest.raises(ParameterError, match=f"{name} of row 1, band 'i' is {value}"):
+            masked(**data, zred=zred)
+
+
+def test_domain_of_ragged_training_set_flags_measured_bands_only():
+    flux, ivar, zred = mock_photometry(6000, 3)
+    ivar[np.random.default_rng(1).random(ivar.shape) < 0.3] = 0
+    kept = (ivar > 0).any(axis=1)
+    domain = TrainingDomain.of(ContextTransform(BANDS, mask=True), flux[kept], ivar[kept], zred[kept], zred_range=ZRED_RANGE)
+    measured = ivar > 0
+    np.testing.assert_allclose(domain.ln_error[2], [f(-0.5 * np.log(ivar[measured[:, 2], 2])) for f in (np.min, np.max)])
+    flux, ivar, zred = mock_photometry(3, 4)
+    flux[:], ivar[:] = (values := np.array([10.0, 30.0, 50.0, 66.0, 80.0])), (0.03 * values) ** -2.0
+    ivar[0, 0] = 0
+    flux[1:, 1] *= 1e4
+    ivar[2, 1] = 0
+    flags = domain.flags(flux, ivar, zred)
+    assert flags[0] == flags[2] == ""
+    assert "g magnitude brighter than the training range" in flags[1]
+
+
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [

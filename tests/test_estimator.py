@@ -98,6 +98,34 @@ def test_status_tells_excluded_from_flagged():
         gaussian_estimator().status(catalog.select(("r", "u")))
 
 
+def test_masked_estimator_serves_every_row_with_a_measurement(tmp_path):
+    estimator = gaussian_estimator(mask=True)
+    estimator.save(tmp_path / "masked.npz")
+    estimator = PosteriorEstimator.load(tmp_path / "masked.npz")
+    flux, ivar, zred = mock_photometry(6, 12)
+    ivar[1, [0, 3]] = 0
+    flux[2, :4] = np.nan
+    ivar[3] = 0
+    zred[4], zred[5] = 0.41, np.nan
+    catalog = Catalog(np.arange(6), BANDS, flux, ivar, zred)
+    status = estimator.status(catalog)
+    assert status.ok.tolist() == [True, True, True, False, False, False]
+    assert status.excluded[3] == "no measurement in u g r i z"
+    assert "beyond the training range" in status.excluded[4]
+    assert "not finite" in status.excluded[5]
+    assert not any("u " in flag for flag in status.flags[[1, 2]])
+    assert estimator.sample(flux[:3], ivar[:3], zred[:3], 4, seed=0).shape == (3, 4, 12)
+    # Bands that the catalogue does not have at all.
+    fewer = catalog.select(("r", "g"))
+    assert estimator.status(fewer.select(BANDS, ragged=True)).ok.tolist() == [True, True, False, False, False, False]
+    with pytest.raises(ParameterError, match="ragged=True"):
+        estimator.status(fewer)
+    with pytest.raises(ParameterError, match="row 3 has no measured band"):
+        estimator.sample(flux[:4], ivar[:4], zred[:4], 4, seed=0)
+    with pytest.raises(ParameterError, match="estimator trained with missing bands"):
+        gaussian_estimator().sample(flux[:2], ivar[:2], zred[:2], 4, seed=0)
+
+
 def test_save_and_load(tmp_path):
     estimator = gaussian_estimator(mean=0.2, std=0.5)
     path = tmp_path / "posterior.npz"

@@ -12,7 +12,7 @@ from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.simulate import SimulationConfig
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.train import PosteriorConfig, TrainingSet, fit_posterior, read_training_set
+from sedcast.posterior.train import PosteriorConfig, TrainingSet, fit_posterior, read_training_set, train_posterior
 
 SIMULATION = {"n_galaxies": 4000, "seed": 5, "bands": BANDS, "zred": {"min": 0.005, "max": 0.3}}
 
@@ -78,7 +78,60 @@ def test_broken_training_sets_are_counted():
         replace(good, flux=good.flux[:, :4])
 
 
+STREAM = {"n_validation": 500, "missing": {}}
+BANDS7 = ["FUV", "NUV", *BANDS]
+
+
+def train_stream(path, progress=None, **training):
+    values = {
+        "simulation": SIMULATION | {"n_galaxies": 1000, "bands": BANDS7},
+        "stream": STREAM,
+        "training": {"batch_size": 100, "max_epochs": 3, "warmup_steps": 5, "checkpoint_minutes": 0} | training,
+    }
+    return train_posterior(config(**values), checkpoint=path, progress=progress)
+
+
+def test_training_on_a_stream_resumes_exactly(tmp_path):
+    whole = train_stream(tmp_path / "whole.npz")
+    figures = whole.card["figures"]
+    assert (figures["n_train"], figures["n_spectra"], figures["n_validation"], figures["epochs"]) == (3000, 3000, 500, 3)
+    assert whole.bands == tuple(BANDS7)
+    assert whole.context.mask
+
+    def interrupt(done: int, total: int, figures=None) -> None:
+        assert total == 3
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_stream(tmp_path / "part.npz", interrupt)
+    resumed = train_stream(tmp_path / "part.npz")
+    for name, weights in whole.flow.to_arrays().items():
+        np.testing.assert_allclose(resumed.flow.to_arrays()[name], weights, rtol=1e-4, atol=1e-6, err_msg=name)
+    np.testing.assert_array_equal(resumed.domain.centre, whole.domain.centre)
+    whole.save(tmp_path / "stream.npz")
+    again = PosteriorEstimator.load(tmp_path / "stream.npz")
+    assert again.context == whole.context
+    assert again.card["config"]["stream"]["missing"]["complete"] == 0.25
+    # The flow answers for a galaxy without GALEX.
+    flux, ivar, zred = mock_photometry(3, 8)
+    flux, ivar = (np.concatenate([np.zeros((3, 2)), values], axis=1) for values in (flux, ivar))
+    assert np.isfinite(again.sample(flux, ivar, zred, 5, seed=0)).all()
+
+
+def test_time_budget_ends_a_stream_and_sets_the_total(tmp_path):
+    seen = []
+    estimator = train_stream(
+        None, lambda done, total, figures=None: seen.append((done, total)), max_epochs=10_000, max_minutes=0.05, patience=10_000
+    )
+    assert estimator.card["figures"]["stopped"] == "reached max_minutes"
+    assert all(done <= total <= 10_000 for done, total in seen)
+    assert seen[-1][0] == seen[-1][1] == estimator.card["figures"]["epochs"]
+
+
 def test_config_needs_one_source():
+    with pytest.raises(ConfigError, match=r"needs \[simulation\], not simulation_file"):
+        config(simulation=None, simulation_file="a.h5", stream={})
     with pytest.raises(ConfigError, match="either"):
         config(simulation=None)
     with pytest.raises(ConfigError, match="either"):

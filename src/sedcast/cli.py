@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from sedcast.console import Screen
     from sedcast.data.catalog import Catalog
     from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig
-    from sedcast.emulator.speculator import SpeculatorConfig
     from sedcast.emulator.spectrum_emulator import EmulatorConfig
+    from sedcast.emulator.speculator import SpeculatorConfig
     from sedcast.posterior.estimator import PosteriorEstimator
     from sedcast.posterior.importance import Refiner
 
@@ -73,7 +73,7 @@ def _load_catalog(source: str, estimator: "PosteriorEstimator", unit: str, calib
 
     if source == "sdss":
         return load_sdss_sample(bands=estimator.bands, calibrate=calibrate)
-    return read_catalog(source, bands=estimator.bands, unit=unit, calibrate=calibrate)
+    return read_catalog(source, bands=estimator.bands, unit=unit, calibrate=calibrate, ragged=estimator.context.mask)
 
 
 def _load_posterior(model: str) -> "PosteriorEstimator":
