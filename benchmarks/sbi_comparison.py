@@ -8,6 +8,7 @@ or another.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -134,29 +135,25 @@ def train_sbi(pairs: dict[str, np.ndarray], options: argparse.Namespace) -> tupl
         folder = Path(name)
         np.savez(folder / "pairs.npz", **pairs)  # type: ignore[arg-type]
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-        worker = Path(__file__).with_name("sbi_worker.py")
-        subprocess.run([options.sbi_python, str(worker), name], check=True, stdout=sys.stderr)
+        worker = Path(__file__).resolve().with_name("sbi_worker.py")
+        # sbi writes its logs where it runs.
+        subprocess.run([_interpreter(options.sbi_python), str(worker), name], check=True, stdout=sys.stderr, cwd=name)
         return np.load(folder / "held_log_prob.npy"), json.loads((folder / "result.json").read_text(encoding="utf-8"))
 
 
-def check_sbi(python: str) -> None:
-    """Raises
-    ------
-    MissingDependencyError : if that interpreter has no sbi.
-    """
-    try:
-        found = subprocess.run([python, "-c", "import sbi"], check=False, capture_output=True).returncode == 0
-    except OSError:
-        found = False
-    if not found:
+def _interpreter(python: str) -> str:
+    """The path of an interpreter, or MissingDependencyError if it has no sbi."""
+    path = shutil.which(python)
+    if path is None or subprocess.run([path, "-c", "import sbi"], check=False, capture_output=True).returncode:
         raise MissingDependencyError(
             f"{python} has no sbi: pip install 'sedcast[benchmark]', or name another interpreter that has it by --sbi-python"
         )
+    return str(Path(path).absolute())
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Train sbi, ours for the same time, and ours for the same number of epochs; then compare."""
-    check_sbi(options.sbi_python)
+    _interpreter(options.sbi_python)
     pairs, n_train = read_pairs(options)
     note(f"  sbi: {options.minutes:g} minutes on {n_train:,} galaxies")
     sbi_log_prob, sbi = train_sbi(pairs, options)

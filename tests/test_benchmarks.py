@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from standin import gaussian_estimator
 
-from benchmarks import common, emulator, emulator_accuracy, mcmc, sps
+from benchmarks import common, emulator, emulator_accuracy, mcmc, sbi_comparison, sps
 from benchmarks.__main__ import BENCHMARKS, main
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import MissingDependencyError
@@ -67,6 +67,7 @@ def test_each_benchmark_has_help(name: str, capsys: pytest.CaptureFixture[str]) 
         (["emulator", "--emulator", "nowhere.npz"], "nowhere.npz"),
         (["emulator-accuracy", "--emulator", "nowhere.npz"], "nowhere.npz"),
         (["simulate", "--bands", "u", "u"], "bands"),
+        (["sbi-comparison", "--sbi-python", "nowhere"], "nowhere has no sbi"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -289,3 +290,28 @@ def test_mcmc(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         assert figures[f"{sampler}_overhead_fraction"] < 1
         assert figures[f"{sampler}_converged"] == 0
     assert figures["repeats"] == 1
+
+
+def test_sbi_comparison(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for sbi: the standard normal, which the truths follow but for what acceptance changes."""
+    seen = {}
+
+    def standard_normal(pairs: dict[str, np.ndarray], _: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        seen.update(pairs)
+        theta = pairs["held_theta"].astype(float)
+        log_prob = -0.5 * (theta**2 + np.log(2 * np.pi)).sum(axis=1)
+        return log_prob, {"epochs": 2, "seconds": 1.0, "galaxies_per_s": 1.0, "samples_per_s": 1.0}
+
+    monkeypatch.setattr(sbi_comparison, "_interpreter", str)
+    monkeypatch.setattr(sbi_comparison, "train_sbi", standard_normal)
+    monkeypatch.setattr(sbi_comparison, "_SAMPLING_SECONDS", 0.1)
+    shape = ["--n-galaxies", "3000", "--held-out", "500", "--blocks", "1", "--hidden", "16", "--batch", "250"]
+    figures = run("sbi-comparison", *shape)
+    assert (figures["n_train"], figures["n_held_out"]) == (2500, 500)
+    assert seen["theta"].shape == (2500, 11)
+    assert seen["held_context"].shape == (500, 13)
+    assert figures["runs"]["ours, same epochs"]["epochs"] == 2
+    # 11 × 0.5 ln(2πe) nats is what a standard normal has on average.
+    assert figures["runs"]["sbi"]["held_out_log_prob"] == pytest.approx(-15.6, abs=0.5)
+    assert figures["over_sbi_nats"] == figures["runs"]["ours"]["over_sbi_nats"]
+    assert_positive(figures, "sampling_over_sbi", "over_sbi_error")
