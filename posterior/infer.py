@@ -25,6 +25,7 @@ from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.flow import usable_cores
 from sedcast.posterior.importance import Refined, Refiner
+from sedcast.posterior.outlier_training import OutlierScorer
 
 __all__ = [
     "DERIVED_NAMES",
@@ -74,9 +75,11 @@ def infer_catalog(
 
     Every input row is there, in order. Datasets: ``samples/<name>`` (n, n_samples) and ``summary/<name>`` (n, 5), float32,
     columns `PERCENTILES`, for each of `QUANTITY_NAMES`; ``id``, ``zred``, ``flux``, ``flux_ivar``; ``status``, "" or why the
-    row has no posterior; ``flags``, "" or why its posterior is an extrapolation. Samples and summaries of a row are NaN
-    if and only if ``status`` says why. With a `refiner`, samples are those of the exact posterior, ``refinement/<name>`` (n,)
-    holds `REFINEMENT_NAMES` and ``step`` (see `Refined`), and ``flags`` names rows whose samples remain approximate.
+    row has no posterior; ``score`` (n,), how unusual it is (see `OutlierScores`; NaN if the estimator has no outlier model);
+    ``flags``, "" or why its posterior is not to be trusted: unusual at 1% false alarms, or an extrapolation. Samples and
+    summaries of a row are NaN if and only if ``status`` says why. With a `refiner`, samples are those of the exact posterior,
+    ``refinement/<name>`` (n,) holds `REFINEMENT_NAMES` and ``step`` (see `Refined`), and ``flags`` names rows whose samples
+    remain approximate.
     Attributes: ``format``, ``bands``, ``provenance`` (JSON). The file appears when it is complete. A row's samples depend on
     `seed`, its number in the catalogue and its data, not on blocks or threads.
 
@@ -117,6 +120,7 @@ def infer_catalog(
     if rows_per_block is None:
         rows_per_block = max(1, _SAMPLES_PER_BLOCK // n_samples) if refiner is None else _ROWS_PER_REFINED_BLOCK
     refined: dict[int, Refined] = {}
+    scorer, score, flags = OutlierScorer(estimator), np.full(len(catalog), np.nan), status.flags.astype(object)
     starts = range(0, len(catalog), rows_per_block)
     blocks = [start + np.flatnonzero(status.ok[start : start + rows_per_block]) for start in starts]
     done = 0
@@ -139,6 +143,10 @@ def infer_catalog(
                 result = refiner(*galaxy, n_samples, seed=seed, key=row, n_threads=1)
                 into[:] = result.theta_unbounded
                 refined[row] = replace(result, theta=_NOTHING, theta_unbounded=_NOTHING)
+        observed = catalog.flux[rows], catalog.flux_ivar[rows], catalog.zred[rows]
+        judged = scorer(*observed, points if refiner is None else None, seed=seed, row_keys=rows)
+        score[rows] = judged.score
+        flags[rows] = [_joined(both) for both in zip(judged.flags, status.flags[rows], strict=True)]
         return rows, _quantities(estimator, points, catalog.zred[rows])
 
     with atomic_path(output) as temporary, h5py.File(temporary, "w") as file:
@@ -153,24 +161,24 @@ def infer_catalog(
             if progress is not None:
                 progress(done, len(catalog))
         reasons = excluded.astype(str)
-        flags = status.flags
         if refiner is not None:
             flags = _write_refinement(file, refined, flags)
-        flags = np.where(reasons == "", flags, "")
+        flags = np.where(reasons == "", flags, "").astype(str)
+        file["score"] = np.where(reasons == "", score, np.nan)
         file["status"] = np.char.encode(reasons, "utf-8")
         file["flags"] = np.char.encode(flags, "utf-8")
         seconds = time.perf_counter() - started
         figures = _figures(reasons, flags, seconds) | _refinement_figures(refined)
         file.attrs["format"] = FORMAT
         file.attrs["bands"] = list(catalog.bands)
-        provenance = _provenance(estimator, n_samples, seed, command) | {"figures": figures}
+        provenance = _provenance(estimator, n_samples, seed, command) | {"figures": figures, "outlier_limits": scorer.limits}
         if refiner is not None:
             provenance["refinement"] = refiner.config.model_dump()
         file.attrs["provenance"] = json.dumps(provenance)
     if figures["flagged"] > figures["inferred"] / 2:
         common = Counter(flag for row in flags for flag in str(row).split("; ") if flag).most_common(1)[0][0]
         logger.warning(
-            "%d of %d posteriors are flagged as extrapolations, most often for %r: check the unit and the errors of the fluxes",
+            "%d of %d posteriors are flagged, most often for %r: check the unit and the errors of the fluxes",
             figures["flagged"],
             figures["inferred"],
             common,
@@ -191,6 +199,11 @@ def _quantities(estimator: PosteriorEstimator, points: np.ndarray, zred: np.ndar
     for row, name in enumerate(DERIVED_NAMES, start=len(PARAMETER_NAMES)):
         values[row, finite] = derived[name].reshape(-1, n_samples)
     return values
+
+
+def _joined(reasons: tuple[str, ...]) -> str:
+    """Reasons of several tests, each of them once."""
+    return "; ".join(dict.fromkeys(reason for part in reasons for reason in part.split("; ") if reason))
 
 
 def _write_refinement(file: h5py.File, refined: Mapping[int, Refined], flags: np.ndarray) -> np.ndarray:
@@ -315,7 +328,8 @@ class PosteriorCatalog:
     ids : (n,) int64 or str.
     zred : (n,).
     status : (n,) str, why there is no posterior, or "".
-    flags : (n,) str, why the posterior is an extrapolation, or "".
+    flags : (n,) str, why the posterior is not to be trusted, or "".
+    score : (n,) share of galaxies like the training simulations that are at least as unusual; NaN if unknown.
     bands : band names of `flux` and `flux_ivar`.
     provenance : what made the file.
     """
@@ -325,6 +339,7 @@ class PosteriorCatalog:
     zred: np.ndarray
     status: np.ndarray
     flags: np.ndarray
+    score: np.ndarray
     bands: tuple[str, ...]
     provenance: dict[str, Any]
 
@@ -391,10 +406,10 @@ class PosteriorCatalog:
         return np.stack(list(self.samples(row, PARAMETER_NAMES).values()), axis=-1)
 
     def summary(self) -> Table:
-        """One row per galaxy: id, zred, status, flags, and the percentiles of each quantity, ``<name>_p2.5`` and so on;
+        """One row per galaxy: id, zred, status, flags, score, and the percentiles of each quantity, ``<name>_p2.5`` and so on;
         the figures of `refinement` where there are any.
         """
-        table = Table({"id": self.ids, "zred": self.zred, "status": self.status, "flags": self.flags})
+        table = Table({"id": self.ids, "zred": self.zred, "status": self.status, "flags": self.flags, "score": self.score})
         for name in QUANTITY_NAMES:
             values = self.file["summary"][name][:]
             for column, percentile in enumerate(PERCENTILES):
@@ -447,6 +462,7 @@ def read_posteriors(path: str | Path) -> PosteriorCatalog:
         zred=file["zred"][:],
         status=np.char.decode(file["status"][:], "utf-8"),
         flags=np.char.decode(file["flags"][:], "utf-8"),
+        score=file["score"][:] if "score" in file else np.full(len(ids), np.nan),
         bands=tuple(str(band) for band in file.attrs["bands"]),
         provenance=json.loads(file.attrs["provenance"]),
     )

@@ -1,4 +1,4 @@
-"""Fitting and calibrating the outlier score of a trained posterior, on fresh simulations; the flow stays as it is."""
+"""Fitting, calibrating and applying the outlier score of a trained posterior, on fresh simulations; the flow stays as it is."""
 
 import logging
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from sedcast.data.asinh import asinh_magnitude
-from sedcast.data.errors import ArtifactError
+from sedcast.data.errors import ArtifactError, SedcastError
 from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig, default_simulator, noise_model
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.outliers import FALSE_ALARM_RATE, MISFIT_SAMPLES, OutlierModel, misfit
+from sedcast.posterior.outliers import FALSE_ALARM_RATE, MISFIT_SAMPLES, OutlierModel, OutlierScores, misfit
 from sedcast.posterior.photometry_density import PhotometryDensity
 from sedcast.posterior.stream import Galaxies, GalaxyStream, MissingBands, StreamConfig
 
-__all__ = ["draw_like_training", "fit_outliers", "predicted_misfit", "training_simulator"]
+__all__ = ["OutlierScorer", "draw_like_training", "fit_outliers", "predicted_misfit", "training_simulator"]
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +79,69 @@ def predicted_misfit(
 def predict(
     estimator: PosteriorEstimator, simulator: PhotometrySimulator, points: np.ndarray, zred: np.ndarray, *, n_threads: int = 2
 ) -> np.ndarray:
-    """Noiseless fluxes (n, n_samples, n_band) of probit-space samples (n, n_samples, 11); NaN for samples that are not finite."""
+    """Noiseless fluxes (n, n_samples, n_band) of probit-space samples (n, n_samples, 11); NaN for those not finite."""
     finite = np.isfinite(points).all(axis=2)
     theta = estimator.to_theta(np.where(finite[..., None], points, 0.0), n_threads=n_threads)
     flux = simulator.flux(theta.reshape(-1, theta.shape[-1]), np.repeat(zred, points.shape[1]), n_threads=n_threads)
     return np.where(finite[..., None], flux.reshape(*points.shape[:2], -1), np.nan)
+
+
+class OutlierScorer:
+    """Scores rows of a catalogue by an estimator's outlier model and the photometry that its samples predict.
+
+    Parameters
+    ----------
+    estimator : the trained posterior.
+
+    Attributes
+    ----------
+    limits : what the scores leave out and why, "" if nothing.
+    """
+
+    def __init__(self, estimator: PosteriorEstimator) -> None:
+        self.estimator = estimator
+        self.limits = ""
+        self._simulator: PhotometrySimulator | None = None
+        if estimator.outliers is None:
+            self.limits = f"no outlier score: {estimator.name!r} was trained without one, `fit_outliers` adds it"
+            return
+        try:
+            self._simulator = training_simulator(estimator)
+        except (SedcastError, ValueError) as error:
+            self.limits = f"outlier score by photometry alone, without the fit of samples: {error}"
+            logger.warning(self.limits)
+
+    def __call__(
+        self,
+        flux: np.ndarray,
+        flux_ivar: np.ndarray,
+        zred: np.ndarray,
+        samples: np.ndarray | None,
+        *,
+        seed: int,
+        row_keys: np.ndarray,
+    ) -> OutlierScores:
+        """Scores and reasons of rows, in one thread; NaN and "" if there is no outlier model.
+
+        Parameters
+        ----------
+        flux, flux_ivar : (n, n_band).
+        zred : (n,).
+        samples : (n, n_samples, 11) of the flow in probit space; drawn if there are fewer than `misfit` takes.
+        seed, row_keys : of samples that are drawn.
+        """
+        model = self.estimator.outliers
+        if model is None or len(zred) == 0:
+            return OutlierScores(np.full(len(zred), np.nan), np.full(len(zred), ""))
+        checks = model.check(flux, flux_ivar, zred)
+        if self._simulator is None:
+            return model.judge(checks)
+        if samples is None or samples.shape[1] < MISFIT_SAMPLES:
+            samples = self.estimator.sample_unbounded(
+                flux, flux_ivar, zred, MISFIT_SAMPLES, seed=seed, row_keys=row_keys, n_threads=1
+            )
+        predicted = predict(self.estimator, self._simulator, samples[:, :MISFIT_SAMPLES], zred, n_threads=1)
+        return model.judge(checks, misfit(predicted, flux, flux_ivar))
 
 
 def fit_outliers(

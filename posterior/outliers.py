@@ -104,8 +104,8 @@ class OutlierModel:
     patterns : (n_pattern, n_band) bool, sets of measured bands with a calibration of their own.
     quantiles : (n_pattern + n_band, 4, n_level) upper quantiles of the statistics on mocks, at probabilities from 1 down to the
         least that the mocks resolve, even in their logarithm; after the patterns, by number of measured bands.
-    smallest : (n_pattern + n_band, 2, n_level) lower quantiles, at the same probabilities, of the log of the smallest probability
-        of a mock: without and with ``fit``.
+    smallest : (n_pattern + n_band, 2, n_level) lower quantiles, at the same probabilities, of the log of a mock's smallest
+        probability: without and with ``fit``.
     least : (n_pattern + n_band,) the least probability of each calibration.
     """
 

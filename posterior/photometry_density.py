@@ -75,9 +75,9 @@ class PhotometryDensity:
         """
         x = np.column_stack([magnitude, zred]).astype(float)
         if len(x) < 10 * n_components or not np.isfinite(x).all():
+            bad = int((~np.isfinite(x)).any(axis=1).sum())
             raise ParameterError(
-                f"{len(x)} galaxies, {int((~np.isfinite(x)).any(axis=1).sum())} of them not finite, for {n_components} Gaussians: "
-                "expected ten finite ones each at least"
+                f"{len(x)} galaxies, {bad} not finite, for {n_components} Gaussians: expected ten finite ones each at least"
             )
         rng = np.random.default_rng(seed)
         floor = np.diag(np.append(np.full(x.shape[1] - 1, _MAGNITUDE_FLOOR), _ZRED_FLOOR) ** 2)
@@ -135,13 +135,13 @@ class PhotometryDensity:
         return DensityStatistics(log_prob, inflated, tail, bright)
 
     def _given_zred(self, zred: np.ndarray, bands: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The mixture at given redshifts: log weights (n, K), means (n_measured, n, K), covariances (K, n_measured, n_measured)."""
+        """The mixture at given redshifts: log weights (n, K), means (n_used, n, K), covariances (K, n_used, n_used)."""
         variance = self.covariances[:, -1, -1]
         away = zred[:, None] - self.means[:, -1]
         log_weights = np.log(self.weights / np.sqrt(variance)) - 0.5 * away**2 / variance
         slope = self.covariances[:, bands, -1] / variance[:, None]
         means = self.means[:, bands].T[:, None] + slope.T[:, None] * away
-        covariances = self.covariances[np.ix_(range(len(variance)), bands, bands)]
+        covariances = self.covariances[:, bands[:, None], bands]
         covariances = covariances - slope[:, :, None] * slope[:, None, :] * variance[:, None, None]
         return log_weights - logsumexp(log_weights, axis=1, keepdims=True), means, covariances
 
