@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sedcast.emulator.spectrum_emulator import EmulatorConfig, SpectrumEmulator, train_emulator
     from sedcast.emulator.speculator import SpeculatorConfig, train_speculator
     from sedcast.emulator.sps import SPSModel
+    from sedcast.emulator.surviving import SurvivingMass
 
 __all__ = [
     "FREE_PARAMETER_NAMES",
@@ -40,6 +41,7 @@ __all__ = [
     "SimulationConfig",
     "SpectrumEmulator",
     "SpeculatorConfig",
+    "SurvivingMass",
     "derived_properties",
     "export_speculator",
     "load_speculator",
@@ -70,5 +72,6 @@ __getattr__ = lazy_getattr(
         "sedcast.emulator.spectrum_emulator": ("EmulatorConfig", "SpectrumEmulator", "train_emulator"),
         "sedcast.emulator.speculator": ("SpeculatorConfig", "train_speculator"),
         "sedcast.emulator.sps": ("SPSModel",),
+        "sedcast.emulator.surviving": ("SurvivingMass",),
     },
 )

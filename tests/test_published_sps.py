@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.published import compare, draw_smooth, refit, without_dust
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.prior import Prior, sfh_sticks
 from sedcast.emulator.published import read_speculator
+from sedcast.emulator.published_provabgs import PublishedProvabgsModel
+from sedcast.emulator.simulate import PhotometrySimulator
 from sedcast.emulator.sps import SPSModel
+from sedcast.emulator.ssp_comparison import bin_edges
 
 pytestmark = pytest.mark.published
 
@@ -66,3 +70,25 @@ def test_spectra_and_dust_agree_with_the_published_emulator(published_dir: Path)
     }
     assert np.abs(error[0.01]).max() < 0.02
     assert error[0.1][0] < -0.5
+
+
+def test_only_the_ssps_differ(published_dir: Path) -> None:
+    published = PublishedProvabgsModel.load(published_dir / "provabgs")
+    model = SPSModel(SSPLibrary.popstar().trimmed(1900, 3e4), published.bases, published.cosmology, t_birth_cloud_gyr=0.01)
+    theta, zred = draw_smooth(100, 4)
+    theta, edges = without_dust(theta), bin_edges(4000, 6000)
+    before = compare(model, published, theta, zred, edges).spectra
+    after = refit(model, published, theta, zred, edges, 4)
+    # An SSP library exists with which the direct model gives the published spectra within the networks' error.
+    assert np.percentile(np.abs(before - 1), 95) > 0.15
+    assert np.percentile(np.abs(after - 1), 95) < 0.02
+    assert abs(np.median(after) - 1) < 0.002
+
+
+def test_the_published_model_gives_photometry(published_dir: Path) -> None:
+    model = PublishedProvabgsModel.load(published_dir / "provabgs")
+    theta, zred = draw_smooth(20, 5)
+    simulator = PhotometrySimulator(model, ("g", "r", "Ks"), 0.25, model.cosmology)
+    flux = simulator.flux(theta, zred)
+    np.testing.assert_allclose(flux, simulator.projection.flux(model.spectra(theta, zred), zred), rtol=1e-5)
+    assert (flux > 0).all()
