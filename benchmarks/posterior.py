@@ -1,7 +1,8 @@
-"""Speed of the flow: sampling beside TFP's, training, and inferring a catalogue of real galaxies."""
+"""Speed of the flow: sampling beside TFP's, log-probabilities, latencies, training, and inferring real galaxies."""
 
 import argparse
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,11 @@ from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, as_
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.made import FlowConfig, initial_parameters, parameter_masks, permutations
 
+_TFP = "TFP sampling, "
+_AS_IT_COMES = "as it comes"
+_SURVEY_GALAXIES = 33_884
+_SURVEY_SAMPLES = 10_000
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_repeats(parser)
@@ -34,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=positive, default=1000, help="samples a galaxy")
     parser.add_argument("--batch", type=positive, default=1024, help="galaxies a training step")
     parser.add_argument("--steps", type=positive, default=100, help="training steps an epoch; each epoch is a repeat")
-    parser.add_argument("--catalog", type=positive, default=1000, help="real galaxies in the catalogue")
+    parser.add_argument("--catalog", type=positive, default=1000, help="real galaxies in the catalogue, inferred once")
+    parser.add_argument("--survey", type=positive, default=200, help="real galaxies of 10,000 samples each, drawn once")
 
 
 def untrained(config: FlowConfig, like: MaskedAutoregressiveFlow) -> MaskedAutoregressiveFlow:
@@ -44,13 +51,24 @@ def untrained(config: FlowConfig, like: MaskedAutoregressiveFlow) -> MaskedAutor
 
 
 def tfp_samplers(flow: MaskedAutoregressiveFlow, context: np.ndarray, n_samples: int) -> dict[str, Callable[[], object]]:
-    """The same samples by TFP, compiled in both of TensorFlow's ways."""
+    """The same samples by TFP: as it comes, and compiled in both of TensorFlow's ways."""
     tf, _ = import_tensorflow()
     distribution = as_tfp_distribution(flow, context)
-    return {
-        f"TFP sampling, {name}": tf.function(lambda: distribution.sample(n_samples), jit_compile=jit)
+    compiled = {
+        f"{_TFP}{name}": tf.function(lambda: distribution.sample(n_samples), jit_compile=jit)
         for name, jit in (("tf.function", False), ("XLA", True))
     }
+    return {_TFP + _AS_IT_COMES: lambda: distribution.sample(n_samples)} | compiled
+
+
+def flop_per_sample(flow: MaskedAutoregressiveFlow) -> tuple[int, int]:
+    """Floating-point operations of the weights that the masks leave, and of all weights, masked ones included.
+
+    Two per weight; neither the context's weights, used once per galaxy, nor activations and exponentials count.
+    """
+    masks = parameter_masks(flow.config, flow.dim).values()
+    left, every = sum(int(mask.sum()) for mask in masks), sum(mask.size for mask in masks)
+    return 2 * flow.config.n_blocks * left, 2 * flow.config.n_blocks * every
 
 
 def train_rates(flow: MaskedAutoregressiveFlow, options: argparse.Namespace) -> list[float]:
@@ -75,47 +93,99 @@ def inferable(estimator: PosteriorEstimator) -> Catalog:
     return catalog.subset(estimator.status(catalog).ok)
 
 
+def catalog_seconds(estimator: PosteriorEstimator, catalog: Catalog, options: argparse.Namespace) -> float:
+    """Seconds for a file of samples, derived properties and summaries of the catalogue."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "posteriors.h5"
+        # The first call fills the caches of cosmology and bases.
+        for rows in (slice(2), slice(None)):
+            part = catalog.subset(rows)
+            started = time.perf_counter()
+            infer_catalog(estimator, part, output, n_samples=options.samples, n_threads=options.threads)
+    return time.perf_counter() - started
+
+
+def survey_figures(flow: MaskedAutoregressiveFlow, context: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
+    """The time of 33,884 galaxies of 10,000 samples each, the published catalogue's, from that of fewer galaxies."""
+    started, busy = time.perf_counter(), time.process_time()
+    for first in range(0, len(context), 10):
+        rows = context[first : first + 10]
+        flow.sample(rows, _SURVEY_SAMPLES, seed=options.seed, n_threads=options.threads)
+    times = _SURVEY_GALAXIES / len(context)
+    return {
+        "survey_wall_hours": (time.perf_counter() - started) * times / 3600,
+        "survey_cpu_hours": (time.process_time() - busy) * times / 3600,
+        "survey_from_samples": len(context) * _SURVEY_SAMPLES,
+    }
+
+
+def time_calls(estimator: PosteriorEstimator, catalog: Catalog, options: argparse.Namespace) -> dict[str, Any]:
+    """Figures of single calls, timed in rounds with TFP's and the matrix product."""
+    flow, n, threads = estimator.flow, options.samples, options.threads
+
+    def to_theta(n_galaxies: int) -> Callable[[], object]:
+        rows = catalog.subset(np.arange(n_galaxies) % len(catalog))
+        photometry = rows.flux, rows.flux_ivar, rows.zred
+        return lambda: estimator.sample(*photometry, n, seed=options.seed, n_threads=threads)
+
+    few = catalog.subset(slice(options.galaxies))
+    context = estimator.context(few.flux, few.flux_ivar, few.zred)
+    theta = flow.sample(context, n, seed=options.seed)
+    tfp = tfp_samplers(flow, context, n)
+    tasks: dict[str, Callable[[], object]] = {
+        "sampling": lambda: flow.sample(context, n, seed=options.seed, n_threads=threads),
+        "log-probability": lambda: flow.log_prob(theta, context, n_threads=threads),
+        "sampling to theta": to_theta(len(few)),
+        "one galaxy": to_theta(1),
+        "64 galaxies": to_theta(64),
+    }
+    watch = Stopwatch(tasks | tfp, repeats=options.repeats)
+    per_s = {name: len(few) * n / watch.seconds[name] for name in watch.seconds}
+    as_it_comes = per_s.pop(_TFP + _AS_IT_COMES)
+    fastest = max((name for name in tfp if name in per_s), key=per_s.__getitem__)
+    left, every = flop_per_sample(flow)
+    return {
+        "samples_per_s": per_s["sampling"],
+        "tfp_samples_per_s": per_s[fastest],
+        "tfp_compiled_by": fastest.removeprefix(_TFP),
+        "tfp_as_it_comes_per_s": as_it_comes,
+        "sampling_over_tfp": per_s["sampling"] / per_s[fastest],
+        "theta_samples_per_s": per_s["sampling to theta"],
+        "log_prob_per_s": per_s["log-probability"],
+        "one_galaxy_ms": 1e3 * watch.seconds["one galaxy"],
+        "batch64_ms": 1e3 * watch.seconds["64 galaxies"],
+        "gemm_fraction": left * per_s["sampling"] / watch.gemm_flop_per_s,
+        "gemm_fraction_of_all_weights": every * per_s["sampling"] / watch.gemm_flop_per_s,
+        "flop_per_sample": left,
+        "flop_per_sample_of_all_weights": every,
+        "gemm_flop_per_s": watch.gemm_flop_per_s,
+        "n_galaxies": len(few),
+    }
+
+
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Time sampling in rounds with TFP's and the matrix product, then the catalogue, then training."""
+    """Time calls in rounds, then what takes long: the catalogue, the survey, training."""
     estimator = PosteriorEstimator.default() if options.posterior == BUNDLED else PosteriorEstimator.load(options.posterior)
     catalog = inferable(estimator)
-    few, many = catalog.subset(slice(options.galaxies)), catalog.subset(slice(options.catalog))
     if options.flow:
         config = parse_config({"n_blocks": options.flow[0], "hidden": options.flow[1:]}, FlowConfig, "--flow")
         estimator = replace(estimator, flow=untrained(config, estimator.flow))
     flow = estimator.flow
-    context = estimator.context(few.flux, few.flux_ivar, few.zred)
-    n, threads = options.samples, options.threads
-    photometry = few.flux, few.flux_ivar, few.zred
-    tfp = tfp_samplers(flow, context, n)
-    tasks: dict[str, Callable[[], object]] = {
-        "sampling": lambda: flow.sample(context, n, seed=options.seed, n_threads=threads),
-        "sampling to theta": lambda: estimator.sample(*photometry, n, seed=options.seed, n_threads=threads),
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "posteriors.h5"
-        tasks["catalogue"] = lambda: infer_catalog(estimator, many, output, n_samples=n, n_threads=threads)
-        watch = Stopwatch(tasks | tfp, repeats=options.repeats)
+    figures = time_calls(estimator, catalog, options)
+    many, surveyed = catalog.subset(slice(options.catalog)), catalog.subset(slice(options.survey))
+    note(f"  a catalogue of {len(many)} galaxies")
+    seconds = catalog_seconds(estimator, many, options)
+    note(f"  {len(surveyed)} galaxies of {_SURVEY_SAMPLES:,} samples")
+    survey = survey_figures(flow, estimator.context(surveyed.flux, surveyed.flux_ivar, surveyed.zred), options)
     note("  training")
-    rates = train_rates(flow, options)
-    per_s = {name: len(few) * n / watch.seconds[name] for name in watch.seconds}
-    fastest = min(tfp, key=lambda name: watch.seconds[name])
-    masks = parameter_masks(flow.config, flow.dim)
-    flop = 2 * flow.config.n_blocks * sum(int(mask.sum()) for mask in masks.values())
     return {
-        "samples_per_s": per_s["sampling"],
-        "tfp_samples_per_s": per_s[fastest],
-        "tfp_compiled_by": fastest.removeprefix("TFP sampling, "),
-        "sampling_over_tfp": per_s["sampling"] / per_s[fastest],
-        "theta_samples_per_s": per_s["sampling to theta"],
-        "train_per_s": float(np.median(rates)),
-        "catalog_galaxies_per_s": len(many) / watch.seconds["catalogue"],
-        "gemm_fraction": flop * per_s["sampling"] / watch.gemm_flop_per_s,
-        "flop_per_sample": flop,
-        "gemm_flop_per_s": watch.gemm_flop_per_s,
+        **figures,
+        "catalog_seconds": seconds,
+        "catalog_galaxies_per_s": len(many) / seconds,
+        **survey,
+        "train_per_s": float(np.median(train_rates(flow, options))),
         "flow": {"untrained": bool(options.flow), **flow.config.model_dump(include={"n_blocks", "hidden", "activation"})},
-        "n_galaxies": len(few),
-        "n_samples": n,
+        "n_samples": options.samples,
         "n_catalog": len(many),
         "batch": options.batch,
         "repeats": options.repeats,
