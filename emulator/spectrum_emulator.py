@@ -198,6 +198,8 @@ class SpectrumEmulator:
         arrays |= {"means": self.means, "components": self.components, "n_pca": np.array(self.n_pca)}
         library, bases = self.model.library, self.model.bases
         arrays |= {f"ssp_{name}": getattr(library, name) for name in ("wave_rest", "log_age", "log_z", "flux")}
+        if library.remnant_mass is not None:
+            arrays["ssp_remnant_mass"] = library.remnant_mass
         arrays |= {f"bases_{name}": getattr(bases, name) for name in ("t_lookback_gyr", "sfh", "zh")}
         save_artifact(path, KIND, arrays, self.card)
 
@@ -218,6 +220,7 @@ class SpectrumEmulator:
                 arrays["ssp_flux"],
                 name=card["library"]["name"],
                 provenance=card["library"]["provenance"],
+                remnant_mass=arrays.get("ssp_remnant_mass"),
             )
             bases = SFHBases(
                 arrays["bases_t_lookback_gyr"],

@@ -12,6 +12,7 @@ from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import Prior
+from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.sps import SPSModel
 from sedcast.emulator.surviving import SurvivingMass
 
@@ -79,6 +80,16 @@ def test_trimming_and_the_disk_keep_it(tmp_path: Path) -> None:
     library = replace(a_library(), name="kept")
     library.trimmed(4000, 7000).save(tmp_path / "kept.npz")
     np.testing.assert_array_equal(SSPLibrary.load(tmp_path / "kept.npz").remnant_mass, FRACTION)
+
+
+def test_an_emulator_keeps_it(tmp_path: Path) -> None:
+    bundled = SpectrumEmulator.default()
+    known = np.full((bundled.model.library.log_z.size, bundled.model.library.log_age.size), 0.7)
+    model = SPSModel(replace(bundled.model.library, remnant_mass=known), bundled.model.bases, bundled.cosmology)
+    replace(bundled, model=model).save(tmp_path / "emulator.npz")
+    library = SpectrumEmulator.load(tmp_path / "emulator.npz").model.library
+    np.testing.assert_array_equal(SurvivingMass.of(library).fraction, known)
+    assert bundled.model.library.remnant_mass is None
 
 
 @pytest.mark.fsps
