@@ -19,7 +19,7 @@ arXiv:2210.05686 (importance sampling of amortized posteriors).
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -86,6 +86,7 @@ class Refined:
     log_evidence_error : its standard error, estimated from the same weights.
     step : ``"flow"``, ``"contexts"``, ``"adapted"`` or ``"mcmc"``: whose samples they are.
     flag : "" or why the samples are approximate.
+    tried : of every step and round taken, in order: its name, efficiency, k-hat, and seconds since the start.
     n_evaluations : model evaluations.
     wall_s : seconds.
     """
@@ -99,6 +100,7 @@ class Refined:
     log_evidence_error: float
     step: str
     flag: str
+    tried: tuple[tuple[str, float, float, float], ...]
     n_evaluations: int
     wall_s: float
 
@@ -185,7 +187,11 @@ class Refiner:
             _InThreads(self.simulator, threads), self.estimator.prior, flux=flux, flux_ivar=flux_ivar, zred=zred
         )
         rng = np.random.default_rng((seed, key, 1))
-        draws = self._steps(likelihood, np.asarray(flux, float), np.asarray(flux_ivar, float), (seed, key), rng, threads)
+        tried = []
+        draws = _NO_DRAWS
+        for one in self._steps(likelihood, np.asarray(flux, float), np.asarray(flux_ivar, float), (seed, key), rng, threads):
+            tried.append((one.step, one.efficiency, one.khat, time.perf_counter() - began))
+            draws = _better(draws, one)
         points, step, flag = _equal_weights(draws, likelihood, n_samples, rng), draws.step, self._flag(draws)
         if flag and self.fallback is not None:
             chain, flag = self.fallback(likelihood, _start_points(draws, likelihood, rng), seed + key)
@@ -202,6 +208,7 @@ class Refiner:
             log_evidence_error=float(np.sqrt(max(1 / ess - 1 / n, 0.0))) if ess else np.inf,
             step=step,
             flag=flag,
+            tried=tuple(tried),
             n_evaluations=likelihood.n_evaluations,
             wall_s=time.perf_counter() - began,
         )
@@ -214,9 +221,11 @@ class Refiner:
         stream: tuple[int, int],
         rng: np.random.Generator,
         n_threads: int,
-    ) -> _Draws:
+    ) -> Iterator[_Draws]:
+        """Draws of one proposal after the other, until one of them is good enough."""
         config = self.config
         best = self._from_contexts(likelihood, "flow", [(flux, flux_ivar)], stream, n_threads)
+        yield best
         tested = np.flatnonzero(np.isfinite(best.model).all(axis=1))[:_TEST_POINTS]
         check_proportional(likelihood, likelihood.prior.from_unbounded(best.points[tested]), best.model[tested])
         if self._short(best, config.contexts_below) and best.ess:
@@ -229,14 +238,16 @@ class Refiner:
                 (predicted, flux_ivar),
                 (0.5 * (flux + predicted), flux_ivar / 1.5),
             ]
-            best = _better(best, self._from_contexts(likelihood, "contexts", contexts, stream, n_threads))
+            mixed = self._from_contexts(likelihood, "contexts", contexts, stream, n_threads)
+            yield mixed
+            best = _better(best, mixed)
         last = best
         for _ in range(config.max_rounds):
             if not (self._short(best, config.adapt_below) and last.ess):
                 break
             last = self._adapted(likelihood, last, rng)
+            yield last
             best = _better(best, last)
-        return best
 
     def _short(self, draws: _Draws, efficiency: float) -> bool:
         return draws.efficiency < efficiency or draws.khat > self.config.max_khat
@@ -300,6 +311,9 @@ def _weigh(likelihood: GaussianLikelihood, step: str, points: np.ndarray, log_q:
     ess = effective_sample_size(log_weight)
     khat = pareto_smooth(log_weight)[1] if ess else np.inf
     return _Draws(step, points, log_weight, model, log_mstar, ess, khat)
+
+
+_NO_DRAWS = _Draws("", np.empty((0, 11)), np.empty(0), np.empty((0, 0)), np.empty(0), -1.0, np.inf)
 
 
 def _better(first: _Draws, second: _Draws) -> _Draws:

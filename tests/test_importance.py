@@ -1,0 +1,223 @@
+"""Importance refinement against posteriors and evidences that are known exactly."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import kstest, multivariate_normal, norm
+from standin import gaussian_estimator, mock_photometry
+
+from sedcast.baselines.fallback import NOT_CONVERGED, emcee_fallback
+from sedcast.baselines.mcmc import McmcConfig
+from sedcast.data.catalog import Catalog
+from sedcast.data.errors import ParameterError
+from sedcast.emulator.prior import Prior
+from sedcast.posterior.importance import HEAVY_TAIL, INEFFICIENT, RefineConfig, Refiner
+from sedcast.posterior.infer import REFINEMENT_NAMES, infer_catalog, read_posteriors
+from sedcast.posterior.likelihood import GaussianLikelihood
+from sedcast.posterior.mass import MassConditional
+from sedcast.posterior.student_mixture import StudentMixture
+
+FLUX = np.array([20.0, 26.0, 30.0, 33.0, 36.0])
+ZRED = 0.1
+NARROW = Prior(log_mstar=(10.0, 10.0 + 1e-9))
+
+
+class Linear:
+    """Fluxes proportional to the mass and linear in the ten other probit coordinates."""
+
+    def __init__(self, prior, slope=1.0):
+        self.prior = prior
+        self.slopes = slope * np.random.default_rng(3).standard_normal((10, 5))
+
+    def flux(self, theta, zred):
+        return 10 ** (theta[:, :1] - 10) * (
+            np.array([18.0, 25.0, 31.0, 34.0, 35.0]) + self.prior.to_unbounded(theta)[:, 1:] @ self.slopes
+        )
+
+
+def exact_linear(sigma):
+    """Posterior mean and covariance of the ten coordinates, and the evidence, where the mass is known."""
+    model = Linear(NARROW)
+    ivar = np.diag(sigma**-2.0)
+    residual = FLUX - np.array([18.0, 25.0, 31.0, 34.0, 35.0])
+    covariance = np.linalg.inv(np.eye(10) + model.slopes @ ivar @ model.slopes.T)
+    mean = covariance @ model.slopes @ ivar @ residual
+    evidence = multivariate_normal(np.zeros(5), np.diag(sigma**2) + model.slopes.T @ model.slopes).logpdf(residual)
+    return mean, covariance, evidence
+
+
+def refiner(std=1.0, prior=NARROW, mean=0.0, slope=1.0, **config):
+    estimator = replace(gaussian_estimator(mean, std), prior=prior)
+    return Refiner(estimator, Linear(prior, slope), RefineConfig(**config))
+
+
+@pytest.mark.parametrize(
+    ("sigma", "config", "step"),
+    [
+        (3.0, {"contexts_below": 0.0, "max_rounds": 0}, "flow"),
+        (3.0, {"contexts_below": 1.0, "max_rounds": 0}, "contexts"),
+        (0.3, {"contexts_below": 0.0, "adapt_below": 0.5, "max_rounds": 6}, "adapted"),
+    ],
+)
+def test_posterior_and_evidence_of_a_linear_model(sigma, config, step):
+    sigma = np.full(5, sigma)
+    mean, covariance, evidence = exact_linear(sigma)
+    # The first steps propose the prior, a little widened, for posteriors within it.
+    result = refiner(1.1, n_draws=20_000, **config)(FLUX, sigma**-2, ZRED, 4000, seed=2)
+    assert result.step == step or (step == "contexts" and result.step == "flow")
+    assert result.flag == ""
+    assert result.tried[0][0] == "flow"
+    assert result.efficiency == max(efficiency for _, efficiency, *_ in result.tried)
+    assert result.log_evidence == pytest.approx(evidence, abs=4 * result.log_evidence_error)
+    assert result.log_evidence_error < 0.05
+    found = result.theta_unbounded[:, 1:]
+    error = np.sqrt(np.diag(covariance) * (1 / result.ess + 1 / 4000))
+    assert (np.abs(found.mean(axis=0) - mean) < 4.5 * error).all()
+    np.testing.assert_allclose(found.std(axis=0), np.sqrt(np.diag(covariance)), rtol=0.12)
+    assert NARROW.contains(result.theta).all()
+
+
+def test_evidence_over_seeds_scatters_as_its_error_says():
+    sigma = np.full(5, 3.0)
+    evidence = exact_linear(sigma)[2]
+    refine = refiner(1.1, n_draws=2000, contexts_below=0.0, max_rounds=0, max_khat=9.0)
+    runs = [refine(FLUX, sigma**-2, ZRED, 10, seed=seed) for seed in range(60)]
+    pulls = np.array([(run.log_evidence - evidence) / run.log_evidence_error for run in runs])
+    assert abs(pulls.mean()) < 0.6
+    assert 0.7 < pulls.std() < 1.5
+
+
+@pytest.mark.parametrize(("flux", "sigma"), [(20.0, 0.5), (20.0, 12.0), (-3.0, 2.0), (0.0, 5.0), (3e6, 4e4)])
+def test_mass_is_integrated_and_drawn_exactly(flux, sigma):
+    class Colours:
+        def flux(self, theta, zred):
+            return 10 ** (theta[:, :1] - 10) * np.array([1.0, 2.0])
+
+    prior = Prior()
+    observed = np.array([flux, 2 * flux])
+    likelihood = GaussianLikelihood(Colours(), prior, flux=observed, flux_ivar=np.full(2, sigma**-2), zred=0.1)
+
+    # The posterior of log mass on a grid far finer than the peak.
+    grid = np.linspace(7, 12.5, 1_000_001)
+    scale = 10 ** (grid - 10)
+    log_density = norm(scale, sigma).logpdf(flux) + norm(2 * scale, sigma).logpdf(2 * flux)
+    density = np.exp(log_density - log_density.max())
+    theta = prior.sample(6000, 1)
+    mass = MassConditional(likelihood, likelihood.model_flux(theta), theta[:, 0])
+    expected = np.log(np.trapezoid(density, grid) / 5.5) + log_density.max()
+    np.testing.assert_allclose(mass.log_evidence(), expected, atol=1e-5)
+    cumulative = np.cumsum(density) / density.sum()
+    drawn = mass.draw(np.random.default_rng(4))
+    assert kstest(np.interp(drawn, grid, cumulative), "uniform").pvalue > 1e-3
+
+
+def test_full_posterior_of_mass_and_others_against_plain_weights():
+    # The same target by plain importance sampling from the prior, with many draws and nothing of ours but the likelihood.
+    prior = Prior(log_mstar=(9.5, 10.5))
+    sigma = np.full(5, 4.0)
+    result = refiner(1.1, prior, n_draws=30_000, max_rounds=0)(FLUX, sigma**-2, ZRED, 5000, seed=1)
+    x = np.random.default_rng(8).standard_normal((100_000, 11))
+    theta = prior.from_unbounded(x)
+    log_weight = norm(Linear(prior).flux(theta, None), sigma).logpdf(FLUX).sum(axis=1)
+    weight = np.exp(log_weight - log_weight.max())
+    assert result.log_evidence == pytest.approx(np.log(weight.mean()) + log_weight.max(), abs=0.05)
+    mean = weight @ theta[:, 0] / weight.sum()
+    std = np.sqrt(weight @ (theta[:, 0] - mean) ** 2 / weight.sum())
+    assert result.theta[:, 0].mean() == pytest.approx(mean, abs=0.1 * std)
+    assert result.theta[:, 0].std() == pytest.approx(std, rel=0.08)
+
+
+def test_results_depend_on_seed_key_and_data_only():
+    refine, ivar = refiner(n_draws=1000, max_rounds=1), np.full(5, 0.1)
+    one = refine(FLUX, ivar, ZRED, 50, seed=3, key=7, n_threads=1)
+    two = refine(FLUX, ivar, ZRED, 50, seed=3, key=7, n_threads=2)
+    other = refine(FLUX, ivar, ZRED, 50, seed=3, key=8)
+    np.testing.assert_allclose(one.theta_unbounded, two.theta_unbounded, atol=1e-5)
+    assert not np.allclose(one.theta_unbounded, other.theta_unbounded)
+
+
+def test_hopeless_rows_are_flagged_and_finite():
+    sigma = np.full(5, 0.05)
+    result = refiner(0.3, mean=3.0, n_draws=1000, max_rounds=0)(FLUX, sigma**-2, ZRED, 100, seed=2)
+    assert result.flag in (INEFFICIENT, HEAVY_TAIL)
+    assert result.khat > 0.7
+    assert np.isfinite(result.theta).all()
+
+
+def test_fallback_takes_over_where_refinement_falls_short():
+    prior = Prior(log_mstar=(9.5, 10.5))
+    asked = []
+
+    def chain(likelihood, start, seed):
+        asked.append((len(start), seed))
+        return np.full((30, 11), 0.25), "flag of the chain"
+
+    hard = replace(refiner(0.3, prior, mean=2.0, n_draws=1000, max_rounds=0), fallback=chain)
+    result = hard(FLUX, np.full(5, 0.05**-2), ZRED, 100, seed=2, key=5)
+    assert (result.step, result.flag) == ("mcmc", "flag of the chain")
+    assert (result.theta_unbounded == 0.25).all()
+    assert asked[0][1] == 7
+    easy = replace(refiner(1.1, prior), fallback=chain)
+    assert easy(FLUX, np.full(5, 4.0**-2), ZRED, 100, seed=2).step != "mcmc"
+    assert len(asked) == 1
+
+
+def test_emcee_fallback_samples_the_linear_model_and_says_when_it_stopped_early():
+    sigma = np.full(5, 3.0)
+    likelihood = GaussianLikelihood(Linear(Prior()), Prior(), flux=FLUX, flux_ivar=sigma**-2, zred=ZRED)
+    short = emcee_fallback(McmcConfig(max_steps=400, thin=2, n_walkers=32))
+    samples, flag = short(likelihood, np.empty((0, 12)), 3)
+    assert flag == NOT_CONVERGED
+    assert samples.shape[1] == 11
+    assert len(samples) > 100
+
+
+def test_a_simulator_not_proportional_to_the_mass_is_refused():
+    class Saturated(Linear):
+        def flux(self, theta, zred):
+            return np.sqrt(np.maximum(super().flux(theta, zred), 0))
+
+    wrong = replace(refiner(prior=Prior()), simulator=Saturated(Prior()))
+    with pytest.raises(ParameterError, match="not proportional to the mass"):
+        wrong(FLUX, np.full(5, 0.1), ZRED, 10, seed=0)
+    with pytest.raises(ParameterError, match="n_samples"):
+        refiner()(FLUX, np.full(5, 0.1), ZRED, 0, seed=0)
+
+
+def test_student_mixture_density_and_fit(rng):
+    points = np.concatenate([rng.normal(-3, 0.5, (3000, 2)), rng.normal([2, 4], [1.0, 0.2], (3000, 2))])
+    mixture = StudentMixture.fit(points, np.full(6000, 1 / 6000), 2, rng)
+    order = np.argsort(mixture.means[:, 0])
+    np.testing.assert_allclose(mixture.means[order], [[-3, -3], [2, 4]], atol=0.1)
+    # Its density integrates to one over the plane, and its draws have that density: E[1/p over a box] is the box's area.
+    drawn = mixture.sample(200_000, rng)
+    box = (np.abs(drawn - [2, 4]) < [1.0, 0.3]).all(axis=1)
+    area = np.mean(box * np.exp(-mixture.log_prob(drawn)))
+    assert area == pytest.approx(2.0 * 0.6, rel=0.02)
+
+
+def test_catalogue_of_refined_rows(tmp_path):
+    estimator = gaussian_estimator(0.0, 1.05)
+    flux, ivar, zred = mock_photometry(7, 21)
+    ivar[:] = (2 * flux) ** -2.0
+    ivar[2, 0] = 0
+    catalog = Catalog(np.arange(7), estimator.bands, flux, ivar, zred)
+    refine = Refiner(estimator, Linear(Prior()), RefineConfig(n_draws=1000, max_rounds=1))
+    figures = infer_catalog(estimator, catalog, tmp_path / "a.h5", n_samples=60, refiner=refine, n_threads=2)
+    infer_catalog(estimator, catalog, tmp_path / "b.h5", n_samples=60, refiner=refine, n_threads=1, rows_per_block=1)
+    assert 0 < figures["efficiency_p5"] <= figures["efficiency_median"] <= 1
+    with read_posteriors(tmp_path / "a.h5") as a, read_posteriors(tmp_path / "b.h5") as b:
+        for name in REFINEMENT_NAMES:
+            np.testing.assert_allclose(a.refinement[name], b.refinement[name], rtol=1e-4)
+            assert np.flatnonzero(np.isnan(a.refinement[name])).tolist() == [2]
+        np.testing.assert_allclose(a.theta(4), b.theta(4), rtol=1e-4)
+        one = refine(flux[4], ivar[4], zred[4], 60, seed=0, key=4)
+        np.testing.assert_allclose(a.theta(4), one.theta, rtol=1e-4)
+        assert a.refinement["ess"][4] == pytest.approx(one.ess, rel=1e-4)
+        assert "khat" in a.summary().colnames
+    with pytest.raises(ParameterError, match="another estimator"):
+        infer_catalog(gaussian_estimator(), catalog, tmp_path / "c.h5", refiner=refine)
+    infer_catalog(estimator, catalog, tmp_path / "d.h5", n_samples=60)
+    with read_posteriors(tmp_path / "d.h5") as plain:
+        assert plain.refinement == {}

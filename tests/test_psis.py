@@ -1,0 +1,40 @@
+"""Pareto smoothing against ArviZ's implementation, and against tails of known shape."""
+
+import numpy as np
+import pytest
+
+from sedcast.data.errors import ParameterError
+from sedcast.posterior.psis import effective_sample_size, pareto_smooth
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+def test_weights_and_khat_are_arvizs(rng, scale):
+    arviz = pytest.importorskip("arviz")
+    log_weights = scale * rng.standard_normal(4000) + 7
+    expected, khat = arviz.psislw(log_weights)
+    smoothed, found = pareto_smooth(log_weights)
+    assert found == pytest.approx(float(khat), abs=1e-8)
+    np.testing.assert_allclose(smoothed, expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.5, 1.0])
+def test_khat_is_the_shape_of_a_pareto_tail(rng, shape):
+    log_weights = -shape * np.log(rng.random(200_000))
+    assert pareto_smooth(log_weights)[1] == pytest.approx(shape, abs=0.12)
+
+
+def test_zeros_stay_zero_and_equal_weights_have_no_tail():
+    log_weights = np.zeros(1000)
+    log_weights[:500] = -np.inf
+    smoothed, khat = pareto_smooth(log_weights)
+    assert khat == np.inf
+    np.testing.assert_allclose(np.exp(smoothed), np.repeat([0, 1 / 500], 500))
+    assert effective_sample_size(log_weights) == pytest.approx(500)
+    assert effective_sample_size(np.full(5, -np.inf)) == 0
+
+
+@pytest.mark.parametrize("wrong", [np.full(10, -np.inf), np.array([0.0, np.nan]), np.array([0.0, np.inf]), np.zeros((2, 2))])
+def test_impossible_weights_are_refused(wrong):
+    with pytest.raises(ParameterError, match="log_weights"):
+        pareto_smooth(wrong)
