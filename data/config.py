@@ -4,13 +4,13 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sedcast.data.errors import ConfigError
 
-__all__ = ["Config", "load_config", "parse_config"]
+__all__ = ["Config", "load_config", "parse_config", "read_toml"]
 
 
 class Config(BaseModel):
@@ -66,11 +66,20 @@ def load_config(path: str | Path, model: type[ConfigT]) -> ConfigT:
     ------
     ConfigError : if the file cannot be read, is not TOML, or does not fit `model`; the key is named.
     """
+    return parse_config(read_toml(path), model, str(path))
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The contents of a TOML file.
+
+    Raises
+    ------
+    ConfigError : if it cannot be read, or is not TOML.
+    """
     path = Path(path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read configuration {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    return parse_config(values, model, str(path))

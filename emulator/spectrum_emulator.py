@@ -28,6 +28,7 @@ from sedcast.emulator.checks import one_per_galaxy
 from sedcast.emulator.dust import DustLaw
 from sedcast.emulator.histories import BETA, GAMMA, burst_fraction, column
 from sedcast.emulator.network import SpeculatorNetwork
+from sedcast.emulator.pca import n_components_for, principal_components
 from sedcast.emulator.prior import Prior
 from sedcast.emulator.sps import SPSModel
 from sedcast.emulator.training import NetworkTrainingConfig, train_network
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 KIND = "spectrum-emulator"
 _BUNDLED = "bundled/emulator_popstar.npz"
 _N_PIECE = 8
+_PCA_CHUNK = 1024
 
 
 class EmulatorConfig(Config):
@@ -187,10 +189,7 @@ class SpectrumEmulator:
     def _add_burst(self, theta: np.ndarray, mass: np.ndarray, young: np.ndarray, old: np.ndarray) -> None:
         t_burst = theta[:, column("tburst")]
         metallicity = self.model.histories.metallicity_at(theta[:, GAMMA], t_burst)
-        share = mass[:, None].astype(np.float32)
-        for part, burst in zip((young, old), self.model.ssp_spectra(t_burst, metallicity), strict=True):
-            burst *= share
-            part += burst
+        self.model.add_ssps(young, old, mass, t_burst, metallicity)
 
     def save(self, path: str | Path) -> None:
         """Write the artifact: network, templates, SSP table, bases and card, arrays only."""
@@ -259,13 +258,26 @@ def _single_precision_model(library: SSPLibrary, bases: SFHBases, cosmology: Cos
 
 
 def train_emulator(
-    config: EmulatorConfig, *, progress: Callable[[int, int, dict[str, float]], None] | None = None
+    config: EmulatorConfig,
+    *,
+    checkpoint: Path | None = None,
+    progress: Callable[[int, int, dict[str, float]], None] | None = None,
 ) -> SpectrumEmulator:
     """Train an emulator of the direct model that `config` describes.
+
+    Parameters
+    ----------
+    config : what to train.
+    checkpoint : file from which an interrupted training of the network goes on.
+    progress : called as (epochs done, epochs, figures).
 
     Returns
     -------
     emulator : with its training figures in `card["figures"]`.
+
+    Raises
+    ------
+    ConfigError : if the checkpoint is of another training.
     """
     model = config.direct_model()
     prior = Prior.from_dict(config.prior)
@@ -278,7 +290,12 @@ def train_emulator(
     # Components are orthonormal in relative flux, so an equal error in each coefficient of a piece matters equally.
     size = [float(np.sqrt(np.mean(part**2))) if part.size else 1.0 for part in coefficients]
     network, history = train_network(
-        inputs, np.hstack(coefficients), config.network, output_scale=np.repeat(size, n_pca), progress=progress
+        inputs,
+        np.hstack(coefficients),
+        config.network,
+        output_scale=np.repeat(size, n_pca),
+        checkpoint=checkpoint,
+        progress=progress,
     )
     card = {
         "config": config.model_dump(mode="json"),
@@ -310,18 +327,20 @@ def _compress(piece: np.ndarray, config: EmulatorConfig) -> tuple[np.ndarray, np
     """
     mean = piece.mean(axis=0, dtype=float)
     lit = mean > 0
-    ratio = piece[:, lit] / mean[lit] - 1
+    ratio = piece[:, lit] / mean[lit].astype(piece.dtype) - 1
     if not lit.any():
         return mean.astype(np.float32), np.empty((0, len(mean)), np.float32), np.empty((len(piece), 0)), 0.0
-    _, vectors = np.linalg.eigh(ratio.T @ ratio)
-    vectors = vectors[:, ::-1]
-    coefficients = ratio @ vectors[:, : config.max_pca]
-    left = ratio.copy()
-    for n_pca in range(1, coefficients.shape[1] + 1):
-        left -= np.outer(coefficients[:, n_pca - 1], vectors[:, n_pca - 1])
-        error = float(np.quantile(np.abs(left[::8]) / np.maximum(ratio[::8] + 1, 1e-3), 0.999))
-        if error <= config.pca_tolerance:
-            break
+    rows = range(0, len(ratio), _PCA_CHUNK)
+    vectors = principal_components(lambda: (ratio[row : row + _PCA_CHUNK] for row in rows), config.max_pca)
+    vectors = vectors.astype(ratio.dtype)
+    coefficients = ratio @ vectors.T
+    sample, scores = ratio[::8], coefficients[::8]
+    size = np.maximum(sample + 1, 1e-3)
+
+    def error_of(n: int) -> float:
+        return float(np.quantile(np.abs(sample - scores[:, :n] @ vectors[:n]) / size, 0.999))
+
+    n_pca, error = n_components_for(error_of, config.pca_tolerance, len(vectors))
     components = np.zeros((n_pca, len(mean)), np.float32)
-    components[:, lit] = vectors[:, :n_pca].T * mean[lit]
+    components[:, lit] = vectors[:n_pca] * mean[lit]
     return mean.astype(np.float32), components, coefficients[:, :n_pca], error

@@ -16,15 +16,16 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from sedcast.data.artifacts import load_artifact, save_artifact
-from sedcast.data.config import Config
+from sedcast.data.config import Config, parse_config, read_toml
 from sedcast.data.errors import ConfigError
 from sedcast.emulator.log_spectrum import LogSpectrumEmulator, LogSpectrumSegment
 from sedcast.emulator.pca import Moments, n_components_for, principal_components
 from sedcast.emulator.segments import differences
+from sedcast.emulator.spectrum_emulator import EmulatorConfig
 from sedcast.emulator.training import NetworkTrainingConfig, train_network
 from sedcast.emulator.training_set import ParameterPrior, TrainingSet, TrainingSetConfig, make_training_set
 
-__all__ = ["SpeculatorConfig", "discard_checkpoints", "relative_errors", "train_speculator"]
+__all__ = ["SpeculatorConfig", "discard_checkpoints", "load_emulator_config", "relative_errors", "train_speculator"]
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +105,17 @@ class _Compression:
     shift: np.ndarray
     scale: np.ndarray
     error: float
+
+
+def load_emulator_config(path: str | Path) -> SpeculatorConfig | EmulatorConfig:
+    """Read the configuration of an emulator: a `SpeculatorConfig` if it names a simulator, else an `EmulatorConfig`.
+
+    Raises
+    ------
+    ConfigError : as `sedcast.data.config.load_config`.
+    """
+    values = read_toml(path)
+    return parse_config(values, SpeculatorConfig if "simulator" in values else EmulatorConfig, str(path))
 
 
 def train_speculator(
