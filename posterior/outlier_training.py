@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from sedcast.data.asinh import asinh_magnitude
+from sedcast.data.config import Config
 from sedcast.data.errors import ArtifactError, SedcastError
 from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig, default_simulator, noise_model
 from sedcast.posterior.estimator import PosteriorEstimator
@@ -15,12 +16,29 @@ from sedcast.posterior.outliers import FALSE_ALARM_RATE, MISFIT_SAMPLES, Outlier
 from sedcast.posterior.photometry_density import PhotometryDensity
 from sedcast.posterior.stream import Galaxies, GalaxyStream, MissingBands, StreamConfig
 
-__all__ = ["OutlierScorer", "draw_like_training", "fit_outliers", "predicted_misfit", "training_simulator"]
+__all__ = ["OutlierConfig", "OutlierScorer", "draw_like_training", "fit_outliers", "predicted_misfit", "training_simulator"]
 
 logger = logging.getLogger(__name__)
 
 _ROWS_PER_BLOCK = 512
 _SEED_STEP = 7_919
+
+
+class OutlierConfig(Config):
+    """How an outlier score is fitted.
+
+    Attributes
+    ----------
+    n_fit : simulations whose noiseless photometry the density is fitted to.
+    n_calibration : mocks that thresholds are taken from.
+    n_components : Gaussians of the density.
+    seed : of everything random.
+    """
+
+    n_fit: int = Field(default=40_000, ge=100)
+    n_calibration: int = Field(default=40_000, ge=500)
+    n_components: int = Field(default=32, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 def training_simulation(estimator: PosteriorEstimator) -> SimulationConfig:
@@ -146,24 +164,18 @@ class OutlierScorer:
 
 def fit_outliers(
     estimator: PosteriorEstimator,
+    config: OutlierConfig | None = None,
     *,
     simulator: PhotometrySimulator | None = None,
-    n_fit: int = 40_000,
-    n_calibration: int = 40_000,
-    n_components: int = 32,
-    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> PosteriorEstimator:
-    """The same estimator with an outlier score, fitted and calibrated on fresh simulations.
+    """The same estimator with an outlier score, fitted and calibrated on fresh simulations; the flow stays as it is.
 
     Parameters
     ----------
     estimator : trained.
+    config : sizes and seed.
     simulator : the noiseless photometry that it was trained on; that of its card by default.
-    n_fit : simulations whose noiseless photometry the density is fitted to.
-    n_calibration : mocks that thresholds are taken from.
-    n_components : Gaussians of the density.
-    seed : of everything random.
     progress : called as (mocks sampled, mocks).
 
     Returns
@@ -174,14 +186,14 @@ def fit_outliers(
     ------
     ArtifactError : if the estimator's card does not tell what it was trained on.
     """
+    config = config or OutlierConfig()
     simulator = simulator or training_simulator(estimator)
-    galaxies = draw_like_training(estimator, simulator, n_fit, seed=_SEED_STEP * (seed + 1))
+    seed = _SEED_STEP * (config.seed + 1)
+    galaxies = draw_like_training(estimator, simulator, config.n_fit, seed=seed)
     theta = estimator.prior.from_unbounded(galaxies.theta_unbounded.astype(float))
-    noiseless = simulator.flux(theta, galaxies.zred, n_threads=2)
-    density = PhotometryDensity.fit(
-        asinh_magnitude(noiseless, estimator.bands), galaxies.zred, n_components=n_components, seed=seed
-    )
-    mocks = draw_like_training(estimator, simulator, n_calibration, seed=_SEED_STEP * (seed + 1) + 1)
+    magnitude = asinh_magnitude(simulator.flux(theta, galaxies.zred, n_threads=2), estimator.bands)
+    density = PhotometryDensity.fit(magnitude, galaxies.zred, n_components=config.n_components, seed=seed)
+    mocks = draw_like_training(estimator, simulator, config.n_calibration, seed=seed + 1)
 
     def report(done: int) -> None:
         if progress is not None:
@@ -190,13 +202,6 @@ def fit_outliers(
     fit = predicted_misfit(estimator, simulator, mocks, seed=seed, progress=report)
     observed = {"flux": mocks.flux, "flux_ivar": mocks.flux_ivar, "zred": mocks.zred}
     model = OutlierModel.calibrated(estimator.bands, density, **observed, misfit=fit)
-    described: dict[str, Any] = {
-        "false_alarm_rate": FALSE_ALARM_RATE,
-        "n_fit": n_fit,
-        "n_calibration": n_calibration,
-        "n_components": n_components,
-        "misfit_samples": MISFIT_SAMPLES,
-        "seed": seed,
-    }
-    logger.info("outlier score of %s: %d Gaussians, %d mocks", estimator.name, n_components, n_calibration)
+    described = config.model_dump() | {"false_alarm_rate": FALSE_ALARM_RATE, "misfit_samples": MISFIT_SAMPLES}
+    logger.info("outlier score of %s: %d Gaussians, %d mocks", estimator.name, config.n_components, len(mocks))
     return replace(estimator, outliers=model, card=dict(estimator.card) | {"outliers": described})

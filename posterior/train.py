@@ -24,6 +24,7 @@ from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, TrainingResult
 from sedcast.posterior.made import FlowConfig
+from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers
 from sedcast.posterior.stream import Galaxies, GalaxyStream, StreamConfig
 
 __all__ = ["PosteriorConfig", "TrainingSet", "fit_posterior", "read_training_set", "train_posterior"]
@@ -45,6 +46,7 @@ class PosteriorConfig(Config):
     stream : draw fresh galaxies for every epoch instead of repeating a fixed set, and let bands be missing if so wanted.
     flow : architecture.
     training : schedule.
+    outliers : the score of galaxies unlike the training set.
     """
 
     name: str = Field(min_length=1)
@@ -53,6 +55,7 @@ class PosteriorConfig(Config):
     stream: StreamConfig | None = None
     flow: FlowConfig = FlowConfig()
     training: FlowTrainingConfig = FlowTrainingConfig()
+    outliers: OutlierConfig = OutlierConfig()
 
     @model_validator(mode="after")
     def _one_source(self) -> "PosteriorConfig":
@@ -143,7 +146,7 @@ def read_training_set(path: str | Path) -> TrainingSet:
 def train_posterior(
     config: PosteriorConfig, *, checkpoint: str | Path | None = None, progress: TrainingProgress | None = None
 ) -> PosteriorEstimator:
-    """Simulate or read the training set, and train an estimator on it.
+    """Simulate or read the training set, train an estimator on it, and fit its outlier score.
 
     Parameters
     ----------
@@ -160,6 +163,11 @@ def train_posterior(
     ConfigError, ParameterError, ArtifactError : if a file that the configuration names is missing or wrong, or the training
         set cannot be used.
     """
+    estimator = _train(config, checkpoint=checkpoint, progress=progress)
+    return fit_outliers(estimator, config.outliers)
+
+
+def _train(config: PosteriorConfig, *, checkpoint: str | Path | None, progress: TrainingProgress | None) -> PosteriorEstimator:
     if config.simulation_file is not None:
         training_set = read_training_set(config.simulation_file)
     elif config.stream is not None:

@@ -23,6 +23,7 @@ def config(**kwargs) -> PosteriorConfig:
         "simulation": SIMULATION,
         "flow": {"n_blocks": 2, "hidden": [32]},
         "training": {"batch_size": 200, "max_epochs": 15, "learning_rate": 3e-3, "warmup_steps": 10, "ema_decay": 0.9},
+        "outliers": {"n_fit": 400, "n_calibration": 500, "n_components": 2},
     }
     return parse_config(values | kwargs, PosteriorConfig)
 
@@ -97,6 +98,8 @@ def test_training_on_a_stream_resumes_exactly(tmp_path):
     assert (figures["n_train"], figures["n_spectra"], figures["n_validation"], figures["epochs"]) == (3000, 3000, 500, 3)
     assert whole.bands == tuple(BANDS7)
     assert whole.context.mask
+    assert whole.outliers is not None
+    assert whole.card["outliers"]["n_calibration"] == 500
 
     def interrupt(done: int, total: int, figures=None) -> None:
         assert total == 3

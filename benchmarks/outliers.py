@@ -1,0 +1,151 @@
+"""Does the outlier score tell what the training simulations do not account for? Real galaxies, and planted cases."""
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import note, positive, table
+from sedcast.data.catalog import load_sdss_sample
+from sedcast.data.filters import FilterProjection
+from sedcast.emulator.simulate import PhotometrySimulator, noise_model
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.outlier_training import (
+    OutlierConfig,
+    draw_like_training,
+    fit_outliers,
+    predicted_misfit,
+    training_simulation,
+    training_simulator,
+)
+from sedcast.posterior.outliers import FALSE_ALARM_RATE, UNDERSTATEMENT, OutlierScores
+from sedcast.posterior.stream import Galaxies
+
+_STAR_ZRED = 1e-4
+_WAVE = np.arange(1000.0, 12_500.0, 5.0)
+_HC_OVER_K = 1.438777e8
+"""Planck's constant times the speed of light over Boltzmann's constant, Å K."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="bundled", help="artifact of a posterior, or 'bundled'")
+    parser.add_argument("--mocks", type=positive, default=10_000, help="fresh mocks, to measure the false alarms")
+    parser.add_argument("--cases", type=positive, default=2_000, help="galaxies of each planted case")
+    parser.add_argument(
+        "--fit-mocks", type=positive, default=40_000, help="simulations to fit a score with, if the model has none"
+    )
+    parser.add_argument("--refit", action="store_true", help="fit the score anew, whether the model has one or not")
+    parser.add_argument("--save", type=Path, help="write the posterior with the score that was fitted")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """False alarms on fresh mocks, shares flagged of the planted cases and of the real sample."""
+    estimator = PosteriorEstimator.default() if options.model == "bundled" else PosteriorEstimator.load(options.model)
+    figures: dict[str, Any] = {"model": estimator.name, "false_alarm_rate": FALSE_ALARM_RATE}
+    simulator = training_simulator(estimator)
+    if estimator.outliers is None or options.refit:
+        started = time.perf_counter()
+        n = options.fit_mocks
+        config = OutlierConfig(n_fit=n, n_calibration=n, seed=options.seed)
+        estimator = fit_outliers(estimator, config, simulator=simulator)
+        figures["fit_s"] = time.perf_counter() - started
+    if options.save is not None:
+        estimator.save(options.save)
+    mocks = draw_like_training(estimator, simulator, options.mocks, seed=options.seed + 1)
+    started = time.perf_counter()
+    fresh = _Judged(estimator, simulator, mocks)
+    figures["seconds_per_10000"] = (time.perf_counter() - started) * 1e4 / len(mocks)
+    figures["fresh_mocks_flagged"] = fresh.share
+    figures["fresh_mocks_flagged_by_photometry_alone"] = fresh.share_alone
+    rows = [("fresh mocks", *fresh.row())]
+    figures["planted"] = {}
+    for name, galaxies in planted(estimator, simulator, mocks, options.cases, options.seed):
+        note(f"  {name}")
+        case = _Judged(estimator, simulator, galaxies)
+        figures["planted"][name] = case.share
+        rows.append((name, *case.row()))
+    rows.append(("SDSS sample", *_real(estimator, simulator, figures)))
+    table(("galaxies", "flagged", "photometry alone", "most common reason"), rows)
+    return figures
+
+
+class _Judged:
+    """Galaxies with their scores: `share` flagged, and the share flagged without samples' fit."""
+
+    def __init__(self, estimator: PosteriorEstimator, simulator: PhotometrySimulator, galaxies: Galaxies) -> None:
+        assert estimator.outliers is not None
+        checks = estimator.outliers.check(galaxies.flux, galaxies.flux_ivar, galaxies.zred)
+        fit = predicted_misfit(estimator, simulator, galaxies, seed=0)
+        self.scores: OutlierScores = estimator.outliers.judge(checks, fit)
+        self.share = float(np.mean(self.scores.score <= FALSE_ALARM_RATE))
+        self.share_alone = float(np.mean(estimator.outliers.judge(checks).score <= FALSE_ALARM_RATE))
+
+    def reasons(self) -> dict[str, float]:
+        """Shares of all galaxies by reason, the most common first."""
+        counts = Counter(reason for row in self.scores.flags for reason in str(row).split("; ") if reason)
+        return {reason: count / len(self.scores.flags) for reason, count in counts.most_common()}
+
+    def row(self) -> tuple[float, float, str]:
+        return self.share, self.share_alone, next(iter(self.reasons()), "")
+
+
+def _real(estimator: PosteriorEstimator, simulator: PhotometrySimulator, figures: dict[str, Any]) -> tuple[float, float, str]:
+    sample = load_sdss_sample(bands=estimator.bands).select(estimator.bands, ragged=estimator.context.mask)
+    sample = sample.subset(estimator.status(sample).ok)
+    nothing = np.empty((len(sample), 0))
+    judged = _Judged(estimator, simulator, Galaxies(nothing, sample.flux, sample.flux_ivar, sample.zred))
+    figures["real"] = {"galaxies": len(sample), "flagged": judged.share, "reasons": judged.reasons()}
+    table(("reason, SDSS sample", "share"), list(figures["real"]["reasons"].items()))
+    return judged.row()
+
+
+def planted(
+    estimator: PosteriorEstimator, simulator: PhotometrySimulator, mocks: Galaxies, n: int, seed: int
+) -> Iterator[tuple[str, Galaxies]]:
+    """Cases that the training simulations do not account for, made from mocks with every band."""
+    rng = np.random.default_rng([seed, 1])
+    complete = np.flatnonzero((mocks.flux_ivar > 0).all(axis=1))[:n]
+    theta, flux, ivar, zred = (values[complete] for values in (mocks.theta_unbounded, mocks.flux, mocks.flux_ivar, mocks.zred))
+    bands = estimator.bands
+
+    def galaxies(new_flux: np.ndarray, new_ivar: np.ndarray) -> Galaxies:
+        return Galaxies(theta, new_flux, new_ivar, zred)
+
+    yield "stars", _stars(estimator, n, rng)
+    for one, other in (("u", "z"), ("g", "i"), ("u", "g"), ("r", "i"), ("i", "z")):
+        order = list(range(len(bands)))
+        a, b = bands.index(one), bands.index(other)
+        order[a], order[b] = b, a
+        yield f"{one} and {other} swapped", galaxies(flux[:, order], ivar[:, order])
+    band = rng.integers(len(bands), size=len(zred))
+    for factor in (10.0, 0.1):
+        scale = np.where(np.arange(len(bands)) == band[:, None], factor, 1.0)
+        yield f"flux × {factor:g} in one band", galaxies(flux * scale, ivar)
+        yield f"flux and error × {factor:g} in one band", galaxies(flux * scale, ivar / scale**2)
+    yield f"stated errors {UNDERSTATEMENT:g} times too small", galaxies(flux, ivar * UNDERSTATEMENT**2)
+    noiseless = simulator.flux(estimator.prior.from_unbounded(theta.astype(float)), zred, n_threads=2)
+    for factor in (3.0, UNDERSTATEMENT, 10.0):
+        noisy = noiseless + factor * ivar**-0.5 * rng.standard_normal(flux.shape)
+        yield f"noise {factor:g} times the stated errors", galaxies(noisy, ivar)
+
+
+def _stars(estimator: PosteriorEstimator, n: int, rng: np.random.Generator) -> Galaxies:
+    """Black bodies of 3,500 … 10,000 K, r magnitudes 14.5 … 17.5, with the errors of galaxies and random redshifts."""
+    simulation, bands = training_simulation(estimator), estimator.bands
+    noise = noise_model(simulation)
+    projection = FilterProjection(tuple(simulation.bands), _WAVE, 2 * _STAR_ZRED)
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    while sum(len(flux) for flux, _ in parts) < n:
+        temperature = rng.uniform(3_500, 10_000, n)[:, None]
+        spectra = 1e20 * _WAVE**-5.0 / np.expm1(_HC_OVER_K / (_WAVE * temperature))
+        flux = projection.flux(spectra, np.full(n, _STAR_ZRED))
+        flux *= (10 ** (-0.4 * (rng.uniform(14.5, 17.5, n) - 22.5)) / flux[:, bands.index("r")])[:, None]
+        observed, sigma, log_weight = noise.draw(flux, rng)
+        kept = noise.accept(log_weight, rng) & noise.in_range(observed, sigma)
+        parts.append((observed[kept], sigma[kept] ** -2.0))
+    flux, ivar = (np.concatenate(columns)[:n] for columns in zip(*parts, strict=True))
+    return Galaxies(np.empty((n, 0)), flux, ivar, rng.uniform(*estimator.zred_range, n))

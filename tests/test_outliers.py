@@ -1,0 +1,140 @@
+"""The outlier score: calibrated on what it was made from, alarmed by what it was not."""
+
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+from standin import BANDS, gaussian_estimator, mock_photometry
+
+from sedcast.data.asinh import asinh_magnitude
+from sedcast.data.catalog import Catalog
+from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.infer import infer_catalog, read_posteriors
+from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers
+from sedcast.posterior.outliers import FALSE_ALARM_RATE, OutlierModel, misfit
+from sedcast.posterior.photometry_density import PhotometryDensity
+
+SIMULATION = {"n_galaxies": 10, "seed": 3, "bands": BANDS}
+
+
+@pytest.fixture(scope="module")
+def model() -> OutlierModel:
+    """Of the stand-in's galaxies; a third of those it is calibrated on lack u."""
+    rng = np.random.default_rng(0)
+    flux, _, zred = mock_photometry(6000, 30)
+    density = PhotometryDensity.fit(asinh_magnitude(flux, BANDS), zred, n_components=2, seed=0)
+    flux, ivar, zred = mock_photometry(9000, 31)
+    flux[6000:, 0] = ivar[6000:, 0] = 0.0
+    return OutlierModel.calibrated(BANDS, density, flux=flux, flux_ivar=ivar, zred=zred, misfit=rng.chisquare(4, 9000))
+
+
+def judged(model, flux, ivar, zred, fit=None):
+    return model.judge(model.check(flux, ivar, zred), fit)
+
+
+@pytest.mark.parametrize("lacking", [[], [0], [1]])
+@pytest.mark.parametrize("with_fit", [False, True])
+def test_false_alarms_are_those_stated(model, lacking, with_fit, rng):
+    flux, ivar, zred = mock_photometry(6000, 32)
+    flux[:, lacking] = ivar[:, lacking] = 0.0
+    scores = judged(model, flux, ivar, zred, rng.chisquare(4, 6000) if with_fit else None)
+    np.testing.assert_array_equal(scores.flags != "", scores.score <= FALSE_ALARM_RATE)
+    # One in a hundred of 6,000, and of as many mocks that set the threshold: five standard deviations.
+    assert np.mean(scores.score <= FALSE_ALARM_RATE) == pytest.approx(
+        FALSE_ALARM_RATE, abs=5 * np.sqrt(0.01 / 6000 + 0.01 / 3000)
+    )
+    assert np.mean(scores.score <= 0.3) == pytest.approx(0.3, abs=0.05)
+
+
+def test_planted_outliers_are_flagged_in_words(model):
+    flux, ivar, zred = mock_photometry(300, 33)
+    blue, faint, z_bright = flux.copy(), flux.copy(), flux.copy()
+    blue[:, 0] *= 10
+    faint[:, 2] /= 10
+    z_bright[:, 4] *= 10
+    for wrong, words in (
+        (blue, "too blue in u-g"),
+        (faint, "r too faint beside the other bands"),
+        (z_bright, "too red in i-z"),
+    ):
+        flags = judged(model, wrong, ivar, zred).flags
+        assert np.mean(flags != "") > 0.99
+        assert np.mean([words in flag for flag in flags]) > 0.95
+        # A tenth of r is within reach of five times its error in magnitudes; ten times u or z is not.
+        unlike = np.mean(["photometry unlike the training set" in flag for flag in flags])
+        assert unlike > 0.9 if wrong is not faint else unlike < 0.9
+    without_u = ivar.copy()
+    without_u[:, 0] = 0.0
+    assert np.mean(judged(model, np.where(without_u > 0, blue, 0.0), without_u, zred).flags != "") < 0.05
+
+
+def test_errors_are_judged(model):
+    flux, ivar, zred = mock_photometry(300, 34)
+    small = judged(model, flux, 25 * ivar, zred).flags
+    assert np.mean(["errors understated?" in flag for flag in small]) > 0.95
+    large = judged(model, flux, ivar / 25, zred).flags
+    assert np.mean(["too noisy: errors larger than usual at this brightness" in flag for flag in large]) > 0.95
+
+
+def test_bad_fits_are_flagged_and_unknown_ones_are_not(model):
+    flux, ivar, zred = mock_photometry(300, 35)
+    scores = judged(model, flux, ivar, zred, np.full(300, 100.0))
+    assert all("bad fit" in flag for flag in scores.flags)
+    unknown = judged(model, flux, ivar, zred, np.full(300, np.nan))
+    alone = judged(model, flux, ivar, zred)
+    np.testing.assert_array_equal(unknown.score, alone.score)
+
+
+def test_misfit_is_the_mean_of_the_best_tenth(rng):
+    predicted, flux = rng.normal(10, 1, (3, 40, 2)), np.full((3, 2), 10.0)
+    ivar = np.array([[1.0, 4.0], [1.0, 0.0], [1.0, 1.0]])
+    predicted[2, 1:] = np.nan
+    got = misfit(predicted, flux, ivar)
+    best = sorted((p[0] - 10) ** 2 + 4 * (p[1] - 10) ** 2 for p in predicted[0])[:4]
+    assert got[0] == pytest.approx(np.mean(best))
+    assert got[1] == pytest.approx(np.mean(np.sort((predicted[1, :, 0] - 10) ** 2)[:4]))
+    assert np.isinf(got[2])
+
+
+def test_too_few_mocks_and_broken_arrays_are_refused(model):
+    flux, ivar, zred = mock_photometry(400, 36)
+    with pytest.raises(ParameterError, match="400 mocks"):
+        OutlierModel.calibrated(BANDS, model.density, flux=flux, flux_ivar=ivar, zred=zred, misfit=np.ones(400))
+    arrays = model.to_arrays("o_")
+    with pytest.raises(ArtifactError, match="o_least"):
+        OutlierModel.from_arrays(BANDS, {name: array for name, array in arrays.items() if name != "o_least"}, "o_")
+    with pytest.raises(ArtifactError, match="quantiles"):
+        OutlierModel.from_arrays(BANDS, arrays | {"o_quantiles": np.ones((2, 4, 3))}, "o_")
+
+
+def test_an_estimator_carries_its_score_into_the_file(model, tmp_path):
+    plain = gaussian_estimator()
+    plain = replace(plain, card=dict(plain.card) | {"simulation": SIMULATION})
+    with pytest.raises(ArtifactError, match="does not say what it was trained on"):
+        fit_outliers(gaussian_estimator())
+    fitted = fit_outliers(plain, OutlierConfig(n_fit=200, n_calibration=500, n_components=2))
+    path = tmp_path / "estimator.npz"
+    replace(fitted, outliers=model).save(path)
+    estimator = PosteriorEstimator.load(path)
+    flux, ivar, zred = mock_photometry(20, 37)
+    flux[3, 0] *= 30
+    ivar[4, 1] = 0.0
+    catalog = Catalog(np.arange(20), BANDS, flux, ivar, zred)
+    infer_catalog(estimator, catalog, tmp_path / "scored.h5", n_samples=80, rows_per_block=6)
+    with read_posteriors(tmp_path / "scored.h5") as posteriors:
+        score, flags = posteriors.score, posteriors.flags
+        assert posteriors.provenance["outlier_limits"] == ""
+        assert "score" in posteriors.summary().colnames
+    assert np.isnan(score[4])
+    assert flags[4] == ""
+    assert score[3] <= FALSE_ALARM_RATE
+    assert "too blue in u-g" in flags[3]
+    infer_catalog(estimator, catalog, tmp_path / "other.h5", n_samples=80, rows_per_block=20, n_threads=1)
+    with h5py.File(tmp_path / "other.h5") as file:
+        np.testing.assert_array_equal(file["score"][:], score)
+    infer_catalog(plain, catalog, tmp_path / "plain.h5", n_samples=20)
+    with read_posteriors(tmp_path / "plain.h5") as posteriors:
+        assert np.isnan(posteriors.score).all()
+        assert "trained without one" in posteriors.provenance["outlier_limits"]
