@@ -56,10 +56,9 @@ def _elu(values: np.ndarray, zeros: np.ndarray, spare: np.ndarray) -> None:
 
 
 def _silu(values: np.ndarray, zeros: np.ndarray, spare: np.ndarray) -> None:
-    # x · sigmoid(x) through tanh, which cannot overflow.
-    np.multiply(values, np.float32(0.5), out=spare)
-    np.tanh(spare, out=values)
-    values += np.float32(1)
+    # x · sigmoid(x) through tanh, which cannot overflow, of x/2: `_Block` halves the weights.
+    np.tanh(values, out=spare)
+    spare += np.float32(1)
     values *= spare
 
 
@@ -79,6 +78,8 @@ def _blas() -> ThreadpoolController:
 @dataclass(frozen=True)
 class _Block:
     """Weights of one MADE, output units first; rows of the last kernel alternate shift and raw log scale over its bound.
+
+    What goes into silu units is halved.
 
     Kernels after the first have their bias as column 0: a row of ones stands above every hidden layer, so that
     the product adds it (4% more samples per second).
@@ -314,13 +315,15 @@ class MaskedAutoregressiveFlow:
 
     def _block(self, index: int) -> _Block:
         n_layers = len(self.config.hidden) + 1
+        factor = np.float32(0.5 if self.config.activation == "silu" else 1)
         kernels = [np.ascontiguousarray(self._arrays[f"kernel_{layer}"][index].T) for layer in range(n_layers)]
         for layer in range(1, n_layers):
             kernels[layer] = np.concatenate([self._arrays[f"bias_{layer}"][index][:, None], kernels[layer]], axis=1)
+        kernels[:-1] = [kernel * factor for kernel in kernels[:-1]]
         kernels[-1] = np.ascontiguousarray(kernels[-1].reshape(2, self.dim, -1).swapaxes(0, 1).reshape(2 * self.dim, -1))
         kernels[-1][1::2] /= np.float32(self.config.max_log_scale)
-        context_kernel = np.ascontiguousarray(self._arrays["context_kernel"][index].T)
-        return _Block(self._permutation[index], context_kernel, self._arrays["bias_0"][index], kernels)
+        context_kernel = np.ascontiguousarray(self._arrays["context_kernel"][index].T) * factor
+        return _Block(self._permutation[index], context_kernel, self._arrays["bias_0"][index] * factor, kernels)
 
     def _run(self, work: Callable[[slice, slice], None], n_rows: int, n_samples: int, n_threads: int | None) -> None:
         chunks = list(_chunks(n_rows, n_samples))

@@ -90,6 +90,31 @@ def test_samples_of_a_row_do_not_depend_on_its_company():
     assert np.abs(whole[0] - whole[1]).max() > 1
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "silu"])
+def test_many_rows_of_few_samples_are_like_few_rows_of_many(activation):
+    flow = random_flow(activation=activation)
+    many = contexts(40)
+    noise = np.random.default_rng(0).standard_normal((40, 5, 4))
+    together = flow.transform_noise(noise, many)
+    for row in range(0, 40, 13):
+        alone = flow.transform_noise(noise[row : row + 1], many[row : row + 1])
+        np.testing.assert_allclose(alone[0][0], together[0][row], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(alone[1][0], together[1][row], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_rows", [2, 20])
+@pytest.mark.parametrize("huge", [1e30, 3e38])
+def test_a_row_that_overflows_spoils_no_other(n_rows, huge):
+    flow = random_flow()
+    rows = contexts(n_rows)
+    noise = np.random.default_rng(0).standard_normal((n_rows, 50, 4))
+    expected = flow.transform_noise(noise, rows)
+    rows[0] = huge
+    theta, log_prob = flow.transform_noise(noise, rows)
+    np.testing.assert_allclose(theta[1:], expected[0][1:], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(log_prob[1:], expected[1][1:], rtol=1e-4, atol=1e-4)
+
+
 def test_samples_follow_the_density():
     flow = random_flow(1)
     samples = np.sort(flow.sample(contexts(1), 20_000, seed=0).ravel())
