@@ -8,9 +8,12 @@ if TYPE_CHECKING:
     from sedcast.posterior.calibration import CalibrationResult, calibrate
     from sedcast.posterior.estimator import PosteriorEstimator
     from sedcast.posterior.flow import MaskedAutoregressiveFlow
+    from sedcast.posterior.importance import RefineConfig, Refined, Refiner
     from sedcast.posterior.infer import infer_catalog, read_posteriors
     from sedcast.posterior.likelihood import GaussianLikelihood
     from sedcast.posterior.made import FlowConfig
+    from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers
+    from sedcast.posterior.reweight import PriorModel, Reweighted, reweight_to
     from sedcast.posterior.train import PosteriorConfig, train_posterior
 
 __all__ = [
@@ -18,11 +21,19 @@ __all__ = [
     "FlowConfig",
     "GaussianLikelihood",
     "MaskedAutoregressiveFlow",
+    "OutlierConfig",
     "PosteriorConfig",
     "PosteriorEstimator",
+    "PriorModel",
+    "RefineConfig",
+    "Refined",
+    "Refiner",
+    "Reweighted",
     "calibrate",
+    "fit_outliers",
     "infer_catalog",
     "read_posteriors",
+    "reweight_to",
     "train_posterior",
 ]
 
@@ -32,9 +43,12 @@ __getattr__ = lazy_getattr(
         "sedcast.posterior.calibration": ("CalibrationResult", "calibrate"),
         "sedcast.posterior.estimator": ("PosteriorEstimator",),
         "sedcast.posterior.flow": ("MaskedAutoregressiveFlow",),
+        "sedcast.posterior.importance": ("RefineConfig", "Refined", "Refiner"),
         "sedcast.posterior.infer": ("infer_catalog", "read_posteriors"),
         "sedcast.posterior.likelihood": ("GaussianLikelihood",),
         "sedcast.posterior.made": ("FlowConfig",),
+        "sedcast.posterior.outlier_training": ("OutlierConfig", "fit_outliers"),
+        "sedcast.posterior.reweight": ("PriorModel", "Reweighted", "reweight_to"),
         "sedcast.posterior.train": ("PosteriorConfig", "train_posterior"),
     },
 )

@@ -30,7 +30,7 @@ def pareto_smooth(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     -------
     smoothed : (n,) log weights that sum to one.
     khat : shape of the tail. Below 0.5 the weights have a finite variance; up to about 0.7 their averages are reliable at
-        practical n; infinite where fewer than five draws make the tail, NaN never.
+        practical n. 0 where the largest weights are all equal, else infinite where fewer than five draws make the tail.
 
     Raises
     ------
@@ -49,13 +49,14 @@ def pareto_smooth(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     order = np.argsort(smoothed, kind="stable")
     cutoff = max(smoothed[order[-n_tail - 1]] if n_tail < n else -np.inf, np.log(np.finfo(float).tiny))
     tail = order[smoothed[order] > cutoff]
-    khat = np.inf
+    khat = 0.0 if cutoff == 0 else np.inf
     if len(tail) >= _SMALLEST_TAIL:
         excess = np.exp(smoothed[tail]) - np.exp(cutoff)
         khat, scale = _fit_pareto(excess)
         level = (np.arange(len(tail)) + 0.5) / len(tail)
-        quantile = -scale * np.log1p(-level) if khat == 0 else scale * np.expm1(-khat * np.log1p(-level)) / khat
-        smoothed[tail] = np.minimum(np.log(quantile + np.exp(cutoff)), 0.0)
+        with np.errstate(over="ignore"):
+            quantile = -scale * np.log1p(-level) if khat == 0 else scale * np.expm1(-khat * np.log1p(-level)) / khat
+            smoothed[tail] = np.minimum(np.log(quantile + np.exp(cutoff)), 0.0)
     return smoothed - logsumexp(smoothed), float(khat)
 
 

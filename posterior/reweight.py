@@ -1,0 +1,181 @@
+"""Another prior without retraining: posterior samples weighed by the ratio of a user's prior density to the model's.
+
+A density over *parameters* replaces their prior, which is known in closed form. A density over *derived properties* (star
+formation rate, metallicity, age) must be divided by the density that the model's prior induces in those properties, which has
+no closed form: it is estimated from prior draws at the galaxy's redshift, by a Gaussian kernel density of at most two
+properties. The estimate fails where the prior has hardly any draws, and samples there are counted in `Reweighted.uncovered`.
+
+Weights only choose among the samples that there are: where the new prior prefers what the old posterior hardly visited, `ess`
+is low and k-hat high, and only a new training, or MCMC with the new prior, will do.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import gaussian_kde
+
+from sedcast.data.cosmology import Cosmology
+from sedcast.data.errors import ParameterError
+from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.histories import derived_properties
+from sedcast.emulator.prior import PARAMETER_NAMES, Prior
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.infer import DERIVED_NAMES
+from sedcast.posterior.psis import effective_sample_size, pareto_smooth
+
+__all__ = ["LogDensity", "PriorModel", "Reweighted", "reweight_to"]
+
+LogDensity = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+"""From columns by name, (n,) each, to the log density of the wanted prior, (n,), up to a constant; -inf excludes."""
+
+_BETA = PARAMETER_NAMES[1:5]
+_MOST_DERIVED = 2
+# Prior draws within reach of a sample below which the density estimate there is a guess.
+_FEWEST_DRAWS = 10
+
+
+@dataclass(frozen=True)
+class PriorModel:
+    """The prior that samples were made with, and what turns parameters into derived properties.
+
+    Attributes
+    ----------
+    prior : of the parameters.
+    bases, cosmology : of the model; those of the posterior estimator.
+    """
+
+    prior: Prior
+    bases: SFHBases
+    cosmology: Cosmology
+
+    @classmethod
+    def of(cls, estimator: PosteriorEstimator) -> "PriorModel":
+        """That of a posterior estimator."""
+        return cls(estimator.prior, estimator.bases, estimator.cosmology)
+
+    def columns(self, theta: np.ndarray, zred: float) -> dict[str, np.ndarray]:
+        """Parameters and derived properties of theta (n, 12) by name, (n,) each."""
+        return dict(zip(PARAMETER_NAMES, theta.T, strict=True)) | derived_properties(theta, zred, self.bases, self.cosmology)
+
+
+@dataclass(frozen=True)
+class Reweighted:
+    """Weights of samples under another prior.
+
+    Attributes
+    ----------
+    weights : (n,), sum 1, Pareto-smoothed.
+    ess : effective number of samples, by the unsmoothed weights.
+    khat : shape of the tail of the weights; above 0.7 they are not to be trusted.
+    log_evidence_ratio : log of the evidence with the wanted prior over that with the model's, for a normalised density.
+    uncovered : fraction of the weight on samples where the induced prior density is a guess; 0 for parameters alone.
+    """
+
+    weights: np.ndarray
+    ess: float
+    khat: float
+    log_evidence_ratio: float
+    uncovered: float
+
+    def resample(self, n: int, seed: int) -> np.ndarray:
+        """Row numbers (n,) of equally weighted samples, drawn with replacement."""
+        return np.random.default_rng(seed).choice(len(self.weights), n, p=self.weights)
+
+
+def reweight_to(
+    samples: np.ndarray,
+    log_density: LogDensity,
+    over: Sequence[str],
+    *,
+    model: PriorModel,
+    zred: float,
+    n_prior: int = 20_000,
+    seed: int = 0,
+) -> Reweighted:
+    """Weigh one galaxy's posterior samples for another prior on some quantities.
+
+    The wanted prior is `log_density` over the quantities named, times what the model's prior says of the rest given these.
+
+    Parameters
+    ----------
+    samples : (n, 12) parameters, for example `PosteriorCatalog.theta` of a row.
+    log_density : called with a mapping that has the columns `over`, and nothing else.
+    over : names of parameters with a prior of their own (not the SFH weights, which must sum to one), or up to two derived
+        properties; not both.
+    model : the prior that the samples were made with.
+    zred : the galaxy's redshift, on which derived properties depend.
+    n_prior : prior draws for the density of derived properties.
+    seed : of these draws.
+
+    Returns
+    -------
+    reweighted : weights and their diagnostics.
+
+    Raises
+    ------
+    ParameterError : unknown or mixed names, samples outside the prior, or a density that is NaN, inf, of the wrong shape or
+        zero at every sample.
+    """
+    theta = model.prior.validate(samples)
+    names = tuple(over)
+    of_parameters = _check_names(names)
+    columns = model.columns(theta, zred)
+    chosen = {name: columns[name] for name in names}
+    wanted = np.asarray(log_density(chosen), dtype=float)
+    if wanted.shape != (len(theta),) or np.isnan(wanted).any() or np.isposinf(wanted).any():
+        raise ParameterError(
+            f"log_density must return ({len(theta)},) numbers below inf, got {wanted.shape} with "
+            f"{np.count_nonzero(np.isnan(wanted))} NaN: return -inf where the prior is zero"
+        )
+    if not np.isfinite(wanted).any():
+        raise ParameterError("log_density is -inf at every sample: the wanted prior excludes this galaxy's whole posterior")
+    if of_parameters:
+        current, guessed = _log_prior(chosen, model.prior), np.zeros(len(theta), dtype=bool)
+    else:
+        current, guessed = _log_induced_prior(np.stack(list(chosen.values())), names, model, zred, n_prior, seed)
+    log_weight = wanted - current
+    smoothed, khat = pareto_smooth(log_weight)
+    weights = np.exp(smoothed)
+    return Reweighted(
+        weights=weights / weights.sum(),
+        ess=effective_sample_size(log_weight),
+        khat=khat,
+        log_evidence_ratio=float(np.logaddexp.reduce(log_weight) - np.log(len(theta))),
+        uncovered=float(weights[guessed].sum()),
+    )
+
+
+def _check_names(names: tuple[str, ...]) -> bool:
+    """Whether the names are parameters; or an error."""
+    parameters = tuple(name for name in PARAMETER_NAMES if name not in _BETA)
+    if names and len(set(names)) == len(names):
+        if set(names) <= set(parameters):
+            return True
+        if set(names) <= set(DERIVED_NAMES) and len(names) <= _MOST_DERIVED:
+            return False
+    raise ParameterError(
+        f"over={names}: expected different names, all of them among {parameters}, or at most {_MOST_DERIVED} of {DERIVED_NAMES}"
+    )
+
+
+def _log_prior(columns: Mapping[str, np.ndarray], prior: Prior) -> np.ndarray:
+    """Log of the model's prior density of independent parameters, (n,): uniform, or log-uniform for the metallicities."""
+    total = np.zeros(len(next(iter(columns.values()))))
+    for name, values in columns.items():
+        low, high = getattr(prior, name)
+        total -= np.log(values * np.log(high / low)) if name.startswith("gamma") else np.log(high - low)
+    return total
+
+
+def _log_induced_prior(
+    values: np.ndarray, names: tuple[str, ...], model: PriorModel, zred: float, n_prior: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log density (n,) that the prior induces at `values` (k, n) of derived properties, and where it is a guess, (n,) bool."""
+    drawn = model.columns(model.prior.sample(n_prior, seed), zred)
+    kernel = gaussian_kde(np.stack([drawn[name] for name in names]))
+    log_density = kernel.logpdf(values)
+    # The height that so many kernels give at one point.
+    at_centre = float(-0.5 * np.linalg.slogdet(2 * np.pi * kernel.covariance)[1])
+    least = at_centre + np.log(_FEWEST_DRAWS / n_prior)
+    return np.maximum(log_density, least), log_density < least

@@ -1,0 +1,92 @@
+"""Reweighting to another prior, against answers known in closed form."""
+
+import numpy as np
+import pytest
+from scipy.stats import beta, gaussian_kde, kstest, norm
+
+from sedcast.data.cosmology import Cosmology
+from sedcast.data.errors import ParameterError
+from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.prior import Prior
+from sedcast.posterior.reweight import PriorModel, reweight_to
+
+MODEL = PriorModel(Prior(), SFHBases.default(), Cosmology())
+ZRED = 0.1
+
+
+@pytest.fixture(scope="module")
+def theta():
+    return Prior().sample(20_000, 5)
+
+
+def test_parameters_with_a_uniform_prior_follow_the_wanted_density(theta):
+    # Samples of the prior are the posterior of a galaxy without data, so the weighted samples must follow the new prior.
+    wanted = beta(2, 5, scale=3)
+    result = reweight_to(theta, lambda c: wanted.logpdf(c["dust2"]), ["dust2"], model=MODEL, zred=ZRED)
+    rows = result.resample(3000, 1)
+    assert kstest(theta[rows, 10], wanted.cdf).pvalue > 1e-3
+    ratio = 3 * np.exp(wanted.logpdf(theta[:, 10]))
+    assert result.ess == pytest.approx(ratio.sum() ** 2 / (ratio**2).sum())
+    assert result.log_evidence_ratio == pytest.approx(0.0, abs=0.03)
+    assert result.uncovered == 0
+
+
+def test_a_log_uniform_prior_is_divided_out(theta):
+    flat = reweight_to(theta, lambda c: np.zeros_like(c["gamma1_zh"]), ["gamma1_zh"], model=MODEL, zred=ZRED)
+    assert flat.weights @ theta[:, 7] == pytest.approx((4.5e-5 + 1.5e-2) / 2, rel=0.03)
+
+
+def test_the_prior_itself_changes_nothing(theta):
+    result = reweight_to(theta, lambda c: np.full(len(c["dust1"]), 3.0), ["dust1", "dust_index"], model=MODEL, zred=ZRED)
+    np.testing.assert_allclose(result.weights, 1 / len(theta))
+    assert result.ess == pytest.approx(len(theta))
+
+
+def test_a_density_over_a_derived_property_replaces_what_the_prior_induces(theta):
+    wanted = norm(9.0, 1.0)
+    few = theta[:4000]
+    result = reweight_to(few, lambda c: wanted.logpdf(c["t_mw_gyr"]), ["t_mw_gyr"], model=MODEL, zred=ZRED)
+    age = MODEL.columns(few, ZRED)["t_mw_gyr"]
+    rows = result.resample(1000, 1)
+    assert abs(age.mean() - 9) > 0.5
+    assert np.mean(age[rows]) == pytest.approx(9.0, abs=0.15)
+    assert np.std(age[rows]) == pytest.approx(1.0, abs=0.1)
+    assert result.uncovered < 0.01
+    # What the prior says of mass, independent of age, stays.
+    assert kstest(few[rows, 0], "uniform", (7, 5.5)).pvalue > 1e-3
+
+
+def test_samples_where_the_prior_has_no_draws_are_counted(theta):
+    few = theta[:4000]
+    age = MODEL.columns(few, ZRED)["t_mw_gyr"]
+    result = reweight_to(few, lambda c: norm(age.max(), 0.02).logpdf(c["t_mw_gyr"]), ["t_mw_gyr"], model=MODEL, zred=ZRED)
+    assert result.ess < 50
+
+
+def test_two_derived_properties(theta):
+    few = theta[:2000]
+    names = ["log_ssfr_1gyr", "t_mw_gyr"]
+    drawn = MODEL.columns(Prior().sample(20_000, 0), ZRED)
+    prior = gaussian_kde(np.stack([drawn[name] for name in names]))
+    same = reweight_to(few, lambda c: prior.logpdf(np.stack([c[n] for n in names])), names, model=MODEL, zred=ZRED)
+    assert same.ess > 0.99 * len(few)
+
+
+@pytest.mark.parametrize(
+    ("density", "over", "message"),
+    [
+        (lambda c: np.zeros(50), ["mass"], "over"),
+        (lambda c: np.zeros(50), ["beta1_sfh"], "over"),
+        (lambda c: np.zeros(50), ["dust1", "t_mw_gyr"], "over"),
+        (lambda c: np.zeros(50), ["log_sfr_1gyr", "log_z_mw", "t_mw_gyr"], "over"),
+        (lambda c: np.zeros(50), ["dust1", "dust1"], "over"),
+        (lambda c: np.zeros(50), [], "over"),
+        (lambda c: np.zeros(3), ["dust1"], "must return"),
+        (lambda c: np.full(50, np.nan), ["dust1"], "50 NaN"),
+        (lambda c: np.full(50, np.inf), ["dust1"], "below inf"),
+        (lambda c: np.full(50, -np.inf), ["dust1"], "excludes"),
+    ],
+)
+def test_bad_input_is_refused(theta, density, over, message):
+    with pytest.raises(ParameterError, match=message):
+        reweight_to(theta[:50], density, over, model=MODEL, zred=ZRED)
