@@ -9,7 +9,7 @@ def test_the_command_draws_the_picture_and_prints_what_is_behind_it(tmp_path, ca
     printed = capsys.readouterr().out
     ages = [float(value) for value in printed.splitlines()[3].split()[-5:]]
     assert ages == sorted(ages)
-    assert 0 < ages[0]
+    assert ages[0] > 0
     assert ages[-1] < 13.0
 
 

@@ -53,9 +53,15 @@ def prior_plot(columns: dict[str, np.ndarray], t_age_gyr: float) -> Figure:
 
 def _histogram(axes: Axes, values: np.ndarray, smooth: np.ndarray, bins: np.ndarray) -> None:
     _ticks_inward(axes)
-    axes.hist(values, bins, density=True, color="C0", alpha=0.35, label="all prior draws")
+    axes.hist(values, bins.tolist(), density=True, color="C0", alpha=0.35, label="all prior draws")
     axes.hist(
-        values[smooth], bins, density=True, histtype="step", color="C1", linewidth=1.4, label="bursts below 5% of the mass"
+        values[smooth],
+        bins.tolist(),
+        density=True,
+        histtype="step",
+        color="C1",
+        linewidth=1.4,
+        label="bursts below 5% of the mass",
     )
 
 
