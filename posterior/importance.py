@@ -30,7 +30,7 @@ from scipy.special import logsumexp, ndtri
 from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.flow import usable_cores
+from sedcast.posterior.flow import _blas, usable_cores
 from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, FluxSimulator, GaussianLikelihood
 from sedcast.posterior.mass import MassConditional, check_proportional
 from sedcast.posterior.psis import effective_sample_size, pareto_smooth
@@ -181,20 +181,26 @@ class Refiner:
         """
         if n_samples < 1:
             raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
+        # One limit around all threads: limits that threads set and lift by themselves undo each other.
+        with _blas().limit(limits=1, user_api="blas"):
+            return self._refine(flux, flux_ivar, zred, n_samples, (seed, key), n_threads or usable_cores())
+
+    def _refine(
+        self, flux: np.ndarray, flux_ivar: np.ndarray, zred: float, n_samples: int, stream: tuple[int, int], threads: int
+    ) -> Refined:
         began = time.perf_counter()
-        threads = n_threads or usable_cores()
         likelihood = GaussianLikelihood(
             _InThreads(self.simulator, threads), self.estimator.prior, flux=flux, flux_ivar=flux_ivar, zred=zred
         )
-        rng = np.random.default_rng((seed, key, 1))
+        rng = np.random.default_rng((*stream, 1))
         tried = []
         draws = _NO_DRAWS
-        for one in self._steps(likelihood, np.asarray(flux, float), np.asarray(flux_ivar, float), (seed, key), rng, threads):
+        for one in self._steps(likelihood, np.asarray(flux, float), np.asarray(flux_ivar, float), stream, rng, threads):
             tried.append((one.step, one.efficiency, one.khat, time.perf_counter() - began))
             draws = _better(draws, one)
         points, step, flag = _equal_weights(draws, likelihood, n_samples, rng), draws.step, self._flag(draws)
         if flag and self.fallback is not None:
-            chain, flag = self.fallback(likelihood, _start_points(draws, likelihood, rng), seed + key)
+            chain, flag = self.fallback(likelihood, _start_points(draws, likelihood, rng), sum(stream))
             if len(chain):
                 points, step = chain[np.linspace(0, len(chain) - 1, n_samples).round().astype(int)], "mcmc"
         n, ess = len(draws.points), draws.ess
