@@ -115,7 +115,9 @@ def load_emulator_config(path: str | Path) -> SpeculatorConfig | EmulatorConfig:
     ConfigError : as `sedcast.data.config.load_config`.
     """
     values = read_toml(path)
-    return parse_config(values, SpeculatorConfig if "simulator" in values else EmulatorConfig, str(path))
+    if "simulator" in values:
+        return parse_config(values, SpeculatorConfig, str(path))
+    return parse_config(values, EmulatorConfig, str(path))
 
 
 def train_speculator(
@@ -186,14 +188,17 @@ def relative_errors(emulator: LogSpectrumEmulator, training: TrainingSet, *, fir
     -------
     figures : ``error_median``, ``error_p95``, ``error_p99``, ``error_p99.9``, and ``segment_error_p99``; `n_test`.
     """
-    theta = training.theta[first:].astype(np.float64)
+    inputs = emulator.network_inputs(training.theta[first:].astype(np.float64))
+    chunks = training.log_spectra(slice(None), first=first, n_chunk=_CHUNK_ROWS)
     parts = []
-    for start, log_spectra in zip(
-        range(0, len(theta), _CHUNK_ROWS), training.log_spectra(slice(None), first=first, n_chunk=_CHUNK_ROWS), strict=True
-    ):
-        parts.append(np.abs(np.expm1(emulator.log_spectra(theta[start : start + _CHUNK_ROWS]) - log_spectra)))
+    for start, log_spectra in zip(range(0, len(inputs), _CHUNK_ROWS), chunks, strict=True):
+        rows = inputs[start : start + _CHUNK_ROWS]
+        # A network that has learnt nothing may be off by any factor: that is a figure too.
+        with np.errstate(over="ignore"):
+            emulated = np.hstack([segment.log_spectra(rows) for segment in emulator.segments])
+            parts.append(np.abs(np.expm1(emulated - log_spectra)))
     error = np.concatenate(parts)
-    figures: dict[str, Any] = {"n_test": len(theta)}
+    figures: dict[str, Any] = {"n_test": len(inputs)}
     figures |= {f"error_{name}": float(np.quantile(error, share)) for name, share in _QUANTILES.items()}
     bounds = np.cumsum([segment.wave_rest.size for segment in emulator.segments])[:-1]
     figures["segment_error_p99"] = [float(np.quantile(part, 0.99)) for part in np.split(error, bounds, axis=1)]
