@@ -4,6 +4,7 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from sedcast.posterior.outliers import FALSE_ALARM_RATE, UNDERSTATEMENT, Outlier
 from sedcast.posterior.stream import Galaxies
 
 _STAR_ZRED = 1e-4
+_STAR_COLOURS = ((-1.0, 0.3), (0.3, 0.6), (0.6, 2.0))
 _WAVE = np.arange(1000.0, 12_500.0, 5.0)
 _HC_OVER_K = 1.438777e8
 """Planck's constant times the speed of light over Boltzmann's constant, Å K."""
@@ -115,7 +117,13 @@ def planted(
     def galaxies(new_flux: np.ndarray, new_ivar: np.ndarray) -> Galaxies:
         return Galaxies(theta, new_flux, new_ivar, zred)
 
-    yield "stars", _stars(estimator, n, rng)
+    stars = _stars(estimator, n, rng)
+    yield "stars", stars
+    g, r = (np.maximum(stars.flux[:, bands.index(band)], 1e-3) for band in ("g", "r"))
+    colour = 2.5 * np.log10(r / g)
+    for low, high in _STAR_COLOURS:
+        rows = (colour > low) & (colour <= high)
+        yield f"stars of g-r {low:g} … {high:g}", Galaxies(*(getattr(stars, column.name)[rows] for column in fields(Galaxies)))
     for one, other in (("u", "z"), ("g", "i"), ("u", "g"), ("r", "i"), ("i", "z")):
         order = list(range(len(bands)))
         a, b = bands.index(one), bands.index(other)
