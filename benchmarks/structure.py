@@ -22,6 +22,7 @@ QUANTILES = (0.5, 0.95, 0.99, 0.999)
 _LOG_MSTAR = 10.0
 _REDSHIFT_STEPS = 20_001
 _CHUNK = 256
+_DARK = 1e-30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,15 +86,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 with np.errstate(divide="ignore"):
                     parts.append(np.log(composite.spectra(theta[rows], zred[rows])) - np.log(10) * _LOG_MSTAR)
         seconds[name] = time.perf_counter() - started
-        # Below the range of single precision the composite has no light: an error of 1.
-        errors[name] = np.abs(np.expm1(np.concatenate(parts) - log_true))
+        error = np.expm1(np.concatenate(parts) - log_true)
+        # Behind hundreds of optical depths light underflows, and nobody will see it.
+        errors[name] = np.where(log_true > np.log(_DARK), np.abs(error), np.nan)
     edges = speculator.card["config"]["segment_edges"]
     figures: dict[str, Any] = {"n_test": len(kept), "n_train": first, "segment_edges": edges, "spectra_seconds": seconds}
+    figures["dark"] = float(np.isnan(errors["composite"]).mean())
+    note(f"{100 * figures['dark']:.2g}% of the values, below {_DARK:g} Lsun/Å/Msun, are left out")
     rows = []
     for low, high in [(edges[0], edges[-1]), *pairwise(edges)]:
         used = (training.wave_rest >= low) & (training.wave_rest <= high)
         for name, error in errors.items():
-            found = np.quantile(error[:, used], QUANTILES)
+            found = np.nanquantile(error[:, used], QUANTILES)
             figures[f"{name}_{low:g}_{high:g}"] = found.tolist()
             rows.append((f"{low:g}-{high:g} Å", name, *(f"{value:.2e}" for value in found)))
     table(("wavelengths", "emulator", *(f"{100 * share:g}%" for share in QUANTILES)), rows)
