@@ -3,7 +3,8 @@
 Sampling an autoregressive flow usually evaluates every network once per dimension. Here hidden units are sorted by degree, so
 each is computed exactly once, when the dimensions it sees are known: one sample costs one evaluation of each network. Work is
 laid out units × samples, so that a range of degrees is a contiguous slice, and split into chunks over threads. Three quarters
-of the time go to matrix products; all else writes into memory that each thread keeps.
+of the time go to matrix products; all else writes into memory that each thread keeps. Where the C library of the same algorithm
+was built (`flow_kernel`), it draws the samples, about twice as fast.
 
 References
 ----------
@@ -24,6 +25,7 @@ from pydantic import ValidationError
 from threadpoolctl import ThreadpoolController
 
 from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel
 from sedcast.posterior.made import FlowConfig, hidden_degrees, parameter_masks, parameter_shapes
 
 __all__ = ["FlowConfig", "MaskedAutoregressiveFlow", "usable_cores"]
@@ -177,6 +179,8 @@ class MaskedAutoregressiveFlow:
         self._largest = max(widest, 2 * self.dim)
         self._blocks = [self._block(index) for index in range(config.n_blocks)]
         self._activate = _ACTIVATIONS[config.activation]
+        arrays = self._arrays | {"permutation": self._permutation}
+        self._kernel = FlowKernel(config, arrays, self._bounds) if FlowKernel.suits(config) else None
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "MaskedAutoregressiveFlow":
@@ -344,7 +348,8 @@ class MaskedAutoregressiveFlow:
         log_prob = np.empty((len(context), n_samples))
 
         def work(rows: slice, columns: slice) -> None:
-            theta[rows, columns], log_prob[rows, columns] = self._theta_chunk(noise(rows, columns), context[rows])
+            chunk = self._compiled_chunk if self._kernel and columns.stop - columns.start >= MIN_SAMPLES else self._theta_chunk
+            theta[rows, columns], log_prob[rows, columns] = chunk(noise(rows, columns), context[rows])
 
         self._run(work, len(context), n_samples, n_threads)
         bad = np.count_nonzero(~np.isfinite(theta).all(axis=(1, 2)))
@@ -353,6 +358,12 @@ class MaskedAutoregressiveFlow:
                 "%d of %d rows have non-finite samples: their contexts are far outside the training set", bad, len(theta)
             )
         return theta, log_prob
+
+    def _compiled_chunk(self, noise: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        assert self._kernel is not None
+        with np.errstate(over="ignore", invalid="ignore"):
+            theta, log_prob = self._kernel.sample(noise, context)
+            return theta * self._arrays["theta_std"] + self._arrays["theta_mean"], log_prob + self._log_constant
 
     def _memory(self, context: np.ndarray, n: int) -> _Memory:
         widths = tuple(bounds[-1] for bounds in self._bounds)

@@ -3,6 +3,7 @@ import pytest
 
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.flow import FlowConfig, MaskedAutoregressiveFlow
+from sedcast.posterior.flow_kernel import FlowKernel, kernel_library
 from sedcast.posterior.made import hidden_degrees, initial_parameters, permutations
 
 
@@ -18,6 +19,16 @@ def random_flow(dim: int = 4, n_context: int = 3, *, scale: float = 20.0, **conf
     arrays |= {"permutation": permutations(shape, dim), "theta_mean": rng.standard_normal(dim), "theta_std": np.full(dim, 1.5)}
     arrays |= {"context_mean": rng.standard_normal(n_context), "context_std": np.full(n_context, 2.0)}
     return MaskedAutoregressiveFlow(shape, arrays)
+
+
+@pytest.fixture(autouse=True, params=["compiled", "NumPy"])
+def sampler(request, monkeypatch):
+    """Every test runs with the compiled sampler and without it."""
+    if request.param == "NumPy":
+        monkeypatch.setattr(FlowKernel, "suits", lambda _: False)
+    elif kernel_library() is None:
+        pytest.skip("the compiled sampler was not built, or this processor cannot run it")
+    return request.param
 
 
 def contexts(n: int, n_context: int = 3) -> np.ndarray:

@@ -1,0 +1,225 @@
+/*
+ * Samples of a masked autoregressive flow, each hidden unit computed once: what flow.py does in NumPy, in one call.
+ *
+ * Samples are worked on in tiles of a few vectors, units x samples, small enough for the caches. Weights are (in, out) as
+ * trained, units sorted by degree: the units of one degree see a range of those before. Sums of products stay in registers,
+ * and activations follow at once. Compiled once for AVX-512 and once for AVX2, by including this file in itself.
+ *
+ * The exponential and the hyperbolic tangent are those of the Cephes library (S. Moshier), good to float32 rounding.
+ */
+#ifndef NAME
+
+#include <stdlib.h>
+#include <string.h>
+
+#if !defined(__x86_64__) || !defined(__GNUC__) || defined(__clang__)
+#error "written for GCC on x86-64: elsewhere sedcast samples with NumPy"
+#endif
+
+#define MAX_LAYERS 8
+
+/* Layer l has bounds[l][d] units of degrees below d; kernel[l] is (block, in, out), bias[l] (block, out). The outputs of the
+ * last alternate shift and raw log scale; the first layer's bias comes per galaxy, with the context's share. */
+typedef struct {
+    int dim, n_blocks, n_hidden, activation;
+    float bound;
+    const int *order;
+    const int *bounds[MAX_LAYERS];
+    const float *kernel[MAX_LAYERS + 1], *bias[MAX_LAYERS + 1];
+} Flow;
+
+#define JOIN2(a, b) a##_##b
+#define JOIN(a, b) JOIN2(a, b)
+#define FN(name) JOIN(name, NAME)
+#define LANES (VL * VT)
+#define VF FN(vf)
+#define VI FN(vi)
+#define PICK(mask, a, b) ((VF)(((VI)(a) & (mask)) | ((VI)(b) & ~(mask))))
+
+/* VL floats make a vector; a tile of RT units x VT vectors fills the registers. */
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512")
+#define NAME avx512
+#define VL 16
+#define VT 4
+#define RT 6
+#include "_flow_kernel.c"
+#undef NAME
+#undef VL
+#undef VT
+#undef RT
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#define NAME avx2
+#define VL 8
+#define VT 2
+#define RT 6
+#include "_flow_kernel.c"
+#undef NAME
+#undef VL
+#undef VT
+#undef RT
+#pragma GCC pop_options
+
+/* Floats in a vector of this processor: 16, 8, or 0 if it can run neither variant. */
+int sedcast_flow_vector(void) {
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+        return 16;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 8 : 0;
+}
+
+/* share (n_rows, n_blocks, units of the first layer), noise (n_rows, n, dim) -> theta like noise, log_q (n_rows, n), both
+ * without their constants. Returns 0, or 1 without memory. */
+int sedcast_flow_sample(const Flow *f, int vector, long n_rows, long n, const float *share, const float *noise, float *theta,
+                        float *log_q) {
+    size_t rows = 2 * f->dim + 2;
+    for (int l = 0; l < f->n_hidden; l++) rows += f->bounds[l][f->dim];
+    float *scratch = aligned_alloc(64, rows * 64 * sizeof(float));
+    if (!scratch) return 1;
+    for (long row = 0; row < n_rows; row++) {
+        const float *s = share + row * f->n_blocks * f->bounds[0][f->dim], *z = noise + row * n * f->dim;
+        if (vector == 16)
+            sample_avx512(f, s, z, n, theta + row * n * f->dim, log_q + row * n, scratch);
+        else
+            sample_avx2(f, s, z, n, theta + row * n * f->dim, log_q + row * n, scratch);
+    }
+    free(scratch);
+    return 0;
+}
+
+#else /* one variant */
+
+typedef float FN(vf) __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+typedef int FN(vi) __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+
+static inline VF FN(expv)(VF x) {
+    VF hi = (VF){0} + 88.3f, lo = (VF){0} - 87.3f;
+    x = PICK(x > hi, hi, x);
+    x = PICK(x < lo, lo, x);
+    VF t = x * 1.44269504088896341f + 12582912.0f;
+    VI n = (VI)t - 0x4B400000;
+    t -= 12582912.0f;
+    VF r = x - t * 0.693359375f + t * 2.12194440e-4f;
+    VF p = (VF){0} + 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    return p * (VF)((n + 127) << 23);
+}
+
+static inline VF FN(tanhv)(VF x) {
+    VI sign = (VI)x & (int)0x80000000;
+    VF a = (VF)((VI)x ^ sign), z = x * x;
+    VF far = 1.0f - 2.0f / (FN(expv)(a + a) + 1.0f);
+    VF p = (VF){0} - 5.70498872745e-3f;
+    p = p * z + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    VF near = p * z * x + x;
+    return PICK(a < 0.625f, near, (VF)((VI)far | sign));
+}
+
+static inline VF FN(activate)(VF y, int kind) {
+    VF zero = (VF){0};
+    if (kind == 0) return PICK(y < zero, zero, y);
+    if (kind == 1) return FN(tanhv)(y);
+    if (kind == 2) return PICK(y < zero, FN(expv)(y) - 1.0f, y);
+    return y / (1.0f + FN(expv)(-y));
+}
+
+/* out[r] = activation(bias[r] + sum_k w[k][r] h[k]) for `rows` <= RT units and LANES samples. */
+static inline __attribute__((always_inline)) void FN(tile)(const float *w, int ld, const float *h, int depth,
+    const float *bias, float *out, int rows, int kind) {
+    VF acc[RT][VT];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < VT; v++) acc[r][v] = (VF){0} + bias[r];
+    for (int k = 0; k < depth; k++) {
+        VF x[VT];
+        for (int v = 0; v < VT; v++) x[v] = *(const VF *)(h + k * LANES + VL * v);
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < VT; v++) acc[r][v] += w[(long)k * ld + r] * x[v];
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < VT; v++)
+            *(VF *)(out + r * LANES + VL * v) = kind < 0 ? acc[r][v] : FN(activate)(acc[r][v], kind);
+}
+
+#define CASE(n) \
+    case n: \
+        FN(tile)(w + m, ld, h, depth, bias + m, out + m * LANES, n, kind); \
+        break;
+static inline __attribute__((always_inline)) void FN(layer)(const float *w, int ld, const float *h, int depth, const float *bias,
+                                                           float *out, int units, int kind) {
+    int m = 0;
+    for (; m + RT <= units; m += RT) FN(tile)(w + m, ld, h, depth, bias + m, out + m * LANES, RT, kind);
+    switch (units - m) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) }
+}
+#undef CASE
+
+static void FN(hidden)(const float *w, int ld, const float *h, int depth, const float *bias, float *out, int units, int kind) {
+    switch (kind) {
+        case 0: FN(layer)(w, ld, h, depth, bias, out, units, 0); break;
+        case 1: FN(layer)(w, ld, h, depth, bias, out, units, 1); break;
+        case 2: FN(layer)(w, ld, h, depth, bias, out, units, 2); break;
+        default: FN(layer)(w, ld, h, depth, bias, out, units, 3);
+    }
+}
+
+/* Solve block b for its inputs x from its outputs `values`, and add its log scales to `total`. */
+static void FN(invert)(const Flow *f, int b, const float *share, const float *values, float *x, float **h, float *out, VF *total) {
+    int dim = f->dim, last = f->n_hidden, width = f->bounds[last - 1][dim];
+    for (int d = 0; d < dim; d++) {
+        for (int l = 0; l < last; l++) {
+            int low = f->bounds[l][d], units = f->bounds[l][d + 1] - low, ld = f->bounds[l][dim];
+            int depth = l ? f->bounds[l - 1][d + 1] : d;
+            const float *w = f->kernel[l] + (long)b * (l ? f->bounds[l - 1][dim] : dim) * ld;
+            const float *bias = l ? f->bias[l] + (long)b * ld : share + (long)b * ld;
+            FN(hidden)(w + low, ld, l ? h[l - 1] : x, depth, bias + low, h[l] + low * LANES, units, f->activation);
+        }
+        FN(tile)(f->kernel[last] + (long)b * width * 2 * dim + 2 * d, 2 * dim, h[last - 1], f->bounds[last - 1][d + 1],
+                 f->bias[last] + (long)b * 2 * dim + 2 * d, out, 2, -1);
+        for (int v = 0; v < VT; v++) {
+            VF log_scale = f->bound * FN(tanhv)(*(VF *)(out + LANES + VL * v) / f->bound);
+            total[v] += log_scale;
+            *(VF *)(x + d * LANES + VL * v) =
+                *(VF *)(values + d * LANES + VL * v) * FN(expv)(log_scale) + *(VF *)(out + VL * v);
+        }
+    }
+}
+
+static void FN(sample)(const Flow *f, const float *share, const float *noise, long n, float *theta, float *log_q,
+                       float *scratch) {
+    int dim = f->dim;
+    float *values = scratch, *x = values + dim * LANES, *out = x + dim * LANES, *h[MAX_LAYERS];
+    h[0] = out + 2 * LANES;
+    for (int l = 1; l < f->n_hidden; l++) h[l] = h[l - 1] + f->bounds[l - 1][dim] * LANES;
+    for (long first = 0; first < n; first += LANES) {
+        int m = n - first < LANES ? n - first : LANES;
+        VF total[VT] = {0};
+        for (int d = 0; d < dim; d++) {
+            for (int s = 0; s < LANES; s++) values[d * LANES + s] = s < m ? noise[(first + s) * dim + d] : 0.0f;
+            for (int v = 0; v < VT; v++) {
+                VF z = *(VF *)(values + d * LANES + VL * v);
+                total[v] += 0.5f * z * z;
+            }
+        }
+        for (int b = f->n_blocks - 1; b >= 0; b--) {
+            FN(invert)(f, b, share, values, x, h, out, total);
+            for (int d = 0; d < dim; d++)
+                memcpy(values + f->order[b * dim + d] * LANES, x + d * LANES, LANES * sizeof(float));
+        }
+        for (int s = 0; s < m; s++) {
+            for (int d = 0; d < dim; d++) theta[(first + s) * dim + d] = values[d * LANES + s];
+            log_q[first + s] = -total[s / VL][s % VL];
+        }
+    }
+}
+
+#endif

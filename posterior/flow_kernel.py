@@ -1,0 +1,96 @@
+"""The flow's sampling in compiled C (`_flow_kernel.c`), where it was built and the processor can run it."""
+
+import ctypes
+import functools
+import importlib.machinery
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sedcast.posterior.made import FlowConfig
+
+__all__ = ["MIN_SAMPLES", "FlowKernel", "kernel_library"]
+
+_MAX_LAYERS = 8
+_ACTIVATIONS = ("relu", "tanh", "elu", "silu")
+# A tile holds 64 samples of one galaxy; for fewer than this NumPy, which mixes galaxies, is faster.
+MIN_SAMPLES = 24
+
+
+class _Flow(ctypes.Structure):
+    """The C structure of the same name."""
+
+    _fields_ = [
+        *((name, ctypes.c_int) for name in ("dim", "n_blocks", "n_hidden", "activation")),
+        ("bound", ctypes.c_float),
+        ("order", ctypes.c_void_p),
+        ("bounds", ctypes.c_void_p * _MAX_LAYERS),
+        ("kernel", ctypes.c_void_p * (_MAX_LAYERS + 1)),
+        ("bias", ctypes.c_void_p * (_MAX_LAYERS + 1)),
+    ]
+
+
+@functools.cache
+def kernel_library() -> ctypes.CDLL | None:
+    """The library beside this module; None if it was not built, or the processor has neither AVX2 nor AVX-512."""
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_flow_kernel{suffix}")
+        if path.is_file():
+            try:
+                library = ctypes.CDLL(str(path))
+            except OSError:
+                return None
+            pointer, size = ctypes.c_void_p, ctypes.c_long
+            library.sedcast_flow_sample.argtypes = [pointer, ctypes.c_int, size, size, pointer, pointer, pointer, pointer]
+            return library if library.sedcast_flow_vector() else None
+    return None
+
+
+class FlowKernel:
+    """A flow's weights as the C library takes them; a call releases Python's lock.
+
+    Parameters
+    ----------
+    config, arrays : as of `MaskedAutoregressiveFlow`, checked.
+    bounds : for each hidden layer the number of units of degrees below 0 … dim.
+    """
+
+    def __init__(self, config: FlowConfig, arrays: Mapping[str, np.ndarray], bounds: list[list[int]]) -> None:
+        last, dim = len(config.hidden), arrays["theta_mean"].size
+        kernel, bias = arrays[f"kernel_{last}"], arrays[f"bias_{last}"]
+        outputs = kernel.reshape(*kernel.shape[:2], 2, dim).swapaxes(2, 3), bias.reshape(-1, 2, dim).swapaxes(1, 2)
+        kernels = [*(arrays[f"kernel_{layer}"] for layer in range(last)), outputs[0]]
+        biases = [*(arrays[f"bias_{layer}"] for layer in range(last)), outputs[1]]
+        self._kept: list[np.ndarray] = []
+        self._flow = _Flow(dim, config.n_blocks, last, _ACTIVATIONS.index(config.activation), config.max_log_scale)
+        self._flow.order = self._keep(arrays["permutation"], np.int32)
+        for layer in range(last):
+            self._flow.bounds[layer] = self._keep(np.array(bounds[layer]), np.int32)
+        for layer in range(last + 1):
+            self._flow.kernel[layer] = self._keep(kernels[layer], np.float32)
+            self._flow.bias[layer] = self._keep(biases[layer], np.float32)
+        self._context_kernel = np.concatenate(arrays["context_kernel"], axis=1)
+        self._context_bias = arrays["bias_0"].reshape(-1)
+
+    @staticmethod
+    def suits(config: FlowConfig) -> bool:
+        """Whether there is a library, and it takes flows of this shape."""
+        return kernel_library() is not None and len(config.hidden) <= _MAX_LAYERS
+
+    def sample(self, noise: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Carry noise (n, m, dim), given context (n, n_context), to standardised theta like it and log q (n, m) + constant."""
+        library = kernel_library()
+        assert library is not None
+        share = context @ self._context_kernel + self._context_bias
+        arrays = [np.ascontiguousarray(array, dtype=np.float32) for array in (share, noise)]
+        theta, log_q = np.empty_like(arrays[1]), np.empty(noise.shape[:2], dtype=np.float32)
+        pointers = [array.ctypes.data for array in (*arrays, theta, log_q)]
+        flow = ctypes.byref(self._flow)
+        if library.sedcast_flow_sample(flow, library.sedcast_flow_vector(), len(noise), noise.shape[1], *pointers):
+            raise MemoryError("no memory for a tile of samples")
+        return theta, log_q
+
+    def _keep(self, array: np.ndarray, kind: type) -> int:
+        self._kept.append(np.ascontiguousarray(array, dtype=kind))
+        return int(self._kept[-1].ctypes.data)
