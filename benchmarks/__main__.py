@@ -15,6 +15,7 @@ BENCHMARKS = {
     "coverage": ("benchmarks.coverage", "colours and best fits of prior draws beside real galaxies"),
     "emulator": ("benchmarks.emulator", "photometry and spectra from the emulator, in batches and one by one"),
     "emulator-accuracy": ("benchmarks.emulator_accuracy", "the emulator's errors on fresh prior draws"),
+    "emulator-variants": ("benchmarks.emulator_variants", "what each part of the emulator's design is worth"),
     "structure": ("benchmarks.structure", "a plain nine-input emulator beside the composite one, on unseen FSPS spectra"),
     "published": ("benchmarks.published", "the direct model's spectra beside those of the published PROVABGS emulator"),
     "simulate": ("benchmarks.simulate", "mass simulation of noisy galaxies into HDF5"),

@@ -26,7 +26,8 @@ from benchmarks.sps import fsps_tasks
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.filters import FilterProjection
 from sedcast.emulator.dust import DustLaw
-from sedcast.emulator.histories import column
+from sedcast.emulator.histories import HistoryGrid, column
+from sedcast.emulator.metallicity_inputs import MetallicityInputs
 from sedcast.emulator.network import SpeculatorNetwork
 from sedcast.emulator.prior import Prior
 from sedcast.emulator.published_provabgs import PublishedProvabgsModel
@@ -44,8 +45,9 @@ _STAGES: dict[str, tuple[tuple[Callable[..., Any], ...], tuple[Callable[..., Any
     "validation": ((Prior.validate,), ()),
     "age and distance": ((Cosmology.age_gyr, Cosmology.luminosity_distance_cm), ()),
     "network": ((SpeculatorNetwork.__call__,), ()),
-    "sum of templates": ((SpectrumEmulator._histories,), (SpeculatorNetwork.__call__,)),
-    "burst": ((SpectrumEmulator._add_burst,), ()),
+    "histories": ((HistoryGrid.formed, HistoryGrid.later_bins, MetallicityInputs.__call__), ()),
+    "sum of templates": ((SpectrumEmulator._histories,), (SpeculatorNetwork.__call__, MetallicityInputs.__call__)),
+    "burst and late bins": ((SpectrumEmulator._add_ssps,), ()),
     "dust": ((DustLaw.attenuate,), ()),
     "projection on bands": ((FilterProjection.flux,), (Cosmology.luminosity_distance_cm,)),
 }
@@ -68,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def flop_per_galaxy(emulator: SpectrumEmulator, n_wave: int) -> int:
     """Multiplications and additions of the network's products and of the templates' sum over n_wave wavelengths.
 
-    What is not a matrix product (activations, dust) or need not be one (the burst's SSP) is not counted.
+    What is not a matrix product (activations, dust) or need not be one (the SSPs of the burst and of late bins) is not counted.
     """
     n_template = len(emulator.means) + len(emulator.components)
     return 2 * (sum(weight.size for weight in emulator.network.weights) + n_template * n_wave)

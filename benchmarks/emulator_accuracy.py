@@ -285,7 +285,9 @@ def percentile_plot(wave: np.ndarray, by_wave: np.ndarray, n: int) -> Figure:
     axes.set(xscale="log", yscale="log", xlabel="Rest-frame wavelength [Å]", ylabel=r"$|\Delta L_\lambda / L_\lambda|$")
     axes.set_title(f"Emulator against the direct model, {n:,} prior draws", fontsize="medium")
     axes.tick_params(which="both", direction="in", top=True, right=True)
-    axes.legend(frameon=False, ncols=2, fontsize="small")
+    # Room for the legend above the bars.
+    axes.set_ylim(top=0.2)
+    axes.legend(frameon=False, ncols=2, fontsize="small", loc="upper right")
     return figure
 
 

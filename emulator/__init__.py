@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from sedcast.data._lazy import lazy_getattr
 
 if TYPE_CHECKING:
+    from sedcast.emulator.composite_training import train_emulator
     from sedcast.emulator.fsps_model import FSPSModel
     from sedcast.emulator.histories import derived_properties
     from sedcast.emulator.log_spectrum import LogSpectrumEmulator, LogSpectrumSegment
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     )
     from sedcast.emulator.published_provabgs import PROVABGS_PARAMETERS, PublishedProvabgsModel
     from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig
-    from sedcast.emulator.spectrum_emulator import EmulatorConfig, SpectrumEmulator, train_emulator
+    from sedcast.emulator.spectrum_emulator import EmulatorConfig, SpectrumEmulator
     from sedcast.emulator.speculator import SpeculatorConfig, train_speculator
     from sedcast.emulator.sps import SPSModel
     from sedcast.emulator.surviving import SurvivingMass
@@ -69,7 +70,8 @@ __getattr__ = lazy_getattr(
         ),
         "sedcast.emulator.published_provabgs": ("PROVABGS_PARAMETERS", "PublishedProvabgsModel"),
         "sedcast.emulator.simulate": ("PhotometrySimulator", "SimulationConfig"),
-        "sedcast.emulator.spectrum_emulator": ("EmulatorConfig", "SpectrumEmulator", "train_emulator"),
+        "sedcast.emulator.spectrum_emulator": ("EmulatorConfig", "SpectrumEmulator"),
+        "sedcast.emulator.composite_training": ("train_emulator",),
         "sedcast.emulator.speculator": ("SpeculatorConfig", "train_speculator"),
         "sedcast.emulator.sps": ("SPSModel",),
         "sedcast.emulator.surviving": ("SurvivingMass",),

@@ -22,6 +22,7 @@ __all__ = [
     "HistoryGrid",
     "burst_fraction",
     "check_theta",
+    "clipped_metallicity",
     "column",
     "derived_properties",
 ]
@@ -51,6 +52,13 @@ _ALLOWED = {
     "dust_index": (-10.0, 10.0),
 }
 _CHUNK = 4096
+
+
+def clipped_metallicity(z: np.ndarray) -> np.ndarray:
+    """Metal mass fractions within `METALLICITY_RANGE`, in place."""
+    # For a few galaxies np.clip takes several times longer.
+    np.maximum(z, METALLICITY_RANGE[0], out=z)
+    return np.minimum(z, METALLICITY_RANGE[1], out=z)
 
 
 def column(name: str) -> int:
@@ -168,21 +176,60 @@ class HistoryGrid:
         index, _ = self.closing_bin(t_age_gyr)
         masses = weight @ self._mass
         masses[np.arange(self.n_bin) >= index[:, None]] = 0.0
-        closing = np.einsum("ni,in->n", weight, total - self._formed_at_edges[:, index])
-        # Cancellation may leave a closing bin of a hair's width slightly negative.
-        masses[np.arange(len(index)), index] = np.maximum(closing, 0.0)
+        masses[np.arange(len(index)), index] = self._closing_mass(weight, total, index)
         return masses
+
+    def n_complete(self, t_age_gyr: float) -> int:
+        """Number of bins that have ended by an age of the galaxy, whatever later ages it may have."""
+        return int(np.searchsorted(self.edges_gyr, t_age_gyr, side="right")) - 1
+
+    def complete_masses(self, n_bin: int) -> np.ndarray:
+        """Mass that each basis, not normalised, forms in each of the first `n_bin` bins; (4, n_bin)."""
+        return self._mass[:, :n_bin]
+
+    def complete_metallicities(self, gamma: np.ndarray, n_bin: int) -> np.ndarray:
+        """Metal mass fraction at the centre of each of the first `n_bin` bins; (n, n_bin)."""
+        return clipped_metallicity(gamma @ self._zh[:, :n_bin])
+
+    def later_bins(
+        self, first: int, amount: np.ndarray, gamma: np.ndarray, t_age_gyr: np.ndarray, total: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mass, age (Gyr) and metallicity of the bins from `first` on, of which a galaxy's age closes one; (n, n_bin - first).
+
+        Parameters
+        ----------
+        first : a bin that no galaxy's age precedes.
+        amount : (n, 4), weights of the bases, not normalised: β times the mass over `total`.
+        gamma, t_age_gyr : (n, 2) and (n,).
+        total : (4, n), of `total` at the same ages.
+        """
+        index, centre = self.closing_bin(t_age_gyr)
+        rows, closing = np.arange(len(index)), index - first
+        mass = amount @ self._mass[:, first:]
+        age = np.empty_like(mass)
+        age[:] = self.centres_gyr[first:]
+        mass[age > centre[:, None]] = 0.0
+        mass[rows, closing] = self._closing_mass(amount, total, index)
+        age[rows, closing] = centre
+        z = gamma @ self._zh[:, first:]
+        z[rows, closing] = self._unclipped_metallicity(gamma, centre)
+        return mass, age, clipped_metallicity(z)
+
+    def _closing_mass(self, weight: np.ndarray, total: np.ndarray, index: np.ndarray) -> np.ndarray:
+        formed = total - self._formed_at_edges[:, index]
+        # Cancellation may leave a closing bin of a hair's width slightly negative.
+        return np.maximum(np.einsum("ni,in->n", weight, formed), 0.0)
 
     def metallicities(self, gamma: np.ndarray, t_age_gyr: np.ndarray) -> np.ndarray:
         """Metal mass fraction at the centre of each bin, shape (n, n_bin); of no meaning in bins beyond t_age."""
         z = gamma @ self._zh
         index, centre = self.closing_bin(t_age_gyr)
         z[np.arange(len(index)), index] = self._unclipped_metallicity(gamma, centre)
-        return np.clip(z, *METALLICITY_RANGE, out=z)
+        return clipped_metallicity(z)
 
     def metallicity_at(self, gamma: np.ndarray, t_gyr: np.ndarray) -> np.ndarray:
         """Metal mass fraction at one lookback time per galaxy, Σ γ_j z_j(t), clipped; shape (n,)."""
-        return np.clip(self._unclipped_metallicity(gamma, t_gyr), *METALLICITY_RANGE)
+        return clipped_metallicity(self._unclipped_metallicity(gamma, t_gyr))
 
     def _unclipped_metallicity(self, gamma: np.ndarray, t_gyr: np.ndarray) -> np.ndarray:
         time = self.bases.t_lookback_gyr

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from sedcast.data.config import Config
@@ -18,12 +18,12 @@ from sedcast.data.filters import FilterProjection, band_name, check_bands
 from sedcast.data.noise import NoiseModel
 from sedcast.emulator.checks import as_floats, one_per_galaxy
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
+from sedcast.emulator.redshift import RedshiftPrior
 
 __all__ = [
     "PROPOSALS_PER_CHUNK",
     "Draws",
     "PhotometrySimulator",
-    "RedshiftRange",
     "SimulationConfig",
     "SpectrumModel",
     "default_simulator",
@@ -132,19 +132,6 @@ class PhotometrySimulator:
         return self.projection.flux(self._restricted.spectra(theta, zred), zred)
 
 
-class RedshiftRange(Config):
-    """Redshifts are drawn uniformly in min … max."""
-
-    min: float = Field(default=0.005, gt=0)
-    max: float = Field(default=0.3, gt=0)
-
-    @model_validator(mode="after")
-    def _increasing(self) -> "RedshiftRange":
-        if self.min >= self.max:
-            raise ValueError(f"zred.min={self.min} must be below zred.max={self.max}")
-        return self
-
-
 class SimulationConfig(Config):
     """What `sedcast simulate` makes.
 
@@ -153,7 +140,7 @@ class SimulationConfig(Config):
     n_galaxies : galaxies to keep.
     seed : of every random draw.
     bands : band names, in order, or paths of a user's own filter curves (see `load_filter`).
-    zred : redshift range.
+    zred : the distribution that redshifts are drawn from.
     prior : ranges by parameter name; those left out take the PROVABGS defaults.
     emulator, noise : ``"bundled"``, or the path of an artifact.
     """
@@ -161,7 +148,7 @@ class SimulationConfig(Config):
     n_galaxies: int = Field(ge=1)
     seed: int = Field(default=0, ge=0)
     bands: tuple[str, ...] = ("u", "g", "r", "i", "z")
-    zred: RedshiftRange = RedshiftRange()
+    zred: RedshiftPrior = RedshiftPrior()
     prior: dict[str, tuple[float, float]] = Field(default_factory=dict)
     emulator: str = "bundled"
     noise: str = "bundled"
@@ -203,7 +190,7 @@ def draw_galaxies(
     simulator: PhotometrySimulator,
     prior: Prior,
     noise: NoiseModel,
-    zred: RedshiftRange,
+    zred: RedshiftPrior,
     *,
     seed: int,
     n_workers: int = 2,
@@ -219,7 +206,7 @@ def draw_galaxies(
     def chunk(index: int) -> tuple[int, Draws]:
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
         theta = prior.sample(PROPOSALS_PER_CHUNK, rng)
-        z = rng.uniform(zred.min, zred.max, PROPOSALS_PER_CHUNK)
+        z = zred.sample(PROPOSALS_PER_CHUNK, rng)
         theta, z, flux_true = _within_reach(theta, z, simulator.flux(theta, z), prior, noise, rng)
         flux, sigma, log_weight = noise.draw(flux_true, rng)
         kept = noise.accept(log_weight, rng) & noise.in_range(flux, sigma)

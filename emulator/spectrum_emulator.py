@@ -1,14 +1,13 @@
 """The spectrum emulator: PCA and a Speculator network for composite histories, exact structure for everything else.
 
-A composite spectrum is linear in the SFH weights β and in the burst, and mass, dust and redshift are analytic. So the network
-learns only how the spectra of the eight pieces, young (inside birth clouds) and old stars of each SFH basis, depend
-on the two metallicity weights and on the galaxy's age; each piece is compressed by a PCA of its ratio to its own
-mean spectrum, which bounds the relative error of every positive sum of pieces. The burst is one SSP,
-interpolated in the SSP table as the direct model does.
+A composite spectrum is linear in the SFH weights β and in the burst, and mass, dust and redshift are analytic. What a
+galaxy's age decides is analytic too: how each SFH basis is normalised, and the few bins of lookback time that it closes or
+has not reached, each of which is one SSP. So the network learns only how the spectra of eight pieces, young (inside birth
+clouds) and old stars of each SFH basis, depend on the two metallicity weights; each piece is compressed by a PCA in which
+the errors count that matter in a galaxy's total light. The late bins and the burst are SSPs, interpolated in the SSP
+table as the direct model does.
 """
 
-import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
-from scipy.stats import qmc
 
 from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.config import Config
@@ -27,15 +25,13 @@ from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.checks import one_per_galaxy
 from sedcast.emulator.dust import DustLaw
 from sedcast.emulator.histories import BETA, GAMMA, burst_fraction, column
+from sedcast.emulator.metallicity_inputs import MetallicityInputs
 from sedcast.emulator.network import SpeculatorNetwork
-from sedcast.emulator.pca import n_components_for, principal_components
 from sedcast.emulator.prior import Prior
 from sedcast.emulator.sps import SPSModel
-from sedcast.emulator.training import NetworkTrainingConfig, train_network
+from sedcast.emulator.training import NetworkTrainingConfig
 
-__all__ = ["EmulatorConfig", "SpectrumEmulator", "train_emulator"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["EmulatorConfig", "SpectrumEmulator"]
 
 KIND = "spectrum-emulator"
 _BUNDLED = "bundled/emulator_popstar.npz"
@@ -55,7 +51,8 @@ class EmulatorConfig(Config):
     zred_max : largest redshift served.
     wave_min, wave_max : rest-frame wavelength range, Å.
     n_train : parameter sets (quasi-random) on which the pieces are computed.
-    pca_tolerance : each piece gets the fewest components that reconstruct 99.9% of its values to this relative error.
+    n_metallicity_times : lookback times at which the network sees the metallicity.
+    pca_tolerance : each piece gets the fewest components whose error relative to the galaxy's light is below this in 99.9%.
     max_pca : most components a piece.
     prior : ranges by parameter name; those left out take the PROVABGS defaults.
     network : the network and its training.
@@ -69,7 +66,8 @@ class EmulatorConfig(Config):
     wave_min: float = Field(default=912.0, gt=0)
     wave_max: float = Field(default=50_000.0, gt=0)
     n_train: int = Field(default=16_384, ge=64)
-    pca_tolerance: float = Field(default=1e-3, gt=0, lt=1)
+    n_metallicity_times: int = Field(default=8, ge=1)
+    pca_tolerance: float = Field(default=2e-4, gt=0, lt=1)
     max_pca: int = Field(default=40, ge=1)
     prior: dict[str, tuple[float, float]] = Field(default_factory=dict)
     network: NetworkTrainingConfig = NetworkTrainingConfig()
@@ -91,7 +89,16 @@ class EmulatorConfig(Config):
         library = SSPLibrary.popstar() if self.library == "popstar" else SSPLibrary.load(self.library)
         bases = SFHBases.default() if self.bases == "default" else SFHBases.load(self.bases)
         library = library.trimmed(self.wave_min, self.wave_max)
-        return _single_precision_model(library, bases, Cosmology(self.cosmology), self.t_birth_cloud_gyr)
+        return single_precision_model(library, bases, Cosmology(self.cosmology), self.t_birth_cloud_gyr)
+
+    def n_complete_bins(self, model: SPSModel) -> int:
+        """Number of bins of lookback time that the age of every galaxy completes."""
+        return model.histories.n_complete(float(model.cosmology.age_gyr(np.array([self.zred_max]))[0]))
+
+    def metallicity_inputs(self, model: SPSModel, prior: Prior) -> MetallicityInputs:
+        """The network's inputs."""
+        n_bin = self.n_complete_bins(model)
+        return MetallicityInputs.of(model.histories, model.library.log_z, prior, n_bin=n_bin, n_times=self.n_metallicity_times)
 
 
 @dataclass(frozen=True)
@@ -100,11 +107,12 @@ class SpectrumEmulator:
 
     Attributes
     ----------
-    network : inputs (ln γ1, ln γ2, t_age/Gyr), outputs the PCA coefficients of the eight pieces, piece after piece.
-    means : (8, n_wave), mean spectrum of each piece, Lsun/Å per Msun formed; the four young pieces first.
-    components : (n_pca, n_wave), the PCA components of all pieces, Lsun/Å per Msun formed.
+    network : inputs those of `MetallicityInputs`, outputs the PCA coefficients of the eight pieces, piece after piece.
+    means : (8, n_wave), mean spectrum of each piece, Lsun/Å, of what an SFH basis, not normalised, forms in the bins that every
+        galaxy's age completes; the four young pieces first.
+    components : (n_pca, n_wave), the PCA components of all pieces, in the same unit.
     n_pca : number of components of each of the eight pieces.
-    model : the direct model on the same wavelengths, for the burst's SSP and for the redshift's age.
+    model : the direct model on the same wavelengths, for the SSPs of the burst and of late bins, and for the redshift's age.
     prior : the parameter ranges that the network was trained on.
     zred_max : largest redshift served.
     card : training figures and provenance.
@@ -121,6 +129,8 @@ class SpectrumEmulator:
     _dust_law: DustLaw = field(init=False, repr=False)
     _templates: tuple[np.ndarray, np.ndarray] = field(init=False, repr=False)
     _basis: np.ndarray = field(init=False, repr=False)
+    _n_bin: int = field(init=False, repr=False)
+    _inputs: MetallicityInputs = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         n_young = sum(self.n_pca[: _N_PIECE // 2])
@@ -129,6 +139,14 @@ class SpectrumEmulator:
         # The SFH basis of each PCA component.
         object.__setattr__(self, "_basis", np.repeat(np.arange(_N_PIECE) % (_N_PIECE // 2), self.n_pca))
         object.__setattr__(self, "_dust_law", DustLaw(self.model.wave_rest, np.float32))
+        config = EmulatorConfig.model_validate(self.card["config"])
+        object.__setattr__(self, "_n_bin", config.n_complete_bins(self.model))
+        object.__setattr__(self, "_inputs", config.metallicity_inputs(self.model, self.prior))
+        if self._inputs.n_input != self.network.n_input:
+            raise ArtifactError(
+                f"the network has {self.network.n_input} inputs, {self._inputs.n_input} expected for this library: "
+                "another version trained it, train it again"
+            )
 
     @property
     def wave_rest(self) -> np.ndarray:
@@ -162,8 +180,13 @@ class SpectrumEmulator:
         t_age = self.cosmology.age_gyr(zred)
         mass = 10 ** theta[:, column("log_mstar")]
         f_burst = burst_fraction(theta, t_age)
-        young, old = self._histories(theta, t_age, mass * (1 - f_burst))
-        self._add_burst(theta, mass * f_burst, young, old)
+        # `total` without its checks: within zred_max they hold, as training made sure.
+        total = self.model.histories.formed(t_age)
+        # How much of each SFH basis, not normalised, the galaxy has.
+        amount = theta[:, BETA] * (mass * (1 - f_burst))[:, None] / total.T
+        young, old = self._histories(theta[:, GAMMA], amount)
+        late = self.model.histories.later_bins(self._n_bin, amount, theta[:, GAMMA], t_age, total)
+        self._add_ssps(theta, mass * f_burst, late, young, old)
         dust = {name: theta[:, column(name)] for name in ("dust1", "dust2", "dust_index")}
         return self._dust_law.attenuate(young, old, **dust)
 
@@ -172,24 +195,32 @@ class SpectrumEmulator:
         wave = self.wave_rest[used]
         model = self.model
         library = model.library.trimmed(wave[0], wave[-1])
-        narrow = _single_precision_model(library, model.bases, model.cosmology, model.t_birth_cloud_gyr)
+        narrow = single_precision_model(library, model.bases, model.cosmology, model.t_birth_cloud_gyr)
         return replace(self, means=self.means[:, used], components=self.components[:, used], model=narrow)
 
-    def _histories(self, theta: np.ndarray, t_age_gyr: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Unattenuated young and old spectra of the smooth histories, which formed `mass` Msun, Lsun/Å."""
-        inputs = np.column_stack([np.log(theta[:, GAMMA]), t_age_gyr])
-        share = (theta[:, BETA] * mass[:, None]).astype(np.float32)
-        coefficients = self.network(inputs.astype(np.float32))
+    def _histories(self, gamma: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Unattenuated young and old spectra of what is formed in the bins that every galaxy completes, Lsun/Å."""
+        share = amount.astype(np.float32)
+        coefficients = self.network(self._inputs(gamma))
         coefficients *= share[:, self._basis]
         n_young = len(self._templates[0]) - _N_PIECE // 2
         young = np.concatenate([share, coefficients[:, :n_young]], axis=1) @ self._templates[0]
         old = np.concatenate([share, coefficients[:, n_young:]], axis=1) @ self._templates[1]
         return young, old
 
-    def _add_burst(self, theta: np.ndarray, mass: np.ndarray, young: np.ndarray, old: np.ndarray) -> None:
+    def _add_ssps(
+        self,
+        theta: np.ndarray,
+        burst_mass: np.ndarray,
+        late: tuple[np.ndarray, np.ndarray, np.ndarray],
+        young: np.ndarray,
+        old: np.ndarray,
+    ) -> None:
+        """Add the burst and the late bins (mass, age, metallicity), in place."""
         t_burst = theta[:, column("tburst")]
-        metallicity = self.model.histories.metallicity_at(theta[:, GAMMA], t_burst)
-        self.model.add_ssps(young, old, mass, t_burst, metallicity)
+        burst = (burst_mass, t_burst, self.model.histories.metallicity_at(theta[:, GAMMA], t_burst))
+        mass, age, z = (np.column_stack(parts) for parts in zip(burst, late, strict=True))
+        self.model.add_ssps(young, old, mass, age, z)
 
     def save(self, path: str | Path) -> None:
         """Write the artifact: network, templates, SSP table, bases and card, arrays only."""
@@ -229,7 +260,7 @@ class SpectrumEmulator:
                 provenance=card["bases"]["provenance"],
             )
             cosmology = Cosmology(card["config"]["cosmology"])
-            model = _single_precision_model(library, bases, cosmology, card["config"]["t_birth_cloud_gyr"])
+            model = single_precision_model(library, bases, cosmology, card["config"]["t_birth_cloud_gyr"])
             network = SpeculatorNetwork.from_arrays(arrays, "network_")
             means, components, n_pca = arrays["means"], arrays["components"], tuple(arrays["n_pca"].tolist())
             n_wave = len(model.wave_rest)
@@ -253,94 +284,5 @@ class SpectrumEmulator:
             return cls.load(path)
 
 
-def _single_precision_model(library: SSPLibrary, bases: SFHBases, cosmology: Cosmology, t_birth_cloud_gyr: float) -> SPSModel:
+def single_precision_model(library: SSPLibrary, bases: SFHBases, cosmology: Cosmology, t_birth_cloud_gyr: float) -> SPSModel:
     return SPSModel(library, bases, cosmology, t_birth_cloud_gyr=t_birth_cloud_gyr, dtype=np.float32)
-
-
-def train_emulator(
-    config: EmulatorConfig,
-    *,
-    checkpoint: Path | None = None,
-    progress: Callable[[int, int, dict[str, float]], None] | None = None,
-) -> SpectrumEmulator:
-    """Train an emulator of the direct model that `config` describes.
-
-    Parameters
-    ----------
-    config : what to train.
-    checkpoint : file from which an interrupted training of the network goes on.
-    progress : called as (epochs done, epochs, figures).
-
-    Returns
-    -------
-    emulator : with its training figures in `card["figures"]`.
-
-    Raises
-    ------
-    ConfigError : if the checkpoint is of another training.
-    """
-    model = config.direct_model()
-    prior = Prior.from_dict(config.prior)
-    inputs = _training_inputs(config, prior, model.cosmology)
-    young, old = model.basis_spectra(np.exp(inputs[:, :2]), inputs[:, 2])
-    pieces = [*np.moveaxis(young, 1, 0), *np.moveaxis(old, 1, 0)]
-    means, components, coefficients, error = zip(*(_compress(piece, config) for piece in pieces), strict=True)
-    n_pca = tuple(len(part) for part in components)
-    logger.info("PCA components of the pieces: %s; 99.9%% of relative errors below %s", n_pca, error)
-    # Components are orthonormal in relative flux, so an equal error in each coefficient of a piece matters equally.
-    size = [float(np.sqrt(np.mean(part**2))) if part.size else 1.0 for part in coefficients]
-    network, history = train_network(
-        inputs,
-        np.hstack(coefficients),
-        config.network,
-        output_scale=np.repeat(size, n_pca),
-        checkpoint=checkpoint,
-        progress=progress,
-    )
-    card = {
-        "config": config.model_dump(mode="json"),
-        "prior": prior.to_dict(),
-        "library": {"name": model.library.name, "provenance": dict(model.library.provenance)},
-        "bases": {"name": model.bases.name, "provenance": dict(model.bases.provenance)},
-        "figures": history | {"n_pca": n_pca, "pca_relative_error_p999": error},
-    }
-    return SpectrumEmulator(network, np.array(means), np.vstack(components), n_pca, model, prior, config.zred_max, card)
-
-
-def _training_inputs(config: EmulatorConfig, prior: Prior, cosmology: Cosmology) -> np.ndarray:
-    """Quasi-random (ln γ1, ln γ2, t_age/Gyr), the weights a little beyond the prior so that its edge is interior."""
-    unit = qmc.Sobol(3, seed=config.network.seed).random(config.n_train)
-    youngest, oldest = cosmology.age_gyr(np.array([config.zred_max, 0.0]))
-    low = np.array([*np.log([prior.gamma1_zh[0], prior.gamma2_zh[0]]), youngest])
-    high = np.array([*np.log([prior.gamma1_zh[1], prior.gamma2_zh[1]]), oldest])
-    margin = np.array([0.02, 0.02, 0.0]) * (high - low)
-    return low - margin + unit * (high - low + 2 * margin)
-
-
-def _compress(piece: np.ndarray, config: EmulatorConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """PCA of a piece's ratio to its mean spectrum.
-
-    Returns
-    -------
-    mean (n_wave,), components (n_pca, n_wave) in Lsun/Å/Msun, coefficients (n, n_pca), 99.9th percentile of the relative error.
-    A piece that is dark everywhere has no components.
-    """
-    mean = piece.mean(axis=0, dtype=float)
-    lit = mean > 0
-    ratio = piece[:, lit] / mean[lit].astype(piece.dtype) - 1
-    if not lit.any():
-        return mean.astype(np.float32), np.empty((0, len(mean)), np.float32), np.empty((len(piece), 0)), 0.0
-    rows = range(0, len(ratio), _PCA_CHUNK)
-    vectors = principal_components(lambda: (ratio[row : row + _PCA_CHUNK] for row in rows), config.max_pca)
-    vectors = vectors.astype(ratio.dtype)
-    coefficients = ratio @ vectors.T
-    sample, scores = ratio[::8], coefficients[::8]
-    size = np.maximum(sample + 1, 1e-3)
-
-    def error_of(n: int) -> float:
-        return float(np.quantile(np.abs(sample - scores[:, :n] @ vectors[:n]) / size, 0.999))
-
-    n_pca, error = n_components_for(error_of, config.pca_tolerance, len(vectors))
-    components = np.zeros((n_pca, len(mean)), np.float32)
-    components[:, lit] = vectors[:n_pca] * mean[lit]
-    return mean.astype(np.float32), components, coefficients[:, :n_pca], error

@@ -102,37 +102,38 @@ class SPSModel:
             spectra[rows] = self._dust.attenuate(young, old, **dust)
         return spectra
 
-    def basis_spectra(self, gamma: np.ndarray, t_age_gyr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Unattenuated spectra per unit mass formed of each SFH basis on its own.
+    def basis_spectra(self, gamma: np.ndarray, n_bin: int) -> tuple[np.ndarray, np.ndarray]:
+        """Unattenuated spectra of what each SFH basis, not normalised, forms in the first `n_bin` bins of lookback time.
+
+        They depend on the galaxy's age only in that it must be at least the end of these bins. Together with the bins of
+        `HistoryGrid.later_bins` they make up the composite without a burst.
 
         Parameters
         ----------
         gamma : (n, 2) weights of the metallicity bases.
-        t_age_gyr : (n,) ages of the galaxies.
+        n_bin : 1 … number of bins.
 
         Returns
         -------
-        young, old : (n, 4, n_wave) each, Lsun/Å/Msun, of the stars with and without birth clouds; their sum over bases,
-            weighted by β, is the composite without a burst.
+        young, old : (n, 4, n_wave) each, Lsun/Å, of the stars with and without birth clouds.
 
         Raises
         ------
-        ParameterError : for wrong shapes, negative or non-finite weights, or ages outside the bases.
+        ParameterError : for wrong shapes, or negative or non-finite weights.
         """
-        gamma, t_age = np.asarray(gamma, dtype=np.float64), np.asarray(t_age_gyr, dtype=np.float64)
-        if gamma.ndim != 2 or gamma.shape[1] != N_ZH_BASES or t_age.shape != gamma.shape[:1]:
-            raise ParameterError(
-                f"gamma and t_age_gyr must have shapes (n, {N_ZH_BASES}) and (n,), got {gamma.shape}, {t_age.shape}"
-            )
+        gamma = np.asarray(gamma, dtype=np.float64)
+        if gamma.ndim != 2 or gamma.shape[1] != N_ZH_BASES:
+            raise ParameterError(f"gamma must have shape (n, {N_ZH_BASES}), got {gamma.shape}")
         if not np.isfinite(gamma).all() or (gamma < 0).any():
             raise ParameterError(f"gamma must be finite and non-negative, got {gamma.min()} … {gamma.max()}")
+        if not 1 <= n_bin <= self.histories.n_bin:
+            raise ParameterError(f"n_bin must be 1 … {self.histories.n_bin}, got {n_bin}")
         shape = (len(gamma), N_SFH_BASES, self.wave_rest.size)
         young, old = np.empty(shape, dtype=self.dtype), np.empty(shape, dtype=self.dtype)
         for rows in self._chunks(len(gamma)):
-            for basis, beta in enumerate(np.eye(N_SFH_BASES)):
-                weights = self._history_weights(
-                    np.broadcast_to(beta, (len(gamma[rows]), N_SFH_BASES)), gamma[rows], t_age[rows]
-                )
+            z = self.histories.complete_metallicities(gamma[rows], n_bin)
+            for basis, masses in enumerate(self.histories.complete_masses(n_bin)):
+                weights = self._binned_weights(np.broadcast_to(masses, z.shape), z)
                 young[rows, basis], old[rows, basis] = self._composite(weights)
         return young, old
 
@@ -158,15 +159,29 @@ class SPSModel:
         return young, old
 
     def add_ssps(self, young: np.ndarray, old: np.ndarray, mass: np.ndarray, age_gyr: np.ndarray, z: np.ndarray) -> None:
-        """Add one SSP that formed `mass` Msun, (n,), to each of `young` and `old`, (n, n_wave), in place; as `ssp_spectra`."""
+        """Add SSPs to each of `young` and `old`, (n, n_wave), in place.
+
+        Parameters
+        ----------
+        young, old : unattenuated spectra, Lsun/Å.
+        mass : Msun formed, (n,), or (n, m) for m SSPs a galaxy.
+        age_gyr, z : likewise; as in `ssp_spectra`.
+
+        Raises
+        ------
+        ParameterError : as `ssp_spectra`.
+        """
         age, z = np.asarray(age_gyr, dtype=np.float64), np.asarray(z, dtype=np.float64)
-        if age.ndim != 1 or z.shape != age.shape:
-            raise ParameterError(f"age_gyr and z must both have shape (n,), got {age.shape} and {z.shape}")
+        if age.ndim not in (1, 2) or z.shape != age.shape:
+            raise ParameterError(f"age_gyr and z must both have shape (n,) or (n, m), got {age.shape} and {z.shape}")
         for name, value in (("age_gyr", age), ("z", z)):
             if not np.isfinite(value).all() or (value <= 0).any():
                 raise ParameterError(f"{name} must be positive and finite, got {value.min()} … {value.max()}")
         age_node, z_node, share = self._ssp_nodes(age, z)
-        share = (share * mass[:, None]).astype(self.dtype)
+        share = (share * np.asarray(mass)[..., None]).astype(self.dtype)
+        # The corners of all SSPs of a galaxy are one row of a sparse matrix.
+        n_corner = share[0].size if len(share) else 4
+        age_node, z_node, share = (part.reshape(len(age), n_corner) for part in (age_node, z_node, share))
         young_node = age_node < self._n_young
         old += self._interpolated(self._old_flux, z_node, age_node - self._n_young, np.where(young_node, 0, share))
         # Few bursts are young.
@@ -180,7 +195,7 @@ class SPSModel:
         n_age = len(table) // self.library.log_z.size
         if not n_age:
             return np.zeros((len(share), table.shape[1]), dtype=self.dtype)
-        node = np.clip(z_node * n_age + np.clip(age_node, 0, n_age - 1), 0, len(table) - 1)
+        node = np.minimum(np.maximum(z_node * n_age + np.minimum(np.maximum(age_node, 0), n_age - 1), 0), len(table) - 1)
         if len(share) <= _FEW:
             return np.asarray(np.matmul(share[:, None, :], table[node])[:, 0])
         starts = np.arange(0, share.size + 1, share.shape[1])
@@ -214,12 +229,17 @@ class SPSModel:
         closing_mass, closing_z = masses[rows, index], z[rows, index]
         # The one bin whose centre depends on the galaxy is not part of the fixed map from bins to ages.
         masses[rows, index] = 0.0
+        weights = self._binned_weights(masses, z)
+        self._add_ssp(weights, closing_mass, centre, closing_z)
+        return weights
+
+    def _binned_weights(self, masses: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """Mass on each node of the library, (n, n_z, n_age), for masses and metallicities (n, n_bin) of the first bins."""
         position = self._position(self.library.log_z, np.log10(z))
         nodes = np.arange(self.library.log_z.size)[:, None]
         shares = np.maximum(1 - np.abs(position[:, None, :] - nodes), 0.0) * masses[:, None, :]
-        weights = (shares.reshape(-1, masses.shape[1]) @ self._age_map).reshape(len(masses), len(nodes), -1)
-        self._add_ssp(weights, closing_mass, centre, closing_z)
-        return weights
+        n_bin = masses.shape[1]
+        return (shares.reshape(-1, n_bin) @ self._age_map[:n_bin]).reshape(len(masses), len(nodes), -1)
 
     def _add_ssp(self, weights: np.ndarray, mass: np.ndarray, age_gyr: np.ndarray, z: np.ndarray) -> None:
         """Add one SSP per galaxy to its weights (n, n_z, n_age), in place."""
@@ -229,14 +249,15 @@ class SPSModel:
             weights[rows, z_node[:, corner], age_node[:, corner]] += mass * share[:, corner]
 
     def _ssp_nodes(self, age_gyr: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The four nodes of the library around each SSP, their age and metallicity indices and shares; (n, 4) each."""
-        age = self._position(self.library.log_age, _log_yr(age_gyr))[:, None]
-        metal = self._position(self.library.log_z, np.log10(z))[:, None]
+        """The four nodes of the library around each SSP, their age and metallicity indices and shares; (..., 4) each."""
+        age = self._position(self.library.log_age, _log_yr(age_gyr))[..., None]
+        metal = self._position(self.library.log_z, np.log10(z))[..., None]
         i = np.minimum(age.astype(int), self.library.log_age.size - 2)
         j = np.minimum(metal.astype(int), self.library.log_z.size - 2)
         above_age, above_z = age - i, metal - j
-        share = np.hstack([1 - above_age, above_age])[:, None, :] * np.hstack([1 - above_z, above_z])[:, :, None]
-        return i + _UP_AGE, j + _UP_Z, share.reshape(-1, 4)
+        share_age, share_z = (np.concatenate([1 - above, above], axis=-1) for above in (above_age, above_z))
+        share = share_age[..., None, :] * share_z[..., :, None]
+        return i + _UP_AGE, j + _UP_Z, share.reshape(*age.shape[:-1], 4)
 
     def _interpolation_matrix(self, age_gyr: np.ndarray) -> np.ndarray:
         """Shares of each age on the library's ages, (n, n_age)."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -18,8 +18,9 @@ from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.data.tensorflow import import_tensorflow
 from sedcast.emulator.network import SpeculatorNetwork
 from sedcast.emulator.segments import array_digest, differences
+from sedcast.emulator.soap import Soap
 
-__all__ = ["NetworkTrainingConfig", "train_network"]
+__all__ = ["ErrorMetric", "NetworkTrainingConfig", "train_network"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ class NetworkTrainingConfig(Config):
     ----------
     hidden : widths of the hidden layers.
     epochs : at most so many, of each step where there are steps.
-    batch_size, learning_rate : of Adam, whose rate falls along a cosine to a ten-thousandth over the epochs.
+    optimizer : ``"adam"``, or ``"soap"``, which fits smooth functions of few variables several times faster (`Soap`).
+    batch_size, learning_rate : of the optimizer, whose rate falls along a cosine to a ten-thousandth over the epochs.
     steps : instead of these two, (learning rate, batch size) one after another, each from the best weights so far: Speculator's
         schedule of falling rates and growing batches (Alsing et al. 2020, Sec. 4.1). Each ends by `patience`.
     patience : epochs without a better held-out loss before stopping, 0 for never.
@@ -44,6 +46,7 @@ class NetworkTrainingConfig(Config):
     """
 
     hidden: tuple[int, ...] = Field(default=(128, 128, 128), min_length=1)
+    optimizer: Literal["adam", "soap"] = "adam"
     epochs: int = Field(default=300, ge=1)
     batch_size: int = Field(default=512, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0)
@@ -68,6 +71,20 @@ class NetworkTrainingConfig(Config):
         return self
 
 
+@dataclass(frozen=True)
+class ErrorMetric:
+    """What errors of the outputs matter: those of linear combinations of them, each row with its own weights.
+
+    Attributes
+    ----------
+    blocks : matrices (n_output_k, n_point_k) of consecutive groups of outputs; together they take all outputs.
+    weights : (n, n_point), of the points of all blocks.
+    """
+
+    blocks: tuple[np.ndarray, ...]
+    weights: np.ndarray
+
+
 @dataclass
 class _State:
     """Where a training is: all that an exact resumption needs besides the arrays."""
@@ -87,10 +104,11 @@ def train_network(
     config: NetworkTrainingConfig,
     *,
     output_scale: np.ndarray,
+    metric: ErrorMetric | None = None,
     checkpoint: Path | None = None,
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
 ) -> tuple[SpeculatorNetwork, dict[str, Any]]:
-    """Fit a network to (inputs, outputs) by least squares on outputs / output_scale.
+    """Fit a network to (inputs, outputs) by least squares on outputs / output_scale, or in another metric.
 
     Parameters
     ----------
@@ -98,6 +116,7 @@ def train_network(
     outputs : (n, n_output).
     config : network and schedule.
     output_scale : (n_output,), the size of an error that matters in each output.
+    metric : the errors whose weighted squares are minimised instead, if given.
     checkpoint : file written every few minutes and at the end; if it is there, training goes on from it, exactly.
     progress : called as (epochs done, epochs, figures) after each epoch.
 
@@ -120,7 +139,15 @@ def train_network(
     n_valid = max(1, int(config.validation_fraction * len(inputs)))
     x = ((inputs - input_shift) / input_scale).astype(np.float32)[order]
     y = ((outputs - output_shift) / output_scale).astype(np.float32)[order]
-    fit = _Fit(tf, config, x, y, n_valid, checkpoint)
+    blocks, weights = (), np.ones((len(x), 1), np.float32)
+    if metric is not None:
+        starts = np.cumsum([0, *(len(block) for block in metric.blocks)])
+        blocks = tuple(
+            (block * output_scale[start : start + len(block), None]).astype(np.float32)
+            for start, block in zip(starts, metric.blocks, strict=False)
+        )
+        weights = metric.weights[order].astype(np.float32)
+    fit = _Fit(tf, config, (x, y, weights), blocks, n_valid, checkpoint)
     state, best_values = fit.run(progress)
     n_layer = len(config.hidden) + 1
     groups = [best_values[:n_layer], best_values[n_layer : 2 * n_layer], best_values[2 * n_layer : 3 * n_layer - 1]]
@@ -156,11 +183,18 @@ class _Fit:
     """One training on scaled data: its loop over steps and epochs, and its checkpoints."""
 
     def __init__(
-        self, tf: Any, config: NetworkTrainingConfig, x: np.ndarray, y: np.ndarray, n_valid: int, checkpoint: Path | None
+        self,
+        tf: Any,
+        config: NetworkTrainingConfig,
+        data: tuple[np.ndarray, np.ndarray, np.ndarray],
+        blocks: tuple[np.ndarray, ...],
+        n_valid: int,
+        checkpoint: Path | None,
     ) -> None:
-        self.tf, self.config, self.checkpoint = tf, config, checkpoint
-        self.train = tf.constant(x[n_valid:]), tf.constant(y[n_valid:])
-        self.valid = tf.constant(x[:n_valid]), tf.constant(y[:n_valid])
+        x, y, _ = data
+        self.tf, self.config, self.checkpoint, self.blocks = tf, config, checkpoint, blocks
+        self.train = tuple(tf.constant(part[n_valid:]) for part in data)
+        self.valid = tuple(tf.constant(part[:n_valid]) for part in data)
         self.steps = config.steps or ((config.learning_rate, config.batch_size),)
         self.variables = _initial_variables(tf, x.shape[1], config.hidden, y.shape[1], config.seed)
         self.slots: list[Any] = []
@@ -179,7 +213,7 @@ class _Fit:
             if not state.epoch and self.best:
                 _assign(self.variables, self.best)
             fit_epoch, loss_of, self.slots = _compiled_epoch(
-                self.tf, self.variables, self.config, self.steps[state.step], len(self.train[0])
+                self.tf, self.variables, self.config, self.blocks, self.steps[state.step], len(self.train[0])
             )
             _assign(self.slots, saved_slots)
             saved_slots = []
@@ -270,18 +304,22 @@ def _initial_variables(tf: Any, n_input: int, hidden: tuple[int, ...], n_output:
 
 
 def _compiled_epoch(
-    tf: Any, variables: list[Any], config: NetworkTrainingConfig, step: tuple[float, int], n_train: int
+    tf: Any,
+    variables: list[Any],
+    config: NetworkTrainingConfig,
+    blocks: tuple[np.ndarray, ...],
+    step: tuple[float, int],
+    n_train: int,
 ) -> tuple[Any, Any, list[Any]]:
-    """One compiled epoch of Adam at (learning rate, batch size), the compiled loss, and the variables of the optimiser."""
+    """One compiled epoch at (learning rate, batch size), the compiled loss, and the variables of the optimiser."""
     n_hidden = len(config.hidden)
     n_layer = n_hidden + 1
     rate, batch_size = step
     batch_size = min(batch_size, n_train)
     n_batch = n_train // batch_size
-    if not config.steps:
-        rate = tf.keras.optimizers.schedules.CosineDecay(rate, config.epochs * n_batch, alpha=1e-4)
-    optimizer = tf.keras.optimizers.Adam(rate)
-    optimizer.build(variables)
+    # With steps the rate falls from step to step, not within them.
+    schedule = tf.keras.optimizers.schedules.CosineDecay(rate, config.epochs * n_batch, alpha=1.0 if config.steps else 1e-4)
+    apply, slots = _optimizer(tf, variables, config.optimizer, schedule)
 
     def predict(x: Any) -> Any:
         for k in range(n_hidden):
@@ -290,17 +328,31 @@ def _compiled_epoch(
             x = (beta + (1 - beta) * tf.sigmoid(alpha * x)) * x
         return tf.matmul(x, variables[n_hidden]) + variables[n_layer + n_hidden]
 
-    def loss_of(x: Any, y: Any) -> Any:
-        return tf.reduce_mean(tf.square(predict(x) - y))
+    def loss_of(x: Any, y: Any, weights: Any) -> Any:
+        error = predict(x) - y
+        if blocks:
+            parts = tf.split(error, [len(block) for block in blocks], axis=1)
+            error = tf.concat([tf.matmul(part, block) for part, block in zip(parts, blocks, strict=True)], axis=1)
+        return tf.reduce_mean(tf.square(error * weights))
 
-    def fit_epoch(x: Any, y: Any) -> Any:
+    def fit_epoch(*data: Any) -> Any:
         total = tf.constant(0.0)
         for batch in tf.range(n_batch):
             rows = slice(batch * batch_size, (batch + 1) * batch_size)
             with tf.GradientTape() as tape:
-                loss = loss_of(x[rows], y[rows])
-            optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+                loss = loss_of(*(part[rows] for part in data))
+            apply(tape.gradient(loss, variables))
             total += loss
         return total / tf.cast(n_batch, tf.float32)
 
-    return tf.function(fit_epoch), tf.function(loss_of), list(optimizer.variables)
+    return tf.function(fit_epoch), tf.function(loss_of), slots
+
+
+def _optimizer(tf: Any, variables: list[Any], name: str, schedule: Any) -> tuple[Any, list[Any]]:
+    """The function that takes a step along gradients, and all that it remembers."""
+    if name == "adam":
+        adam = tf.keras.optimizers.Adam(schedule)
+        adam.build(variables)
+        return lambda gradients: adam.apply_gradients(zip(gradients, variables, strict=True)), list(adam.variables)
+    soap = Soap(variables)
+    return lambda gradients: soap.apply(gradients, schedule(soap.step)), soap.variables

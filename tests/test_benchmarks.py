@@ -107,7 +107,7 @@ def test_rounds_run_every_task_in_turn() -> None:
 
 def test_flop_count_by_hand() -> None:
     bundled = common.load_emulator("bundled")
-    widths = [3, *bundled.card["config"]["network"]["hidden"], sum(bundled.n_pca)]
+    widths = [bundled.network.n_input, *bundled.card["config"]["network"]["hidden"], sum(bundled.n_pca)]
     products = sum(a * b for a, b in pairwise(widths)) + (8 + sum(bundled.n_pca)) * 100
     assert emulator.flop_per_galaxy(bundled, 100) == 2 * products
 

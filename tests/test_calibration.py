@@ -9,7 +9,8 @@ from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
-from sedcast.emulator.simulate import RedshiftRange, draw_galaxies
+from sedcast.emulator.redshift import RedshiftPrior
+from sedcast.emulator.simulate import draw_galaxies
 from sedcast.posterior.calibration import CALIBRATED_NAMES, Mocks, calibrate, draw_mocks, measured_bands
 from sedcast.posterior.ranks import holm, rank_statistics, tarp
 
@@ -240,7 +241,7 @@ class FakeG(FakeSimulator):
 
 def _draws_in_g(estimator, noise, n):
     low, high = estimator.zred_range
-    galaxies = draw_galaxies(FakeG(), estimator.prior, noise.select(("g",)), RedshiftRange(min=low, max=high), seed=6)
+    galaxies = draw_galaxies(FakeG(), estimator.prior, noise.select(("g",)), RedshiftPrior(min=low, max=high), seed=6)
     _, draws = next(galaxies)
     assert len(draws) > n
     return draws

@@ -1,3 +1,4 @@
+import contextlib
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from sedcast.data.artifacts import load_artifact
 from sedcast.data.config import parse_config
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.emulator.network import SpeculatorNetwork
-from sedcast.emulator.training import NetworkTrainingConfig, train_network
+from sedcast.emulator.training import ErrorMetric, NetworkTrainingConfig, train_network
 
 
 def random_network(rng: np.random.Generator) -> SpeculatorNetwork:
@@ -150,3 +151,53 @@ def test_patience_ends_the_training(rng: np.random.Generator) -> None:
 def test_impossible_schedules_are_refused(values: dict, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         parse_config(values, NetworkTrainingConfig)
+
+
+def test_soap_fits_a_smooth_function_better_than_adam_in_the_same_steps() -> None:
+    rng = np.random.default_rng(4)
+    inputs = rng.uniform(-1, 1, (2048, 2))
+    outputs = np.column_stack([np.sin(3 * inputs[:, 0]) * inputs[:, 1], np.cos(2 * inputs.sum(axis=1))])
+    loss = {}
+    for optimizer in ("adam", "soap"):
+        config = NetworkTrainingConfig(hidden=(32, 32), optimizer=optimizer, epochs=40, batch_size=128, learning_rate=4e-3)
+        loss[optimizer] = train_network(inputs, outputs, config, output_scale=np.ones(2))[1]["best_valid_loss"]
+    assert loss["soap"] < 0.5 * loss["adam"]
+
+
+def test_metric_decides_which_errors_count() -> None:
+    """Rows of no weight may be nonsense; a sum of outputs may be all that counts."""
+    rng = np.random.default_rng(5)
+    inputs = rng.uniform(-1, 1, (1024, 1))
+    outputs = np.hstack([inputs**2, inputs])
+    nonsense = np.arange(1024) % 2 == 0
+    outputs[nonsense] += rng.normal(0, 10, (512, 2))
+    config = NetworkTrainingConfig(hidden=(16,), optimizer="soap", epochs=60, batch_size=64, learning_rate=1e-2)
+    metric = ErrorMetric((np.ones((1, 1)), np.ones((1, 1))), np.where(nonsense, 0.0, 1.0)[:, None] * [1.0, 1.0])
+    network, _ = train_network(inputs, outputs, config, output_scale=np.ones(2), metric=metric)
+    assert np.abs(network(inputs) - outputs)[~nonsense].max() < 0.05
+    opposed = outputs[~nonsense] + np.array([1.0, -1.0]) * rng.normal(0, 10, (512, 1))
+    summed = ErrorMetric((np.ones((2, 1)),), np.ones((512, 1)))
+    network, _ = train_network(inputs[~nonsense], opposed, config, output_scale=np.ones(2), metric=summed)
+    assert np.abs((network(inputs) - np.hstack([inputs**2, inputs])).sum(axis=1)).max() < 0.05
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+def test_an_interrupted_training_with_a_metric_ends_as_the_uninterrupted(tmp_path: Path, optimizer: str) -> None:
+    rng = np.random.default_rng(6)
+    inputs = rng.uniform(-1, 1, (512, 2))
+    outputs = np.column_stack([inputs[:, 0] ** 2, inputs.prod(axis=1)])
+    config = NetworkTrainingConfig(hidden=(8,), optimizer=optimizer, epochs=6, batch_size=64, checkpoint_minutes=0)
+    metric = ErrorMetric((np.array([[1.0], [0.5]]),), rng.uniform(0.5, 1, (512, 1)))
+    whole, _ = train_network(inputs, outputs, config, output_scale=np.ones(2), metric=metric)
+
+    def stop(done: int, *_: object) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "checkpoint.npz"
+    for progress in (stop, None):
+        with contextlib.suppress(KeyboardInterrupt):
+            resumed, _ = train_network(
+                inputs, outputs, config, output_scale=np.ones(2), metric=metric, checkpoint=path, progress=progress
+            )
+    np.testing.assert_array_equal(resumed(inputs), whole(inputs))

@@ -21,7 +21,6 @@ from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.simulate import (
     PhotometrySimulator,
-    RedshiftRange,
     SimulationConfig,
     _within_reach,
     draw_galaxies,
@@ -77,7 +76,7 @@ def test_masses_within_reach_give_the_prior_cut_to_what_is_observed(simulator: P
 def test_stream_does_not_depend_on_workers(simulator: PhotometrySimulator) -> None:
     noise = NoiseModel.sdss(BANDS)
     streams = [
-        next(iter(draw_galaxies(simulator, Prior(), noise, RedshiftRange(), seed=3, n_workers=workers)))[1]
+        next(iter(draw_galaxies(simulator, Prior(), noise, RedshiftPrior(), seed=3, n_workers=workers)))[1]
         for workers in (1, 2)
     ]
     assert np.array_equal(streams[0].zred, streams[1].zred)

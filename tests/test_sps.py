@@ -86,11 +86,18 @@ def test_basis_and_burst_spectra_compose_the_model(library: SSPLibrary, bases: S
     model = SPSModel(library, bases)
     theta = Prior(dust1=(0, 1e-12), dust2=(0, 1e-12), tburst=(0.01, 12)).sample(20, 10)
     t_age = model.cosmology.age_gyr(np.full(20, 0.05))
-    young, old = model.basis_spectra(theta[:, 7:9], t_age)
+    total = model.histories.total(t_age)
+    amount = theta[:, 1:5] / total.T
+    n_bin = model.histories.n_complete(t_age.min()) - 3
+    young, old = model.basis_spectra(theta[:, 7:9], n_bin)
+    late = model.histories.later_bins(n_bin, amount, theta[:, 7:9], t_age, total)
+    late_young, late_old = np.zeros((2, 20, 20))
+    model.add_ssps(late_young, late_old, *late)
+    assert not late_young.any()
     z = model.histories.metallicity_at(theta[:, 7:9], theta[:, 6])
     burst_young, burst_old = model.ssp_spectra(theta[:, 6], z)
     assert young.shape == old.shape == (20, 4, 20)
-    smooth = np.einsum("ni,niw->nw", theta[:, 1:5], young + old)
+    smooth = np.einsum("ni,niw->nw", amount, young + old) + late_old
     f_burst = theta[:, 5:6]
     expected = 10 ** theta[:, :1] * ((1 - f_burst) * smooth + f_burst * (burst_young + burst_old))
     np.testing.assert_allclose(model.spectra(theta, 0.05), expected, rtol=1e-9)
@@ -139,12 +146,12 @@ def test_impossible_input_is_refused(library: SSPLibrary, bases: SFHBases) -> No
     for zred in (-0.1, np.nan, 50.0):
         with pytest.raises(ParameterError, match="zred must be finite"):
             model.spectra(theta, zred)
-    with pytest.raises(ParameterError, match="must have shapes"):
-        model.basis_spectra(np.ones((2, 3)), np.ones(2))
+    with pytest.raises(ParameterError, match="gamma must have shape"):
+        model.basis_spectra(np.ones((2, 3)), 40)
     with pytest.raises(ParameterError, match="gamma must be finite"):
-        model.basis_spectra(np.array([[-1.0, 1.0]]), np.ones(1))
-    with pytest.raises(ParameterError, match="age of the galaxy"):
-        model.basis_spectra(np.ones((1, 2)), np.zeros(1))
+        model.basis_spectra(np.array([[-1.0, 1.0]]), 40)
+    with pytest.raises(ParameterError, match="n_bin must be 1"):
+        model.basis_spectra(np.ones((1, 2)), 43)
     with pytest.raises(ParameterError, match="both have shape"):
         model.ssp_spectra(np.ones(2), np.ones(3))
     with pytest.raises(ParameterError, match="age_gyr must be positive"):

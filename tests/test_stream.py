@@ -9,7 +9,7 @@ from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.data.noise import NoiseModel
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.prior import Prior
-from sedcast.emulator.simulate import PhotometrySimulator, RedshiftRange, SimulationConfig, draw_galaxies
+from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig, draw_galaxies
 from sedcast.emulator.sps import SPSModel
 from sedcast.posterior.stream import Galaxies, GalaxyStream, MissingBands, StreamConfig
 
@@ -36,7 +36,7 @@ def columns(galaxies, bands: tuple[str, ...], used: tuple[str, ...]) -> np.ndarr
 
 def simulated(model: SPSModel, bands: tuple[str, ...], n: int) -> np.ndarray:
     noise, parts = NoiseModel.sdss(bands), []
-    for _, draws in draw_galaxies(PhotometrySimulator(model, bands, 0.3), Prior(), noise, RedshiftRange(), seed=9):
+    for _, draws in draw_galaxies(PhotometrySimulator(model, bands, 0.3), Prior(), noise, RedshiftPrior(), seed=9):
         parts.append(columns(draws, bands, bands))
         if sum(map(len, parts)) >= n:
             return np.concatenate(parts)

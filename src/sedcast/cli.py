@@ -145,7 +145,7 @@ def _train_speculator(
 
 def _train_composite(settings: "EmulatorConfig", output: Path, export: Path | None, screen: "Screen") -> dict[str, Any]:
     from sedcast.data.errors import ParameterError
-    from sedcast.emulator.spectrum_emulator import train_emulator
+    from sedcast.emulator.composite_training import train_emulator
 
     if export is not None:
         raise ParameterError("--export-speculator: Speculator's format cannot hold the composite emulator; name a simulator")
