@@ -204,9 +204,9 @@ class GalaxyStream:
         return np.random.default_rng(np.random.SeedSequence(self.simulation.seed, spawn_key=(kind, index)))
 
     def _spectra(self, n: int, kind: int, index: int, *, n_threads: int = 1) -> _Spectra:
-        rng, zred = self._rng(kind, index), self.simulation.zred
+        rng = self._rng(kind, index)
         theta = self.prior.sample(n, rng)
-        z = rng.uniform(zred.min, zred.max, n)
+        z = self.simulation.zred.sample(n, rng)
         with np.errstate(divide="ignore"):
             unit_flux = np.log10(self._simulator.flux(theta, z, n_threads=n_threads)) - theta[:, :1]
         points = self.prior.to_unbounded(theta)
