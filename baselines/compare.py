@@ -21,6 +21,7 @@ from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
+from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import DERIVED_NAMES, QUANTITY_NAMES
 from sedcast.posterior.likelihood import FluxSimulator, GaussianLikelihood
 
@@ -288,8 +289,11 @@ def compare_galaxies(
 
     Raises
     ------
-    ParameterError : if the catalogue is empty, its bands are not the estimator's, or `fsps_seconds` is not positive.
+    ParameterError : if the catalogue is empty, its bands are not the estimator's, `fsps_seconds` is not positive, or the
+        estimator infers the redshift.
     """
+    if isinstance(estimator, PosteriorEstimator):
+        estimator.refuse_inferred_redshift("the comparison with MCMC")
     if catalog.bands != estimator.bands:
         raise ParameterError(f"the catalogue has bands {catalog.bands}, the estimator {estimator.bands}: select and order them")
     if len(catalog) == 0:

@@ -109,7 +109,7 @@ class Catalog:
             self.ids[index], self.bands, self.flux[index], self.flux_ivar[index], self.zred[index], self.status[index]
         )
 
-    def select(self, bands: Sequence[str], *, ragged: bool = False) -> "Catalog":
+    def select(self, bands: Sequence[str], *, ragged: bool = False, redshift: bool = True) -> "Catalog":
         """The given bands, in the given order; each row's status is worked out anew for them.
 
         Parameters
@@ -117,6 +117,7 @@ class Catalog:
         bands : the bands.
         ragged : one measured band is enough for a row, and of the bands, one is enough in the catalogue: the others
             have no measurements.
+        redshift : a row needs a redshift.
 
         Raises
         ------
@@ -132,7 +133,7 @@ class Catalog:
                 flux_ivar[:, column] = self.flux_ivar[:, self.bands.index(band)]
         missing = flux_ivar == 0
         lacking = missing.all(axis=1) if ragged else missing.any(axis=1)
-        status = _row_status(bands, missing, self.zred, lacking)
+        status = _row_status(bands, missing, self.zred if redshift else np.ones(len(self)), lacking)
         return Catalog(self.ids, tuple(bands), flux, flux_ivar, self.zred, status)
 
 
@@ -293,10 +294,13 @@ def _has_band(table: Table, band: str, columns: Mapping[str, str], is_sdss: bool
     return _find(table, columns, f"flux_{band}") is not None
 
 
-def _sdss_columns(table: Table, bands: Sequence[str]) -> dict[str, np.ndarray]:
-    """The columns of SDSS's layout that the bands need, their shapes checked."""
+def _sdss_columns(table: Table, bands: Sequence[str], redshift: bool) -> dict[str, np.ndarray]:
+    """The columns of SDSS's layout that the bands need, their shapes checked; NaN for redshifts that are not needed."""
     found = {}
     for name in needed_sdss_columns(bands):
+        if name == "Z" and not redshift and name not in table.colnames:
+            found[name] = np.full(len(table), np.nan)
+            continue
         if name not in table.colnames:
             raise _no_column(table, name)
         width = (len(SDSS_BANDS),) if name in ("MODELFLUX", "MODELFLUX_IVAR", "EXTINCTION") else ()
@@ -346,6 +350,7 @@ def read_catalog(
     unit: str = "nanomaggies",
     calibrate: bool = True,
     ragged: bool = False,
+    redshift: bool = True,
 ) -> Catalog:
     """Read a catalogue from FITS, ECSV, CSV or HDF5.
 
@@ -361,6 +366,7 @@ def read_catalog(
     unit : unit of the fluxes, a key of `NANOMAGGIES_PER_UNIT`; errors are in the same unit, ivar in its inverse square.
     calibrate : for the SDSS layout, apply AB offsets and error floors.
     ragged : one of `bands` is enough, in the file and in a row; those that the file lacks have no measurements.
+    redshift : the file, and each row, needs a redshift; otherwise those that it lacks are NaN.
 
     Returns
     -------
@@ -390,24 +396,26 @@ def read_catalog(
         chosen = tuple(band for band in chosen if _has_band(table, band, columns, is_sdss)) or chosen
     if is_sdss:
         chosen = chosen or SDSS_BANDS
-        catalog = _from_sdss_columns(_sdss_columns(table, chosen), chosen, calibrate, ids)
+        catalog = _from_sdss_columns(_sdss_columns(table, chosen, redshift), chosen, calibrate, ids)
         zred_name: str | None = "Z"
     else:
         chosen = chosen or tuple(band for band in BANDS if _find(table, columns, f"flux_{band}"))
         if not chosen:
             raise _no_column(table, "flux_r")
         zred_name = _find(table, columns, "zred", "z")
-        if zred_name is None:
+        if zred_name is None and redshift:
             raise _no_column(table, "zred", "z")
         _say_unused(table, chosen, columns, path)
         pairs = [_band_columns(table, band, columns, unit) for band in chosen]
         flux, flux_ivar = np.stack([p[0] for p in pairs], axis=1), np.stack([p[1] for p in pairs], axis=1)
         _check_not_magnitudes(flux, chosen, path)
         scale = NANOMAGGIES_PER_UNIT[unit]
-        catalog = Catalog(ids, chosen, flux * scale, flux_ivar / scale**2, _numbers(table, zred_name))
-    _check_redshifts(catalog.zred, zred_name or "Z")
-    if ragged:
-        catalog = catalog.select(wanted or catalog.bands, ragged=True)
+        zred = np.full(len(table), np.nan) if zred_name is None else _numbers(table, zred_name)
+        catalog = Catalog(ids, chosen, flux * scale, flux_ivar / scale**2, zred)
+    if redshift:
+        _check_redshifts(catalog.zred, zred_name or "Z")
+    if ragged or not redshift:
+        catalog = catalog.select(wanted or catalog.bands, ragged=ragged, redshift=redshift)
     excluded = int((~catalog.ok).sum())
     if excluded:
         logger.warning("%s: %d of %d rows cannot be inferred; their status says why", path, excluded, len(catalog))

@@ -17,6 +17,7 @@ from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
+from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.emulator.simulate import PhotometrySimulator, masses_within_reach
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.flow import usable_cores
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _DERIVED_NAMES = ("log_sfr_1gyr", "log_z_mw", "t_mw_gyr")
 CALIBRATED_NAMES = (*FREE_PARAMETER_NAMES, *_DERIVED_NAMES)
-"""Quantities whose ranks are tested: the free parameters and three derived ones."""
+"""Quantities whose ranks are tested: the free parameters and three derived ones; ``zred`` between them where it is inferred."""
 
 _JOINT = "joint (TARP)"
 _N_QUARTILE = 4
@@ -120,7 +121,8 @@ def _observe(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """One try for each row of `measured` (n, n_band): rows accepted, and their theta, zred, flux and sigma."""
     mass = PARAMETER_NAMES.index("log_mstar")
-    theta, zred = estimator.prior.sample(len(measured), rng), rng.uniform(*estimator.zred_range, len(measured))
+    redshifts = estimator.redshift_prior or RedshiftPrior(min=estimator.zred_range[0], max=estimator.zred_range[1])
+    theta, zred = estimator.prior.sample(len(measured), rng), redshifts.sample(len(measured), rng)
     with np.errstate(divide="ignore"):
         unit_flux = np.log10(simulator.flux(theta, zred, n_threads=usable_cores())) - theta[:, mass, None]
     lightest, heaviest, probability = masses_within_reach(unit_flux, estimator.prior, noise, measured=measured)
@@ -184,7 +186,8 @@ class CalibrationResult:
     coverage : (n_quantity, n_level) share of mocks whose rank is below each of `levels`: the p-p plot.
     levels : (n_level,).
     tarp : coverage of random regions in the joint probit space of the free parameters.
-    quartiles : by observable, the edges (5,) of its quartiles and the p-values (4, n_quantity + 1) within them, TARP's last.
+    quartiles : by observable (magnitude instead of redshift where that is inferred), the edges (5,) of its quartiles and the
+        p-values (4, n_quantity + 1) within them, TARP's last.
     edges : truths at the prior's edges.
     n_samples : posterior samples per mock.
     n_excluded : mocks whose samples were not finite, left out.
@@ -288,19 +291,19 @@ def calibrate(
     if len(mocks) < _MIN_MOCKS:
         raise ParameterError(f"{len(mocks)} mocks: expected at least {_MIN_MOCKS} to fill quartiles; draw more")
     # The truths are rounded as the samples are: where a quantity is clipped, both must meet the same value.
-    points = mocks.theta_unbounded.astype(np.float32)
+    names = (*estimator.free_names, *_DERIVED_NAMES)
+    points = estimator.joint_points(mocks.theta_unbounded, mocks.zred).astype(np.float32)
     truths = _quantities(estimator, points[:, None], mocks.zred)[:, 0]
     reference = np.random.default_rng([seed, 1]).standard_normal(points.shape)
     distance = np.linalg.norm(points - reference, axis=1)
     n = len(mocks)
     pit, closer = np.full(truths.shape, np.nan), np.full(n, np.nan)
-    edges = EdgeRanks(CALIBRATED_NAMES, seed=seed)
+    edges = EdgeRanks(names, seed=seed, parameters=estimator.free_names)
     for start in range(0, n, _GALAXIES_PER_BLOCK):
         rows = np.arange(start, min(start + _GALAXIES_PER_BLOCK, n))
         done = int(rows[-1]) + 1
-        drawn = estimator.sample_unbounded(
-            mocks.flux[rows], mocks.flux_ivar[rows], mocks.zred[rows], n_samples, seed=seed, row_keys=rows
-        )
+        zred = None if estimator.infers_redshift else mocks.zred[rows]
+        drawn = estimator.sample_unbounded(mocks.flux[rows], mocks.flux_ivar[rows], zred, n_samples, seed=seed, row_keys=rows)
         finite = np.isfinite(drawn).all(axis=(1, 2))
         rows, drawn = rows[finite], drawn[finite]
         samples = _quantities(estimator, drawn, mocks.zred[rows])
@@ -315,16 +318,16 @@ def calibrate(
     if not kept.all():
         logger.warning("%d of %d mocks have non-finite samples and are left out", np.count_nonzero(~kept), n)
     pit, closer = pit[kept], closer[kept]
-    observables = {"zred": mocks.zred[kept], "signal_to_noise": mocks.signal_to_noise[kept]}
+    observables = _observables(estimator, mocks)
     all_ranks = np.column_stack([pit, closer])
     return CalibrationResult(
-        names=CALIBRATED_NAMES,
+        names=names,
         pit=pit,
         ks_p=ks_p_values(pit),
         coverage=np.stack([coverage(column) for column in pit.T]),
         levels=LEVELS,
         tarp=tarp(closer, seed=seed),
-        quartiles={name: _by_quartile(all_ranks, values) for name, values in observables.items()},
+        quartiles={name: _by_quartile(all_ranks, values[kept]) for name, values in observables.items()},
         edges=edges.result(),
         n_samples=n_samples,
         n_excluded=int(np.count_nonzero(~kept)),
@@ -332,11 +335,20 @@ def calibrate(
     )
 
 
+def _observables(estimator: PosteriorEstimator, mocks: Mocks) -> dict[str, np.ndarray]:
+    """What quartiles are made of, (n,) each: observed values only, since galaxies chosen by their truth are not calibrated."""
+    first = {"zred": mocks.zred}
+    if estimator.infers_redshift:
+        mean = estimator.context.names.index("mag_mean")
+        first = {"magnitude": estimator.context(mocks.flux, mocks.flux_ivar, None)[:, mean]}
+    return first | {"signal_to_noise": mocks.signal_to_noise}
+
+
 def _quantities(estimator: PosteriorEstimator, points: np.ndarray, zred: np.ndarray) -> np.ndarray:
-    """The calibrated quantities (n, m, n_quantity) of points (n, m, 11) in probit space."""
+    """The calibrated quantities (n, m, n_quantity) of points (n, m, dim) in probit space."""
     theta = estimator.to_theta(points)
-    zred = np.repeat(zred, points.shape[1])
-    derived = derived_properties(theta.reshape(-1, theta.shape[-1]), zred, estimator.bases, estimator.cosmology)
+    redshifts = estimator.redshifts(points, zred).ravel()
+    derived = derived_properties(theta.reshape(-1, theta.shape[-1]), redshifts, estimator.bases, estimator.cosmology)
     added = [derived[name].reshape(*points.shape[:2], 1) for name in _DERIVED_NAMES]
     return np.concatenate([points, *added], axis=2)
 

@@ -1,4 +1,4 @@
-"""What the flow is conditioned on: photometry, its errors and the redshift, as well-scaled numbers."""
+"""What the flow is conditioned on: photometry, its errors and, where it is known, the redshift, as well-scaled numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ _LN_ERROR_UNMEASURED = float(np.log(0.05))
 
 @dataclass(frozen=True)
 class ContextTransform:
-    """The map (flux, flux_ivar, zred) → context, (n, 2 n_band + 3) float32, or (n, 3 n_band + 3) with a mask.
+    """The map (flux, flux_ivar, zred) → context, (n, n_context) float32.
 
     Columns: the mean asinh magnitude over the bands; each band's magnitude minus that mean (if there are several
-    bands); the natural logarithm of each band's asinh-magnitude error; zred; ln zred; with a mask, 1 or 0 per band.
+    bands); the natural logarithm of each band's asinh-magnitude error; zred and ln zred, if the redshift is known; with a mask,
+    1 or 0 per band.
 
     - Magnitudes of one galaxy are nearly equal to each other beside their spread over galaxies, so the colours, which
       decide most parameters, would be a few per cent of a standardised magnitude. Without the mean they stand out.
@@ -34,6 +35,7 @@ class ContextTransform:
     ----------
     bands : band names, the order of the flux columns.
     mask : whether bands may be unmeasured.
+    redshift : whether the redshift is known, and part of the context.
 
     Raises
     ------
@@ -42,6 +44,7 @@ class ContextTransform:
 
     bands: tuple[str, ...]
     mask: bool = False
+    redshift: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands", check_bands(tuple(self.bands)))
@@ -51,21 +54,22 @@ class ContextTransform:
         """Names of the context's columns."""
         deviations = [f"mag_{band}-mean" for band in self.bands] if len(self.bands) > 1 else []
         masks = [f"measured_{band}" for band in self.bands] if self.mask else []
-        return ("mag_mean", *deviations, *(f"ln_magerr_{band}" for band in self.bands), "zred", "ln_zred", *masks)
+        redshift = ["zred", "ln_zred"] if self.redshift else []
+        return ("mag_mean", *deviations, *(f"ln_magerr_{band}" for band in self.bands), *redshift, *masks)
 
     @property
     def n_context(self) -> int:
         """Number of columns."""
         return len(self.names)
 
-    def __call__(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray) -> np.ndarray:
+    def __call__(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray | None) -> np.ndarray:
         """The context of galaxies.
 
         Parameters
         ----------
         flux : (n, n_band) nanomaggies.
         flux_ivar : (n, n_band) nanomaggies^-2, positive; with a mask also 0 or NaN for a band that is not measured.
-        zred : (n,), positive.
+        zred : (n,), positive; None if the redshift is not part of the context.
 
         Returns
         -------
@@ -84,22 +88,25 @@ class ContextTransform:
         deviations = [np.where(measured, magnitude - mean, 0.0)] if len(self.bands) > 1 else []
         ln_error = np.where(measured, np.log(error), _LN_ERROR_UNMEASURED)
         masks = [measured] if self.mask else []
-        columns = [mean, *deviations, ln_error, zred[:, None], np.log(zred)[:, None], *masks]
+        redshift = [zred[:, None], np.log(zred)[:, None]] if self.redshift else []
+        columns = [mean, *deviations, ln_error, *redshift, *masks]
         return np.concatenate(columns, axis=1).astype(np.float32)
 
-    def validate(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def validate(
+        self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The arguments as float64 arrays of shapes (n, n_band), (n, n_band), (n,), or an error as in `__call__`.
 
-        With a mask, flux and flux_ivar are 0 where a band is not measured.
+        With a mask, flux and flux_ivar are 0 where a band is not measured. A redshift that is not part of the context is NaN.
         """
         flux, flux_ivar = (np.atleast_2d(np.asarray(values, dtype=float)) for values in (flux, flux_ivar))
-        zred = np.atleast_1d(np.asarray(zred, dtype=float))
+        zred = self._checked_redshift(zred, len(flux))
         expected = (len(zred), len(self.bands))
         for name, values in (("flux", flux), ("flux_ivar", flux_ivar)):
             if values.shape != expected:
                 raise ParameterError(
-                    f"{name} has shape {values.shape}, expected {expected}: one row per redshift, "
-                    f"one column per band {' '.join(self.bands)}"
+                    f"{name} has shape {values.shape}, expected {expected}: one row per "
+                    f"{'redshift' if self.redshift else 'galaxy'}, one column per band {' '.join(self.bands)}"
                 )
         if self.mask:
             flux, flux_ivar = self._without_unmeasured(flux, flux_ivar)
@@ -109,9 +116,18 @@ class ContextTransform:
             good = np.isfinite(flux_ivar) & (flux_ivar > 0)
             self._refuse(~good, flux_ivar, "flux_ivar", f"must be finite and positive; {advice}")
         bad = np.flatnonzero(~(np.isfinite(zred) & (zred > 0)))
-        if bad.size:
+        if self.redshift and bad.size:
             raise ParameterError(f"zred[{bad[0]}]={zred[bad[0]]} ({bad.size} such rows): must be finite and positive")
         return flux, flux_ivar, zred
+
+    def _checked_redshift(self, zred: np.ndarray | None, n: int) -> np.ndarray:
+        if self.redshift:
+            if zred is None:
+                raise ParameterError("zred is None: this estimator does not infer the redshift, pass it")
+            return np.atleast_1d(np.asarray(zred, dtype=float))
+        if zred is not None:
+            raise ParameterError("zred was given, but this estimator infers the redshift and would not use it: pass None")
+        return np.full(n, np.nan)
 
     def _without_unmeasured(self, flux: np.ndarray, flux_ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self._refuse(np.isinf(flux), flux, "flux", "must be finite, or NaN where unmeasured")
@@ -164,13 +180,13 @@ class TrainingDomain:
         context: ContextTransform,
         flux: np.ndarray,
         flux_ivar: np.ndarray,
-        zred: np.ndarray,
+        zred: np.ndarray | None,
         *,
         zred_range: tuple[float, float],
     ) -> "TrainingDomain":
         """The domain of a training set whose redshifts were drawn in `zred_range`; the rest as in `ContextTransform`."""
-        flux, flux_ivar, zred = context.validate(flux, flux_ivar, zred)
         features = context(flux, flux_ivar, zred).astype(float)
+        flux, flux_ivar, _ = context.validate(flux, flux_ivar, zred)
         centre = features.mean(axis=0)
         # The deviations sum to zero, so one direction has no spread: the pseudo-inverse leaves it out.
         variance, axes = np.linalg.eigh(np.atleast_2d(np.cov(features, rowvar=False)))
@@ -187,13 +203,14 @@ class TrainingDomain:
         ]
         return cls(context, np.array(zred_range), ranges[0], ranges[1], centre, whitening, np.asarray(distance))
 
-    def flags(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray) -> np.ndarray:
+    def flags(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray | None) -> np.ndarray:
         """Why the flow extrapolates, (n,) str, "" where it does not; arguments as in `ContextTransform`.
 
         Bands that are not measured are not tested.
         """
-        flux, flux_ivar, zred = self.context.validate(flux, flux_ivar, zred)
-        reasons: list[list[str]] = [[] for _ in range(len(zred))]
+        centred = self.context(flux, flux_ivar, zred) - self.centre
+        flux, flux_ivar, _ = self.context.validate(flux, flux_ivar, zred)
+        reasons: list[list[str]] = [[] for _ in range(len(flux))]
         magnitude, ln_error = _magnitude_and_ln_error(flux, flux_ivar, self.context.bands)
         for column, band in enumerate(self.context.bands):
             tests = (
@@ -203,7 +220,6 @@ class TrainingDomain:
                 (ln_error[:, column] > self.ln_error[column, 1], f"{band} error larger than the training range"),
             )
             _note(reasons, tests)
-        centred = self.context(flux, flux_ivar, zred) - self.centre
         _note(
             reasons, [(np.linalg.norm(centred @ self.whitening, axis=1) > self.distance, "photometry unlike the training set")]
         )

@@ -1,4 +1,4 @@
-"""The trained posterior: from photometry and redshift to samples of the galaxy's parameters."""
+"""The trained posterior: from photometry and redshift, or photometry alone, to samples of the galaxy's parameters."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,15 +11,17 @@ import numpy as np
 
 from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.catalog import Catalog
+from sedcast.data.config import parse_config
 from sedcast.data.cosmology import Cosmology
-from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
+from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.flow import MaskedAutoregressiveFlow, usable_cores
 from sedcast.posterior.outliers import OutlierModel
 
-__all__ = ["PosteriorEstimator", "RowStatus"]
+__all__ = ["PosteriorEstimator", "RowStatus", "with_redshift"]
 
 KIND = "posterior-estimator"
 _BUNDLED = "bundled/posterior_sdss_ugriz.npz"
@@ -52,17 +54,20 @@ class RowStatus:
 class PosteriorEstimator:
     """An amortized posterior q(theta | flux, flux_ivar, zred): make one with `load`, `default` or `train_posterior`.
 
-    The flow lives in probit space, where the prior is a standard normal, so that every sample is inside the prior.
+    The flow lives in probit space, where the prior is a standard normal, so that every sample is inside the prior. If the
+    redshift is inferred, the posterior is q(theta, zred | flux, flux_ivar), `zred` is None wherever a method asks for the
+    galaxies' redshifts, and probit space has zred as its twelfth and last coordinate.
 
     Attributes
     ----------
-    flow : density of `theta_unbounded` (n, 11) given the context.
+    flow : density of the points in probit space, (n, dim) in the order of `free_names`, given the context.
     domain : what the training set covered, with the context's transform.
     prior : parameter ranges.
     cosmology : relates redshift to age.
     bases : SFH and ZH bases that the parameters are weights of.
     card : name, configuration, training figures and provenance.
     outliers : what is usual among the training simulations; None in artifacts without it, see `fit_outliers`.
+    redshift_prior : of the redshift that is inferred; None if redshifts are given.
 
     Raises
     ------
@@ -76,9 +81,12 @@ class PosteriorEstimator:
     bases: SFHBases
     card: dict[str, Any] = field(repr=False)
     outliers: OutlierModel | None = field(default=None, repr=False)
+    redshift_prior: RedshiftPrior | None = None
 
     def __post_init__(self) -> None:
-        expected = (len(FREE_PARAMETER_NAMES), self.context.n_context)
+        if self.context.redshift != (self.redshift_prior is None):
+            raise ArtifactError("a redshift that is inferred has a prior and no column in the context: one of them is wrong")
+        expected = (len(self.free_names), self.context.n_context)
         if (self.flow.dim, self.flow.n_context) != expected:
             raise ArtifactError(
                 f"the flow has {self.flow.dim} parameters and {self.flow.n_context} context columns, "
@@ -96,6 +104,16 @@ class PosteriorEstimator:
         return self.context.bands
 
     @property
+    def infers_redshift(self) -> bool:
+        """Whether the redshift is a parameter."""
+        return self.redshift_prior is not None
+
+    @property
+    def free_names(self) -> tuple[str, ...]:
+        """The coordinates of probit space: `FREE_PARAMETER_NAMES`, then ``zred`` if it is inferred."""
+        return (*FREE_PARAMETER_NAMES, "zred") if self.infers_redshift else FREE_PARAMETER_NAMES
+
+    @property
     def zred_range(self) -> tuple[float, float]:
         """Redshifts that the training set covered."""
         return float(self.domain.zred[0]), float(self.domain.zred[1])
@@ -109,7 +127,7 @@ class PosteriorEstimator:
         self,
         flux: np.ndarray,
         flux_ivar: np.ndarray,
-        zred: np.ndarray,
+        zred: np.ndarray | None,
         n_samples: int,
         *,
         seed: int,
@@ -118,11 +136,13 @@ class PosteriorEstimator:
     ) -> np.ndarray:
         """Draw parameters from the posteriors of galaxies.
 
+        If the redshift is inferred, these are marginalised over it; `sample_with_redshift` gives the redshifts too.
+
         Parameters
         ----------
         flux, flux_ivar : (n, n_band) nanomaggies and nanomaggies^-2; every band measured, unless the estimator was trained with
             missing bands (`context.mask`): then a band may have flux_ivar 0, or NaN in either.
-        zred : (n,).
+        zred : (n,), or None if it is inferred.
         n_samples : samples per galaxy.
         seed : a galaxy's samples depend on it, its key and its own data only.
         row_keys : (n,) non-negative integers, the galaxies' random streams; 0 … n-1 by default.
@@ -142,18 +162,44 @@ class PosteriorEstimator:
             n_threads=n_threads,
         )
 
+    def sample_with_redshift(
+        self,
+        flux: np.ndarray,
+        flux_ivar: np.ndarray,
+        n_samples: int,
+        *,
+        seed: int,
+        row_keys: np.ndarray | None = None,
+        n_threads: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw parameters and redshifts from the joint posteriors of galaxies; arguments as in `sample`.
+
+        Returns
+        -------
+        theta : (n, n_samples, 12) float32 in the order of `PARAMETER_NAMES`, inside the prior.
+        zred : (n, n_samples) float32, the same samples' redshifts.
+
+        Raises
+        ------
+        ParameterError : as `sample`, or if the estimator does not infer the redshift.
+        """
+        if not self.infers_redshift:
+            raise ParameterError(f"{self.name!r} does not infer the redshift: use sample(flux, flux_ivar, zred, ...)")
+        points = self.sample_unbounded(flux, flux_ivar, None, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads)
+        return self.to_theta(points, n_threads=n_threads), self.redshifts(points, None)
+
     def sample_unbounded(
         self,
         flux: np.ndarray,
         flux_ivar: np.ndarray,
-        zred: np.ndarray,
+        zred: np.ndarray | None,
         n_samples: int,
         *,
         seed: int,
         row_keys: np.ndarray | None = None,
         n_threads: int | None = None,
     ) -> np.ndarray:
-        """As `sample`, in probit space: (n, n_samples, 11) float32 in the order of `FREE_PARAMETER_NAMES`."""
+        """As `sample`, in probit space: (n, n_samples, dim) float32 in the order of `free_names`."""
         context = self._context_in_range(flux, flux_ivar, zred)
         return self.flow.sample(context, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads)
 
@@ -166,7 +212,8 @@ class PosteriorEstimator:
         Parameters
         ----------
         theta : (n, 12), or (n, m, 12) for m points per galaxy; inside the prior.
-        flux, flux_ivar, zred : as in `sample`.
+        flux, flux_ivar : as in `sample`.
+        zred : (n,); if it is inferred, of each point: (n,) or (n, m).
 
         Returns
         -------
@@ -178,12 +225,44 @@ class PosteriorEstimator:
         """
         theta = np.asarray(theta, dtype=float)
         points = self.prior.to_unbounded(self.prior.validate(theta.reshape(-1, theta.shape[-1])))
-        context = self._context_in_range(flux, flux_ivar, zred)
-        return self.flow.log_prob(points.reshape(*theta.shape[:-1], -1), context)
+        points = points.reshape(*theta.shape[:-1], -1)
+        if not self.infers_redshift:
+            return self.flow.log_prob(points, self._context_in_range(flux, flux_ivar, zred))
+        zred = np.asarray(zred, dtype=float)
+        if zred.shape != theta.shape[:-1]:
+            raise ParameterError(f"zred has shape {zred.shape}, expected {theta.shape[:-1]}: the redshift of each point")
+        self._check_range(zred.ravel())
+        return self.flow.log_prob(self.joint_points(points, zred), self.context(flux, flux_ivar, None))
+
+    def joint_points(self, theta_unbounded: np.ndarray, zred: np.ndarray) -> np.ndarray:
+        """Points (..., dim) in the estimator's probit space from those of the parameters (..., 11) and redshifts (...)."""
+        if self.redshift_prior is None:
+            return theta_unbounded
+        return with_redshift(theta_unbounded, zred, self.redshift_prior)
+
+    def redshifts(self, points: np.ndarray, zred: np.ndarray | None) -> np.ndarray:
+        """The redshift of every sample: inferred, from probit-space points (n, m, 12), or that of its galaxy, from `zred` (n,).
+
+        Returns
+        -------
+        zred : (n, m), float32 inside the prior's range if inferred.
+        """
+        if self.redshift_prior is None:
+            assert zred is not None
+            return np.repeat(np.asarray(zred)[:, None], points.shape[1], axis=1)
+        low, high = _rounded_inwards(np.array(self.redshift_prior.min), np.array(self.redshift_prior.max))
+        return np.clip(self.redshift_prior.from_unbounded(points[..., -1]).astype(np.float32), low, high)
+
+    def refuse_inferred_redshift(self, what: str) -> None:
+        """Raise a ParameterError that names `what`, which needs redshifts to be given, if the estimator infers them."""
+        if self.infers_redshift:
+            raise ParameterError(
+                f"{what} needs the redshift given, which {self.name!r} infers: use an estimator for known redshifts"
+            )
 
     def to_theta(self, theta_unbounded: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
-        """Map probit-space points (..., 11) to theta (..., 12) float32 inside the prior, threads over pieces."""
-        points = theta_unbounded.reshape(-1, len(FREE_PARAMETER_NAMES))
+        """Map probit-space points (..., dim) to theta (..., 12) float32 inside the prior, threads over pieces."""
+        points = theta_unbounded.reshape(-1, theta_unbounded.shape[-1])[:, : len(FREE_PARAMETER_NAMES)]
         theta = np.empty((len(points), len(PARAMETER_NAMES)), dtype=np.float32)
         low, high = self._float32_bounds
 
@@ -206,14 +285,14 @@ class PosteriorEstimator:
 
         A row is *excluded* if a band of the estimator is unmeasured (by the catalogue's own status), or, of an estimator
         trained with missing bands, all of them; or if the redshift is not positive or lies outside the training range:
-        the flow knows nothing there. It is *flagged* if a measured magnitude or error lies outside the training range,
-        or the photometry as a whole is further from the training set's mean than 99.99% of the training set: the flow
+        the flow knows nothing there. (If the redshift is inferred, the catalogue's does not matter.) It is *flagged* if a
+        measured magnitude or error lies outside the training range, or the photometry as a whole is further from the training
+        set's mean than 99.99% of the training set: the flow
         answers, but extrapolates.
 
         Parameters
         ----------
-        catalog : with the estimator's bands in order; use `Catalog.select` (for an estimator trained with missing bands with
-            ``ragged=True``) to bring them into it.
+        catalog : with the estimator's bands in order; use `select` to bring them into it.
 
         Raises
         ------
@@ -224,18 +303,32 @@ class PosteriorEstimator:
                 f"the catalogue has bands {' '.join(catalog.bands)}, the estimator needs {' '.join(self.bands)}: "
                 f"pass catalog.select({list(self.bands)}{', ragged=True' if self.context.mask else ''})"
             )
-        if self.context.mask:
-            catalog = catalog.select(self.bands, ragged=True)
-        low, high = self.zred_range
+        if self.context.mask or self.infers_redshift:
+            catalog = self.select(catalog)
         excluded = catalog.status.astype(object)
-        outside = catalog.ok & ~((catalog.zred >= low) & (catalog.zred <= high))
-        for row in np.flatnonzero(outside):
-            excluded[row] = f"redshift {catalog.zred[row]:.4g} beyond the training range {low:.4g}–{high:.4g}"
+        if not self.infers_redshift:
+            low, high = self.zred_range
+            outside = catalog.ok & ~((catalog.zred >= low) & (catalog.zred <= high))
+            for row in np.flatnonzero(outside):
+                excluded[row] = f"redshift {catalog.zred[row]:.4g} beyond the training range {low:.4g}–{high:.4g}"
         flags = np.full(len(catalog), "", dtype=object)
         good = excluded == ""
         if good.any():
-            flags[good] = self.domain.flags(catalog.flux[good], catalog.flux_ivar[good], catalog.zred[good])
+            flags[good] = self.domain.flags(*self.observed(catalog, good))
         return RowStatus(excluded.astype(str), flags.astype(str))
+
+    def select(self, catalog: Catalog) -> Catalog:
+        """The estimator's bands of a catalogue, with the status that its rows have for this estimator.
+
+        Raises
+        ------
+        CatalogError : as `Catalog.select`.
+        """
+        return catalog.select(self.bands, ragged=self.context.mask, redshift=not self.infers_redshift)
+
+    def observed(self, catalog: Catalog, rows: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Flux, inverse variance and (None if it is inferred) redshift of rows of a catalogue, as `sample` takes them."""
+        return catalog.flux[rows], catalog.flux_ivar[rows], None if self.infers_redshift else catalog.zred[rows]
 
     def save(self, path: str | Path) -> None:
         """Write the artifact (kind ``posterior-estimator``): arrays and card, float32 weights."""
@@ -247,13 +340,15 @@ class PosteriorEstimator:
         card = dict(self.card) | {
             "bands": list(self.bands),
             "parameter_names": list(PARAMETER_NAMES),
-            "free_parameter_names": list(FREE_PARAMETER_NAMES),
+            "free_parameter_names": list(self.free_names),
             "context_names": list(self.context.names),
             "prior": self.prior.to_dict(),
             "zred_range": list(self.zred_range),
             "cosmology": self.cosmology.name,
             "bases": {"name": self.bases.name, "provenance": dict(self.bases.provenance)},
         }
+        if self.redshift_prior is not None:
+            card["redshift_prior"] = self.redshift_prior.model_dump(mode="json")
         save_artifact(path, KIND, arrays, card)
 
     @classmethod
@@ -267,8 +362,11 @@ class PosteriorEstimator:
         arrays, card = load_artifact(path, KIND)
         try:
             mask = any(name.startswith("measured_") for name in card["context_names"])
-            context = ContextTransform(tuple(card["bands"]), mask=mask)
-            if card["free_parameter_names"] != list(FREE_PARAMETER_NAMES) or card["context_names"] != list(context.names):
+            inferred = card.get("redshift_prior")
+            redshift_prior = None if inferred is None else parse_config(inferred, RedshiftPrior, f"{path}, redshift_prior")
+            context = ContextTransform(tuple(card["bands"]), mask=mask, redshift=inferred is None)
+            names = [*FREE_PARAMETER_NAMES, *([] if inferred is None else ["zred"])]
+            if card["free_parameter_names"] != names or card["context_names"] != list(context.names):
                 raise ArtifactError(f"{path} has other parameters or context columns than this sedcast: train it again")
             flow = {name.removeprefix("flow_"): array for name, array in arrays.items() if name.startswith("flow_")}
             time, sfh, zh = (arrays[f"bases_{name}"] for name in _BASES_ARRAYS)
@@ -280,8 +378,9 @@ class PosteriorEstimator:
                 SFHBases(time, sfh, zh, card["bases"]["name"], card["bases"]["provenance"]),
                 card,
                 OutlierModel.from_arrays(context.bands, arrays, _OUTLIERS) if "outliers" in card else None,
+                redshift_prior,
             )
-        except (KeyError, TypeError, ParameterError) as error:
+        except (KeyError, TypeError, ParameterError, ConfigError) as error:
             raise ArtifactError(f"{path} is not a complete posterior estimator ({error}): train it again") from error
 
     @classmethod
@@ -290,16 +389,20 @@ class PosteriorEstimator:
         with as_file(files("sedcast.data") / _BUNDLED) as path:
             return cls.load(path)
 
-    def _context_in_range(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray) -> np.ndarray:
-        flux, flux_ivar, zred = self.context.validate(flux, flux_ivar, zred)
+    def _context_in_range(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray | None) -> np.ndarray:
+        context = self.context(flux, flux_ivar, zred)
+        if zred is not None:
+            self._check_range(np.atleast_1d(np.asarray(zred, dtype=float)))
+        return context
+
+    def _check_range(self, zred: np.ndarray) -> None:
         low, high = self.zred_range
-        outside = np.flatnonzero((zred < low) | (zred > high))
+        outside = np.flatnonzero(~((zred >= low) & (zred <= high)))
         if outside.size:
             raise ParameterError(
                 f"zred[{outside[0]}]={zred[outside[0]]:.6g} ({outside.size} such rows) is beyond the training range "
                 f"{low:.4g}–{high:.4g}: leave those rows out, `status` names them"
             )
-        return self.context(flux, flux_ivar, zred)
 
     @cached_property
     def _float32_bounds(self) -> tuple[np.ndarray, np.ndarray]:
@@ -307,7 +410,18 @@ class PosteriorEstimator:
         low, high = np.zeros(len(PARAMETER_NAMES)), np.ones(len(PARAMETER_NAMES))
         for name, limits in self.prior.to_dict().items():
             low[PARAMETER_NAMES.index(name)], high[PARAMETER_NAMES.index(name)] = limits
-        low32, high32 = low.astype(np.float32), high.astype(np.float32)
-        low32 = np.where(low32 < low, np.nextafter(low32, np.float32(np.inf)), low32)
-        high32 = np.where(high32 > high, np.nextafter(high32, np.float32(-np.inf)), high32)
-        return low32, high32
+        return _rounded_inwards(low, high)
+
+
+def with_redshift(theta_unbounded: np.ndarray, zred: np.ndarray, prior: RedshiftPrior) -> np.ndarray:
+    """Append the redshifts (...) as the last coordinate of probit-space points (..., 11)."""
+    last = prior.to_unbounded(zred).astype(theta_unbounded.dtype)
+    return np.concatenate([theta_unbounded, last[..., None]], axis=-1)
+
+
+def _rounded_inwards(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A range's ends as float32 that lie in the range."""
+    low32, high32 = low.astype(np.float32), high.astype(np.float32)
+    low32 = np.where(low32 < low, np.nextafter(low32, np.float32(np.inf)), low32)
+    high32 = np.where(high32 > high, np.nextafter(high32, np.float32(-np.inf)), high32)
+    return low32, high32

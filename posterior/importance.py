@@ -147,12 +147,19 @@ class Refiner:
     simulator : noiseless photometry in the estimator's bands, proportional to the mass; the one the flow was trained with.
     config : how hard to try.
     fallback : what samples galaxies for which refinement falls short, for example emcee; None leaves them flagged.
+
+    Raises
+    ------
+    ParameterError : if the estimator infers the redshift.
     """
 
     estimator: PosteriorEstimator
     simulator: FluxSimulator
     config: RefineConfig = field(default_factory=RefineConfig)
     fallback: Fallback | None = None
+
+    def __post_init__(self) -> None:
+        self.estimator.refuse_inferred_redshift("importance refinement")
 
     def __call__(
         self,

@@ -43,7 +43,7 @@ DERIVED_NAMES = ("log_sfr_1gyr", "log_sfr_100myr", "log_ssfr_1gyr", "log_z_mw", 
 """Quantities computed from each sample, after the parameters."""
 
 QUANTITY_NAMES = (*PARAMETER_NAMES, *DERIVED_NAMES)
-"""Names of the datasets under ``samples`` and ``summary``."""
+"""Names of the datasets under ``samples`` and ``summary``; ``zred`` follows where the redshift is inferred."""
 
 PERCENTILES = (2.5, 16.0, 50.0, 84.0, 97.5)
 """Columns of the summaries."""
@@ -55,6 +55,8 @@ FORMAT = "sedcast-posteriors-1"
 NOT_FINITE = "the flow gives no finite samples: the photometry is far outside the training set"
 _SAMPLES_PER_BLOCK = 65_536
 _ROWS_PER_REFINED_BLOCK = 4
+_EDGE_SHARE = 0.02
+AT_EDGE = "redshift at the edge of its prior"
 _NOTHING = np.empty(0)
 
 
@@ -80,6 +82,8 @@ def infer_catalog(
     summaries of a row are NaN if and only if ``status`` says why. With a `refiner`, samples are those of the exact posterior,
     ``refinement/<name>`` (n,) holds `REFINEMENT_NAMES` and ``step`` (see `Refined`), and ``flags`` names rows whose samples
     remain approximate.
+    If the estimator infers the redshift, the catalogue need not have any (the dataset ``zred`` is the catalogue's): ``zred`` is
+    the last of the quantities, derived properties are those at each sample's redshift, and `AT_EDGE` is one of the flags.
     Attributes: ``format``, ``bands``, ``provenance`` (JSON). The file appears when it is complete. A row's samples depend on
     `seed`, its number in the catalogue and its data, not on blocks or threads.
 
@@ -113,8 +117,8 @@ def infer_catalog(
     if refiner is not None and refiner.estimator is not estimator:
         raise ParameterError("refiner holds another estimator than the one given: make it as Refiner(estimator, simulator)")
     started = time.perf_counter()
-    if catalog.bands != estimator.bands or estimator.context.mask:
-        catalog = catalog.select(estimator.bands, ragged=estimator.context.mask)
+    if catalog.bands != estimator.bands or estimator.context.mask or estimator.infers_redshift:
+        catalog = estimator.select(catalog)
     status = estimator.status(catalog)
     excluded = status.excluded.astype(object)
     if rows_per_block is None:
@@ -126,16 +130,9 @@ def infer_catalog(
     done = 0
 
     def work(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        observed = estimator.observed(catalog, rows)
         if refiner is None:
-            points = estimator.sample_unbounded(
-                catalog.flux[rows],
-                catalog.flux_ivar[rows],
-                catalog.zred[rows],
-                n_samples,
-                seed=seed,
-                row_keys=rows,
-                n_threads=1,
-            )
+            points = estimator.sample_unbounded(*observed, n_samples, seed=seed, row_keys=rows, n_threads=1)
         else:
             points = np.empty((len(rows), n_samples, len(FREE_PARAMETER_NAMES)))
             for into, row in zip(points, rows.tolist(), strict=True):
@@ -143,14 +140,15 @@ def infer_catalog(
                 result = refiner(*galaxy, n_samples, seed=seed, key=row, n_threads=1)
                 into[:] = result.theta_unbounded
                 refined[row] = replace(result, theta=_NOTHING, theta_unbounded=_NOTHING)
-        observed = catalog.flux[rows], catalog.flux_ivar[rows], catalog.zred[rows]
         judged = scorer(*observed, points if refiner is None else None, seed=seed, row_keys=rows)
         score[rows] = judged.score
-        flags[rows] = [_joined(both) for both in zip(judged.flags, status.flags[rows], strict=True)]
-        return rows, _quantities(estimator, points, catalog.zred[rows])
+        values = _quantities(estimator, points, observed[2])
+        at_edge = _redshift_at_edge(estimator, values)
+        flags[rows] = [_joined(reasons) for reasons in zip(judged.flags, status.flags[rows], at_edge, strict=True)]
+        return rows, values
 
     with atomic_path(output) as temporary, h5py.File(temporary, "w") as file:
-        datasets = _create(file, catalog, n_samples)
+        datasets = _create(file, catalog, n_samples, quantity_names(estimator))
         for rows, values in _in_order(work, blocks, n_threads or usable_cores()):
             finite = np.isfinite(values).all(axis=(0, 2))
             excluded[rows[~finite]] = NOT_FINITE
@@ -187,14 +185,33 @@ def infer_catalog(
     return figures
 
 
-def _quantities(estimator: PosteriorEstimator, points: np.ndarray, zred: np.ndarray) -> np.ndarray:
-    """All quantities, (n_quantity, n_rows, n_samples) float32, of points (n_rows, n_samples, 11); NaN rows stay NaN."""
+def quantity_names(estimator: PosteriorEstimator) -> tuple[str, ...]:
+    """The quantities that an estimator gives samples of."""
+    return (*QUANTITY_NAMES, "zred") if estimator.infers_redshift else QUANTITY_NAMES
+
+
+def _redshift_at_edge(estimator: PosteriorEstimator, values: np.ndarray) -> np.ndarray:
+    """(n_rows,) `AT_EDGE` where most samples of an inferred redshift lie in the first or last 2% of its range, "" elsewhere."""
+    if not estimator.infers_redshift:
+        return np.full(values.shape[1], "")
+    (low, high), zred = estimator.zred_range, values[-1]
+    margin = _EDGE_SHARE * (high - low)
+    outer = np.maximum((zred < low + margin).mean(axis=1), (zred > high - margin).mean(axis=1))
+    return np.where(outer > 0.5, AT_EDGE, "")
+
+
+def _quantities(estimator: PosteriorEstimator, points: np.ndarray, zred: np.ndarray | None) -> np.ndarray:
+    """All quantities, (n_quantity, n_rows, n_samples) float32, of points (n_rows, n_samples, dim); NaN rows stay NaN."""
     n_rows, n_samples = points.shape[:2]
-    values = np.full((len(QUANTITY_NAMES), n_rows, n_samples), np.nan, dtype=np.float32)
+    names = quantity_names(estimator)
+    values = np.full((len(names), n_rows, n_samples), np.nan, dtype=np.float32)
     finite = np.isfinite(points).all(axis=(1, 2))
     theta = estimator.to_theta(points[finite], n_threads=1)
     flat = theta.reshape(-1, theta.shape[-1])
-    derived = derived_properties(flat, np.repeat(zred[finite], n_samples), estimator.bases, estimator.cosmology)
+    redshifts = estimator.redshifts(points[finite], None if zred is None else zred[finite])
+    if estimator.infers_redshift:
+        values[-1, finite] = redshifts
+    derived = derived_properties(flat, redshifts.ravel(), estimator.bases, estimator.cosmology)
     values[: len(PARAMETER_NAMES), finite] = np.moveaxis(theta, 2, 0)
     for row, name in enumerate(DERIVED_NAMES, start=len(PARAMETER_NAMES)):
         values[row, finite] = derived[name].reshape(-1, n_samples)
@@ -240,7 +257,9 @@ def _in_order(
                 future.cancel()
 
 
-def _create(file: h5py.File, catalog: Catalog, n_samples: int) -> list[tuple[h5py.Dataset, h5py.Dataset]]:
+def _create(
+    file: h5py.File, catalog: Catalog, n_samples: int, names: tuple[str, ...]
+) -> list[tuple[h5py.Dataset, h5py.Dataset]]:
     ids = catalog.ids if catalog.ids.dtype.kind in "iu" else np.char.encode(catalog.ids.astype(str), "utf-8")
     file["id"] = ids
     for name in ("zred", "flux", "flux_ivar"):
@@ -249,7 +268,7 @@ def _create(file: h5py.File, catalog: Catalog, n_samples: int) -> list[tuple[h5p
     # Chunks of about 256 kB along galaxies: one galaxy's samples are one read.
     chunk = (min(n, max(1, 65_536 // n_samples)), n_samples)
     datasets = []
-    for name in QUANTITY_NAMES:
+    for name in names:
         samples = file.create_dataset(f"samples/{name}", (n, n_samples), "f4", chunks=chunk, fillvalue=np.nan)
         summary = file.create_dataset(f"summary/{name}", (n, len(PERCENTILES)), "f4", fillvalue=np.nan)
         datasets.append((samples, summary))
@@ -316,6 +335,7 @@ def _provenance(estimator: PosteriorEstimator, n_samples: int, seed: int, comman
         "n_samples": n_samples,
         "parameter_names": list(PARAMETER_NAMES),
         "derived_names": list(DERIVED_NAMES),
+        "redshift_prior": None if estimator.redshift_prior is None else estimator.redshift_prior.model_dump(mode="json"),
     }
 
 
@@ -326,7 +346,7 @@ class PosteriorCatalog:
     Attributes
     ----------
     ids : (n,) int64 or str.
-    zred : (n,).
+    zred : (n,) redshifts of the catalogue; NaN where unknown.
     status : (n,) str, why there is no posterior, or "".
     flags : (n,) str, why the posterior is not to be trusted, or "".
     score : (n,) share of galaxies like the training simulations that are at least as unusual; NaN if unknown.
@@ -355,6 +375,11 @@ class PosteriorCatalog:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+    @property
+    def quantity_names(self) -> tuple[str, ...]:
+        """`QUANTITY_NAMES`, then ``zred`` if the redshift is inferred."""
+        return (*QUANTITY_NAMES, "zred") if "zred" in self.file["samples"] else QUANTITY_NAMES
 
     @property
     def flux(self) -> np.ndarray:
@@ -387,16 +412,19 @@ class PosteriorCatalog:
             raise ParameterError(f"id {galaxy_id!r} is that of {len(found)} rows, expected 1: use row numbers, or check the id")
         return int(found[0])
 
-    def samples(self, row: int | slice, names: tuple[str, ...] = QUANTITY_NAMES) -> dict[str, np.ndarray]:
+    def samples(self, row: int | slice, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
         """Samples by quantity, (n_samples,) for a row number or (n, n_samples) for a slice; NaN where `status` says why.
+
+        All of `quantity_names` by default.
 
         Raises
         ------
         ParameterError : for an unknown quantity, or a row beyond the file.
         """
-        unknown = [name for name in names if name not in QUANTITY_NAMES]
+        names = self.quantity_names if names is None else names
+        unknown = [name for name in names if name not in self.quantity_names]
         if unknown:
-            raise ParameterError(f"unknown quantities {unknown}: expected some of {', '.join(QUANTITY_NAMES)}")
+            raise ParameterError(f"unknown quantities {unknown}: expected some of {', '.join(self.quantity_names)}")
         if not isinstance(row, slice) and not 0 <= row < len(self):
             raise ParameterError(f"row {row}: the file has rows 0 … {len(self) - 1}")
         return {name: np.asarray(self.file["samples"][name][row]) for name in names}
@@ -410,7 +438,7 @@ class PosteriorCatalog:
         the figures of `refinement` where there are any.
         """
         table = Table({"id": self.ids, "zred": self.zred, "status": self.status, "flags": self.flags, "score": self.score})
-        for name in QUANTITY_NAMES:
+        for name in self.quantity_names:
             values = self.file["summary"][name][:]
             for column, percentile in enumerate(PERCENTILES):
                 table[f"{name}_p{percentile:g}"] = values[:, column]

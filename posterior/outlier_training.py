@@ -120,6 +120,9 @@ class OutlierScorer:
         self.estimator = estimator
         self.limits = ""
         self._simulator: PhotometrySimulator | None = None
+        if estimator.infers_redshift:
+            self.limits = f"no outlier score: {estimator.name!r} infers the redshift, the score needs it given"
+            return
         if estimator.outliers is None:
             self.limits = f"no outlier score: {estimator.name!r} was trained without one, `fit_outliers` adds it"
             return
@@ -133,7 +136,7 @@ class OutlierScorer:
         self,
         flux: np.ndarray,
         flux_ivar: np.ndarray,
-        zred: np.ndarray,
+        zred: np.ndarray | None,
         samples: np.ndarray | None,
         *,
         seed: int,
@@ -144,13 +147,13 @@ class OutlierScorer:
         Parameters
         ----------
         flux, flux_ivar : (n, n_band).
-        zred : (n,).
+        zred : (n,), or None if the estimator infers it: there is no outlier model then.
         samples : (n, n_samples, 11) of the flow in probit space; drawn if there are fewer than `misfit` takes.
         seed, row_keys : of samples that are drawn.
         """
         model = self.estimator.outliers
-        if model is None or len(zred) == 0:
-            return OutlierScores(np.full(len(zred), np.nan), np.full(len(zred), ""))
+        if model is None or zred is None or len(zred) == 0:
+            return OutlierScores(np.full(len(flux), np.nan), np.full(len(flux), ""))
         checks = model.check(flux, flux_ivar, zred)
         if self._simulator is None:
             return model.judge(checks)
@@ -185,7 +188,9 @@ def fit_outliers(
     Raises
     ------
     ArtifactError : if the estimator's card does not tell what it was trained on.
+    ParameterError : if the estimator infers the redshift.
     """
+    estimator.refuse_inferred_redshift("the outlier score")
     config = config or OutlierConfig()
     simulator = simulator or training_simulator(estimator)
     seed = _SEED_STEP * (config.seed + 1)

@@ -34,7 +34,7 @@ _MIN_VARIANCE = 10.0
 
 @dataclass(frozen=True)
 class EdgeResult:
-    """Tests at both edges of each free parameter: n_edge = 22 of them.
+    """Tests at both edges of each free parameter: n_edge = 22 of them, 24 where the redshift is one.
 
     Attributes
     ----------
@@ -80,11 +80,12 @@ class EdgeRanks:
     ----------
     names : the quantities whose ranks are collected.
     seed : breaks ties.
+    parameters : the coordinates of probit space.
     """
 
-    def __init__(self, names: tuple[str, ...], *, seed: int) -> None:
+    def __init__(self, names: tuple[str, ...], *, seed: int, parameters: tuple[str, ...] = FREE_PARAMETER_NAMES) -> None:
         self.names = names
-        self.edges = tuple(f"{name} {side}" for name in FREE_PARAMETER_NAMES for side in ("low", "high"))
+        self.edges = tuple(f"{name} {side}" for name in parameters for side in ("low", "high"))
         self._rng = np.random.default_rng([seed, 2])
         self._ranks: list[list[np.ndarray]] = [[] for _ in self.edges]
         self._n_truth, self._n_expected, self._variance = np.zeros((3, len(self.edges)))
@@ -94,9 +95,9 @@ class EdgeRanks:
 
         Parameters
         ----------
-        points : (n, n_samples, 11) samples in probit space, in which the prior is a standard normal.
+        points : (n, n_samples, dim) samples in probit space, in which the prior is a standard normal.
         samples : (n, n_samples, n_quantity) the quantities of the same samples.
-        true_points, truths : (n, 11) and (n, n_quantity), the same of the truths.
+        true_points, truths : (n, dim) and (n, n_quantity), the same of the truths.
         """
         n_samples = points.shape[1]
         for index in range(len(self.edges)):

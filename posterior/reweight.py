@@ -51,7 +51,13 @@ class PriorModel:
 
     @classmethod
     def of(cls, estimator: PosteriorEstimator) -> "PriorModel":
-        """That of a posterior estimator."""
+        """That of a posterior estimator.
+
+        Raises
+        ------
+        ParameterError : if the estimator infers the redshift.
+        """
+        estimator.refuse_inferred_redshift("reweighting to another prior")
         return cls(estimator.prior, estimator.bases, estimator.cosmology)
 
     def columns(self, theta: np.ndarray, zred: float) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import h5py
 import numpy as np
@@ -21,7 +21,7 @@ from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.simulate import SimulationConfig, default_simulator, noise_model
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.posterior.context import ContextTransform, TrainingDomain
-from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.estimator import PosteriorEstimator, with_redshift
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, TrainingResult
 from sedcast.posterior.made import FlowConfig
 from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers
@@ -31,7 +31,7 @@ __all__ = ["PosteriorConfig", "TrainingSet", "fit_posterior", "read_training_set
 
 logger = logging.getLogger(__name__)
 
-Observed = tuple[np.ndarray, np.ndarray, np.ndarray]
+Observed = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 _COLUMNS = ("theta_unbounded", "flux", "flux_ivar", "zred")
 
 
@@ -43,15 +43,18 @@ class PosteriorConfig(Config):
     name : short name of the estimator.
     simulation : the training set to simulate; with `stream`, what every epoch draws anew.
     simulation_file : an HDF5 file that `sedcast simulate` wrote.
+    redshift : ``"observed"`` conditions on the redshift; ``"inferred"`` makes it a parameter, whose prior is the distribution
+        that the simulations draw it from (`SimulationConfig.zred`).
     stream : draw fresh galaxies for every epoch instead of repeating a fixed set, and let bands be missing if so wanted.
     flow : architecture.
     training : schedule.
-    outliers : the score of galaxies unlike the training set.
+    outliers : the score of galaxies unlike the training set; there is none if the redshift is inferred.
     """
 
     name: str = Field(min_length=1)
     simulation: SimulationConfig | None = None
     simulation_file: Path | None = None
+    redshift: Literal["observed", "inferred"] = "observed"
     stream: StreamConfig | None = None
     flow: FlowConfig = FlowConfig()
     training: FlowTrainingConfig = FlowTrainingConfig()
@@ -63,6 +66,8 @@ class PosteriorConfig(Config):
             raise ValueError("give either [simulation] or simulation_file, the training set's source")
         if self.stream is not None and self.simulation is None:
             raise ValueError("[stream] draws fresh galaxies and needs [simulation], not simulation_file")
+        if self.redshift == "inferred" and "outliers" in self.model_fields_set:
+            raise ValueError("[outliers]: the score needs redshifts, there is none with redshift = 'inferred'; remove it")
         return self
 
 
@@ -146,7 +151,7 @@ def read_training_set(path: str | Path) -> TrainingSet:
 def train_posterior(
     config: PosteriorConfig, *, checkpoint: str | Path | None = None, progress: TrainingProgress | None = None
 ) -> PosteriorEstimator:
-    """Simulate or read the training set, train an estimator on it, and fit its outlier score.
+    """Simulate or read the training set, train an estimator on it, and (if the redshift is observed) fit its outlier score.
 
     Parameters
     ----------
@@ -164,7 +169,7 @@ def train_posterior(
         set cannot be used.
     """
     estimator = _train(config, checkpoint=checkpoint, progress=progress)
-    return fit_outliers(estimator, config.outliers)
+    return estimator if estimator.infers_redshift else fit_outliers(estimator, config.outliers)
 
 
 def _train(config: PosteriorConfig, *, checkpoint: str | Path | None, progress: TrainingProgress | None) -> PosteriorEstimator:
@@ -201,14 +206,40 @@ def fit_posterior(
     progress: TrainingProgress | None = None,
 ) -> PosteriorEstimator:
     """Train an estimator on a training set; `bases` and `cosmology` are those of the model that simulated it."""
-    observed = training_set.flux, training_set.flux_ivar, training_set.zred
-    transform = ContextTransform(training_set.config.band_names)
+    transform = ContextTransform(training_set.config.band_names, redshift=config.redshift == "observed")
+    observed = _observed(training_set, transform)
     trainer = _trainer(config, checkpoint, progress)
-    result = trainer.fit(training_set.theta_unbounded, transform(*observed))
+    result = trainer.fit(_points(training_set, training_set.config, config), transform(*observed))
     n_train = len(training_set) - max(1, round(config.training.validation_fraction * len(training_set)))
     domain = _domain(transform, observed, training_set.config)
     card = _card(config, training_set.config, result, {"n_train": n_train}, provenance)
-    return PosteriorEstimator(result.flow, domain, Prior.from_dict(training_set.config.prior), cosmology, bases, card)
+    return _estimator(config, training_set.config, result, domain, cosmology=cosmology, bases=bases, card=card)
+
+
+def _estimator(
+    config: PosteriorConfig,
+    simulation: SimulationConfig,
+    result: TrainingResult,
+    domain: TrainingDomain,
+    *,
+    cosmology: Cosmology,
+    bases: SFHBases,
+    card: dict[str, Any],
+) -> PosteriorEstimator:
+    redshift_prior = simulation.zred if config.redshift == "inferred" else None
+    prior = Prior.from_dict(simulation.prior)
+    return PosteriorEstimator(result.flow, domain, prior, cosmology, bases, card, redshift_prior=redshift_prior)
+
+
+def _points(galaxies: TrainingSet | Galaxies, simulation: SimulationConfig, config: PosteriorConfig) -> np.ndarray:
+    """What the flow learns the density of: the parameters, and the redshift if it is inferred, in probit space."""
+    if config.redshift == "observed":
+        return galaxies.theta_unbounded
+    return with_redshift(galaxies.theta_unbounded, galaxies.zred, simulation.zred)
+
+
+def _observed(galaxies: TrainingSet | Galaxies, transform: ContextTransform) -> Observed:
+    return galaxies.flux, galaxies.flux_ivar, galaxies.zred if transform.redshift else None
 
 
 def _train_on_stream(
@@ -219,22 +250,23 @@ def _train_on_stream(
     assert simulation is not None
     assert stream_config is not None
     emulator = _emulator(simulation)
-    transform = ContextTransform(simulation.band_names, mask=stream_config.missing is not None)
+    transform = ContextTransform(
+        simulation.band_names, mask=stream_config.missing is not None, redshift=config.redshift == "observed"
+    )
     with GalaxyStream(default_simulator(simulation), noise_model(simulation), simulation, stream_config) as stream:
 
         def pairs(galaxies: Galaxies) -> tuple[np.ndarray, np.ndarray]:
-            return galaxies.theta_unbounded, transform(galaxies.flux, galaxies.flux_ivar, galaxies.zred)
+            return _points(galaxies, simulation, config), transform(*_observed(galaxies, transform))
 
         validation = pairs(stream.validation())
         first = stream.chunk(0)
-        domain = _domain(transform, (first.flux, first.flux_ivar, first.zred), simulation)
+        domain = _domain(transform, _observed(first, transform), simulation)
         trainer = _trainer(config, checkpoint, progress)
         result = trainer.fit_stream(lambda index: pairs(stream.chunk(index) if index else first), validation=validation)
         n_spectra = stream.spectra_per_chunk * (len(result.history) + stream_config.pool_epochs - 1)
     figures = {"n_train": result.n_seen, "n_spectra": n_spectra, "n_validation": len(validation[0])}
     card = _card(config, simulation, result, figures, _provenance(emulator))
-    prior = Prior.from_dict(simulation.prior)
-    return PosteriorEstimator(result.flow, domain, prior, emulator.cosmology, emulator.model.bases, card)
+    return _estimator(config, simulation, result, domain, cosmology=emulator.cosmology, bases=emulator.model.bases, card=card)
 
 
 def _emulator(simulation: SimulationConfig) -> SpectrumEmulator:

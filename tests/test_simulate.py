@@ -19,6 +19,7 @@ from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator import mass_simulation
 from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
+from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.emulator.simulate import (
     PhotometrySimulator,
     SimulationConfig,

@@ -73,7 +73,8 @@ def _load_catalog(source: str, estimator: "PosteriorEstimator", unit: str, calib
 
     if source == "sdss":
         return load_sdss_sample(bands=estimator.bands, calibrate=calibrate)
-    return read_catalog(source, bands=estimator.bands, unit=unit, calibrate=calibrate, ragged=estimator.context.mask)
+    ragged, redshift = estimator.context.mask, not estimator.infers_redshift
+    return read_catalog(source, bands=estimator.bands, unit=unit, calibrate=calibrate, ragged=ragged, redshift=redshift)
 
 
 def _load_posterior(model: str) -> "PosteriorEstimator":
@@ -238,7 +239,7 @@ def infer(
     """Infer a catalogue: samples, summaries, derived properties and flags of every galaxy, in one HDF5 file.
 
     Rows that cannot be inferred stay in the file with the reason. A table needs the columns flux_u, flux_ivar_u (or
-    flux_err_u) … for each band of the model, and zred; SDSS's own layout is recognised.
+    flux_err_u) … for each band of the model, and zred unless the model infers it; SDSS's own layout is recognised.
     """
     screen = make_screen(as_json)
     from sedcast.data.errors import ParameterError
@@ -325,6 +326,7 @@ def compare(
     from sedcast.baselines.mcmc import McmcConfig
 
     estimator = _load_posterior(model)
+    estimator.refuse_inferred_redshift("the comparison with MCMC")
     galaxies = _choose(_load_catalog(catalog, estimator, unit, calibrate), estimator, rows, ids)
     simulator, _ = _simulator_of(estimator)
     with screen.progress("flow, emcee and zeus, runs") as report:

@@ -30,6 +30,7 @@ _LABELS = {
     "log_ssfr_1gyr": r"$\log_{10}\,{\rm sSFR}_{\rm 1\ Gyr}$ [yr$^{-1}$]",
     "log_z_mw": r"$\log_{10} Z_{\rm MW}$",
     "t_mw_gyr": r"$t_{\rm MW}$ [Gyr]",
+    "zred": "$z$",
     **PARAMETER_LABELS,
 }
 
