@@ -23,6 +23,7 @@ BENCHMARKS = {
     "sbi-comparison": ("benchmarks.sbi_comparison", "training and sampling beside the sbi package's flow of similar size"),
     "importance": ("benchmarks.importance", "efficiency and speed of importance refinement on real galaxies"),
     "mcmc": ("benchmarks.mcmc", "emcee and zeus on real galaxies"),
+    "photoz": ("benchmarks.photoz", "inferred redshifts beside the spectroscopic ones of real galaxies"),
     "outliers": ("benchmarks.outliers", "flagged shares of fresh mocks, planted outliers and real galaxies"),
 }
 

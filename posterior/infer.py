@@ -28,13 +28,16 @@ from sedcast.posterior.importance import Refined, Refiner
 from sedcast.posterior.outlier_training import OutlierScorer
 
 __all__ = [
+    "AT_EDGE",
     "DERIVED_NAMES",
     "PERCENTILES",
     "QUANTITY_NAMES",
     "REFINEMENT_NAMES",
     "PosteriorCatalog",
     "infer_catalog",
+    "quantity_names",
     "read_posteriors",
+    "redshift_at_edge",
 ]
 
 logger = logging.getLogger(__name__)
@@ -51,12 +54,14 @@ PERCENTILES = (2.5, 16.0, 50.0, 84.0, 97.5)
 REFINEMENT_NAMES = ("ess", "efficiency", "khat", "log_evidence", "log_evidence_error")
 """Datasets under ``refinement``, figures of `Refined`."""
 
+AT_EDGE = "redshift at the edge of its prior"
+"""Flag of rows whose inferred redshift lies there: the galaxy may well be beyond."""
+
 FORMAT = "sedcast-posteriors-1"
 NOT_FINITE = "the flow gives no finite samples: the photometry is far outside the training set"
 _SAMPLES_PER_BLOCK = 65_536
 _ROWS_PER_REFINED_BLOCK = 4
 _EDGE_SHARE = 0.02
-AT_EDGE = "redshift at the edge of its prior"
 _NOTHING = np.empty(0)
 
 
@@ -143,8 +148,10 @@ def infer_catalog(
         judged = scorer(*observed, points if refiner is None else None, seed=seed, row_keys=rows)
         score[rows] = judged.score
         values = _quantities(estimator, points, observed[2])
-        at_edge = _redshift_at_edge(estimator, values)
-        flags[rows] = [_joined(reasons) for reasons in zip(judged.flags, status.flags[rows], at_edge, strict=True)]
+        edge = np.full(len(rows), "")
+        if estimator.infers_redshift:
+            edge = np.where(redshift_at_edge(estimator.zred_range, values[-1]), AT_EDGE, "")
+        flags[rows] = [_joined(reasons) for reasons in zip(judged.flags, status.flags[rows], edge, strict=True)]
         return rows, values
 
     with atomic_path(output) as temporary, h5py.File(temporary, "w") as file:
@@ -190,14 +197,11 @@ def quantity_names(estimator: PosteriorEstimator) -> tuple[str, ...]:
     return (*QUANTITY_NAMES, "zred") if estimator.infers_redshift else QUANTITY_NAMES
 
 
-def _redshift_at_edge(estimator: PosteriorEstimator, values: np.ndarray) -> np.ndarray:
-    """(n_rows,) `AT_EDGE` where most samples of an inferred redshift lie in the first or last 2% of its range, "" elsewhere."""
-    if not estimator.infers_redshift:
-        return np.full(values.shape[1], "")
-    (low, high), zred = estimator.zred_range, values[-1]
+def redshift_at_edge(zred_range: tuple[float, float], zred: np.ndarray) -> np.ndarray:
+    """(n_rows,) bool: whether most of the samples `zred` (n_rows, n_samples) lie in the first or last 2% of their range."""
+    low, high = zred_range
     margin = _EDGE_SHARE * (high - low)
-    outer = np.maximum((zred < low + margin).mean(axis=1), (zred > high - margin).mean(axis=1))
-    return np.where(outer > 0.5, AT_EDGE, "")
+    return np.asarray(np.maximum((zred < low + margin).mean(axis=1), (zred > high - margin).mean(axis=1)) > 0.5)
 
 
 def _quantities(estimator: PosteriorEstimator, points: np.ndarray, zred: np.ndarray | None) -> np.ndarray:

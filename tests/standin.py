@@ -6,6 +6,7 @@ from sedcast.data.asinh import asinh_flux, asinh_flux_error
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
+from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
@@ -24,15 +25,20 @@ def mock_photometry(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return flux + sigma * rng.standard_normal((n, 5)), sigma**-2.0, rng.uniform(*ZRED_RANGE, n)
 
 
-def gaussian_estimator(mean: float = 0.0, std: float = 1.0, *, mask: bool = False) -> PosteriorEstimator:
-    """Posterior N(mean, std²) in every probit coordinate; mean 0 and std 1 is the prior."""
-    transform = ContextTransform(BANDS, mask=mask)
-    dim, n_context = len(FREE_PARAMETER_NAMES), transform.n_context
+def gaussian_estimator(
+    mean: float = 0.0, std: float = 1.0, *, mask: bool = False, redshift_prior: RedshiftPrior | None = None
+) -> PosteriorEstimator:
+    """Posterior N(mean, std²) in every probit coordinate; mean 0 and std 1 is the prior. With a prior, redshift is one too."""
+    transform = ContextTransform(BANDS, mask=mask, redshift=redshift_prior is None)
+    dim, n_context = len(FREE_PARAMETER_NAMES) + (redshift_prior is not None), transform.n_context
     config = FlowConfig(n_blocks=1, hidden=(16,))
     arrays = {name: np.zeros(shape) for name, shape in parameter_shapes(config, dim, n_context).items()}
     arrays |= {"permutation": permutations(config, dim)}
     arrays |= {"theta_mean": np.full(dim, mean), "theta_std": np.full(dim, std)}
     arrays |= {"context_mean": np.zeros(n_context), "context_std": np.ones(n_context)}
-    domain = TrainingDomain.of(transform, *mock_photometry(4000, 1), zred_range=ZRED_RANGE)
+    flux, flux_ivar, zred = mock_photometry(4000, 1)
+    given = zred if redshift_prior is None else None
+    domain = TrainingDomain.of(transform, flux, flux_ivar, given, zred_range=ZRED_RANGE)
     flow = MaskedAutoregressiveFlow(config, arrays)
-    return PosteriorEstimator(flow, domain, Prior(), Cosmology(), SFHBases.default(), {"name": "stand-in"})
+    card = {"name": "stand-in"}
+    return PosteriorEstimator(flow, domain, Prior(), Cosmology(), SFHBases.default(), card, redshift_prior=redshift_prior)
