@@ -60,6 +60,21 @@ class RedshiftPrior(Config):
         slope = np.diff(density) / np.diff(nodes)
         return np.asarray((below[k] + density[k] * step + slope[k] / 2 * step**2) / below[-1])
 
+    def log_density(self, zred: np.ndarray) -> np.ndarray:
+        """Log of the normalised density at redshifts of any shape; -inf outside min … max."""
+        zred = np.asarray(zred, dtype=float)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self.z0 is not None:
+                low, high = self._gamma(np.array([self.min, self.max]))
+                # The integral of z² exp[-(z/z0)^1.5] over all z is 2/3 z0³.
+                log_n = 2 * np.log(zred) - (zred / self.z0) ** 1.5 - np.log(2 / 3 * self.z0**3 * (high - low))
+            elif self.table is None:
+                log_n = np.full(zred.shape, -np.log(self.max - self.min))
+            else:
+                nodes, density, below = self._nodes()
+                log_n = np.log(np.interp(zred, nodes, density) / below[-1])
+        return np.where((zred >= self.min) & (zred <= self.max), log_n, -np.inf)
+
     def quantile(self, unit: np.ndarray) -> np.ndarray:
         """The inverse of `cdf`."""
         unit = np.asarray(unit, dtype=float)

@@ -20,6 +20,7 @@ from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
+from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import DERIVED_NAMES
 from sedcast.posterior.psis import effective_sample_size, pareto_smooth
@@ -43,22 +44,18 @@ class PriorModel:
     ----------
     prior : of the parameters.
     bases, cosmology : of the model; those of the posterior estimator.
+    redshift_prior : of the redshift, if the samples' redshifts are inferred.
     """
 
     prior: Prior
     bases: SFHBases
     cosmology: Cosmology
+    redshift_prior: RedshiftPrior | None = None
 
     @classmethod
     def of(cls, estimator: PosteriorEstimator) -> "PriorModel":
-        """That of a posterior estimator.
-
-        Raises
-        ------
-        ParameterError : if the estimator infers the redshift.
-        """
-        estimator.refuse_inferred_redshift("reweighting to another prior")
-        return cls(estimator.prior, estimator.bases, estimator.cosmology)
+        """That of a posterior estimator."""
+        return cls(estimator.prior, estimator.bases, estimator.cosmology, estimator.redshift_prior)
 
     def columns(self, theta: np.ndarray, zred: float) -> dict[str, np.ndarray]:
         """Parameters and derived properties of theta (n, 12) by name, (n,) each."""
@@ -95,7 +92,7 @@ def reweight_to(
     over: Sequence[str],
     *,
     model: PriorModel,
-    zred: float,
+    zred: float | np.ndarray,
     n_prior: int = 20_000,
     seed: int = 0,
 ) -> Reweighted:
@@ -108,9 +105,9 @@ def reweight_to(
     samples : (n, 12) parameters, for example `PosteriorCatalog.theta` of a row.
     log_density : called with a mapping that has the columns `over`, and nothing else.
     over : names of parameters with a prior of their own (not the SFH weights, which must sum to one), or up to two derived
-        properties; not both.
+        properties; not both. If the redshift is inferred: parameters and ``zred``.
     model : the prior that the samples were made with.
-    zred : the galaxy's redshift, on which derived properties depend.
+    zred : the galaxy's redshift, on which derived properties depend; if it is inferred, that of each sample, (n,).
     n_prior : prior draws for the density of derived properties.
     seed : of these draws.
 
@@ -120,13 +117,20 @@ def reweight_to(
 
     Raises
     ------
-    ParameterError : unknown or mixed names, samples outside the prior, or a density that is NaN, inf, of the wrong shape or
-        zero at every sample.
+    ParameterError : unknown or mixed names, samples outside the prior, redshifts that are not one per sample where they are
+        inferred, or a density that is NaN, inf, of the wrong shape or zero at every sample.
     """
     theta = model.prior.validate(samples)
     names = tuple(over)
-    of_parameters = _check_names(names)
-    columns = model.columns(theta, zred)
+    of_parameters = _check_names(names, model)
+    expected = (len(theta),) if model.redshift_prior is not None else ()
+    if np.shape(zred) != expected:
+        what = "each sample's, the redshift being inferred" if expected else "the galaxy's"
+        raise ParameterError(f"zred has shape {np.shape(zred)}, expected {expected}: {what}")
+    if of_parameters:
+        columns = dict(zip(PARAMETER_NAMES, theta.T, strict=True)) | {"zred": np.asarray(zred, dtype=float)}
+    else:
+        columns = model.columns(theta, float(zred))
     chosen = {name: columns[name] for name in names}
     wanted = np.asarray(log_density(chosen), dtype=float)
     if wanted.shape != (len(theta),) or np.isnan(wanted).any() or np.isposinf(wanted).any():
@@ -137,9 +141,9 @@ def reweight_to(
     if not np.isfinite(wanted).any():
         raise ParameterError("log_density is -inf at every sample: the wanted prior excludes this galaxy's whole posterior")
     if of_parameters:
-        current, guessed = _log_prior(chosen, model.prior), np.zeros(len(theta), dtype=bool)
+        current, guessed = _log_prior(chosen, model), np.zeros(len(theta), dtype=bool)
     else:
-        current, guessed = _log_induced_prior(np.stack(list(chosen.values())), names, model, zred, n_prior, seed)
+        current, guessed = _log_induced_prior(np.stack(list(chosen.values())), names, model, float(zred), n_prior, seed)
     log_weight = wanted - current
     smoothed, khat = pareto_smooth(log_weight)
     weights = np.exp(smoothed)
@@ -152,24 +156,29 @@ def reweight_to(
     )
 
 
-def _check_names(names: tuple[str, ...]) -> bool:
+def _check_names(names: tuple[str, ...], model: PriorModel) -> bool:
     """Whether the names are parameters; or an error."""
     parameters = tuple(name for name in PARAMETER_NAMES if name not in _BETA)
+    others = f", or at most {_MOST_DERIVED} of {DERIVED_NAMES}"
+    if model.redshift_prior is not None:
+        parameters, others = (*parameters, "zred"), " (derived properties: not where the redshift is inferred)"
     if names and len(set(names)) == len(names):
         if set(names) <= set(parameters):
             return True
-        if set(names) <= set(DERIVED_NAMES) and len(names) <= _MOST_DERIVED:
+        if model.redshift_prior is None and set(names) <= set(DERIVED_NAMES) and len(names) <= _MOST_DERIVED:
             return False
-    raise ParameterError(
-        f"over={names}: expected different names, all of them among {parameters}, or at most {_MOST_DERIVED} of {DERIVED_NAMES}"
-    )
+    raise ParameterError(f"over={names}: expected different names, all of them among {parameters}{others}")
 
 
-def _log_prior(columns: Mapping[str, np.ndarray], prior: Prior) -> np.ndarray:
+def _log_prior(columns: Mapping[str, np.ndarray], model: PriorModel) -> np.ndarray:
     """Log of the model's prior density of independent parameters, (n,): uniform, or log-uniform for the metallicities."""
     total = np.zeros(len(next(iter(columns.values()))))
     for name, values in columns.items():
-        low, high = getattr(prior, name)
+        if name == "zred":
+            assert model.redshift_prior is not None
+            total += model.redshift_prior.log_density(values)
+            continue
+        low, high = getattr(model.prior, name)
         total -= np.log(values * np.log(high / low)) if name.startswith("gamma") else np.log(high - low)
     return total
 

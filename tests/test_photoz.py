@@ -30,7 +30,7 @@ from sedcast.posterior.importance import Refiner
 from sedcast.posterior.infer import AT_EDGE, infer_catalog, read_posteriors
 from sedcast.posterior.outlier_training import fit_outliers
 from sedcast.posterior.photoz import redshift_figures
-from sedcast.posterior.reweight import PriorModel
+from sedcast.posterior.reweight import PriorModel, reweight_to
 from sedcast.posterior.train import PosteriorConfig, TrainingSet, fit_posterior, train_posterior
 
 PRIOR = RedshiftPrior(min=0.005, max=0.3, z0=0.07)
@@ -140,8 +140,6 @@ def test_what_needs_a_redshift_refuses():
     message = "needs the redshift given, which 'stand-in' infers"
     with pytest.raises(ParameterError, match=f"importance refinement {message}"):
         Refiner(estimator, simulator=None)  # type: ignore[arg-type]
-    with pytest.raises(ParameterError, match=f"reweighting to another prior {message}"):
-        PriorModel.of(estimator)
     with pytest.raises(ParameterError, match=f"the outlier score {message}"):
         fit_outliers(estimator)
     flux, ivar, zred = mock_photometry(2, 3)
@@ -177,6 +175,27 @@ def test_a_catalogue_without_redshifts(tmp_path):
         assert np.isnan(posteriors.score).all()
     _, expected = estimator.sample_with_redshift(flux[3:4], ivar[3:4], 200, seed=2, row_keys=np.array([3]))
     np.testing.assert_array_equal(samples["zred"], expected[0])
+
+
+def test_reweighting_to_another_prior_of_mass_and_redshift():
+    """Samples of the prior, weighed, follow the wanted prior, for which mass and redshift need not be independent."""
+    estimator = photoz_estimator()
+    flux, ivar, _ = mock_photometry(1, 3)
+    (theta,), (zred,) = estimator.sample_with_redshift(flux, ivar, 40_000, seed=1)
+    model, wanted = PriorModel.of(estimator), RedshiftPrior(min=0.005, max=0.3, z0=0.05)
+
+    def log_density(columns):
+        return wanted.log_density(columns["zred"]) + stats.norm.logpdf(columns["log_mstar"], 10 + 5 * columns["zred"], 0.3)
+
+    new = reweight_to(theta, log_density, ["log_mstar", "zred"], model=model, zred=zred)
+    rows = new.resample(2000, 1)
+    assert stats.kstest(zred[rows].astype(float), wanted.cdf).pvalue > 1e-3
+    assert stats.kstest(theta[rows, 0] - 10 - 5 * zred[rows], stats.norm(0, 0.3).cdf).pvalue > 1e-3
+    assert new.log_evidence_ratio == pytest.approx(0, abs=0.1)
+    with pytest.raises(ParameterError, match="each sample's, the redshift being inferred"):
+        reweight_to(theta, log_density, ["zred"], model=model, zred=0.1)
+    with pytest.raises(ParameterError, match="not where the redshift is inferred"):
+        reweight_to(theta, log_density, ["t_mw_gyr"], model=model, zred=zred)
 
 
 def test_redshifts_at_the_edge_are_flagged(tmp_path):

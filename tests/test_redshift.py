@@ -27,6 +27,9 @@ def test_cdf_is_the_integral_of_the_density_and_quantile_its_inverse(name):
     expected = np.concatenate([[0], np.cumsum(parts)]) / np.sum(parts)
     np.testing.assert_allclose(prior.cdf(at), expected, atol=1e-7)
     unit = np.array([[0.0, 1e-9, 0.3], [0.5, 1 - 1e-9, 1.0]])
+    normalised = [density(z) / np.sum(parts) for z in at]
+    np.testing.assert_allclose(np.exp(prior.log_density(at)), normalised, rtol=1e-6, atol=1e-12)
+    assert np.isneginf(prior.log_density(np.array([prior.min - 1e-3, prior.max + 1e-3]))).all()
     zred = prior.quantile(unit)
     assert ((zred >= prior.min) & (zred <= prior.max)).all()
     np.testing.assert_allclose(prior.cdf(zred), unit, atol=1e-12)
