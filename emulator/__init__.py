@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sedcast.emulator.log_spectrum import LogSpectrumEmulator, LogSpectrumSegment
     from sedcast.emulator.mass_simulation import simulate
     from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_LABELS, PARAMETER_NAMES, Prior
+    from sedcast.emulator.redshift import RedshiftPrior
     from sedcast.emulator.published import (
         PROSPECTOR_ALPHA_PARAMETERS,
         export_speculator,
@@ -38,6 +39,7 @@ __all__ = [
     "PhotometrySimulator",
     "Prior",
     "PublishedProvabgsModel",
+    "RedshiftPrior",
     "SPSModel",
     "SimulationConfig",
     "SpectrumEmulator",
@@ -61,6 +63,7 @@ __getattr__ = lazy_getattr(
         "sedcast.emulator.log_spectrum": ("LogSpectrumEmulator", "LogSpectrumSegment"),
         "sedcast.emulator.mass_simulation": ("simulate",),
         "sedcast.emulator.prior": ("FREE_PARAMETER_NAMES", "PARAMETER_LABELS", "PARAMETER_NAMES", "Prior"),
+        "sedcast.emulator.redshift": ("RedshiftPrior",),
         "sedcast.emulator.published": (
             "PROSPECTOR_ALPHA_PARAMETERS",
             "export_speculator",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sedcast.posterior.likelihood import GaussianLikelihood
     from sedcast.posterior.made import FlowConfig
     from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers
+    from sedcast.posterior.photoz import RedshiftFigures, redshift_figures
     from sedcast.posterior.reweight import PriorModel, Reweighted, reweight_to
     from sedcast.posterior.train import PosteriorConfig, train_posterior
 
@@ -25,6 +26,7 @@ __all__ = [
     "PosteriorConfig",
     "PosteriorEstimator",
     "PriorModel",
+    "RedshiftFigures",
     "RefineConfig",
     "Refined",
     "Refiner",
@@ -33,6 +35,7 @@ __all__ = [
     "fit_outliers",
     "infer_catalog",
     "read_posteriors",
+    "redshift_figures",
     "reweight_to",
     "train_posterior",
 ]
@@ -48,6 +51,7 @@ __getattr__ = lazy_getattr(
         "sedcast.posterior.likelihood": ("GaussianLikelihood",),
         "sedcast.posterior.made": ("FlowConfig",),
         "sedcast.posterior.outlier_training": ("OutlierConfig", "fit_outliers"),
+        "sedcast.posterior.photoz": ("RedshiftFigures", "redshift_figures"),
         "sedcast.posterior.reweight": ("PriorModel", "Reweighted", "reweight_to"),
         "sedcast.posterior.train": ("PosteriorConfig", "train_posterior"),
     },
