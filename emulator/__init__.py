@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from sedcast.emulator.log_spectrum import LogSpectrumEmulator, LogSpectrumSegment
     from sedcast.emulator.mass_simulation import simulate
     from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_LABELS, PARAMETER_NAMES, Prior
-    from sedcast.emulator.redshift import RedshiftPrior
     from sedcast.emulator.published import (
         PROSPECTOR_ALPHA_PARAMETERS,
         export_speculator,
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
         write_speculator,
     )
     from sedcast.emulator.published_provabgs import PROVABGS_PARAMETERS, PublishedProvabgsModel
+    from sedcast.emulator.redshift import RedshiftPrior
     from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig
     from sedcast.emulator.spectrum_emulator import EmulatorConfig, SpectrumEmulator
     from sedcast.emulator.speculator import SpeculatorConfig, train_speculator
