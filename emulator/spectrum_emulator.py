@@ -219,8 +219,8 @@ class SpectrumEmulator:
         """Add the burst and the late bins (mass, age, metallicity), in place."""
         t_burst = theta[:, column("tburst")]
         burst = (burst_mass, t_burst, self.model.histories.metallicity_at(theta[:, GAMMA], t_burst))
-        mass, age, z = (np.column_stack(parts) for parts in zip(burst, late, strict=True))
-        self.model.add_ssps(young, old, mass, age, z)
+        mass, age, z = (np.concatenate([one[:, None], more], axis=1) for one, more in zip(burst, late, strict=True))
+        self.model.add_valid_ssps(young, old, mass, age, z)
 
     def save(self, path: str | Path) -> None:
         """Write the artifact: network, templates, SSP table, bases and card, arrays only."""

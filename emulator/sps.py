@@ -177,11 +177,15 @@ class SPSModel:
         for name, value in (("age_gyr", age), ("z", z)):
             if not np.isfinite(value).all() or (value <= 0).any():
                 raise ParameterError(f"{name} must be positive and finite, got {value.min()} … {value.max()}")
-        age_node, z_node, share = self._ssp_nodes(age, z)
-        share = (share * np.asarray(mass)[..., None]).astype(self.dtype)
+        self.add_valid_ssps(young, old, np.asarray(mass), age, z)
+
+    def add_valid_ssps(self, young: np.ndarray, old: np.ndarray, mass: np.ndarray, age_gyr: np.ndarray, z: np.ndarray) -> None:
+        """As `add_ssps`, for float64 arguments that are known to be valid."""
+        age_node, z_node, share = self._ssp_nodes(age_gyr, z)
+        share = (share * mass[..., None]).astype(self.dtype)
         # The corners of all SSPs of a galaxy are one row of a sparse matrix.
         n_corner = share[0].size if len(share) else 4
-        age_node, z_node, share = (part.reshape(len(age), n_corner) for part in (age_node, z_node, share))
+        age_node, z_node, share = (part.reshape(len(share), n_corner) for part in (age_node, z_node, share))
         young_node = age_node < self._n_young
         old += self._interpolated(self._old_flux, z_node, age_node - self._n_young, np.where(young_node, 0, share))
         # Few bursts are young.
