@@ -171,5 +171,11 @@ def load_emulator(name: str) -> SpectrumEmulator:
     return SpectrumEmulator.default() if name == BUNDLED else SpectrumEmulator.load(name)
 
 
+def provabgs_folder(folder: Path) -> Path:
+    """The folder of PROVABGS's published files: the one named, or its part of a folder of all published files."""
+    inner = Path(folder) / "provabgs"
+    return inner if inner.is_dir() else Path(folder)
+
+
 def add_repeats(parser: argparse.ArgumentParser, default: int = 5) -> None:
     parser.add_argument("--repeats", type=positive, default=default, help="rounds of timing; figures are medians over them")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import note, positive, table
+from benchmarks.common import note, positive, provabgs_folder, table
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Coverage by the bundled bases and, where their folder is given, by the published ones."""
     sets = {"bundled": SFHBases.default()}
     if options.published is not None:
-        sets["published"] = SFHBases.from_published(options.published)
+        sets["published"] = SFHBases.from_published(provabgs_folder(options.published))
     results = {}
     for name, bases in sets.items():
         note(f"  {name} bases")

@@ -18,6 +18,7 @@ from benchmarks.common import (
     load_emulator,
     note,
     positive,
+    provabgs_folder,
     spectra_in_threads,
     table,
     verdict,
@@ -80,8 +81,7 @@ def published_tasks(folder: Path | None, seed: int) -> tuple[dict[str, Callable[
     """Spectra from the published PROVABGS weights, many and one; or no tasks, and why."""
     if folder is None:
         return {}, f"neither --published nor {PUBLISHED_VARIABLE} names a folder of the published PROVABGS files"
-    inner = Path(folder) / "provabgs"
-    model = PublishedProvabgsModel.load(inner if inner.is_dir() else folder)
+    model = PublishedProvabgsModel.load(provabgs_folder(folder))
     # Within the ranges of both trainings, and without burst, which the published emulator lacks.
     theta, zred = draw(Prior(), N_PUBLISHED, ZRED_MAX, seed)
     theta[:, column("fburst")] = 0.0

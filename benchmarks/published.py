@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from benchmarks.common import draw, note, positive, table
+from benchmarks.common import draw, note, positive, provabgs_folder, table
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
@@ -160,8 +160,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Compare the direct model, on PopStar and other libraries, with the published emulator."""
     if options.plot is not None and options.plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise ParameterError(f"--plot {options.plot}: expected a name that ends in .png, .pdf or .svg")
-    published = PublishedProvabgsModel.load(options.published)
-    bases = SFHBases.from_published(options.published)
+    folder = provabgs_folder(options.published)
+    published = PublishedProvabgsModel.load(folder)
+    bases = SFHBases.from_published(folder)
     theta, zred = draw_smooth(options.galaxies, options.seed)
     edges = bin_edges(*_WAVE)
     libraries = {"PopStar": SSPLibrary.popstar()}
