@@ -60,7 +60,7 @@ def against_emcee(refiner: Refiner, galaxies: list[tuple[Any, ...]], seed: int) 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Refine real galaxies, and tell what the flow alone, and the steps after it, bring."""
-    estimator = PosteriorEstimator.default() if options.posterior == BUNDLED else PosteriorEstimator.load(options.posterior)
+    estimator = PosteriorEstimator.find(options.posterior)
     simulator = default_simulator(parse_config(estimator.card["simulation"], SimulationConfig, "simulation"))
     catalog = load_sdss_sample(bands=estimator.bands)
     rows = np.flatnonzero(estimator.status(catalog).ok)

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """False alarms on fresh mocks, shares flagged of the planted cases and of the real sample."""
-    estimator = PosteriorEstimator.default() if options.model == "bundled" else PosteriorEstimator.load(options.model)
+    estimator = PosteriorEstimator.find(options.model)
     figures: dict[str, Any] = {"model": estimator.name, "false_alarm_rate": FALSE_ALARM_RATE}
     simulator = training_simulator(estimator)
     if estimator.outliers is None or options.refit:

@@ -165,7 +165,7 @@ def time_calls(estimator: PosteriorEstimator, catalog: Catalog, options: argpars
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Time calls in rounds, then what takes long: the catalogue, the survey, training."""
-    estimator = PosteriorEstimator.default() if options.posterior == BUNDLED else PosteriorEstimator.load(options.posterior)
+    estimator = PosteriorEstimator.find(options.posterior)
     catalog = inferable(estimator)
     if options.flow:
         config = parse_config({"n_blocks": options.flow[0], "hidden": options.flow[1:]}, FlowConfig, "--flow")

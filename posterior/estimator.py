@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,20 @@ from sedcast.posterior.outliers import OutlierModel
 __all__ = ["PosteriorEstimator", "RowStatus", "with_redshift"]
 
 KIND = "posterior-estimator"
-_BUNDLED = "bundled/posterior_sdss_ugriz.npz"
+_DEFAULT = "sdss-ugriz"
 # Small enough for the cache: the map to theta is several times faster so.
 _ROWS_PER_PIECE = 4096
 _OUTLIERS = "outliers_"
 _BASES_ARRAYS = ("t_lookback_gyr", "sfh", "zh")
+
+
+def bundled_posteriors() -> tuple[str, ...]:
+    """Names of the estimators that come with sedcast."""
+    return tuple(name for name in ("sdss-ugriz", "galex-sdss") if _bundled(name).is_file())
+
+
+def _bundled(name: str) -> Traversable:
+    return files("sedcast.data") / f"bundled/posterior_{name.replace('-', '_')}.npz"
 
 
 @dataclass(frozen=True)
@@ -385,8 +395,21 @@ class PosteriorEstimator:
 
     @classmethod
     def default(cls) -> "PosteriorEstimator":
-        """The bundled estimator: SDSS u g r i z."""
-        with as_file(files("sedcast.data") / _BUNDLED) as path:
+        """The bundled estimator ``sdss-ugriz``: SDSS u g r i z, all measured."""
+        return cls.find(_DEFAULT)
+
+    @classmethod
+    def find(cls, model: str | Path) -> "PosteriorEstimator":
+        """A bundled estimator by its name, one of `bundled_posteriors` or ``"bundled"`` for the default; else `load`.
+
+        Raises
+        ------
+        ArtifactError : as `load`.
+        """
+        name = _DEFAULT if model == "bundled" else str(model)
+        if name not in bundled_posteriors():
+            return cls.load(model)
+        with as_file(_bundled(name)) as path:
             return cls.load(path)
 
     def _context_in_range(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray | None) -> np.ndarray:

@@ -9,7 +9,7 @@ from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.emulator.prior import PARAMETER_NAMES
-from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.estimator import PosteriorEstimator, bundled_posteriors
 
 FLUX, IVAR, ZRED = mock_photometry(6, 11)
 
@@ -153,3 +153,12 @@ def test_load_refuses_what_does_not_fit(tmp_path):
     save_artifact(path, "noise-model", arrays, card)
     with pytest.raises(ArtifactError, match="noise-model"):
         PosteriorEstimator.load(path)
+
+
+def test_bundled_estimators_are_found_by_name(tmp_path: Path) -> None:
+    assert "sdss-ugriz" in bundled_posteriors()
+    for name in bundled_posteriors():
+        assert PosteriorEstimator.find(name).name == name
+    assert PosteriorEstimator.find("bundled").name == "sdss-ugriz"
+    with pytest.raises(ArtifactError, match="no-such"):
+        PosteriorEstimator.find(tmp_path / "no-such.npz")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sedcast._version import __version__
-from sedcast.cli_common import AsJson, check_writable, make_screen, options
+from sedcast.cli_common import AsJson, CommandGroup, check_writable, make_screen, options
+from sedcast.cli_setup import add_setup_commands
 from sedcast.cli_ssp import ssp_app
 
 if TYPE_CHECKING:
@@ -27,20 +28,26 @@ _COMPARED = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2", "dust
 
 app = typer.Typer(
     name="sedcast",
+    cls=CommandGroup,
     help="Full Bayesian posteriors of galaxy properties from photometry.",
-    epilog="Start with:  sedcast demo",
+    epilog="Start with:  sedcast demo    |    configurations: sedcast init    |    is it well installed? sedcast doctor    |    "
+    "exit status: 0 done, 1 broken or unexpected, 2 an error of usage or input, 130 interrupted",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-train_app = typer.Typer(help="Train an emulator or a posterior.", no_args_is_help=True)
+train_app = typer.Typer(cls=CommandGroup, help="Train an emulator or a posterior.", no_args_is_help=True)
+add_setup_commands(app)
 app.add_typer(train_app, name="train")
 app.add_typer(ssp_app, name="ssp")
 
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file; templates are in the project's examples/.")]
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file; 'sedcast init' writes templates.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
-Model = Annotated[str, typer.Option(metavar="FILE", help="Posterior artifact, or 'bundled'.")]
+Model = Annotated[
+    str,
+    typer.Option(metavar="FILE", help="Posterior artifact, or bundled one: sdss-ugriz, galex-sdss."),
+]
 Unit = Annotated[str, typer.Option(help="Unit of the fluxes in the file: nanomaggies, maggies, uJy, mJy or Jy.")]
 Calibrate = Annotated[
     bool, typer.Option("--calibrate/--no-calibrate", help="For SDSS's own columns: apply AB offsets and error floors.")
@@ -80,7 +87,7 @@ def _load_catalog(source: str, estimator: "PosteriorEstimator", unit: str, calib
 def _load_posterior(model: str) -> "PosteriorEstimator":
     from sedcast.posterior.estimator import PosteriorEstimator
 
-    return PosteriorEstimator.default() if model == "bundled" else PosteriorEstimator.load(model)
+    return PosteriorEstimator.find(model)
 
 
 @app.command(epilog="Example:  sedcast demo -o my-demo")
@@ -99,7 +106,7 @@ def demo(
         screen.result(summary)
 
 
-@train_app.command("emulator", epilog="Example:  sedcast train emulator examples/emulator.toml -o emulator.npz")
+@train_app.command("emulator", epilog="Example:  sedcast train emulator emulator.toml -o emulator.npz")
 def train_emulator_command(
     config: ConfigPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="Artifact to write.")] = Path("emulator.npz"),
@@ -158,7 +165,7 @@ def _train_composite(settings: "EmulatorConfig", output: Path, export: Path | No
     return dict(emulator.card["figures"])
 
 
-@train_app.command("posterior", epilog="Example:  sedcast train posterior examples/posterior.toml -o posterior.npz")
+@train_app.command("posterior", epilog="Example:  sedcast train posterior posterior.toml -o posterior.npz")
 def train_posterior_command(
     config: ConfigPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="Artifact to write.")] = Path("posterior.npz"),
@@ -183,7 +190,7 @@ def train_posterior_command(
     screen.result(_scalars(estimator.card["figures"]), title="Training figures")
 
 
-@app.command(epilog="Example:  sedcast simulate examples/simulate.toml -o simulations.h5")
+@app.command(epilog="Example:  sedcast simulate simulate.toml -o simulations.h5")
 def simulate(
     config: ConfigPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="HDF5 file to write.")] = Path("simulations.h5"),
@@ -265,7 +272,10 @@ def infer(
 
 @app.command(epilog="Example:  sedcast validate bundled -o validation    |    quick: sedcast validate bundled -n 1000")
 def validate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Posterior artifact, or 'bundled'.")] = "bundled",
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Posterior artifact, or bundled one: sdss-ugriz, galex-sdss."),
+    ] = "bundled",
     n_mocks: Annotated[int, typer.Option("-n", "--n-mocks", min=20, help="Mock galaxies to draw.")] = 10_000,
     n_samples: Annotated[int, typer.Option(min=1, help="Posterior samples per mock.")] = 400,
     seed: Annotated[int, typer.Option(min=0, help="Seed of mocks and samples; not that of the training set.")] = 20_221_103,
