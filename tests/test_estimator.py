@@ -1,5 +1,7 @@
 """The posterior estimator, on a flow that is known exactly."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import kstest, norm
