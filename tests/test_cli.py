@@ -33,6 +33,8 @@ COMMANDS = [
     ["infer"],
     ["validate"],
     ["compare"],
+    ["init"],
+    ["doctor"],
     ["ssp", "build"],
     ["ssp", "info"],
     ["ssp", "compare"],

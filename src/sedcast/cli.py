@@ -30,7 +30,7 @@ app = typer.Typer(
     name="sedcast",
     cls=CommandGroup,
     help="Full Bayesian posteriors of galaxy properties from photometry.",
-    epilog="Start with:  sedcast demo    |    configurations: sedcast init    |    is it well installed? sedcast doctor    |    "
+    epilog="Start with:  sedcast demo    |    templates: sedcast init    |    check the installation: sedcast doctor    |    "
     "exit status: 0 done, 1 broken or unexpected, 2 an error of usage or input, 130 interrupted",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sedcast.cli_common import AsJson, check_writable, make_screen
+from sedcast.cli_common import AsJson, CommandGroup, check_writable, make_screen
 
 if TYPE_CHECKING:
     from sedcast.data.ssp import SSPLibrary
 
 __all__ = ["ssp_app"]
 
-ssp_app = typer.Typer(help="Make, describe and compare SSP libraries.", no_args_is_help=True)
+ssp_app = typer.Typer(cls=CommandGroup, help="Make, describe and compare SSP libraries.", no_args_is_help=True)
 
 
 class Source(StrEnum):

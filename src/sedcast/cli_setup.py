@@ -1,0 +1,155 @@
+"""`sedcast init` and `sedcast doctor`: templates to start from, and a check of the installation."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sedcast._version import __version__
+from sedcast.cli_common import AsJson, make_screen
+
+__all__ = ["add_setup_commands", "check_installation"]
+
+EXIT_FAILED = 1
+_N_TESTED, _N_SAMPLES, _WORST_RESIDUAL = 16, 200, 0.1
+
+
+class Template(StrEnum):
+    """The configurations that `sedcast init` can write."""
+
+    EMULATOR = "emulator"
+    SIMULATE = "simulate"
+    POSTERIOR = "posterior"
+
+
+def add_setup_commands(app: typer.Typer) -> None:
+    """Give a program the commands `init` and `doctor`."""
+    app.command(epilog="Examples:  sedcast init    |    one of them: sedcast init posterior -o my-project")(init)
+    app.command(epilog="Example:  sedcast doctor")(doctor)
+
+
+def init(
+    templates: Annotated[list[Template] | None, typer.Argument(help="Which to write; all of them by default.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+) -> None:
+    """Write configuration templates, with a comment on every setting, for `simulate` and `train`."""
+    screen = make_screen()
+    from sedcast.data.artifacts import atomic_path
+    from sedcast.data.errors import ParameterError
+
+    wanted = [output / f"{template}.toml" for template in templates or Template]
+    there = [str(path) for path in wanted if path.exists()]
+    if there and not force:
+        raise ParameterError(f"{', '.join(there)} would be overwritten: give another folder with -o, or --force")
+    for path in wanted:
+        text = (files("sedcast") / "examples" / path.name).read_text(encoding="utf-8")
+        try:
+            with atomic_path(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ParameterError(f"-o {output}: cannot write {path} ({error.strerror})") from error
+        screen.note(f"wrote {path}; use it with:  {text.splitlines()[0].lstrip('# ')}")
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check the installation: versions, data, trained files, the compiled sampler, and a small inference.
+
+    Ends with status 1 if anything that sedcast needs is broken; FSPS and the compiled sampler are optional.
+    """
+    screen = make_screen(as_json)
+    checks = check_installation()
+    failed = [name for name, (state, _) in checks.items() if state == "FAILED"]
+    screen.table("Installation", ("check", "state", "finding"), [(name, *found) for name, found in checks.items()])
+    if as_json:
+        screen.result(
+            {"ok": not failed, "checks": {name: {"state": state, "finding": said} for name, (state, said) in checks.items()}}
+        )
+    else:
+        screen.note(f"broken: {', '.join(failed)}" if failed else "sedcast is ready: try 'sedcast demo'")
+    if failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def check_installation() -> dict[str, tuple[str, str]]:
+    """What `sedcast doctor` finds, by check: ``ok``, ``note`` (optional, absent) or ``FAILED``, and a line about it."""
+    checks: dict[str, Callable[[], tuple[str, str]]] = {
+        "python": lambda: ("ok", f"{sys.version.split()[0]} at {sys.executable}, sedcast {__version__}"),
+        "packages": _packages,
+        "SPS_HOME": _sps_home,
+        "compiled sampler": _sampler,
+    }
+    found = {name: _guarded(check) for name, check in checks.items()}
+    bundled = sorted((entry for entry in (files("sedcast.data") / "bundled").iterdir()), key=lambda entry: entry.name)
+    for entry in bundled:
+        found[entry.name] = _guarded(lambda path=Path(str(entry)): _artifact(path))  # type: ignore[misc]
+    found["self-test"] = _guarded(_self_test)
+    return found
+
+
+def _guarded(check: Callable[[], tuple[str, str]]) -> tuple[str, str]:
+    # Whatever breaks in an installation is a finding here, not an error of the program.
+    try:
+        return check()
+    except Exception as error:
+        return "FAILED", f"{type(error).__name__}: {error}"
+
+
+def _packages() -> tuple[str, str]:
+    from sedcast.data.artifacts import software_versions
+
+    return "ok", ", ".join(f"{name} {version}" for name, version in software_versions().items())
+
+
+def _sps_home() -> tuple[str, str]:
+    home = os.environ.get("SPS_HOME")
+    if home is None:
+        return "note", "not set; only needed to make spectra with FSPS"
+    missing = [name for name in ("ISOCHRONES", "SPECTRA", "data") if not (Path(home) / name).is_dir()]
+    if missing:
+        return "FAILED", f"{home} has no folder {', '.join(missing)}: set it to the folder of FSPS's data, or unset it"
+    return "ok", home
+
+
+def _sampler() -> tuple[str, str]:
+    from sedcast.posterior.flow_kernel import kernel_library
+
+    if kernel_library() is None:
+        return "note", "not built, or the processor has no AVX2: samples are drawn with NumPy, at half the speed"
+    return "ok", "present"
+
+
+def _artifact(path: Path) -> tuple[str, str]:
+    from sedcast.data.artifacts import load_artifact, read_card
+
+    _, card = load_artifact(path, read_card(path)["kind"])
+    return "ok", f"{card['kind']}, sha256 {card['sha256'][:12]}… verified"
+
+
+def _self_test() -> tuple[str, str]:
+    """Infer galaxies of the bundled sample, and predict from their posteriors the r fluxes that were observed."""
+    import numpy as np
+
+    from sedcast.data.catalog import load_sdss_sample
+    from sedcast.emulator.simulate import PhotometrySimulator
+    from sedcast.emulator.spectrum_emulator import SpectrumEmulator
+    from sedcast.posterior.estimator import PosteriorEstimator
+
+    started = time.perf_counter()
+    estimator, emulator = PosteriorEstimator.default(), SpectrumEmulator.default()
+    catalog = load_sdss_sample(bands=estimator.bands)
+    catalog = catalog.subset(np.flatnonzero(estimator.status(catalog).ok)[:_N_TESTED])
+    theta = estimator.sample(catalog.flux, catalog.flux_ivar, catalog.zred, _N_SAMPLES, seed=0).reshape(-1, 12)
+    zred = np.repeat(catalog.zred, _N_SAMPLES)
+    simulator = PhotometrySimulator(emulator, estimator.bands, float(zred.max()), emulator.cosmology)
+    predicted = np.median(simulator.flux(theta, zred).reshape(_N_TESTED, _N_SAMPLES, -1), axis=1)
+    band = estimator.bands.index("r")
+    residual = float(np.median(np.abs(2.5 * np.log10(predicted[:, band] / catalog.flux[:, band]))))
+    said = f"{_N_TESTED} galaxies inferred in {time.perf_counter() - started:.1f} s; r predicted to {residual:.3f} mag"
+    return ("ok" if residual < _WORST_RESIDUAL else "FAILED"), said
