@@ -4,7 +4,7 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -51,11 +51,15 @@ def parse_config(values: object, model: type[ConfigT], source: str = "configurat
 
 def _section(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:
     """The model of a nested table, by the keys that lead to it."""
-    for key in path:
+    keys = iter(path)
+    for key in keys:
         annotation = model.model_fields[str(key)].annotation
         model = next(
             kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)
         )
+        if get_origin(annotation) is dict:
+            # The key of a table of tables is the user's own.
+            next(keys, None)
     return model
 
 

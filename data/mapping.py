@@ -1,0 +1,224 @@
+"""Mapping files: which columns of a catalogue are which band, in which unit, and how extinction is undone."""
+
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from sedcast.data.asinh import POGSON, asinh_flux, asinh_flux_error
+from sedcast.data.catalog import NANOMAGGIES_PER_UNIT, Catalog
+from sedcast.data.config import Config, load_config
+from sedcast.data.errors import CatalogError, ConfigError, ParameterError
+from sedcast.data.tables import TableFile, open_table
+
+__all__ = [
+    "BUNDLED_MAPPINGS",
+    "BandColumns",
+    "CatalogMapping",
+    "Extinction",
+    "load_mapping",
+    "map_rows",
+    "read_mapped",
+    "stream_mapped",
+]
+
+BUNDLED_MAPPINGS = ("nsa-v0", "nsa-v1", "nsa-v1-sersic", "kcorrect-sdss", "desi-legacy")
+"""Names that `load_mapping` knows."""
+
+Unit = Literal["nanomaggies", "maggies", "uJy", "mJy", "Jy", "AB", "asinh"]
+
+
+class Extinction(Config):
+    """Galactic extinction that the fluxes are still to be corrected for.
+
+    Parameters
+    ----------
+    column, index : where it is; `index` in a vector column.
+    kind : ``magnitudes``, or ``transmission``, a factor of flux.
+    factor : what magnitudes are multiplied by: A per magnitude of the column, where that is E(B-V).
+    """
+
+    column: str
+    index: int | None = Field(default=None, ge=0)
+    kind: Literal["magnitudes", "transmission"] = "magnitudes"
+    factor: float = Field(default=1.0, gt=0)
+
+
+class BandColumns(Config):
+    """One band's columns.
+
+    Parameters
+    ----------
+    flux : column of fluxes or magnitudes.
+    index : element of vector columns.
+    ivar, error : one of them: inverse variance of the flux, or error in the unit of the flux (of a magnitude, magnitudes).
+    unit : if not the mapping's.
+    extinction : if the fluxes are not corrected for it.
+    ab_offset : m_AB - m of the catalogue, magnitudes.
+    floor : error to add in quadrature, magnitudes.
+    """
+
+    flux: str
+    index: int | None = Field(default=None, ge=0)
+    ivar: str | None = None
+    error: str | None = None
+    unit: Unit | None = None
+    extinction: Extinction | None = None
+    ab_offset: float = Field(default=0.0, allow_inf_nan=False)
+    floor: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _one_error(self) -> "BandColumns":
+        if (self.ivar is None) == (self.error is None):
+            raise ValueError("expected one of 'ivar' and 'error'")
+        return self
+
+
+class CatalogMapping(Config):
+    """How a catalogue's table is read.
+
+    Parameters
+    ----------
+    bands : by the name that the model has for it.
+    unit : of the fluxes.
+    id : column, or columns to join by ``-``; row numbers if not given.
+    redshift : column, if the catalogue has one.
+    missing : values that mean that there is no measurement, besides NaN.
+    """
+
+    bands: dict[str, BandColumns] = Field(min_length=1)
+    unit: Unit = "nanomaggies"
+    id: str | list[str] | None = None
+    redshift: str | None = None
+    missing: list[float] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _errors_of_magnitudes(self) -> "CatalogMapping":
+        for name, band in self.bands.items():
+            if (band.unit or self.unit) in ("AB", "asinh") and band.error is None:
+                raise ValueError(f"band {name!r} is in magnitudes: expected 'error', in magnitudes")
+        return self
+
+
+def load_mapping(mapping: str | Path) -> CatalogMapping:
+    """A bundled mapping by its name, or the user's own from a TOML file.
+
+    Raises
+    ------
+    ConfigError : if there is no such mapping, or the file does not fit `CatalogMapping`.
+    """
+    path = Path(mapping)
+    if str(mapping) in BUNDLED_MAPPINGS:
+        path = Path(str(files("sedcast.data").joinpath("bundled", f"mapping_{mapping}.toml")))
+    elif not path.is_file():
+        raise ConfigError(f"no mapping {str(mapping)!r}: expected a TOML file, or one of {', '.join(BUNDLED_MAPPINGS)}")
+    return load_config(path, CatalogMapping)
+
+
+def read_mapped(path: str | Path, mapping: CatalogMapping) -> Catalog:
+    """A whole catalogue, as `map_rows` reads it."""
+    table = open_table(path)
+    return map_rows(table, mapping, 0, table.n_rows)
+
+
+def stream_mapped(path: str | Path, mapping: CatalogMapping, *, n_rows: int = 65_536) -> Iterator[Catalog]:
+    """A catalogue in its order, `n_rows` rows at a time.
+
+    Raises
+    ------
+    CatalogError : as `map_rows`.
+    ParameterError : if `n_rows` is not positive.
+    """
+    if n_rows < 1:
+        raise ParameterError(f"n_rows={n_rows} must be positive")
+    table = open_table(path)
+    for start in range(0, table.n_rows, n_rows):
+        yield map_rows(table, mapping, start, min(start + n_rows, table.n_rows))
+
+
+def map_rows(table: TableFile, mapping: CatalogMapping, start: int, stop: int) -> Catalog:
+    """Rows `start` to `stop` of a table, as AB nanomaggies corrected for Galactic extinction.
+
+    Per band, in this order: unit, extinction, AB offset, floor.
+
+    Raises
+    ------
+    CatalogError : if a column is missing, not numeric, or has not the shape that the mapping says.
+    """
+    pairs = [
+        _band(table, band, band.unit or mapping.unit, mapping.missing, name, start, stop)
+        for name, band in mapping.bands.items()
+    ]
+    flux, ivar = np.stack([pair[0] for pair in pairs], axis=1), np.stack([pair[1] for pair in pairs], axis=1)
+    zred = np.full(stop - start, np.nan) if mapping.redshift is None else _numbers(table, mapping.redshift, None, start, stop)
+    return Catalog(_ids(table, mapping.id, start, stop), tuple(mapping.bands), flux, ivar, zred)
+
+
+def _column(table: TableFile, name: str, start: int, stop: int) -> np.ndarray:
+    if name not in table.names:
+        listed = ", ".join(table.names[:40]) + (" ..." if len(table.names) > 40 else "")
+        raise CatalogError(f"no column {name!r}, which the mapping names. The table has: {listed}")
+    return table.read(name, start, stop)
+
+
+def _numbers(table: TableFile, name: str, index: int | None, start: int, stop: int) -> np.ndarray:
+    """A column, or an element of a vector one, as float64 (n,)."""
+    values = _column(table, name, start, stop)
+    if values.dtype.kind not in "iuf":
+        raise CatalogError(f"column {name!r} holds {values.dtype}, expected numbers")
+    if values.ndim != (1 if index is None else 2) or (index is not None and index >= values.shape[1]):
+        raise CatalogError(
+            f"column {name!r} has shape {values.shape[1:]} per row, which does not go with index={index} in the mapping"
+        )
+    return np.array(values if index is None else values[:, index], dtype=float)
+
+
+def _ids(table: TableFile, names: str | list[str] | None, start: int, stop: int) -> np.ndarray:
+    if names is None:
+        return np.arange(start, stop)
+    columns = [_column(table, name, start, stop) for name in ([names] if isinstance(names, str) else names)]
+    if len(columns) == 1 and columns[0].dtype.kind in "iu":
+        return np.asarray(columns[0].astype(np.int64))
+    texts = [np.char.decode(c, "utf-8") if c.dtype.kind == "S" else c.astype(str) for c in map(_plain, columns)]
+    return np.array(["-".join(row) for row in zip(*texts, strict=True)], dtype=str)
+
+
+def _plain(column: np.ndarray) -> np.ndarray:
+    return np.array([v.decode() if isinstance(v, bytes) else v for v in column]) if column.dtype == object else column
+
+
+def _band(
+    table: TableFile, band: BandColumns, unit: str, missing: list[float], name: str, start: int, stop: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Flux and ivar (n,) of a band in nanomaggies; where there is no measurement, NaN and 0."""
+    value = _numbers(table, band.flux, band.index, start, stop)
+    spread = _numbers(table, band.ivar or str(band.error), band.index, start, stop)
+    value[np.isin(value, missing)] = np.nan
+    spread[np.isin(spread, missing)] = np.nan
+    with np.errstate(all="ignore"):
+        sigma = spread**-0.5 if band.ivar else np.where(spread > 0, spread, np.nan)
+        if unit == "AB":
+            flux = 10.0 ** (0.4 * (22.5 - value))
+            sigma = flux * sigma / POGSON
+        elif unit == "asinh":
+            flux = asinh_flux(value, name)
+            sigma = asinh_flux_error(flux, sigma, name)
+        else:
+            flux, sigma = value * NANOMAGGIES_PER_UNIT[unit], sigma * NANOMAGGIES_PER_UNIT[unit]
+        factor = 10.0 ** (-0.4 * band.ab_offset) * _dereddening(table, band.extinction, start, stop)
+        flux, sigma = flux * factor, sigma * factor
+        variance = sigma**2 + (band.floor * flux / POGSON) ** 2
+        return flux, np.where(np.isfinite(flux) & (variance > 0), 1.0 / variance, 0.0)
+
+
+def _dereddening(table: TableFile, extinction: Extinction | None, start: int, stop: int) -> np.ndarray:
+    """What fluxes are multiplied by, (n,) or (1,)."""
+    if extinction is None:
+        return np.ones(1)
+    values = _numbers(table, extinction.column, extinction.index, start, stop)
+    if extinction.kind == "magnitudes":
+        return np.asarray(10.0 ** (0.4 * extinction.factor * values))
+    return np.where(values > 0, 1.0 / values, np.nan)

@@ -1,0 +1,177 @@
+"""Mapping files and table readers on small files of the surveys' own layouts."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+from sedcast.data.catalog import load_sdss_sample, read_catalog
+from sedcast.data.config import parse_config
+from sedcast.data.errors import CatalogError, ConfigError, ParameterError
+from sedcast.data.mapping import BUNDLED_MAPPINGS, CatalogMapping, load_mapping, read_mapped, stream_mapped
+from sedcast.data.sdss_flags import sdss_clean, sdss_flag_word
+from sedcast.data.tables import open_table
+
+N = 11
+
+
+def nsa_table(flux: str) -> Table:
+    rng = np.random.default_rng(3)
+    values = rng.uniform(10, 1000, (N, 7)).astype("f4")
+    return Table(
+        {
+            "NSAID": np.arange(N, dtype="i4") + 500,
+            "Z": rng.uniform(0.01, 0.15, N).astype("f4"),
+            "EXTINCTION": np.full((N, 7), 0.5, dtype="f4"),
+            f"{flux.replace('NMGY', 'FLUX')}": values / 2,
+            flux: values,
+            f"{flux}_IVAR": np.full((N, 7), 4.0, dtype="f4"),
+        }
+    )
+
+
+@pytest.mark.parametrize(("name", "flux"), [("nsa-v0", "NMGY"), ("nsa-v1", "ELPETRO_NMGY"), ("nsa-v1-sersic", "SERSIC_NMGY")])
+def test_the_nsa_files_are_read_as_corrected_nanomaggies_in_their_order(tmp_path: Path, name: str, flux: str) -> None:
+    table = nsa_table(flux)
+    table.write(tmp_path / "nsa.fits")
+    catalog = read_mapped(tmp_path / "nsa.fits", load_mapping(name))
+    assert catalog.bands == ("FUV", "NUV", "u", "g", "r", "i", "z")
+    np.testing.assert_array_equal(catalog.flux, table[flux])
+    np.testing.assert_allclose(catalog.flux_ivar, 4.0)
+    assert catalog.ids.tolist() == list(range(500, 500 + N))
+    np.testing.assert_array_equal(catalog.zred, table["Z"])
+
+
+def test_sweeps_are_corrected_by_their_transmission(tmp_path: Path) -> None:
+    columns = {"RELEASE": np.full(2, 9010), "BRICKID": np.array([3, 4]), "OBJID": np.array([7, 8])}
+    for band in ("G", "R", "Z", "W1", "W2"):
+        columns |= {f"FLUX_{band}": np.array([8.0, -1.0]), f"FLUX_IVAR_{band}": np.array([1.0, 0.0])}
+        columns |= {f"MW_TRANSMISSION_{band}": np.array([0.8, 0.5])}
+    Table(columns).write(tmp_path / "sweep.fits")
+    catalog = read_mapped(tmp_path / "sweep.fits", load_mapping("desi-legacy"))
+    np.testing.assert_allclose(catalog.flux[0], 10.0)
+    np.testing.assert_allclose(catalog.flux_ivar[0], 0.64)
+    assert (catalog.flux_ivar[1] == 0).all()
+    assert catalog.ids.tolist() == ["9010-3-7", "9010-4-8"]
+
+
+def test_the_sdss_sample_is_read_as_its_own_reader_does(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    shape = (N, 5)
+    Table(
+        {
+            "MODELFLUX": rng.uniform(1, 99, shape),
+            "MODELFLUX_IVAR": rng.uniform(1, 9, shape),
+            "EXTINCTION": rng.uniform(0, 1, shape),
+            "Z": rng.uniform(0.1, 0.2, N),
+        }
+    ).write(tmp_path / "sdss.fits")
+    mine, own = read_mapped(tmp_path / "sdss.fits", load_mapping("kcorrect-sdss")), read_catalog(tmp_path / "sdss.fits")
+    np.testing.assert_allclose(mine.flux, own.flux, rtol=1e-12)
+    np.testing.assert_allclose(mine.flux_ivar, own.flux_ivar, rtol=1e-12)
+
+
+UNITS = {"nanomaggies": 1.0, "maggies": 1e-9, "uJy": 3.631, "mJy": 3.631e-3, "Jy": 3.631e-6}
+
+
+@pytest.mark.parametrize("suffix", ["fits", "h5", "ecsv", "csv", "parquet"])
+def test_every_format_and_unit_gives_the_same_fluxes(tmp_path: Path, suffix: str) -> None:
+    flux, sigma = np.array([100.0, 250.0, 30.0]), np.array([1.0, 2.0, 3.0])
+    columns = {"name": np.array(["a", "b", "c"]), "zspec": np.array([0.1, 0.2, 0.3])}
+    bands = {}
+    for unit, factor in UNITS.items():
+        columns |= {f"f_{unit}": flux * factor, f"e_{unit}": sigma * factor}
+        bands[unit] = {"flux": f"f_{unit}", "error": f"e_{unit}", "unit": unit}
+    columns |= {"m": 22.5 - 2.5 * np.log10(flux), "e_m": 2.5 / np.log(10) * sigma / flux}
+    bands["AB"] = {"flux": "m", "error": "e_m", "unit": "AB"}
+    bands["r"] = {"flux": "m", "error": "e_m", "unit": "asinh"}
+    path = tmp_path / f"table.{suffix}"
+    if suffix == "h5":
+        with h5py.File(path, "w") as file:
+            for name, values in columns.items():
+                file[name] = np.char.encode(values) if values.dtype.kind == "U" else values
+    elif suffix == "parquet":
+        pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.table(columns), path, row_group_size=2)
+    else:
+        Table(columns).write(path)
+    mapping = parse_config({"bands": bands, "id": "name", "redshift": "zspec"}, CatalogMapping)
+    catalog = read_mapped(path, mapping)
+    assert catalog.ids.tolist() == ["a", "b", "c"]
+    np.testing.assert_allclose(catalog.zred, columns["zspec"])
+    # An asinh magnitude of a bright source is an ordinary one.
+    np.testing.assert_allclose(catalog.flux, np.tile(flux[:, None], 7), rtol=1e-4)
+    np.testing.assert_allclose(catalog.sigma, np.tile(sigma[:, None], 7), rtol=1e-4)
+    parts = list(stream_mapped(path, mapping, n_rows=2))
+    assert [len(part) for part in parts] == [2, 1]
+    np.testing.assert_array_equal(np.concatenate([part.flux for part in parts]), catalog.flux)
+
+
+def test_scaled_and_null_columns_of_fits(tmp_path: Path) -> None:
+    columns = [
+        fits.Column("big", "J", bzero=2**31, array=np.array([1, 2**32 - 1], dtype="u4")),
+        fits.Column("holes", "J", null=-1, array=np.array([5, -1], dtype="i4")),
+    ]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "t.fits")
+    table = open_table(tmp_path / "t.fits")
+    assert table.read("big", 0, 2).tolist() == [1, 2**32 - 1]
+    np.testing.assert_array_equal(table.read("holes", 0, 2), [5, np.nan])
+
+
+@pytest.mark.parametrize("name", BUNDLED_MAPPINGS)
+def test_bundled_mappings_are_valid(name: str) -> None:
+    assert load_mapping(name).bands
+
+
+@pytest.mark.parametrize(
+    ("band", "words"),
+    [
+        ({"flux": "f"}, "one of 'ivar' and 'error'"),
+        ({"flux": "f", "ivar": "i", "unit": "AB"}, "expected 'error'"),
+        ({"flux": "f", "ivar": "i", "unit": "furlongs"}, "bands.r.unit"),
+        ({"flux": "f", "ivar": "i", "indx": 2}, "indx"),
+    ],
+)
+def test_wrong_mappings_are_refused(band: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_config({"bands": {"r": band}}, CatalogMapping)
+
+
+def test_wrong_files_are_refused(tmp_path: Path) -> None:
+    nsa_table("NMGY").write(tmp_path / "nsa.fits")
+    with pytest.raises(CatalogError, match="ELPETRO_NMGY"):
+        read_mapped(tmp_path / "nsa.fits", load_mapping("nsa-v1"))
+    flat = {"bands": {"r": {"flux": "NMGY", "ivar": "NMGY_IVAR"}}}
+    with pytest.raises(CatalogError, match="index"):
+        read_mapped(tmp_path / "nsa.fits", parse_config(flat, CatalogMapping))
+    with pytest.raises(ConfigError, match="no mapping"):
+        load_mapping("nsa-v9")
+    whole = (tmp_path / "nsa.fits").read_bytes()
+    for name, content in {"cut.fits": whole[:5000], "noise.h5": b"noise", "none.csv": b"a,b\n"}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CatalogError):
+            read_mapped(tmp_path / name, load_mapping("nsa-v0"))
+
+
+def test_flags_agree_with_the_survey_query() -> None:
+    bits = np.arange(63)
+    words = (1 << 28) | (np.int64(1) << bits)
+    # The mask of the archive's sample query of clean photometry, without its EDGE (bit 2).
+    refused = (words & 0x8100000C00A0) != 0
+    np.testing.assert_array_equal(sdss_clean(words), ~refused)
+    assert not sdss_clean(np.array([0]))[0]
+    both = (1 << 28) | (1 << 12) | (1 << 44)
+    assert not sdss_clean(np.array([both]))[0]
+    two = sdss_flag_word(np.array([-(2**31)], dtype="i4"), np.array([1 << 12], dtype="i4"))
+    assert two[0] == (1 << 31) | (1 << 44)
+    with pytest.raises(ParameterError, match="integers"):
+        sdss_clean(np.array([1.0]))
+
+
+def test_the_bundled_sample_has_the_bands_of_its_mapping() -> None:
+    assert load_sdss_sample().bands == tuple(load_mapping("kcorrect-sdss").bands)
