@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,15 @@ class Segments:
             file.attrs.update({"n_rows": n_rows, "n_proposed": n_proposed, "next_chunk": next_chunk})
         self._add(path, n_rows, n_proposed, next_chunk)
 
+    def append_written(self, write: Callable[[Path], None], *, n_rows: int) -> None:
+        """Put a segment on disk whose HDF5 file `write` makes at the path it is given: one chunk, `n_rows` rows."""
+        path, next_chunk = self._path(self.next_chunk), self.next_chunk + 1
+        with atomic_path(path) as temporary:
+            write(temporary)
+            with h5py.File(temporary, "a") as file:
+                file.attrs.update({"n_rows": n_rows, "n_proposed": n_rows, "next_chunk": next_chunk})
+        self._add(path, n_rows, n_rows, next_chunk)
+
     def join(
         self,
         output: Path,
@@ -109,6 +118,11 @@ class Segments:
                 start += take
             joined.attrs.update(attributes)
         self.discard()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files, in the order of their rows."""
+        return tuple(self._files)
 
     def discard(self) -> None:
         """Delete the segments, and with them what could be resumed."""

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -75,6 +75,9 @@ def infer_catalog(
     refiner: Refiner | None = None,
     rows_per_block: int | None = None,
     n_threads: int | None = None,
+    first_row: int = 0,
+    sample_type: Literal["float16", "float32"] | None = "float32",
+    compression: Literal["gzip", "lzf"] | None = None,
     command: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -102,6 +105,9 @@ def infer_catalog(
     refiner : of the same estimator, to refine each row by importance sampling; None writes the flow's own samples.
     rows_per_block : rows worked on at a time; by default about 65,000 samples' worth.
     n_threads : the number of usable cores by default.
+    first_row : number of the first row, if these are part of a longer catalogue.
+    sample_type : of ``samples``; None leaves them out.
+    compression : of ``samples``.
     command : the command that asked for it, for the provenance.
     progress : called as (rows done, rows).
 
@@ -137,15 +143,15 @@ def infer_catalog(
     def work(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         observed = estimator.observed(catalog, rows)
         if refiner is None:
-            points = estimator.sample_unbounded(*observed, n_samples, seed=seed, row_keys=rows, n_threads=1)
+            points = estimator.sample_unbounded(*observed, n_samples, seed=seed, row_keys=rows + first_row, n_threads=1)
         else:
             points = np.empty((len(rows), n_samples, len(FREE_PARAMETER_NAMES)))
             for into, row in zip(points, rows.tolist(), strict=True):
                 galaxy = catalog.flux[row], catalog.flux_ivar[row], float(catalog.zred[row])
-                result = refiner(*galaxy, n_samples, seed=seed, key=row, n_threads=1)
+                result = refiner(*galaxy, n_samples, seed=seed, key=row + first_row, n_threads=1)
                 into[:] = result.theta_unbounded
                 refined[row] = replace(result, theta=_NOTHING, theta_unbounded=_NOTHING)
-        judged = scorer(*observed, points if refiner is None else None, seed=seed, row_keys=rows)
+        judged = scorer(*observed, points if refiner is None else None, seed=seed, row_keys=rows + first_row)
         score[rows] = judged.score
         values = _quantities(estimator, points, observed[2])
         edge = np.full(len(rows), "")
@@ -155,7 +161,7 @@ def infer_catalog(
         return rows, values
 
     with atomic_path(output) as temporary, h5py.File(temporary, "w") as file:
-        datasets = _create(file, catalog, n_samples, quantity_names(estimator))
+        datasets = _create(file, catalog, n_samples, quantity_names(estimator), sample_type, compression)
         for rows, values in _in_order(work, blocks, n_threads or usable_cores()):
             finite = np.isfinite(values).all(axis=(0, 2))
             excluded[rows[~finite]] = NOT_FINITE
@@ -262,8 +268,13 @@ def _in_order(
 
 
 def _create(
-    file: h5py.File, catalog: Catalog, n_samples: int, names: tuple[str, ...]
-) -> list[tuple[h5py.Dataset, h5py.Dataset]]:
+    file: h5py.File,
+    catalog: Catalog,
+    n_samples: int,
+    names: tuple[str, ...],
+    sample_type: str | None,
+    compression: str | None,
+) -> list[tuple[h5py.Dataset | None, h5py.Dataset]]:
     ids = catalog.ids if catalog.ids.dtype.kind in "iu" else np.char.encode(catalog.ids.astype(str), "utf-8")
     file["id"] = ids
     for name in ("zred", "flux", "flux_ivar"):
@@ -273,20 +284,24 @@ def _create(
     chunk = (min(n, max(1, 65_536 // n_samples)), n_samples)
     datasets = []
     for name in names:
-        samples = file.create_dataset(f"samples/{name}", (n, n_samples), "f4", chunks=chunk, fillvalue=np.nan)
+        samples = None
+        if sample_type is not None:
+            options = {"chunks": chunk, "fillvalue": np.nan, "compression": compression}
+            samples = file.create_dataset(f"samples/{name}", (n, n_samples), sample_type, **options)
         summary = file.create_dataset(f"summary/{name}", (n, len(PERCENTILES)), "f4", fillvalue=np.nan)
         datasets.append((samples, summary))
     file["summary"].attrs["percentiles"] = PERCENTILES
     return datasets
 
 
-def _write(datasets: list[tuple[h5py.Dataset, h5py.Dataset]], rows: np.ndarray, values: np.ndarray) -> None:
+def _write(datasets: list[tuple[h5py.Dataset | None, h5py.Dataset]], rows: np.ndarray, values: np.ndarray) -> None:
     # h5py writes a slice much faster than a list of rows; rows between are excluded ones and hold NaN anyway.
     span = slice(int(rows[0]), int(rows[-1]) + 1)
     filled = np.full((values.shape[0], span.stop - span.start, values.shape[2]), np.nan, dtype=np.float32)
     filled[:, rows - rows[0]] = values
     for (samples, summary), quantity in zip(datasets, filled, strict=True):
-        samples[span] = quantity
+        if samples is not None:
+            samples[span] = quantity
         summary[span] = _percentiles(quantity)
 
 
@@ -383,7 +398,7 @@ class PosteriorCatalog:
     @property
     def quantity_names(self) -> tuple[str, ...]:
         """`QUANTITY_NAMES`, then ``zred`` if the redshift is inferred."""
-        return (*QUANTITY_NAMES, "zred") if "zred" in self.file["samples"] else QUANTITY_NAMES
+        return (*QUANTITY_NAMES, "zred") if "zred" in self.file["summary"] else QUANTITY_NAMES
 
     @property
     def flux(self) -> np.ndarray:
@@ -431,6 +446,8 @@ class PosteriorCatalog:
             raise ParameterError(f"unknown quantities {unknown}: expected some of {', '.join(self.quantity_names)}")
         if not isinstance(row, slice) and not 0 <= row < len(self):
             raise ParameterError(f"row {row}: the file has rows 0 … {len(self) - 1}")
+        if "samples" not in self.file:
+            raise ParameterError("the file has no samples: infer the catalogue again and keep them")
         return {name: np.asarray(self.file["samples"][name][row]) for name in names}
 
     def theta(self, row: int) -> np.ndarray:

@@ -228,7 +228,9 @@ def simulate(
 )
 def infer(
     catalog: Source,
-    output: Annotated[Path, typer.Option("-o", "--output", help="HDF5 file to write.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="HDF5 file to write; .fits or .parquet, with --mapping: summaries, streamed.")
+    ],
     model: Model = "bundled",
     n_samples: Annotated[int, typer.Option(min=1, help="Samples per galaxy.")] = 1000,
     seed: Seed = 0,
@@ -241,6 +243,17 @@ def infer(
     fallback: Annotated[
         str | None, typer.Option(metavar="mcmc", help="With --refine: 'mcmc' runs emcee where refinement falls short.")
     ] = None,
+    mapping: Annotated[
+        str | None,
+        typer.Option(
+            help="Which columns are which band: a TOML file, or nsa-v0, nsa-v1, nsa-v1-sersic, kcorrect-sdss, desi-legacy."
+        ),
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help="With -o .fits or .parquet: HDF5 file for the samples; left out if not given.")
+    ] = None,
+    sample_type: Annotated[str, typer.Option(help="With --samples: float32 or float16.")] = "float32",
+    compression: Annotated[str | None, typer.Option(help="With --samples: gzip or lzf.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Infer a catalogue: samples, summaries, derived properties and flags of every galaxy, in one HDF5 file.
@@ -253,7 +266,23 @@ def infer(
     from sedcast.posterior.infer import infer_catalog
 
     estimator = _load_posterior(model)
-    galaxies = _load_catalog(catalog, estimator, unit, calibrate)
+    if output.suffix in (".fits", ".parquet"):
+        if mapping is None or refine or fallback is not None:
+            raise ParameterError(
+                f"-o {output}: summaries are streamed with --mapping, and without --refine; or give an .h5 file"
+            )
+        _infer_streamed(
+            screen, estimator, catalog, mapping, output, samples, sample_type, compression, n_samples=n_samples, seed=seed
+        )
+        return
+    if samples is not None:
+        raise ParameterError(f"--samples goes with -o .fits or .parquet: {output} holds the samples itself")
+    if mapping is None:
+        galaxies = _load_catalog(catalog, estimator, unit, calibrate)
+    else:
+        from sedcast.data.mapping import load_mapping, read_mapped
+
+        galaxies = read_mapped(catalog, load_mapping(mapping))
     check_writable(output)
     if output.exists() and Path(catalog).exists() and output.samefile(catalog):
         raise ParameterError(f"-o {output} is the catalogue itself, which would be overwritten: give another name")
@@ -261,6 +290,7 @@ def infer(
     with screen.progress("inferring galaxies") as report:
         command = f"sedcast infer {catalog} --model {model} --n-samples {n_samples} --seed {seed} --unit {unit}"
         command += "" if calibrate else " --no-calibrate"
+        command += "" if mapping is None else f" --mapping {mapping}"
         command += "" if refiner is None else f" --refine --n-draws {n_draws}" + (f" --fallback {fallback}" if fallback else "")
         figures = infer_catalog(
             estimator, galaxies, output, n_samples=n_samples, seed=seed, refiner=refiner, command=command, progress=report
@@ -268,6 +298,46 @@ def infer(
     screen.note(f"wrote {output}")
     reasons = {f"excluded: {reason}": count for reason, count in figures["excluded"].items()}
     screen.result(figures if as_json else _scalars(figures) | reasons, title="Inference")
+
+
+def _infer_streamed(
+    screen: "Screen",
+    estimator: "PosteriorEstimator",
+    catalog: str,
+    mapping: str,
+    output: Path,
+    samples: Path | None,
+    sample_type: str,
+    compression: str | None,
+    *,
+    n_samples: int,
+    seed: int,
+) -> None:
+    from sedcast.data.errors import ParameterError
+    from sedcast.data.mapping import load_mapping
+    from sedcast.posterior.streaming import infer_file
+
+    for path in filter(None, (output, samples)):
+        check_writable(path)
+        if path.exists() and Path(catalog).exists() and path.samefile(catalog):
+            raise ParameterError(f"{path} is the catalogue itself, which would be overwritten: give another name")
+    command = f"sedcast infer {catalog} --mapping {mapping} --model {estimator.name} --n-samples {n_samples} --seed {seed}"
+    kept = None if samples is None else (samples, sample_type, compression)
+    with screen.progress("inferring galaxies") as report:
+        figures = infer_file(
+            estimator,
+            catalog,
+            load_mapping(mapping),
+            output,
+            samples=kept,  # type: ignore[arg-type]
+            n_samples=n_samples,
+            seed=seed,
+            command=command,
+            progress=report,
+        )
+    screen.note(f"wrote {output}")
+    reasons = {f"excluded: {reason}": count for reason, count in figures["excluded"].items()}
+    screen.result(figures if screen.as_json else _scalars(figures) | reasons, title="Inference")
 
 
 @app.command(epilog="Example:  sedcast validate bundled -o validation    |    quick: sedcast validate bundled -n 1000")

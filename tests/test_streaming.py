@@ -1,0 +1,180 @@
+"""Long catalogues: order, memory of interruptions, refusals, reading back."""
+
+import fcntl
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from sedcast.data.errors import ConfigError, ParameterError
+from sedcast.data.mapping import CatalogMapping, load_mapping, read_mapped
+from sedcast.emulator.segments import partial_folder
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.infer import infer_catalog, read_posteriors
+from sedcast.posterior.streaming import infer_file
+
+N = 60
+
+
+@pytest.fixture(scope="module")
+def estimator() -> PosteriorEstimator:
+    return PosteriorEstimator.default()
+
+
+@pytest.fixture(scope="module")
+def mapping() -> CatalogMapping:
+    return load_mapping("nsa-v1")
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(1)
+    flux = 50 * 10 ** rng.normal(0, 0.2, (N, 1)) * np.array([0.1, 0.2, 0.3, 1, 2, 3, 4]) * rng.normal(1, 0.03, (N, 7))
+    zred = rng.uniform(0.03, 0.15, N)
+    zred[7] = -1.0
+    path = tmp_path_factory.mktemp("catalog") / "nsa_v1_0_1.fits"
+    columns = {"NSAID": np.arange(N) * 3, "Z": zred, "ELPETRO_NMGY": flux, "ELPETRO_NMGY_IVAR": (0.03 * flux) ** -2.0}
+    Table(columns).write(path)
+    return path
+
+
+def test_runs_give_what_the_whole_gives(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path
+) -> None:
+    infer_catalog(estimator, read_mapped(catalog, mapping), tmp_path / "whole.h5", n_samples=30, seed=4)
+    for rows in (17, 60):
+        samples = (tmp_path / f"{rows}.h5", "float32", "gzip")
+        figures = infer_file(
+            estimator, catalog, mapping, tmp_path / f"{rows}.fits", n_samples=30, seed=4, rows_per_segment=rows, samples=samples
+        )
+        assert figures["galaxies"] == N
+        assert figures["inferred"] == N - 1
+        assert not partial_folder(tmp_path / f"{rows}.fits").exists()
+        with read_posteriors(samples[0]) as mine, read_posteriors(tmp_path / "whole.h5") as whole:
+            expected, table = whole.summary(), Table.read(tmp_path / f"{rows}.fits")
+            assert table["id"].tolist() == (np.arange(N) * 3).tolist()
+            for name in ("log_mstar_p50", "t_mw_gyr_p16", "dust2_p97.5"):
+                np.testing.assert_allclose(table[name], expected[name], rtol=1e-5)
+            np.testing.assert_allclose(mine.theta(mine.row(30)), whole.theta(10), rtol=1e-5)
+            np.testing.assert_array_equal(mine.file["log_Z_MW"][:], mine.file["samples/log_z_mw"][:])
+            assert mine.file["beta1"].shape == (N, 30)
+            assert mine.status[7] == "redshift is not positive"
+
+
+def test_half_precision_and_parquet(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
+    samples = (tmp_path / "half.h5", "float16", "lzf")
+    infer_file(estimator, catalog, mapping, tmp_path / "s.parquet", n_samples=20, rows_per_segment=25, samples=samples)
+    table = parquet.read_table(tmp_path / "s.parquet")
+    assert table["id"].to_pylist() == (np.arange(N) * 3).tolist()
+    with read_posteriors(samples[0]) as half:
+        assert half.samples(0)["log_mstar"].dtype == np.float16
+        median = np.median(half.samples(slice(8, N))["log_mstar"].astype(float), axis=1)
+    np.testing.assert_allclose(median, table["log_mstar_p50"].to_numpy()[8:], atol=0.01)
+
+
+SCRIPT = """
+import sys
+from sedcast.data.mapping import load_mapping
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.streaming import infer_file
+from pathlib import Path
+infer_file(PosteriorEstimator.default(), sys.argv[1], load_mapping("nsa-v1"), sys.argv[2], n_samples=2000,
+           rows_per_segment=3, n_threads=1, samples=(Path(sys.argv[2]).with_suffix(".h5"), "float32", None))
+"""
+
+
+def test_killed_runs_resume_to_the_same_bytes(catalog: Path, tmp_path: Path) -> None:
+    once, often = tmp_path / "once" / "out.fits", tmp_path / "often" / "out.fits"
+    rng, kills = np.random.default_rng(8), 0
+    for output, limit in ((once, 0), (often, 3)):
+        output.parent.mkdir()
+        while True:
+            # The provenance names the samples as they are given: relative, so that the two runs are alike.
+            run = subprocess.Popen([sys.executable, "-c", SCRIPT, catalog, "out.fits"], cwd=output.parent)
+            before = len(list(partial_folder(output).glob("segment*")))
+            while kills < limit and run.poll() is None:
+                if len(list(partial_folder(output).glob("segment*"))) > before:
+                    time.sleep(rng.uniform(0, 0.1))
+                    run.send_signal(signal.SIGKILL)
+                    kills += 1
+                    break
+                time.sleep(0.005)
+            if run.wait() == 0:
+                break
+            assert run.returncode == -signal.SIGKILL
+    assert kills == 3
+    for suffix in (".fits", ".h5"):
+        assert once.with_suffix(suffix).read_bytes() == often.with_suffix(suffix).read_bytes()
+    assert sorted(path.name for path in often.parent.iterdir()) == ["out.fits", "out.h5"]
+
+
+def test_a_second_run_and_another_run_are_refused(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.fits"
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        infer_file(estimator, catalog, mapping, output, n_samples=5, rows_per_segment=20, progress=stop)
+    assert not output.exists()
+    with (partial_folder(output) / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process"):
+            infer_file(estimator, catalog, mapping, output, n_samples=5, rows_per_segment=20)
+    with pytest.raises(ConfigError, match="seed was 0 and is now 1"):
+        infer_file(estimator, catalog, mapping, output, n_samples=5, rows_per_segment=20, seed=1)
+    assert infer_file(estimator, catalog, mapping, output, n_samples=5, rows_per_segment=20)["resumed"] == 20
+
+
+def test_a_file_that_cannot_grow_says_so_and_leaves_nothing_behind(catalog: Path, tmp_path: Path) -> None:
+    limited = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (200_000, {resource.RLIM_INFINITY}))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", limited + SCRIPT, catalog, "out.fits"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
+    assert "ArtifactError: out.fits cannot be written" in done.stderr
+    assert not (tmp_path / "out.fits").exists()
+
+
+def test_wrong_outputs_are_refused(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path
+) -> None:
+    with pytest.raises(ParameterError, match=r"\.parquet"):
+        infer_file(estimator, catalog, mapping, tmp_path / "out.txt")
+    with pytest.raises(ParameterError, match="float16"):
+        infer_file(estimator, catalog, mapping, tmp_path / "out.fits", samples=(tmp_path / "s.h5", "float8", None))  # type: ignore[arg-type]
+
+
+def test_the_command_streams_and_refuses(catalog: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from sedcast.cli import app
+
+    base = ["infer", str(catalog), "--mapping", "nsa-v1", "--n-samples", "5", "--json", "-o"]
+    done = CliRunner().invoke(app, [*base, str(tmp_path / "s.fits"), "--samples", str(tmp_path / "s.h5")])
+    assert done.exit_code == 0, done.output
+    assert len(Table.read(tmp_path / "s.fits")) == N
+    whole = CliRunner().invoke(app, [*base, str(tmp_path / "whole.h5")])
+    assert whole.exit_code == 0, whole.output
+    with read_posteriors(tmp_path / "whole.h5") as one, read_posteriors(tmp_path / "s.h5") as other:
+        np.testing.assert_array_equal(one.theta(5), other.theta(5))
+        assert one.ids.tolist() == other.ids.tolist()
+    with pytest.raises(ParameterError, match="itself"):
+        CliRunner().invoke(app, [*base, str(catalog)], catch_exceptions=False)
+    with pytest.raises(ParameterError, match="--samples"):
+        CliRunner().invoke(app, [*base, str(tmp_path / "w.h5"), "--samples", "x.h5"], catch_exceptions=False)
