@@ -86,7 +86,8 @@ def check_installation() -> dict[str, tuple[str, str]]:
         "compiled sampler": _sampler,
     }
     found = {name: _guarded(check) for name, check in checks.items()}
-    bundled = sorted((entry for entry in (files("sedcast.data") / "bundled").iterdir()), key=lambda entry: entry.name)
+    held = (files("sedcast.data") / "bundled").iterdir()
+    bundled = sorted((entry for entry in held if entry.name.endswith(".npz")), key=lambda entry: entry.name)
     for entry in bundled:
         found[entry.name] = _guarded(lambda path=Path(str(entry)): _artifact(path))  # type: ignore[misc]
     found["self-test"] = _guarded(_self_test)
