@@ -35,6 +35,7 @@ COMMANDS = [
     ["compare"],
     ["init"],
     ["doctor"],
+    ["report"],
     ["ssp", "build"],
     ["ssp", "info"],
     ["ssp", "compare"],

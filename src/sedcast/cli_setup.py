@@ -13,6 +13,7 @@ import typer
 
 from sedcast._version import __version__
 from sedcast.cli_common import AsJson, make_screen
+from sedcast.cli_report import report
 
 __all__ = ["add_setup_commands", "check_installation"]
 
@@ -29,9 +30,10 @@ class Template(StrEnum):
 
 
 def add_setup_commands(app: typer.Typer) -> None:
-    """Give a program the commands `init` and `doctor`."""
+    """Give a program the commands `init`, `doctor` and `report`."""
     app.command(epilog="Examples:  sedcast init    |    one of them: sedcast init posterior -o my-project")(init)
     app.command(epilog="Example:  sedcast doctor")(doctor)
+    app.command(epilog="Example:  sedcast report posteriors.h5 -o report.html --rows 0,5,12")(report)
 
 
 def init(
