@@ -44,9 +44,11 @@ __all__ = [
     "load_artifact",
     "load_config",
     "load_filter",
+    "load_mapping",
     "load_sdss_sample",
     "read_card",
     "read_catalog",
+    "read_mapped",
     "save_artifact",
 ]
 
@@ -67,6 +69,7 @@ __getattr__ = lazy_getattr(
             "SedcastError",
         ),
         "sedcast.data.filters": ("BANDS", "FilterProjection", "load_filter"),
+        "sedcast.data.mapping": ("load_mapping", "read_mapped"),
         "sedcast.data.noise": ("NoiseModel",),
         "sedcast.data.sfh_bases": ("SFHBases",),
         "sedcast.data.ssp": ("SSPLibrary",),
