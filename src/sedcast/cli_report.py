@@ -15,7 +15,7 @@ def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write.")] = Path("report.html"),
     rows: Annotated[
         str | None,
-        typer.Option(help="Row numbers of galaxies to show one by one, such as 0,5,12. Default: the first good three."),
+        typer.Option(help="Row numbers of galaxies to show one by one, such as 0,5,12. Default: the first three posteriors."),
     ] = None,
     model: Annotated[str, typer.Option(metavar="FILE", help="The posterior that made the file, or 'bundled'.")] = "bundled",
 ) -> None:

@@ -117,7 +117,7 @@ def _galaxy(
         "title": f"Galaxy {posteriors.ids[row]}, row {row}, z = {at:.4f}",
         "facts": [
             ("flags", posteriors.flags[row] or "none"),
-            *((name, f"{q[1]:.3f}  (68%: {q[0]:.3f} to {q[2]:.3f})") for name, q in intervals.items()),
+            *((name, f"{q[1]:.4g}  (68%: {q[0]:.4g} to {q[2]:.4g})") for name, q in intervals.items()),
         ],
         "pictures": [
             ("Observed and predicted photometry, spectrum", _png(sed)),
