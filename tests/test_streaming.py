@@ -61,8 +61,8 @@ def test_runs_give_what_the_whole_gives(
             expected, table = whole.summary(), Table.read(tmp_path / f"{rows}.fits")
             assert table["id"].tolist() == (np.arange(N) * 3).tolist()
             for name in ("log_mstar_p50", "t_mw_gyr_p16", "dust2_p97.5"):
-                np.testing.assert_allclose(table[name], expected[name], rtol=1e-5)
-            np.testing.assert_allclose(mine.theta(mine.row(30)), whole.theta(10), rtol=1e-5)
+                np.testing.assert_array_equal(table[name], expected[name])
+            np.testing.assert_array_equal(mine.theta(mine.row(30)), whole.theta(10))
             np.testing.assert_array_equal(mine.file["log_Z_MW"][:], mine.file["samples/log_z_mw"][:])
             assert mine.file["beta1"].shape == (N, 30)
             assert mine.status[7] == "redshift is not positive"
