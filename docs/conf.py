@@ -5,7 +5,8 @@ from sedcast import __version__
 project = "sedcast"
 author = "The sedcast developers"
 release = __version__
-extensions = ["myst_parser", "sphinx.ext.mathjax"]
+extensions = ["myst_parser", "sphinx.ext.mathjax", "sphinx.ext.autodoc", "numpydoc"]
+numpydoc_show_class_members = False
 html_theme = "furo"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
