@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ParameterError,
         SedcastError,
     )
+    from sedcast.data.executors import task_pool
     from sedcast.data.filters import BANDS, FilterProjection, load_filter
     from sedcast.data.noise import NoiseModel
     from sedcast.data.sfh_bases import SFHBases
@@ -50,6 +51,7 @@ __all__ = [
     "read_catalog",
     "read_mapped",
     "save_artifact",
+    "task_pool",
 ]
 
 __getattr__ = lazy_getattr(
@@ -68,6 +70,7 @@ __getattr__ = lazy_getattr(
             "ParameterError",
             "SedcastError",
         ),
+        "sedcast.data.executors": ("task_pool",),
         "sedcast.data.filters": ("BANDS", "FilterProjection", "load_filter"),
         "sedcast.data.mapping": ("load_mapping", "read_mapped"),
         "sedcast.data.noise": ("NoiseModel",),
