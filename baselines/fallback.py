@@ -1,6 +1,7 @@
 """emcee as the last resort of importance refinement."""
 
 import logging
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,18 +19,13 @@ NOT_CONVERGED = "MCMC did not converge: samples approximate"
 FAILED = "MCMC failed, importance sampling inefficient: samples approximate"
 
 
-def emcee_fallback(config: McmcConfig | None = None) -> Fallback:
-    """A `Refiner`'s fallback that runs emcee from the flow's draws, or from prior draws where those are too few.
+@dataclass(frozen=True)
+class _Emcee:
+    config: McmcConfig
 
-    Parameters
-    ----------
-    config : of every chain, `seed` apart; the default stops after 20,000 steps.
-    """
-    settings = McmcConfig(max_steps=20_000) if config is None else config
-
-    def run(likelihood: GaussianLikelihood, start: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
-        seeded = settings.model_copy(update={"seed": seed % 2**32})
-        enough = len(start) >= 2 * settings.n_walkers
+    def __call__(self, likelihood: GaussianLikelihood, start: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+        seeded = self.config.model_copy(update={"seed": seed % 2**32})
+        enough = len(start) >= 2 * self.config.n_walkers
         try:
             result = run_emcee(likelihood, seeded, start=start if enough else None)
         except SedcastError as error:
@@ -37,4 +33,12 @@ def emcee_fallback(config: McmcConfig | None = None) -> Fallback:
             return np.empty((0, len(FREE_PARAMETER_NAMES))), FAILED
         return result.theta_unbounded, "" if result.converged else NOT_CONVERGED
 
-    return run
+
+def emcee_fallback(config: McmcConfig | None = None) -> Fallback:
+    """A `Refiner`'s fallback that runs emcee from the flow's draws, or from prior draws where those are too few.
+
+    Parameters
+    ----------
+    config : of every chain, `seed` apart; the default stops after 20,000 steps.
+    """
+    return _Emcee(McmcConfig(max_steps=20_000) if config is None else config)

@@ -5,6 +5,7 @@ import functools
 import importlib.machinery
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,7 @@ class FlowKernel:
     """
 
     def __init__(self, config: FlowConfig, arrays: Mapping[str, np.ndarray], bounds: list[list[int]]) -> None:
+        self._made_of = config, dict(arrays), bounds
         last, dim = len(config.hidden), arrays["theta_mean"].size
         kernel, bias = arrays[f"kernel_{last}"], arrays[f"bias_{last}"]
         outputs = kernel.reshape(*kernel.shape[:2], 2, dim).swapaxes(2, 3), bias.reshape(-1, 2, dim).swapaxes(1, 2)
@@ -72,6 +74,10 @@ class FlowKernel:
             self._flow.bias[layer] = self._keep(biases[layer], np.float32)
         self._context_kernel = np.concatenate(arrays["context_kernel"], axis=1)
         self._context_bias = arrays["bias_0"].reshape(-1)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pointers mean nothing in another process.
+        return FlowKernel, self._made_of
 
     @staticmethod
     def suits(config: FlowConfig) -> bool:
