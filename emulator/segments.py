@@ -7,7 +7,6 @@ the folder.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -22,14 +21,16 @@ import numpy as np
 
 from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import ConfigError
+from sedcast.data.locks import lock_handle
 
-__all__ = ["Segments", "array_digest", "differences", "open_segments", "partial_folder"]
+__all__ = ["Segments", "array_digest", "differences", "open_segments", "partial_folder", "write_segment"]
 
 logger = logging.getLogger(__name__)
 
 _CHUNK_ROWS, _CHUNK_COLUMNS, _CHUNK_ELEMENTS = 8192, 1024, 2**18
 _MANIFEST = "manifest.json"
 _LOCK = "lock"
+_PATTERN = "segment-*.h5"
 
 
 def array_digest(*arrays: np.ndarray) -> str:
@@ -51,17 +52,22 @@ class Segments:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.count()
+
+    def count(self) -> None:
+        """Look again which segments there are, from the first one up to the first that is not there."""
         self.n_rows = self.n_proposed = self.next_chunk = 0
         self._files: list[Path] = []
-        while (path := self._path(self.next_chunk)).exists():
+        while (path := self.path(self.next_chunk)).exists():
             try:
                 with h5py.File(path, "r") as file:
                     n_rows, n_proposed, next_chunk = (int(file.attrs[name]) for name in ("n_rows", "n_proposed", "next_chunk"))
-            except (OSError, KeyError) as error:
-                raise ConfigError(f"{path} is damaged ({error}): delete the folder {folder} to start anew") from error
+            except (OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
+                raise ConfigError(f"{path} is damaged ({error}): delete the folder {self.folder} to start anew") from error
             self._add(path, n_rows, n_proposed, next_chunk)
 
-    def _path(self, first_chunk: int) -> Path:
+    def path(self, first_chunk: int) -> Path:
+        """The file of the segment that begins with a chunk."""
         return self.folder / f"segment-{first_chunk:09d}.h5"
 
     def _add(self, path: Path, n_rows: int, n_proposed: int, next_chunk: int) -> None:
@@ -72,7 +78,7 @@ class Segments:
 
     def append(self, columns: Mapping[str, Sequence[np.ndarray]], *, n_proposed: int, n_chunks: int) -> None:
         """Put a segment on disk: by column, the rows of `n_chunks` chunks, stored as float32."""
-        path, next_chunk = self._path(self.next_chunk), self.next_chunk + n_chunks
+        path, next_chunk = self.path(self.next_chunk), self.next_chunk + n_chunks
         joined = {name: np.concatenate(parts).astype("f4") for name, parts in columns.items()}
         n_rows = len(next(iter(joined.values())))
         with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
@@ -81,14 +87,10 @@ class Segments:
             file.attrs.update({"n_rows": n_rows, "n_proposed": n_proposed, "next_chunk": next_chunk})
         self._add(path, n_rows, n_proposed, next_chunk)
 
-    def append_written(self, write: Callable[[Path], None], *, n_rows: int) -> None:
-        """Put a segment on disk whose HDF5 file `write` makes at the path it is given: one chunk, `n_rows` rows."""
-        path, next_chunk = self._path(self.next_chunk), self.next_chunk + 1
-        with atomic_path(path) as temporary:
-            write(temporary)
-            with h5py.File(temporary, "a") as file:
-                file.attrs.update({"n_rows": n_rows, "n_proposed": n_rows, "next_chunk": next_chunk})
-        self._add(path, n_rows, n_rows, next_chunk)
+    def absent(self, n_segments: int) -> list[int]:
+        """Which of the first `n_segments` segments, of one chunk each, `write_segment` has not yet made."""
+        there = {path.name for path in self.folder.glob(_PATTERN)}
+        return [number for number in range(n_segments) if self.path(number).name not in there]
 
     def join(
         self,
@@ -127,9 +129,23 @@ class Segments:
     def discard(self) -> None:
         """Delete the segments, and with them what could be resumed."""
         # The manifest last but for the lock: what a kill leaves here is still known for what it is.
-        for path in [*self._files[::-1], self.folder / _MANIFEST]:
+        for path in [*sorted(self.folder.glob(_PATTERN), reverse=True), self.folder / _MANIFEST]:
             path.unlink(missing_ok=True)
         shutil.rmtree(self.folder)
+
+
+def write_segment(path: Path, number: int, n_rows: int, write: Callable[[Path], None]) -> None:
+    """Put a segment of one chunk on disk, whose HDF5 file `write` makes at the path it is given; in any order, by any process.
+
+    Parameters
+    ----------
+    path : that of `Segments`, `number` the segment's.
+    n_rows : rows that it holds.
+    """
+    with atomic_path(path) as temporary:
+        write(temporary)
+        with h5py.File(temporary, "a") as file:
+            file.attrs.update({"n_rows": n_rows, "n_proposed": n_rows, "next_chunk": number + 1})
 
 
 def partial_folder(output: Path) -> Path:
@@ -157,23 +173,19 @@ def open_segments(output: Path, manifest: Mapping[str, Any]) -> Iterator[Segment
     folder.mkdir(parents=True, exist_ok=True)
     # The system lets go of the lock when the process ends, however it ends.
     with (folder / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"another process is writing {output}: wait for it, or choose another output") from error
-        except OSError as error:
-            logger.warning("%s cannot be locked (%s): no two runs may write it at once", output, error.strerror)
+        lock_handle(lock, output)
         path = folder / _MANIFEST
         segments = Segments(folder)
         wanted = json.loads(json.dumps(manifest))
-        if segments.next_chunk and (different := differences(_read(path), wanted)):
+        begun = any(folder.glob(_PATTERN))
+        if begun and (different := differences(_read(path), wanted)):
             raise ConfigError(
                 f"{folder} holds an interrupted run of something else, {'; '.join(different)}: "
                 "repeat what it was begun with to resume it, or delete the folder to start anew"
             )
         for left in folder.glob(".*.part"):
             left.unlink()
-        if not segments.next_chunk:
+        if not begun:
             with atomic_path(path) as temporary:
                 temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
         else:

@@ -1,11 +1,16 @@
-"""From a catalogue of any length to files of posteriors: a run of rows at a time, resumable, in constant memory."""
+"""From a catalogue of any length to files of posteriors: a run of rows at a time, resumable, in constant memory.
+
+Each run of rows is a task of its own, which reads its rows and writes them to a segment: here, in the threads of this process,
+or in the processes of a `TaskPool`, which then need the same files (a shared file system).
+"""
 
 import errno
 import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +20,12 @@ from astropy.io import fits
 
 from sedcast.data.artifacts import atomic_path, software_versions
 from sedcast.data.errors import ArtifactError, MissingDependencyError, ParameterError
+from sedcast.data.executors import TaskPool
 from sedcast.data.mapping import CatalogMapping, map_rows
-from sedcast.data.tables import open_table
-from sedcast.emulator.segments import Segments, open_segments, partial_folder
+from sedcast.data.tables import TableFile, open_table
+from sedcast.emulator.segments import Segments, open_segments, partial_folder, write_segment
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.importance import Refiner
 from sedcast.posterior.infer import PERCENTILES, infer_catalog
 
 __all__ = ["DATA_MODEL_NAMES", "SampleOptions", "infer_file"]
@@ -35,6 +42,7 @@ DATA_MODEL_NAMES = {
 """Names of the paper's data model, where they are not those of `sedcast.posterior.infer.QUANTITY_NAMES`."""
 
 _FITS_BLOCK = 2880
+_ROWS, _REFINED_ROWS = 16_384, 256
 _SUFFIXES = (".fits", ".parquet")
 
 SampleOptions = tuple[Path, Literal["float16", "float32"], Literal["gzip", "lzf"] | None]
@@ -50,8 +58,10 @@ def infer_file(
     samples: SampleOptions | None = None,
     n_samples: int = 1000,
     seed: int = 0,
-    rows_per_segment: int = 16_384,
+    refiner: Refiner | None = None,
+    rows_per_segment: int | None = None,
     n_threads: int | None = None,
+    pool: TaskPool | None = None,
     command: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -70,14 +80,18 @@ def infer_file(
     output : ``.fits`` or ``.parquet``.
     samples : where samples are written; None leaves them out.
     n_samples, seed : samples per galaxy, and their seed.
-    rows_per_segment : rows read and written at a time; the results do not depend on it.
-    n_threads : the number of usable cores by default.
+    refiner : of the same estimator, as in `infer_catalog`; its figures are columns of the summaries.
+    rows_per_segment : rows read and written at a time, 16,384 by default (256 with a refiner); the results do not depend on it.
+    n_threads : threads without a pool; the number of usable cores by default.
+    pool : processes that share the work; they need the catalogue and the output's folder under the same names. The results do
+        not depend on it where processors and libraries are alike.
     command : the command that asked for it, for the provenance.
     progress : called as (rows done, rows).
 
     Returns
     -------
-    figures : ``galaxies``, ``inferred``, ``flagged``, ``excluded`` (number of rows by reason), ``resumed`` rows, ``seconds``.
+    figures : ``galaxies``, ``inferred``, ``flagged``, ``excluded`` (number of rows by reason), ``resumed`` rows, ``seconds``;
+        with a refiner also ``efficiency_median``.
 
     Raises
     ------
@@ -88,31 +102,18 @@ def infer_file(
     ParameterError : if a number is not positive, or the output's kind is unknown.
     """
     started, output, table = time.perf_counter(), Path(output), open_table(catalog)
+    rows_per_segment = (_ROWS if refiner is None else _REFINED_ROWS) if rows_per_segment is None else rows_per_segment
     _check(output, samples, n_samples, seed, rows_per_segment)
-    manifest = _manifest(estimator, Path(catalog), mapping, n_samples, seed, rows_per_segment, samples)
-    sample_type, compression = (None, None) if samples is None else samples[1:]
+    manifest = _manifest(estimator, Path(catalog), mapping, n_samples, seed, rows_per_segment, samples, refiner)
+    n_threads = 1 if pool is not None else n_threads
+    n_segments = -(-table.n_rows // rows_per_segment)
     try:
         with open_segments(output, manifest) as segments:
-            resumed = segments.n_rows
-            while (start := segments.n_rows) < table.n_rows:
-                rows = map_rows(table, mapping, start, min(start + rows_per_segment, table.n_rows))
-
-                def write(path: Path, rows: Any = rows, start: int = start) -> None:
-                    infer_catalog(
-                        estimator,
-                        rows,
-                        path,
-                        n_samples=n_samples,
-                        seed=seed,
-                        n_threads=n_threads,
-                        first_row=start,
-                        sample_type=sample_type,
-                        compression=compression,
-                    )
-
-                segments.append_written(write, n_rows=len(rows))
-                if progress is not None:
-                    progress(segments.n_rows, table.n_rows)
+            absent = segments.absent(n_segments)
+            job = _Job(estimator, table, mapping, segments, rows_per_segment, n_samples, seed, samples, n_threads, refiner)
+            resumed = table.n_rows - sum(len(job.rows(number)) for number in absent)
+            _fill(job, absent, pool, resumed, progress)
+            segments.count()
             provenance = {"versions": software_versions(), "command": command} | manifest
             if samples is not None:
                 _join_samples(segments, samples[0], provenance)
@@ -128,6 +129,62 @@ def infer_file(
             f"Finished rows are kept in {partial_folder(output)}: repeat the command to go on"
         ) from error
     return figures | {"resumed": resumed, "seconds": time.perf_counter() - started}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every segment of an output has in common; goes to each process once."""
+
+    estimator: PosteriorEstimator
+    table: TableFile
+    mapping: CatalogMapping
+    segments: Segments
+    rows_per_segment: int
+    n_samples: int
+    seed: int
+    samples: SampleOptions | None
+    n_threads: int | None
+    refiner: Refiner | None
+
+    def rows(self, number: int) -> range:
+        """The rows of a segment."""
+        start = number * self.rows_per_segment
+        return range(start, min(start + self.rows_per_segment, self.table.n_rows))
+
+
+def _infer_segment(job: _Job, number: int) -> int:
+    """Infer the rows of a segment and put it on disk; returns how many they are."""
+    rows = job.rows(number)
+    catalog = map_rows(job.table, job.mapping, rows.start, rows.stop)
+
+    def write(path: Path) -> None:
+        infer_catalog(
+            job.estimator,
+            catalog,
+            path,
+            n_samples=job.n_samples,
+            seed=job.seed,
+            refiner=job.refiner,
+            n_threads=job.n_threads,
+            first_row=rows.start,
+            sample_type=None if job.samples is None else job.samples[1],
+            compression=None if job.samples is None else job.samples[2],
+        )
+
+    write_segment(job.segments.path(number), number, len(rows), write)
+    return len(rows)
+
+
+def _fill(job: _Job, absent: list[int], pool: TaskPool | None, done: int, progress: Callable[[int, int], None] | None) -> None:
+    """Make the absent segments; `done` rows are there."""
+    if pool is None:
+        made: Iterable[int] = (_infer_segment(job, number) for number in absent)
+    else:
+        made = (n_rows for _, n_rows in pool.map_unordered(_infer_segment, absent, shared=(job,)))
+    for n_rows in made:
+        done += n_rows
+        if progress is not None:
+            progress(done, job.table.n_rows)
 
 
 def _check(output: Path, samples: SampleOptions | None, n_samples: int, seed: int, rows_per_segment: int) -> None:
@@ -160,6 +217,7 @@ def _manifest(
     seed: int,
     rows_per_segment: int,
     samples: SampleOptions | None,
+    refiner: Refiner | None,
 ) -> dict[str, Any]:
     """All that decides the output; a catalogue is known by its name, size and time, as a digest would mean to read it all."""
     about, card = catalog.stat(), json.dumps(estimator.card, sort_keys=True, default=str)
@@ -174,6 +232,9 @@ def _manifest(
         "seed": seed,
         "rows_per_segment": rows_per_segment,
         "samples": None if samples is None else {"path": str(samples[0]), "type": samples[1], "compression": samples[2]},
+        "refinement": None
+        if refiner is None
+        else refiner.config.model_dump(mode="json") | {"fallback": repr(refiner.fallback)},
     }
 
 
@@ -220,6 +281,8 @@ def _summary(file: h5py.File, dtypes: dict[str, np.dtype]) -> np.ndarray:
     for name, item in file["summary"].items():
         values = item[:]
         columns |= {f"{name}_p{percentile:g}": values[:, column] for column, percentile in enumerate(PERCENTILES)}
+    for name, item in file.get("refinement", {}).items():
+        columns[name] = item[:].astype(dtypes[f"refinement/{name}"])
     rows = np.empty(len(file["id"]), dtype=[(name, values.dtype) for name, values in columns.items()])
     for name, values in columns.items():
         rows[name] = values
@@ -228,6 +291,7 @@ def _summary(file: h5py.File, dtypes: dict[str, np.dtype]) -> np.ndarray:
 
 def _join_summaries(segments: Segments, output: Path, provenance: dict[str, Any]) -> dict[str, Any]:
     dtypes, flagged, reasons = _dtypes(segments), 0, Counter[str]()
+    efficiencies: list[np.ndarray] = []
 
     def rows() -> Iterator[np.ndarray]:
         nonlocal flagged
@@ -236,6 +300,8 @@ def _join_summaries(segments: Segments, output: Path, provenance: dict[str, Any]
                 run = _summary(file, dtypes)
             flagged += int(np.count_nonzero(run["flags"] != b""))
             reasons.update(np.char.decode(run["status"], "utf-8").tolist())
+            if "efficiency" in (run.dtype.names or ()):
+                efficiencies.append(run["efficiency"][np.isfinite(run["efficiency"])].astype(np.float32))
             yield run
 
     with atomic_path(output) as temporary:
@@ -243,7 +309,10 @@ def _join_summaries(segments: Segments, output: Path, provenance: dict[str, Any]
         write(temporary, rows(), segments.n_rows, provenance)
     inferred = reasons.pop("", 0)
     excluded = dict(reasons.most_common())
-    return {"galaxies": segments.n_rows, "inferred": inferred, "flagged": flagged, "excluded": excluded}
+    figures = {"galaxies": segments.n_rows, "inferred": inferred, "flagged": flagged, "excluded": excluded}
+    if efficiencies:
+        figures["efficiency_median"] = float(np.median(np.concatenate(efficiencies)))
+    return figures
 
 
 def _write_fits(path: Path, runs: Iterator[np.ndarray], n_rows: int, provenance: dict[str, Any]) -> None:
