@@ -4,28 +4,46 @@ An artifact is a NumPy ``.npz`` archive whose member ``card`` holds UTF-8 JSON: 
 software versions, provenance, training figures, and a SHA-256 over all arrays and the rest of the card.
 """
 
+import contextlib
 import hashlib
 import json
+import math
 import os
+import platform
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
-from sedcast.data.errors import ArtifactError
+from sedcast.data.errors import ArtifactError, SedcastError
 
-__all__ = ["SCHEMA_VERSION", "atomic_path", "load_artifact", "read_card", "save_artifact", "software_versions"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "atomic_path",
+    "consistent",
+    "load_artifact",
+    "read_card",
+    "save_artifact",
+    "software_versions",
+]
 
 SCHEMA_VERSION = 1
 MAX_ARTIFACT_BYTES = 4 * 1024**3
+_MAX_CARD_BYTES = 64 * 1024**2
+_MAX_MEMBERS = 10_000
+# DEFLATE packs no more than this many bytes into one; what claims more is damaged, or made to fill the memory.
+_MAX_DEFLATE_RATIO = 1032
 _CARD = "card"
 _CHECKSUM = "sha256"
 # What zipfile, zlib and NumPy raise on files that are damaged somewhere; RuntimeError for flags of encryption or compression.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError)
+# What constructors raise that are given arrays and cards of other shapes and types than they were written for.
+_INCONSISTENT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError, MemoryError)
 
 
 def software_versions() -> dict[str, str]:
@@ -42,7 +60,8 @@ def software_versions() -> dict[str, str]:
 class atomic_path:
     """Context manager giving a temporary path beside `path`, moved onto it only on success.
 
-    The file is flushed to disk before it is renamed, so a crash leaves either the old file or the new one.
+    File and folder are flushed to disk, so a crash leaves either the old file or the new one under that name. What a killed
+    process left of the same file is deleted when it is written anew.
 
     Parameters
     ----------
@@ -52,10 +71,16 @@ class atomic_path:
 
     def __init__(self, path: str | Path, *, folder: Path | None = None) -> None:
         self.path = Path(path)
-        self.temporary = (folder or self.path.parent) / f".{self.path.name}.{os.getpid()}.part"
+        # On a shared file system a number alone might be that of a living process elsewhere.
+        self._prefix = f".{self.path.name}.{platform.node()}-"
+        self.temporary = (folder or self.path.parent) / f"{self._prefix}{os.getpid()}.part"
 
     def __enter__(self) -> Path:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        for left in self.temporary.parent.iterdir():
+            number = left.name.removeprefix(self._prefix).removesuffix(".part")
+            if left.name.startswith(self._prefix) and number.isdecimal() and not _is_running(int(number)):
+                left.unlink(missing_ok=True)
         return self.temporary
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -65,6 +90,47 @@ class atomic_path:
         with self.temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         self.temporary.replace(self.path)
+        descriptor = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            # Some network file systems cannot flush a folder; the rename is theirs to keep.
+            pass
+        finally:
+            os.close(descriptor)
+
+
+def _is_running(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def consistent(path: str | Path, what: str, *, otherwise: str = "make it again") -> Iterator[None]:
+    """Explain what goes wrong while the contents of a readable file are put together.
+
+    Parameters
+    ----------
+    path : the file.
+    what : it should be, for example ``"posterior estimator"``.
+    otherwise : what to do if it is not.
+
+    Raises
+    ------
+    ArtifactError : for whatever arrays, cards or attributes of unexpected names, shapes or types raise in the body.
+    """
+    try:
+        yield
+    except ArtifactError:
+        raise
+    except (SedcastError, *_INCONSISTENT) as error:
+        said = f"no {error}" if isinstance(error, KeyError) else error
+        raise ArtifactError(f"{path} is no consistent {what} ({said}): {otherwise}") from error
 
 
 def _digest(arrays: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> str:
@@ -102,7 +168,43 @@ def save_artifact(path: str | Path, kind: str, arrays: Mapping[str, np.ndarray],
         np.savez_compressed(handle, **{_CARD: encoded}, **held)  # type: ignore[arg-type]
 
 
-def _open(path: str | Path) -> tuple[np.lib.npyio.NpzFile, dict[str, Any]]:
+def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse what would not fit into memory, or is no flat list of arrays, by the archive's table of contents alone."""
+    members, size = archive.infolist(), path.stat().st_size
+    names = [member.filename for member in members]
+    if len(members) > _MAX_MEMBERS or len(set(names)) != len(names):
+        raise ArtifactError(f"{path} has {len(names)} members, some of them repeated or too many: not written by sedcast")
+    for member in members:
+        if not member.filename.endswith(".npy") or "/" in member.filename or "\\" in member.filename:
+            raise ArtifactError(f"{path} has a member {member.filename!r}: expected arrays only, without folders")
+        if member.compress_size > size or member.file_size > _MAX_DEFLATE_RATIO * member.compress_size:
+            raise ArtifactError(
+                f"{path}: {member.filename!r} claims {member.file_size} bytes, more than it can hold: truncated or altered"
+            )
+    total = sum(member.file_size for member in members)
+    if total > MAX_ARTIFACT_BYTES:
+        raise ArtifactError(f"{path} would unpack to {total} bytes, above the limit of {MAX_ARTIFACT_BYTES}: refused")
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """One member, whose header is checked against its size before memory is asked for."""
+    member = archive.getinfo(f"{name}.npy")
+    with archive.open(member) as handle:
+        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(npy.read_magic(handle))
+        if read_header is None:
+            raise ValueError(f"array {name!r} is of an unknown version of NumPy's format")
+        shape, _, dtype = read_header(handle)
+        if dtype.kind not in "biufcSU" or dtype.itemsize == 0:
+            raise ValueError(f"array {name!r} is of type {dtype}, expected numbers or text")
+        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != member.file_size - handle.tell():
+            raise ValueError(f"array {name!r} of shape {shape} does not have the {member.file_size} bytes that it has")
+    with archive.open(member) as handle:
+        return np.asarray(npy.read_array(handle, allow_pickle=False))
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]]:
+    """The archive and its card; what damage raises, here and in the body, is explained."""
     path = Path(path)
     if not path.is_file():
         raise ArtifactError(f"no artifact at {path}: check the path, or train one with 'sedcast train'")
@@ -111,34 +213,44 @@ def _open(path: str | Path) -> tuple[np.lib.npyio.NpzFile, dict[str, Any]]:
             if handle.read(2) != b"PK":
                 raise ArtifactError(f"{path} is not a sedcast artifact: it does not begin as an .npz file does")
         with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_ARTIFACT_BYTES:
-            raise ArtifactError(f"{path} would unpack to {size} bytes, above the limit of {MAX_ARTIFACT_BYTES}: refused")
-        archive_file = np.load(path, allow_pickle=False)
-        try:
-            card = json.loads(archive_file[_CARD].tobytes().decode())
-        except _DAMAGE:
-            archive_file.close()
-            raise
+            _check_members(archive, path)
+            if archive.getinfo(f"{_CARD}.npy").file_size > _MAX_CARD_BYTES:
+                raise ArtifactError(f"{path} has a card of more than {_MAX_CARD_BYTES} bytes: refused")
+            card = json.loads(_read_array(archive, _CARD).tobytes().decode())
+            if not isinstance(card, dict):
+                raise ArtifactError(f"{path} has a card that is not a JSON object: it was not written by sedcast")
+            yield archive, card
     except ArtifactError:
         raise
     except _DAMAGE as error:
-        raise ArtifactError(f"{path} is not a readable sedcast artifact (truncated, or another format): {error}") from error
-    if not isinstance(card, dict):
-        archive_file.close()
-        raise ArtifactError(f"{path} has a card that is not a JSON object: it was not written by sedcast")
-    return archive_file, card
+        raise ArtifactError(
+            f"{path} is not a readable sedcast artifact (truncated, or another format): {error}"
+        ) from error
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
     """The card of an artifact, without its arrays and without verifying the checksum."""
-    archive, card = _open(path)
-    archive.close()
-    return card
+    with _opened(path) as (_, card):
+        return card
+
+
+def _check_schema(path: str | Path, card: Mapping[str, Any]) -> None:
+    schema = card.get("schema")
+    if schema == SCHEMA_VERSION:
+        return
+    versions = card.get("versions")
+    writer = f"sedcast {versions['sedcast']}" if isinstance(versions, dict) and "sedcast" in versions else "another sedcast"
+    newer = isinstance(schema, int) and schema > SCHEMA_VERSION
+    raise ArtifactError(
+        f"{path} has schema version {schema!r}, written by {writer}; this sedcast reads {SCHEMA_VERSION}: "
+        + ("update sedcast, or make it again" if newer else "use the sedcast that wrote it, or make it again")
+    )
 
 
 def load_artifact(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read an artifact of one kind and verify its checksum.
+
+    Sizes are checked before memory is asked for: no file takes more than about 1000 times its own size, nor more than 4 GiB.
 
     Returns
     -------
@@ -148,19 +260,14 @@ def load_artifact(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], d
     ------
     ArtifactError : if the file is missing, unreadable, of another kind or schema, or altered since it was written.
     """
-    archive, card = _open(path)
-    with archive:
-        if card.get("schema") != SCHEMA_VERSION:
-            raise ArtifactError(
-                f"{path} has schema version {card.get('schema')!r}, this sedcast reads {SCHEMA_VERSION}: "
-                "use the sedcast that wrote it, or train it again"
-            )
+    with _opened(path) as (archive, card):
+        _check_schema(path, card)
         if card.get("kind") != kind:
             raise ArtifactError(f"{path} holds a {card.get('kind')!r}, expected a {kind!r}: pass the right file")
-        try:
-            arrays = {name: archive[name] for name in archive.files if name != _CARD}
-        except _DAMAGE as error:
-            raise ArtifactError(f"{path} is truncated or altered: {error}") from error
-    if _digest(arrays, card) != card.get(_CHECKSUM):
-        raise ArtifactError(f"{path} does not match its checksum: it was altered or damaged after it was written; get it again")
+        names = [member.removesuffix(".npy") for member in archive.namelist()]
+        arrays = {name: _read_array(archive, name) for name in names if name != _CARD}
+        if _digest(arrays, card) != card.get(_CHECKSUM):
+            raise ArtifactError(
+                f"{path} does not match its checksum: it was altered or damaged after it was written; get it again"
+            )
     return arrays, card

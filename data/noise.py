@@ -28,7 +28,7 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-from sedcast.data.artifacts import load_artifact, save_artifact
+from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.asinh import asinh_flux, asinh_flux_error, asinh_magnitude, asinh_magnitude_error
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
@@ -171,11 +171,21 @@ class NoiseModel:
         ArtifactError : if the file is missing, altered or of another kind.
         """
         arrays, card = load_artifact(path, KIND)
-        if card["grid"] != _GRID_CARD:
-            raise ArtifactError(
-                f"{path} is tabulated on the grid {card['grid']}, this sedcast uses {_GRID_CARD}: make it again"
-            )
-        return cls(bands=tuple(card["bands"]), provenance=card["provenance"], **{name: arrays[name] for name in _ARRAYS})
+        with consistent(path, "noise model"):
+            if card["grid"] != _GRID_CARD:
+                raise ArtifactError(
+                    f"{path} is tabulated on the grid {card['grid']}, this sedcast uses {_GRID_CARD}: make it again"
+                )
+            bands = tuple(card["bands"])
+            if not all(isinstance(band, str) for band in bands):
+                raise ArtifactError(f"{path} has bands {bands}, expected names")
+            model = cls(bands=bands, provenance=card["provenance"], **{name: arrays[name] for name in _ARRAYS})
+            widths = dict.fromkeys(("median", "scatter", "log_norm"), len(_GRID)) | {"magnitude_range": 2, "ln_sigma_range": 2}
+            for name in _ARRAYS:
+                expected = (len(bands), widths[name]) if name in widths else (len(bands),)
+                if arrays[name].shape != expected or arrays[name].dtype.kind != "f":
+                    raise ArtifactError(f"{path}: {name} has shape {arrays[name].shape}, expected {expected} numbers")
+            return model
 
     def _interpolate(self, b: int, flux: np.ndarray, *tables: np.ndarray) -> list[np.ndarray]:
         """Rows `b` of tables (n_band, n_grid) at fluxes (n,) of that band."""

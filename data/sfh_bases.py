@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sedcast.data.artifacts import load_artifact, save_artifact
+from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.errors import ArtifactError, ParameterError
 
 __all__ = ["N_SFH_BASES", "N_ZH_BASES", "T_MAX_GYR", "SFHBases"]
@@ -105,13 +105,14 @@ class SFHBases:
         missing = {"t_lookback_gyr", "sfh", "zh"} - set(arrays)
         if missing:
             raise ArtifactError(f"{path} lacks the arrays {sorted(missing)}: it was not written by SFHBases.save")
-        return cls(
-            arrays["t_lookback_gyr"],
-            arrays["sfh"],
-            arrays["zh"],
-            name=str(card.get("name", "")),
-            provenance=card.get("provenance", {}),
-        )
+        with consistent(path, "set of history bases"):
+            return cls(
+                arrays["t_lookback_gyr"],
+                arrays["sfh"],
+                arrays["zh"],
+                name=str(card.get("name", "")),
+                provenance=card.get("provenance", {}),
+            )
 
     def save(self, path: str | Path) -> None:
         """Write the bases as an artifact (``.npz``), atomically."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sedcast.data.artifacts import load_artifact, save_artifact
+from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.fsps_link import fsps_spectrum, import_fsps, stellar_population
 
@@ -100,7 +100,8 @@ class SSPLibrary:
         missing = {"wave_rest", "log_age", "log_z", "flux"} - set(arrays)
         if missing:
             raise ArtifactError(f"{path} lacks the arrays {sorted(missing)}: it was not written by SSPLibrary.save")
-        return cls(**arrays, name=str(card.get("name", "")), provenance=card.get("provenance", {}))
+        with consistent(path, "SSP library"):
+            return cls(**arrays, name=str(card.get("name", "")), provenance=card.get("provenance", {}))
 
     def save(self, path: str | Path) -> None:
         """Write the library as an artifact (``.npz``), atomically."""

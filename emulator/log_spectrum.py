@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sedcast.data.artifacts import load_artifact, save_artifact
-from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.artifacts import consistent, load_artifact, save_artifact
+from sedcast.data.errors import ParameterError
 from sedcast.emulator.network import SpeculatorNetwork
 
 __all__ = ["LogSpectrumEmulator", "LogSpectrumSegment"]
@@ -200,10 +200,8 @@ class LogSpectrumEmulator:
         ArtifactError : if it is missing, truncated, altered, of another kind, or inconsistent.
         """
         arrays, card = load_artifact(path, _KIND)
-        try:
+        with consistent(path, "emulator of logarithmic spectra", otherwise="train it again"):
             segments = tuple(LogSpectrumSegment.from_arrays(arrays, f"segment{k}_") for k in range(card["n_segments"]))
             names, logged = tuple(card["parameter_names"]), tuple(card["log_parameters"])
             ranges = tuple((float(low), float(high)) for low, high in card["ranges"])
             return cls(segments, names, logged, ranges, card)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{path} is no consistent emulator of logarithmic spectra ({error}): train it again") from error

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from sedcast.data.artifacts import load_artifact, save_artifact
+from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.config import Config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ParameterError
@@ -242,7 +242,7 @@ class SpectrumEmulator:
         ArtifactError : if it is missing, truncated, altered, of another kind, or inconsistent.
         """
         arrays, card = load_artifact(path, KIND)
-        try:
+        with consistent(path, "spectrum emulator", otherwise="train it again"):
             library = SSPLibrary(
                 arrays["ssp_wave_rest"],
                 arrays["ssp_log_age"],
@@ -274,8 +274,6 @@ class SpectrumEmulator:
                 )
             prior, zred_max = Prior.from_dict(card["prior"]), float(card["config"]["zred_max"])
             return cls(network, means, components, n_pca, model, prior, zred_max, card)
-        except (KeyError, TypeError) as error:
-            raise ArtifactError(f"{path} lacks {error} of a spectrum emulator's card: train it again") from error
 
     @classmethod
     def default(cls) -> "SpectrumEmulator":

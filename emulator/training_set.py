@@ -158,7 +158,7 @@ class TrainingSet:
                 self.theta = file["theta"][:]
                 self.wave_rest = file["wave_rest"][:]
                 shape = file["log_spectra"].shape
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ConfigError(f"{path} is not a training set of sedcast ({error}): move it away, or name another") from error
         if shape != (len(self.theta), len(self.wave_rest)):
             raise ConfigError(f"{path} has log_spectra of shape {shape}, which do not fit its theta and wavelengths: delete it")

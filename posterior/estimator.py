@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from sedcast.data.artifacts import load_artifact, save_artifact
+from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.catalog import Catalog
 from sedcast.data.config import parse_config
 from sedcast.data.cosmology import Cosmology
-from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
+from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
@@ -370,7 +370,7 @@ class PosteriorEstimator:
         ArtifactError : if it is missing, truncated, altered, of another kind, or inconsistent.
         """
         arrays, card = load_artifact(path, KIND)
-        try:
+        with consistent(path, "posterior estimator", otherwise="train it again"):
             mask = any(name.startswith("measured_") for name in card["context_names"])
             inferred = card.get("redshift_prior")
             redshift_prior = None if inferred is None else parse_config(inferred, RedshiftPrior, f"{path}, redshift_prior")
@@ -390,8 +390,6 @@ class PosteriorEstimator:
                 OutlierModel.from_arrays(context.bands, arrays, _OUTLIERS) if "outliers" in card else None,
                 redshift_prior,
             )
-        except (KeyError, TypeError, ParameterError, ConfigError) as error:
-            raise ArtifactError(f"{path} is not a complete posterior estimator ({error}): train it again") from error
 
     @classmethod
     def default(cls) -> "PosteriorEstimator":

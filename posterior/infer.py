@@ -17,7 +17,7 @@ import numpy as np
 from astropy.table import Table
 from threadpoolctl import threadpool_limits
 
-from sedcast.data.artifacts import atomic_path, software_versions
+from sedcast.data.artifacts import atomic_path, consistent, software_versions
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, CatalogError, MissingDependencyError, ParameterError
 from sedcast.emulator.histories import derived_properties
@@ -504,14 +504,19 @@ def read_posteriors(path: str | Path) -> PosteriorCatalog:
     if file.attrs.get("format") != FORMAT:
         file.close()
         raise ArtifactError(f"{path} is HDF5, but not a {FORMAT} file: pass one that 'sedcast infer' wrote")
-    ids = file["id"][:]
-    return PosteriorCatalog(
-        file=file,
-        ids=ids if ids.dtype.kind in "iu" else np.char.decode(ids, "utf-8"),
-        zred=file["zred"][:],
-        status=np.char.decode(file["status"][:], "utf-8"),
-        flags=np.char.decode(file["flags"][:], "utf-8"),
-        score=file["score"][:] if "score" in file else np.full(len(ids), np.nan),
-        bands=tuple(str(band) for band in file.attrs["bands"]),
-        provenance=json.loads(file.attrs["provenance"]),
-    )
+    try:
+        with consistent(path, "file of posteriors", otherwise="infer the catalogue again"):
+            ids = file["id"][:]
+            return PosteriorCatalog(
+                file=file,
+                ids=ids if ids.dtype.kind in "iu" else np.char.decode(ids, "utf-8"),
+                zred=file["zred"][:],
+                status=np.char.decode(file["status"][:], "utf-8"),
+                flags=np.char.decode(file["flags"][:], "utf-8"),
+                score=file["score"][:] if "score" in file else np.full(len(ids), np.nan),
+                bands=tuple(str(band) for band in file.attrs["bands"]),
+                provenance=json.loads(file.attrs["provenance"]),
+            )
+    except ArtifactError:
+        file.close()
+        raise

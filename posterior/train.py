@@ -141,7 +141,7 @@ def read_training_set(path: str | Path) -> TrainingSet:
             theta_unbounded, flux, flux_ivar, zred = (file[name][:] for name in _COLUMNS)
             names = [str(name) for name in file.attrs["free_parameter_names"]]
             config = parse_config(json.loads(file.attrs["config"]), SimulationConfig, f"{path}, attribute 'config'")
-    except (OSError, KeyError) as error:
+    except (OSError, LookupError, TypeError, AttributeError, RuntimeError, json.JSONDecodeError) as error:
         raise ConfigError(f"{path} is not a file of simulations ({error}): make one with 'sedcast simulate'") from error
     if names != list(FREE_PARAMETER_NAMES):
         raise ConfigError(f"{path} has parameters {names}, this sedcast {list(FREE_PARAMETER_NAMES)}: simulate again")
