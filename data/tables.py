@@ -1,62 +1,108 @@
-"""Tables on disk read a run of rows at a time: FITS, HDF5, Parquet; ECSV and CSV, which are held in memory."""
+"""Tables on disk read a run of rows at a time: FITS, HDF5, Parquet, ECSV, CSV; none of them is ever held whole.
 
+Files that end in .gz are unpacked to a temporary file first.
+"""
+
+import contextlib
+import gzip
+import shutil
+import tempfile
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 from astropy.io import fits
-from astropy.table import Table
 
 from sedcast.data.errors import CatalogError, MissingDependencyError
 
-__all__ = ["TableFile", "open_table"]
+__all__ = ["TableFile", "open_table", "reading"]
 
-_TEXT = {".ecsv": "ascii.ecsv", ".csv": "ascii.csv", ".csv.gz": "ascii.csv"}
-_FITS, _HDF5, _PARQUET = (".fits", ".fit", ".fits.gz"), (".hdf5", ".h5"), (".parquet", ".pq")
+_BATCH_ROWS = 65_536
+_BUFFER_BYTES = 1 << 20
+_VARIABLE_LENGTH = ("P", "Q")
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say which file is damaged: the readers raise many unrelated classes.
+
+    Raises
+    ------
+    CatalogError : for whatever the body raises, but for sedcast's own errors.
+    """
+    try:
+        yield
+    except (CatalogError, MissingDependencyError):
+        raise
+    except Exception as error:
+        raise CatalogError(f"{path} cannot be read: {error}") from error
 
 
 class TableFile(ABC):
-    """A table whose columns are read by runs of rows.
+    """A table whose columns are read by runs of rows; another process that is sent one opens the file itself.
 
     Attributes
     ----------
+    path : of the file.
     names : of the columns.
     n_rows : number of rows.
     """
 
+    path: Path
     names: tuple[str, ...]
     n_rows: int
 
-    @abstractmethod
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Rows `start` to `stop` of a column, (n, ...); missing numbers are NaN."""
+        """Rows `start` to `stop` of a column, (n, ...); missing numbers are NaN.
+
+        Raises
+        ------
+        CatalogError : if the file is damaged there.
+        """
+        with reading(self.path):
+            return self._read(name, start, stop)
+
+    @abstractmethod
+    def _read(self, name: str, start: int, stop: int) -> np.ndarray: ...
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return open_table, (self.path,)
 
 
 class _Fits(TableFile):
     """A binary table, read by its place in the file: memory mapped pages would count as the process's memory."""
 
-    def __init__(self, path: Path) -> None:
-        with fits.open(path, memmap=True) as hdus:
+    def __init__(self, path: Path, source: Path) -> None:
+        with fits.open(source, memmap=True) as hdus:
             tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)]
             if not tables:
                 raise CatalogError(f"{path} has no binary table: expected one in an extension")
             self._columns, self._offset = tables[0].columns, tables[0].fileinfo()["datLoc"]
             self.n_rows = int(tables[0].header["NAXIS2"])
             self._dtype = self._columns.dtype.newbyteorder(">")
-        self.names, self._path = tuple(self._columns.names), path
+        if source.stat().st_size < self._offset + self.n_rows * self._dtype.itemsize:
+            raise CatalogError(f"{path} is truncated: it ends before row {self.n_rows}, the last of its header")
+        self.names, self.path, self._source = tuple(self._columns.names), path, source
         self._run: tuple[int, int, np.ndarray] | None = None
 
-    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+    def _read(self, name: str, start: int, stop: int) -> np.ndarray:
+        column = self._columns[name]
+        if str(column.format).lstrip("01").startswith(_VARIABLE_LENGTH):
+            raise CatalogError(f"column {name!r} of {self.path} is of variable length ({column.format}), expected a fixed one")
         if self._run is None or self._run[:2] != (start, stop):
             offset = self._offset + start * self._dtype.itemsize
-            rows = np.fromfile(self._path, self._dtype, count=stop - start, offset=offset)
+            rows = np.fromfile(self._source, self._dtype, count=stop - start, offset=offset)
             if len(rows) != stop - start:
-                raise CatalogError(f"{self._path} is truncated: it ends before row {stop} of {self.n_rows}")
+                raise CatalogError(f"{self.path} is truncated: it ends before row {stop} of {self.n_rows}")
             self._run = (start, stop, rows)
-        column, values = self._columns[name], self._run[2][name]
+        values = self._run[2][name]
         values = values.astype(values.dtype.newbyteorder("="))
+        if values.dtype.kind == "S":
+            return np.char.rstrip(values)
         scale, zero = column.bscale or 1, column.bzero or 0
         if values.dtype.kind == "i" and column.null is not None:
             values = np.where(values == column.null, np.nan, values)
@@ -71,8 +117,8 @@ class _Fits(TableFile):
 class _Hdf5(TableFile):
     """Either one dataset of rows, or one dataset a column."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = h5py.File(path, "r")
+    def __init__(self, path: Path, source: Path) -> None:
+        self.path, self._file = path, h5py.File(source, "r")
         found = {name: item for name, item in self._file.items() if isinstance(item, h5py.Dataset) and item.ndim > 0}
         rows = [item for item in found.values() if item.dtype.names]
         self._rows = rows[0] if rows else None
@@ -86,57 +132,75 @@ class _Hdf5(TableFile):
             )
         self.names, self.n_rows, self._found = tuple(found), lengths.pop(), found
 
-    def read(self, name: str, start: int, stop: int) -> np.ndarray:
-        return np.asarray(self._found[name][start:stop] if self._rows is None else self._rows[start:stop][name])
+    def _read(self, name: str, start: int, stop: int) -> np.ndarray:
+        return np.asarray((self._found[name] if self._rows is None else self._rows.fields(name))[start:stop])
 
 
 class _Parquet(TableFile):
-    """Row groups, one of them held at a time."""
+    """Each column is decoded in batches, one of them held at a time, however long the row groups are."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, source: Path) -> None:
         try:
             from pyarrow import parquet
         except ImportError as error:
             raise MissingDependencyError(f"{path}: Parquet needs pyarrow: install it with 'pip install pyarrow'") from error
-        self._file = parquet.ParquetFile(path)
+        self.path, self._file = path, parquet.ParquetFile(source, buffer_size=_BUFFER_BYTES)
         sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
         self.names, self.n_rows = tuple(self._file.schema_arrow.names), int(self._starts[-1])
-        self._held: dict[str, tuple[int, np.ndarray]] = {}
+        self._held: dict[str, tuple[int, np.ndarray, Iterator[Any]]] = {}
 
-    def _group(self, name: str, group: int) -> np.ndarray:
-        if self._held.get(name, (-1,))[0] != group:
-            column = self._file.read_row_group(group, columns=[name]).column(0)
-            values = column.to_numpy()
-            self._held[name] = (group, np.stack(values) if values.dtype == object and not _is_text(values) else values)
-        return self._held[name][1]
+    def _batches_from(self, name: str, row: int) -> tuple[int, np.ndarray, Iterator[Any]]:
+        """Before the first batch of the row group that a row is in."""
+        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        groups = list(range(group, len(self._starts) - 1))
+        batches = self._file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=[name])
+        return int(self._starts[group]), np.empty(0), batches
 
-    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+    def _read(self, name: str, start: int, stop: int) -> np.ndarray:
+        first, values, batches = self._held.get(name) or self._batches_from(name, start)
+        if start < first or start >= first + len(values) + 4 * _BATCH_ROWS:
+            first, values, batches = self._batches_from(name, start)
         parts = []
-        for group, first in enumerate(self._starts[:-1]):
-            if first < stop and self._starts[group + 1] > start:
-                parts.append(self._group(name, group)[max(start - first, 0) : stop - first])
+        while True:
+            if len(part := values[max(start - first, 0) : max(stop - first, 0)]):
+                parts.append(part)
+            if first + len(values) >= stop:
+                break
+            first, values = first + len(values), _as_array(next(batches).column(0))
+        self._held[name] = first, values, batches
         return np.concatenate(parts)
 
 
-def _is_text(values: np.ndarray) -> bool:
-    return any(isinstance(value, str) for value in values[:1])
+def _as_array(column: Any) -> np.ndarray:
+    values = column.to_numpy(zero_copy_only=False)
+    is_vector = values.dtype == object and not any(isinstance(value, str | bytes) for value in values[:1])
+    return np.stack(values) if is_vector else values
 
 
-class _InMemory(TableFile):
-    def __init__(self, path: Path, kind: str) -> None:
-        self._table = Table.read(path, format=kind)
-        self.names, self.n_rows = tuple(self._table.colnames), len(self._table)
+def _in_text(kind: str) -> Callable[[Path, Path], TableFile]:
+    def open_text(path: Path, source: Path) -> TableFile:
+        from sedcast.data import text_tables
 
-    def read(self, name: str, start: int, stop: int) -> np.ndarray:
-        values = self._table[name][start:stop]
-        if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "iuf" and values.mask.any():
-            return np.asarray(np.ma.MaskedArray(values, dtype=float).filled(np.nan))
-        return np.asarray(getattr(values, "value", values))
+        return text_tables.CsvTable(path, source) if kind == "csv" else text_tables.EcsvTable(path, source)
+
+    return open_text
+
+
+_READERS: dict[str, Callable[[Path, Path], TableFile]] = {
+    ".fits": _Fits,
+    ".fit": _Fits,
+    ".hdf5": _Hdf5,
+    ".h5": _Hdf5,
+    ".parquet": _Parquet,
+    ".pq": _Parquet,
+    ".ecsv": _in_text("ecsv"),
+    ".csv": _in_text("csv"),
+}
 
 
 def open_table(path: str | Path) -> TableFile:
-    """Open a table by its name's ending.
+    """Open a table by its name's ending; ``.gz`` may follow it.
 
     Raises
     ------
@@ -146,30 +210,26 @@ def open_table(path: str | Path) -> TableFile:
     path = Path(path)
     if not path.is_file():
         raise CatalogError(f"no catalogue at {path}: check the path")
-    name = path.name.lower()
-    try:
-        table = _open(path, name)
-    except (CatalogError, MissingDependencyError):
-        raise
-    except Exception as error:
-        # The readers raise many unrelated classes on damaged files.
-        raise CatalogError(f"{path} cannot be read: {error}") from error
+    packed = path.name.lower().endswith(".gz")
+    suffix = Path(path.stem if packed else path.name).suffix.lower()
+    if suffix not in _READERS:
+        raise CatalogError(f"{path}: unknown kind of file {suffix!r}; expected one of {', '.join(_READERS)}")
+    with reading(path):
+        source = _unpacked(path) if packed else path
+        table = _READERS[suffix](path, source)
+        if packed:
+            weakref.finalize(table, source.unlink, missing_ok=True)
     if table.n_rows == 0:
         raise CatalogError(f"{path} has no rows: a catalogue needs at least one galaxy")
     return table
 
 
-def _open(path: Path, name: str) -> TableFile:
-    if name.endswith(".fits.gz"):
-        return _InMemory(path, "fits")
-    if name.endswith(_FITS):
-        return _Fits(path)
-    if name.endswith(_HDF5):
-        return _Hdf5(path)
-    if name.endswith(_PARQUET):
-        return _Parquet(path)
-    kinds: Sequence[str] = [kind for suffix, kind in _TEXT.items() if name.endswith(suffix)]
-    if not kinds:
-        known = ", ".join((*_FITS, *_HDF5, *_PARQUET, *_TEXT))
-        raise CatalogError(f"{path}: unknown kind of file {path.suffix!r}; expected one of {known}")
-    return _InMemory(path, kinds[0])
+def _unpacked(path: Path) -> Path:
+    """A temporary file with the contents of a compressed one."""
+    with gzip.open(path, "rb") as packed, tempfile.NamedTemporaryFile(suffix=Path(path.stem).suffix, delete=False) as unpacked:
+        try:
+            shutil.copyfileobj(packed, unpacked, _BUFFER_BYTES)
+        except BaseException:
+            Path(unpacked.name).unlink()
+            raise
+    return Path(unpacked.name)

@@ -1,0 +1,144 @@
+"""CSV and ECSV read a run of rows at a time, by the places of every few thousandth line in the file."""
+
+import csv
+import itertools
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from sedcast.data.errors import CatalogError
+from sedcast.data.tables import TableFile, reading
+
+__all__ = ["CsvTable", "EcsvTable"]
+
+_LINES = 8192
+_MAX_LINE_BYTES = 1 << 20
+_KINDS: tuple[type, ...] = (np.int64, np.float64, np.str_)
+
+
+class _Lines(TableFile):
+    """A file in which a row is a line: a cell may not hold a line break. Blank lines do not count."""
+
+    def __init__(self, path: Path, source: Path) -> None:
+        self.path, self._source, self._offsets = path, source, list[int]()
+        self.n_rows = 0
+        self._held: dict[int, Any] = {}
+        with source.open("rb") as handle:
+            self._head = self._read_head(handle)
+            while True:
+                offset = handle.tell()
+                if not (lines := list(itertools.islice(self._numbered(handle), _LINES))):
+                    break
+                self._look_at(lines)
+                self._offsets.append(offset)
+                self.n_rows += len(lines)
+
+    def _numbered(self, handle: Any) -> Iterator[str]:
+        """The lines that are not blank, without reading beyond the one that is asked for."""
+        while line := handle.readline(_MAX_LINE_BYTES):
+            if len(line) == _MAX_LINE_BYTES:
+                raise CatalogError(f"{self.path} has a line of more than {_MAX_LINE_BYTES} bytes: is it a table?")
+            if text := line.decode("utf-8-sig").rstrip("\r\n"):
+                yield text
+
+    @abstractmethod
+    def _read_head(self, handle: Any) -> list[str]:
+        """The lines up to the one of the columns' names, which become `names`."""
+
+    def _look_at(self, lines: list[str]) -> None:
+        """Check a run of lines when the file is opened."""
+
+    @abstractmethod
+    def _parsed(self, lines: list[str], first: int) -> Any:
+        """What `_column` takes columns from, of the lines from row `first` on."""
+
+    @abstractmethod
+    def _column(self, run: Any, name: str) -> np.ndarray: ...
+
+    def _parsed_run(self, number: int) -> Any:
+        with self._source.open("rb") as handle:
+            handle.seek(self._offsets[number])
+            return self._parsed(list(itertools.islice(self._numbered(handle), _LINES)), number * _LINES)
+
+    def _read(self, name: str, start: int, stop: int) -> np.ndarray:
+        runs = range(start // _LINES, -(-stop // _LINES))
+        # Columns are read one after the other: what one has parsed serves the others.
+        self._held = {run: self._held.get(run) or self._parsed_run(run) for run in runs}
+        parts = [self._column(self._held[run], name)[max(start - run * _LINES, 0) : stop - run * _LINES] for run in runs]
+        return np.concatenate(parts)
+
+
+class CsvTable(_Lines):
+    """Comma-separated values under a line of names; a column is of integers, numbers or text, a blank cell is missing."""
+
+    def __init__(self, path: Path, source: Path) -> None:
+        self._kinds: list[int] = []
+        super().__init__(path, source)
+
+    def _read_head(self, handle: Any) -> list[str]:
+        for text in self._numbered(handle):
+            self.names = tuple(next(csv.reader([text])))
+            self._kinds = [0] * len(self.names)
+            return [text]
+        raise CatalogError(f"{self.path} is empty: expected a line of column names, then rows")
+
+    def _look_at(self, lines: list[str]) -> None:
+        # The kind of a column is settled by all its rows, so that it is the same in every run.
+        for number, column in enumerate(self._parsed(lines, self.n_rows)):
+            while self._kinds[number] < len(_KINDS) - 1 and not _fits(column, _KINDS[self._kinds[number]]):
+                self._kinds[number] += 1
+
+    def _parsed(self, lines: list[str], first: int) -> list[tuple[str, ...]]:
+        rows, width = list(csv.reader(lines, strict=True)), len(self.names)
+        for number, row in enumerate(rows, start=first):
+            if len(row) != width:
+                raise CatalogError(
+                    f"{self.path}: row {number} has {len(row)} cells, the line of names has {width}: "
+                    "expected commas between cells and no line breaks in them"
+                )
+        return list(zip(*rows, strict=True))
+
+    def _column(self, run: Sequence[tuple[str, ...]], name: str) -> np.ndarray:
+        number = self.names.index(name)
+        return _as_kind(run[number], _KINDS[self._kinds[number]])
+
+
+def _as_kind(cells: Sequence[str], kind: type) -> np.ndarray:
+    texts = np.array(cells, dtype=str)
+    return texts.astype(kind) if kind is not np.float64 else np.where(np.char.strip(texts) == "", "nan", texts).astype(kind)
+
+
+def _fits(cells: Sequence[str], kind: type) -> bool:
+    try:
+        _as_kind(cells, kind)
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
+class EcsvTable(_Lines):
+    """Astropy's ECSV, whose head says the type of each column."""
+
+    def _read_head(self, handle: Any) -> list[str]:
+        head = []
+        for text in self._numbered(handle):
+            head.append(text)
+            if not text.startswith("#"):
+                self._head = head
+                self.names = tuple(self._parsed([], 0).colnames)
+                return head
+        raise CatalogError(f"{self.path} is not ECSV: expected a head of lines that begin with '#', then the columns' names")
+
+    def _parsed(self, lines: list[str], first: int) -> Table:
+        with reading(self.path):
+            return Table.read([*self._head, *lines], format="ascii.ecsv")
+
+    def _column(self, run: Table, name: str) -> np.ndarray:
+        values = run[name]
+        if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "iuf" and values.mask.any():
+            return np.asarray(np.ma.MaskedArray(values, dtype=float).filled(np.nan))
+        return np.asarray(getattr(values, "value", values))
