@@ -32,12 +32,12 @@ logger = logging.getLogger(__name__)
 R = TypeVar("R")
 
 _TASKS_PER_WORKER = 2
-_ATTEMPTS = 4
+_ATTEMPTS = 3
 _SHARED: dict[str, tuple[Any, ...]] = {}
 _EXPECTED: dict[str, dict[str, str]] = {}
 _ONE_AT_A_TIME = threading.RLock()
 _DIED = (
-    "a worker process died {n} times while it ran the same task: out of memory, or the simulator ended it (FSPS does when a "
+    "a worker process died each time that it ran the same task: out of memory, or the simulator ended it (FSPS does when a "
     "data file is missing). What was finished is kept, and the same call goes on from there; with one worker and no "
     "scheduler the work is done in the main process, where its own message is seen"
 )
@@ -75,7 +75,7 @@ class TaskPool(ABC):
         Raises
         ------
         ConfigError : if a worker has other versions of the software than this process.
-        SedcastError : if a task's process died in four attempts, or the scheduler was lost.
+        SedcastError : if a task's process died in every attempt, or the scheduler was lost.
         """
         return self._run(function, tasks, shared, ordered=False)
 
@@ -133,7 +133,7 @@ class Session:
                 raise SedcastError("the Dask scheduler was lost: start it again and repeat the command to go on") from error
             except Exception as error:
                 if type(error).__name__ == "KilledWorker":
-                    raise SedcastError(_DIED.format(n=_ATTEMPTS)) from error
+                    raise SedcastError(_DIED) from error
                 raise
             del waiting[future]
 
@@ -165,7 +165,7 @@ class _LocalSession(Session):
                     again.append(numbered)
                     self.deaths[numbered[0]] = self.deaths.get(numbered[0], 0) + 1
             if max(self.deaths[number] for number, _ in again) >= _ATTEMPTS:
-                raise SedcastError(_DIED.format(n=_ATTEMPTS)) from error
+                raise SedcastError(_DIED) from error
             logger.warning("a worker process died: %d tasks are begun again", len(again))
             self.stop()
             self.executor = self._start(self.token)

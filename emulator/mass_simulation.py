@@ -11,6 +11,7 @@ import numpy as np
 
 from sedcast.data.artifacts import software_versions
 from sedcast.data.errors import ConfigError
+from sedcast.data.executors import TaskPool
 from sedcast.data.filters import load_filter
 from sedcast.data.noise import NoiseModel
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
@@ -36,6 +37,7 @@ def simulate(
     *,
     simulator: PhotometrySimulator | None = None,
     n_workers: int = 2,
+    pool: TaskPool | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Simulate `config.n_galaxies` noisy galaxies into an HDF5 file.
@@ -43,7 +45,7 @@ def simulate(
     Datasets (first axis galaxies): `theta` (n, 12), `theta_unbounded` (n, 11), `zred` (n,), `flux_true`, `flux`
     (nanomaggies) and `flux_ivar` (nanomaggies^-2), each (n, n_band), float32. Configuration, versions and figures are
     attributes. If it is interrupted, the same call goes on from what is in the folder ``OUTPUT.partial``; the result
-    depends neither on that nor on `n_workers`.
+    depends neither on that nor on `n_workers`, which are threads, or on the `pool` of processes that is used instead.
 
     Returns
     -------
@@ -65,7 +67,14 @@ def simulate(
     ) as segments:
         n_resumed = min(segments.n_rows, config.n_galaxies)
         draws = draw_galaxies(
-            simulator, prior, noise, config.zred, seed=config.seed, n_workers=n_workers, first_chunk=segments.next_chunk
+            simulator,
+            prior,
+            noise,
+            config.zred,
+            seed=config.seed,
+            n_workers=n_workers,
+            first_chunk=segments.next_chunk,
+            pool=pool,
         )
         with contextlib.closing(draws):
             _fill(segments, draws, config.n_galaxies, progress)

@@ -1,6 +1,8 @@
 """Simulated galaxies: parameters from the prior, emulated, redshifted, projected through filters, with realistic noise."""
 
+import contextlib
 import functools
+import itertools
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -14,6 +16,7 @@ from threadpoolctl import ThreadpoolController, threadpool_limits
 from sedcast.data.config import Config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
+from sedcast.data.executors import TaskPool
 from sedcast.data.filters import FilterProjection, band_name, check_bands
 from sedcast.data.noise import NoiseModel
 from sedcast.emulator.checks import as_floats, one_per_galaxy
@@ -195,41 +198,49 @@ def draw_galaxies(
     seed: int,
     n_workers: int = 2,
     first_chunk: int = 0,
+    pool: TaskPool | None = None,
 ) -> Generator[tuple[int, Draws], None, None]:
     """Draw noisy galaxies without end, chunk after chunk from `first_chunk`, yielding (proposals, kept galaxies).
 
-    Each chunk has its own random stream, so the sequence does not depend on the number of workers or on where it begins.
-    Noise follows `NoiseModel`: draws are kept by their weight and if their *observed* values lie in its range, which
-    leaves p(θ | x) as it is.
+    Each chunk has its own random stream, so the sequence does not depend on the number of workers, which are threads or the
+    processes of a pool, or on where it begins. Noise follows `NoiseModel`: draws are kept by their weight and if their
+    *observed* values lie in its range, which leaves p(θ | x) as it is.
     """
-
-    def chunk(index: int) -> tuple[int, Draws]:
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
-        theta = prior.sample(PROPOSALS_PER_CHUNK, rng)
-        z = zred.sample(PROPOSALS_PER_CHUNK, rng)
-        theta, z, flux_true = _within_reach(theta, z, simulator.flux(theta, z), prior, noise, rng)
-        flux, sigma, log_weight = noise.draw(flux_true, rng)
-        kept = noise.accept(log_weight, rng) & noise.in_range(flux, sigma)
-        return PROPOSALS_PER_CHUNK, Draws(
-            theta[kept],
-            prior.to_unbounded(theta[kept]),
-            z[kept],
-            flux_true[kept],
-            flux[kept],
-            sigma[kept] ** -2.0,
-        )
-
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_workers) as pool:
+    shared = simulator, prior, noise, zred, seed
+    if pool is not None:
+        with contextlib.closing(pool.map(_draw_chunk, itertools.count(first_chunk), shared=shared)) as chunks:
+            yield from chunks
+        return
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_workers) as threads:
         submitted = first_chunk + n_workers + 1
-        pending = [pool.submit(chunk, index) for index in range(first_chunk, submitted)]
+        pending = [threads.submit(_draw_chunk, *shared, index) for index in range(first_chunk, submitted)]
         try:
             while True:
                 yield pending.pop(0).result()
-                pending.append(pool.submit(chunk, submitted))
+                pending.append(threads.submit(_draw_chunk, *shared, submitted))
                 submitted += 1
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _draw_chunk(
+    simulator: PhotometrySimulator, prior: Prior, noise: NoiseModel, zred: RedshiftPrior, seed: int, index: int
+) -> tuple[int, Draws]:
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
+    theta = prior.sample(PROPOSALS_PER_CHUNK, rng)
+    z = zred.sample(PROPOSALS_PER_CHUNK, rng)
+    theta, z, flux_true = _within_reach(theta, z, simulator.flux(theta, z), prior, noise, rng)
+    flux, sigma, log_weight = noise.draw(flux_true, rng)
+    kept = noise.accept(log_weight, rng) & noise.in_range(flux, sigma)
+    return PROPOSALS_PER_CHUNK, Draws(
+        theta[kept],
+        prior.to_unbounded(theta[kept]),
+        z[kept],
+        flux_true[kept],
+        flux[kept],
+        sigma[kept] ** -2.0,
+    )
 
 
 def masses_within_reach(

@@ -3,13 +3,8 @@
 import contextlib
 import json
 import logging
-import signal
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +13,11 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 from scipy.special import ndtr, ndtri
 from scipy.stats import qmc
-from threadpoolctl import threadpool_limits
 
 from sedcast.data.artifacts import software_versions
 from sedcast.data.config import Config
 from sedcast.data.errors import ConfigError, SedcastError
+from sedcast.data.executors import TaskPool, task_pool
 from sedcast.emulator.segments import Segments, array_digest, differences, open_segments
 from sedcast.emulator.simulators import Simulator, checked_spectra, load_simulator
 
@@ -32,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_ROWS = 64
 _CHUNKS_PER_SEGMENT = 4
-_TASKS_PER_WORKER = 2
 
 
 class ParameterPrior(Config):
@@ -179,6 +173,7 @@ def make_training_set(
     output: str | Path,
     *,
     n_workers: int = 2,
+    pool: TaskPool | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainingSet:
     """Make a training set, go on with one that was interrupted, or read the one that is there.
@@ -189,6 +184,7 @@ def make_training_set(
     output : HDF5 file; parts are kept in ``OUTPUT.partial`` until it is whole. The rows do not depend on interruptions or
         on `n_workers`.
     n_workers : processes, each with a simulator of its own (so that each may hold an FSPS); with 1 it runs in this process.
+    pool : processes to use instead, such as those of a cluster, which must be able to import the simulator.
     progress : called as (spectra made, spectra) as they come.
 
     Raises
@@ -210,7 +206,7 @@ def make_training_set(
         "versions": software_versions(),
     }
     with open_segments(output, manifest) as segments:
-        chunks = _chunks(config, simulator, used, first=segments.next_chunk, n_workers=n_workers)
+        chunks = _chunks(config, simulator, used, first=segments.next_chunk, n_workers=n_workers, pool=pool)
         with contextlib.closing(chunks):
             _fill(segments, chunks, config.n_spectra, progress)
         attributes = {"manifest": json.dumps(manifest), "parameter_names": json.dumps(names)}
@@ -252,42 +248,21 @@ def _fill(
 
 
 def _chunks(
-    config: TrainingSetConfig, simulator: Simulator, used: slice, *, first: int, n_workers: int
+    config: TrainingSetConfig, simulator: Simulator, used: slice, *, first: int, n_workers: int, pool: TaskPool | None
 ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Theta and ln L of each chunk from number `first` on, in order, with a bounded number of them under way."""
     names = tuple(simulator.parameter_names)
     starts = range(first * _CHUNK_ROWS, config.n_spectra, _CHUNK_ROWS)
-    thetas = ((start, config.draw(names, start, min(_CHUNK_ROWS, config.n_spectra - start))) for start in starts)
-    if n_workers <= 1:
-        for _, theta in thetas:
+    thetas = (config.draw(names, start, min(_CHUNK_ROWS, config.n_spectra - start)) for start in starts)
+    if pool is None and n_workers <= 1:
+        for theta in thetas:
             yield theta, _log_spectra(simulator, theta, used)
         return
-    # Not forked: a child must not inherit this process's FSPS, threads or TensorFlow.
-    pool = ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"), initializer=_begin_worker)
-    waiting: deque[tuple[int, np.ndarray, Future[np.ndarray]]] = deque()
-    try:
-        while True:
-            while len(waiting) < _TASKS_PER_WORKER * n_workers and (task := next(thetas, None)):
-                waiting.append((*task, pool.submit(_work, config.simulator, config.options, task[1], used)))
-            if not waiting:
-                return
-            start, theta, future = waiting.popleft()
-            try:
-                yield theta, future.result()
-            except BrokenProcessPool as error:
-                raise SedcastError(
-                    f"a worker process died while it made the spectra from number {start} on: out of memory, or the simulator "
-                    "ended it (FSPS does when a data file is missing). What was finished is kept, and the same call goes on "
-                    "from there; with one worker the simulator runs in the main process, where its own message is seen"
-                ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin_worker() -> None:
-    # An interruption is the main process's to deal with; and each worker is one of the threads that were asked for.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threadpool_limits(1)
+    shared = config.simulator, json.dumps(config.options, sort_keys=True), used
+    with contextlib.ExitStack() as stack:
+        pool = pool or stack.enter_context(task_pool(None, n_workers))
+        with contextlib.closing(pool.map(_work, thetas, shared=shared)) as chunks:
+            yield from chunks
 
 
 @lru_cache(maxsize=1)
@@ -295,8 +270,8 @@ def _simulator_of_worker(name: str, options: str) -> Simulator:
     return load_simulator(name, json.loads(options))
 
 
-def _work(name: str, options: Mapping[str, Any], theta: np.ndarray, used: slice) -> np.ndarray:
-    return _log_spectra(_simulator_of_worker(name, json.dumps(dict(options), sort_keys=True)), theta, used)
+def _work(name: str, options: str, used: slice, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return theta, _log_spectra(_simulator_of_worker(name, options), theta, used)
 
 
 def _log_spectra(simulator: Simulator, theta: np.ndarray, used: slice) -> np.ndarray:

@@ -8,15 +8,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from astropy.table import Table
 
+from sedcast.data.config import parse_config
 from sedcast.data.errors import ConfigError, ParameterError
+from sedcast.data.executors import task_pool
 from sedcast.data.mapping import CatalogMapping, load_mapping, read_mapped
 from sedcast.emulator.segments import partial_folder
+from sedcast.emulator.simulate import SimulationConfig, default_simulator
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.importance import RefineConfig, Refiner
 from sedcast.posterior.infer import infer_catalog, read_posteriors
 from sedcast.posterior.streaming import infer_file
 
@@ -178,3 +183,52 @@ def test_the_command_streams_and_refuses(catalog: Path, tmp_path: Path) -> None:
         CliRunner().invoke(app, [*base, str(catalog)], catch_exceptions=False)
     with pytest.raises(ParameterError, match="--samples"):
         CliRunner().invoke(app, [*base, str(tmp_path / "w.h5"), "--samples", "x.h5"], catch_exceptions=False)
+
+
+def test_a_dask_cluster_that_loses_a_worker_gives_the_same_bytes(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed", reason="needs dask and distributed")
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "many").mkdir()
+    options: dict[str, Any] = {"n_samples": 1000, "rows_per_segment": 4, "samples": (Path("out.h5"), "float32", None)}
+    monkeypatch.chdir(tmp_path / "alone")
+    infer_file(estimator, catalog, mapping, "out.fits", **options)
+    monkeypatch.chdir(tmp_path / "many")
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0")
+    with cluster, distributed.Client(cluster) as client, task_pool(cluster.scheduler_address) as pool:
+        workers = set(client.run(os.getpid).values())
+        killed = []
+
+        def kill_one(done: int, total: int) -> None:
+            if not killed and done < total / 2:
+                killed.append(min(workers))
+                os.kill(killed[0], signal.SIGKILL)
+
+        infer_file(estimator, catalog, mapping, "out.fits", pool=pool, progress=kill_one, **options)
+        assert killed
+        assert len(workers) == 2
+    for name in ("out.fits", "out.h5"):
+        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "many" / name).read_bytes()
+
+
+def test_refined_rows_stream_as_they_are_refined_at_once(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path
+) -> None:
+    simulator = default_simulator(parse_config(estimator.card["simulation"], SimulationConfig, "simulation"))
+    refiner = Refiner(estimator, simulator, RefineConfig(n_draws=1000))
+    rows = read_mapped(catalog, mapping).subset(slice(0, 10))
+    few = tmp_path / "few.fits"
+    Table.read(catalog)[:10].write(few)
+    infer_catalog(estimator, rows, tmp_path / "whole.h5", n_samples=50, refiner=refiner)
+    figures = infer_file(
+        estimator, few, mapping, tmp_path / "s.fits", n_samples=50, refiner=refiner, rows_per_segment=4, n_threads=1
+    )
+    assert 0 < figures["efficiency_median"] <= 1
+    table = Table.read(tmp_path / "s.fits")
+    with read_posteriors(tmp_path / "whole.h5") as whole:
+        expected = whole.summary()
+    for name in ("log_mstar_p50", "efficiency", "khat", "log_evidence"):
+        np.testing.assert_array_equal(table[name], expected[name])
+    assert table["step"].tolist() == expected["step"].tolist()
+    assert table["flags"].tolist() == expected["flags"].tolist()
