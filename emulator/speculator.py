@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, field_validator
 
-from sedcast.data.artifacts import load_artifact, save_artifact
+from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.config import Config, parse_config, read_toml
 from sedcast.data.errors import ConfigError
 from sedcast.emulator.log_spectrum import LogSpectrumEmulator, LogSpectrumSegment
@@ -243,12 +243,15 @@ def _stored_compression(config: SpeculatorConfig, training: TrainingSet, used: s
         save_artifact(path, _PCA_KIND, arrays, {"identity": identity, "error": pca.error})
         return pca
     arrays, card = load_artifact(path, _PCA_KIND)
-    if different := differences(card["identity"], identity):
+    with consistent(path, "checkpoint", otherwise="delete it to start anew"):
+        different = differences(card["identity"], identity)
+    if different:
         raise ConfigError(
             f"checkpoint {path} is of another training, {'; '.join(different)}: restore what it was begun with, or delete "
             f"pca-*.npz and network-*.npz in {path.parent} to start anew on the same spectra"
         )
-    return _Compression(arrays["components"], arrays["shift"], arrays["scale"], float(card["error"]))
+    with consistent(path, "checkpoint", otherwise="delete it to start anew"):
+        return _Compression(arrays["components"], arrays["shift"], arrays["scale"], float(card["error"]))
 
 
 def _compress(config: SpeculatorConfig, training: TrainingSet, used: slice) -> _Compression:

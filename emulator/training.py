@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from sedcast.data.artifacts import load_artifact, save_artifact
+from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.config import Config
-from sedcast.data.errors import ConfigError, ParameterError
+from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.data.tensorflow import import_tensorflow
 from sedcast.emulator.network import SpeculatorNetwork
 from sedcast.emulator.segments import array_digest, differences
@@ -268,20 +268,36 @@ class _Fit:
         """The state to go on from, and the optimiser's variables, if any."""
         if self.checkpoint is None or not self.checkpoint.is_file():
             return _State(), []
-        arrays, card = load_artifact(self.checkpoint, _CHECKPOINT_KIND)
-        different = differences(card["identity"], json.loads(json.dumps(self.identity)))
-        if not different and not np.allclose(arrays["first_targets"], self.first_targets, atol=_SAME_TARGETS):
-            different = ["its training set was another"]
-        if different:
-            raise ConfigError(
-                f"checkpoint {self.checkpoint} is of another training, {'; '.join(different)}: "
-                "restore what it was begun with, or delete it to start anew"
-            )
-        state = _State(**card["state"])
-        _assign(self.variables, _numbered(arrays, "variable"))
+        state, arrays = _read_checkpoint(self.checkpoint, self.identity, self.first_targets)
+        with consistent(self.checkpoint, "checkpoint", otherwise="delete it to start anew"):
+            _assign(self.variables, _numbered(arrays, "variable"))
         self.best = _numbered(arrays, "best")
         logger.info("resuming from %s after %d epochs", self.checkpoint, len(state.curve))
         return state, _numbered(arrays, "slot")
+
+
+def _read_checkpoint(
+    path: Path, identity: Mapping[str, Any], first_targets: np.ndarray
+) -> tuple[_State, dict[str, np.ndarray]]:
+    """The state and the arrays in a checkpoint of the training that `identity` describes."""
+    arrays, card = load_artifact(path, _CHECKPOINT_KIND)
+    with consistent(path, "checkpoint", otherwise="delete it to start anew"):
+        different = differences(card["identity"], json.loads(json.dumps(identity)))
+        targets = arrays["first_targets"]
+        if not different and (
+            targets.shape != first_targets.shape or not np.allclose(targets, first_targets, atol=_SAME_TARGETS)
+        ):
+            different = ["its training set was another"]
+    if different:
+        raise ConfigError(
+            f"checkpoint {path} is of another training, {'; '.join(different)}: "
+            "restore what it was begun with, or delete it to start anew"
+        )
+    with consistent(path, "checkpoint", otherwise="delete it to start anew"):
+        state = _State(**card["state"])
+        if not all(type(count) is int and count >= 0 for count in (state.step, state.epoch, state.waited)):
+            raise ArtifactError(f"checkpoint {path} has impossible counts: delete it to start anew")
+        return state, arrays
 
 
 def _numbered(arrays: dict[str, np.ndarray], name: str) -> list[np.ndarray]:

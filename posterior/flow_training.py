@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from sedcast.data.artifacts import load_artifact, save_artifact
+from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.config import Config
 from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
 from sedcast.data.tensorflow import import_tensorflow
@@ -269,17 +269,29 @@ class FlowTrainer:
     def _resume(self, graph: "_Graph") -> _State:
         if self.checkpoint is None or not self.checkpoint.is_file():
             return _State(graph.initial())
-        arrays, card = load_artifact(self.checkpoint, _CHECKPOINT_KIND)
-        state = card["state"]
-        affine = state.pop("affine")
-        same_data = all(np.allclose(affine[name], value, rtol=1e-5, atol=1e-6) for name, value in graph.affine.items())
-        if card["identity"] != self._identity() or not same_data:
+        state = _read_checkpoint(self.checkpoint, self._identity(), graph.affine, graph.initial())
+        logger.info("resuming from %s at step %d", self.checkpoint, state.step)
+        return state
+
+
+def _read_checkpoint(path: Path, identity: str, affine: Mapping[str, np.ndarray], initial: Mapping[str, np.ndarray]) -> _State:
+    """The state in a checkpoint, whose vectors have the names and shapes of `initial`."""
+    arrays, card = load_artifact(path, _CHECKPOINT_KIND)
+    with consistent(path, "checkpoint", otherwise="delete it to start again"):
+        state = dict(card["state"])
+        found = state.pop("affine")
+        same_data = all(np.allclose(found[name], value, rtol=1e-5, atol=1e-6) for name, value in affine.items())
+        if card["identity"] != identity or not same_data:
             raise ArtifactError(
-                f"checkpoint {self.checkpoint} is of another configuration or training set: "
+                f"checkpoint {path} is of another configuration or training set: "
                 "restore those, or remove the file to start again"
             )
-        state["best"] = float("inf") if state["best"] is None else state["best"]
-        logger.info("resuming from %s at step %d", self.checkpoint, state["step"])
+        if {name: array.shape for name, array in arrays.items()} != {name: array.shape for name, array in initial.items()}:
+            raise ArtifactError(f"checkpoint {path} has other arrays than this flow: remove the file to start again")
+        state["best"] = float("inf") if state["best"] is None else float(state["best"])
+        counts = [state[name] for name in ("step", "epoch", "position", "best_epoch")]
+        if not all(type(count) is int and count >= -1 for count in counts) or not isinstance(state["history"], list):
+            raise ArtifactError(f"checkpoint {path} has impossible counts {counts}: remove the file to start again")
         return _State(arrays, **state)
 
 
