@@ -5,7 +5,6 @@ Files that end in .gz are unpacked to a temporary file first.
 
 import contextlib
 import gzip
-import shutil
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
@@ -23,6 +22,8 @@ __all__ = ["TableFile", "open_table", "reading"]
 
 _BATCH_ROWS = 65_536
 _BUFFER_BYTES = 1 << 20
+# No real catalogue packs that well: beyond it a file is made to fill the disk or the memory.
+_MOST_PACKED = 300
 _VARIABLE_LENGTH = ("P", "Q")
 
 
@@ -216,7 +217,12 @@ def open_table(path: str | Path) -> TableFile:
         raise CatalogError(f"{path}: unknown kind of file {suffix!r}; expected one of {', '.join(_READERS)}")
     with reading(path):
         source = _unpacked(path) if packed else path
-        table = _READERS[suffix](path, source)
+        try:
+            table = _READERS[suffix](path, source)
+        except BaseException:
+            if packed:
+                source.unlink()
+            raise
         if packed:
             weakref.finalize(table, source.unlink, missing_ok=True)
     if table.n_rows == 0:
@@ -228,7 +234,11 @@ def _unpacked(path: Path) -> Path:
     """A temporary file with the contents of a compressed one."""
     with gzip.open(path, "rb") as packed, tempfile.NamedTemporaryFile(suffix=Path(path.stem).suffix, delete=False) as unpacked:
         try:
-            shutil.copyfileobj(packed, unpacked, _BUFFER_BYTES)
+            limit = _MOST_PACKED * path.stat().st_size + _BUFFER_BYTES
+            while chunk := packed.read(_BUFFER_BYTES):
+                if (limit := limit - len(chunk)) < 0:
+                    raise CatalogError(f"{path} unpacks to more than {_MOST_PACKED} times its size: refused")
+                unpacked.write(chunk)
         except BaseException:
             Path(unpacked.name).unlink()
             raise

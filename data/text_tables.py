@@ -128,8 +128,9 @@ class EcsvTable(_Lines):
         for text in self._numbered(handle):
             head.append(text)
             if not text.startswith("#"):
-                self._head = head
-                self.names = tuple(self._parsed([], 0).colnames)
+                # Astropy would want a row for the shapes of vector columns.
+                comma = any(line.replace(" ", "").startswith("#delimiter:','") for line in head)
+                self.names = tuple(next(csv.reader([text], delimiter="," if comma else " ")))
                 return head
         raise CatalogError(f"{self.path} is not ECSV: expected a head of lines that begin with '#', then the columns' names")
 
