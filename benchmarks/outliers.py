@@ -3,7 +3,7 @@
 import argparse
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.common import note, positive, table
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.filters import FilterProjection
+from sedcast.data.sdss import SDSS_BANDS
 from sedcast.emulator.simulate import PhotometrySimulator, noise_model
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.outlier_training import (
@@ -24,10 +25,11 @@ from sedcast.posterior.outlier_training import (
     training_simulator,
 )
 from sedcast.posterior.outliers import FALSE_ALARM_RATE, UNDERSTATEMENT, OutlierScores
+from sedcast.posterior.stars import LOCUS_RANGE, LOCUS_SCATTER, stellar_locus
 from sedcast.posterior.stream import Galaxies
 
 _STAR_ZRED = 1e-4
-_STAR_COLOURS = ((-1.0, 0.3), (0.3, 0.6), (0.6, 2.0))
+_STAR_COLOURS = ((0.3, 0.8), (0.8, 1.4), (1.4, 2.0), (2.0, 3.5))
 _WAVE = np.arange(1000.0, 12_500.0, 5.0)
 _HC_OVER_K = 1.438777e8
 """Planck's constant times the speed of light over Boltzmann's constant, Å K."""
@@ -117,13 +119,12 @@ def planted(
     def galaxies(new_flux: np.ndarray, new_ivar: np.ndarray) -> Galaxies:
         return Galaxies(theta, new_flux, new_ivar, zred)
 
-    stars = _stars(estimator, n, rng)
+    stars, colour = _stars(estimator, n, rng)
     yield "stars", stars
-    g, r = (np.maximum(stars.flux[:, bands.index(band)], 1e-3) for band in ("g", "r"))
-    colour = 2.5 * np.log10(r / g)
     for low, high in _STAR_COLOURS:
         rows = (colour > low) & (colour <= high)
-        yield f"stars of g-r {low:g} … {high:g}", Galaxies(*(getattr(stars, column.name)[rows] for column in fields(Galaxies)))
+        yield f"stars of g-i {low:g} … {high:g}", Galaxies(*(getattr(stars, column.name)[rows] for column in fields(Galaxies)))
+    yield "black bodies", _black_bodies(estimator, n, rng)
     for one, other in (("u", "z"), ("g", "i"), ("u", "g"), ("r", "i"), ("i", "z")):
         order = list(range(len(bands)))
         a, b = bands.index(one), bands.index(other)
@@ -141,19 +142,46 @@ def planted(
         yield f"noise {factor:g} times the stated errors", galaxies(noisy, ivar)
 
 
-def _stars(estimator: PosteriorEstimator, n: int, rng: np.random.Generator) -> Galaxies:
-    """Black bodies of 3,500 … 10,000 K, r magnitudes 14.5 … 17.5, with the errors of galaxies and random redshifts."""
-    simulation, bands = training_simulation(estimator), estimator.bands
-    noise = noise_model(simulation)
-    projection = FilterProjection(tuple(simulation.bands), _WAVE, 2 * _STAR_ZRED)
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
-    while sum(len(flux) for flux, _ in parts) < n:
-        temperature = rng.uniform(3_500, 10_000, n)[:, None]
-        spectra = 1e20 * _WAVE**-5.0 / np.expm1(_HC_OVER_K / (_WAVE * temperature))
-        flux = projection.flux(spectra, np.full(n, _STAR_ZRED))
-        flux *= (10 ** (-0.4 * (rng.uniform(14.5, 17.5, n) - 22.5)) / flux[:, bands.index("r")])[:, None]
-        observed, sigma, log_weight = noise.draw(flux, rng)
-        kept = noise.accept(log_weight, rng) & noise.in_range(observed, sigma)
-        parts.append((observed[kept], sigma[kept] ** -2.0))
-    flux, ivar = (np.concatenate(columns)[:n] for columns in zip(*parts, strict=True))
-    return Galaxies(np.empty((n, 0)), flux, ivar, rng.uniform(*estimator.zred_range, n))
+def _stars(estimator: PosteriorEstimator, n: int, rng: np.random.Generator) -> tuple[Galaxies, np.ndarray]:
+    """Stars of the locus, g-i uniform in its range, and their g-i (n,); bands beyond u g r i z are unmeasured."""
+    colour = rng.uniform(*LOCUS_RANGE, n)
+    relative = stellar_locus(colour) + np.array(list(LOCUS_SCATTER.values())) * rng.standard_normal((n, 5))
+    columns = [estimator.bands.index(band) for band in SDSS_BANDS]
+    stars, rows = _observed(estimator, 10 ** (-0.4 * relative), columns, rng)
+    return stars, colour[rows]
+
+
+def _black_bodies(estimator: PosteriorEstimator, n: int, rng: np.random.Generator) -> Galaxies:
+    """Black bodies of 3,500 … 10,000 K."""
+    temperature = rng.uniform(3_500, 10_000, n)[:, None]
+    spectra = 1e20 * _WAVE**-5.0 / np.expm1(_HC_OVER_K / (_WAVE * temperature))
+    flux = FilterProjection(estimator.bands, _WAVE, 2 * _STAR_ZRED).flux(spectra, np.full(n, _STAR_ZRED))
+    columns = np.arange(len(estimator.bands))
+    return _observed(estimator, flux / flux[:, [estimator.bands.index("r")]], columns, rng)[0]
+
+
+def _observed(
+    estimator: PosteriorEstimator, relative: np.ndarray, columns: Sequence[int] | np.ndarray, rng: np.random.Generator
+) -> tuple[Galaxies, np.ndarray]:
+    """Fluxes relative to r (n, n_column) at r magnitudes 14.5 … 17.5, with galaxies' errors and random redshifts.
+
+    Each is tried until its values lie in the training range, 100 times; the rows that came to be are returned as well.
+    """
+    bands, noise = estimator.bands, noise_model(training_simulation(estimator))
+    measured = np.zeros((len(relative), len(bands)), dtype=bool)
+    measured[:, columns] = True
+    flux, sigma = np.zeros(measured.shape), np.full(measured.shape, np.inf)
+    pending = np.arange(len(relative))
+    for _ in range(100):
+        true = np.ones((len(pending), len(bands)))
+        brightness = 10 ** (-0.4 * (rng.uniform(14.5, 17.5, len(pending)) - 22.5))
+        true[:, columns] = relative[pending] * brightness[:, None]
+        observed, error, log_weight = noise.draw(true, rng, measured=measured[pending])
+        kept = noise.accept(log_weight, rng) & noise.in_range(observed, error)
+        flux[pending[kept]], sigma[pending[kept]] = observed[kept], error[kept]
+        pending = pending[~kept]
+        if not len(pending):
+            break
+    rows = np.setdiff1d(np.arange(len(relative)), pending)
+    zred = rng.uniform(*estimator.zred_range, len(rows))
+    return Galaxies(np.empty((len(rows), 0)), flux[rows], sigma[rows] ** -2.0, zred), rows

@@ -1,5 +1,7 @@
 """The trained posterior: from photometry and redshift, or photometry alone, to samples of the galaxy's parameters."""
 
+import logging
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,9 +22,11 @@ from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.flow import MaskedAutoregressiveFlow, usable_cores
-from sedcast.posterior.outliers import OutlierModel
+from sedcast.posterior.outliers import STATISTICS, OutlierModel
 
 __all__ = ["PosteriorEstimator", "RowStatus", "with_redshift"]
+
+logger = logging.getLogger(__name__)
 
 KIND = "posterior-estimator"
 _DEFAULT = "sdss-ugriz"
@@ -387,7 +391,7 @@ class PosteriorEstimator:
                 Cosmology(card["cosmology"]),
                 SFHBases(time, sfh, zh, card["bases"]["name"], card["bases"]["provenance"]),
                 card,
-                OutlierModel.from_arrays(context.bands, arrays, _OUTLIERS) if "outliers" in card else None,
+                _outliers(context.bands, arrays, card),
                 redshift_prior,
             )
 
@@ -432,6 +436,18 @@ class PosteriorEstimator:
         for name, limits in self.prior.to_dict().items():
             low[PARAMETER_NAMES.index(name)], high[PARAMETER_NAMES.index(name)] = limits
         return _rounded_inwards(low, high)
+
+
+def _outliers(bands: tuple[str, ...], arrays: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> OutlierModel | None:
+    """The outlier score of an artifact, None if it has none, or one of an earlier sedcast."""
+    if "outliers" not in card:
+        return None
+    if card["outliers"].get("statistics") != list(STATISTICS):
+        logger.warning(
+            "the outlier score of %s is of an earlier version and left out: `fit_outliers` makes it anew", card["name"]
+        )
+        return None
+    return OutlierModel.from_arrays(bands, arrays, _OUTLIERS)
 
 
 def with_redshift(theta_unbounded: np.ndarray, zred: np.ndarray, prior: RedshiftPrior) -> np.ndarray:

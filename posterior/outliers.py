@@ -1,15 +1,16 @@
 """Which galaxies the training simulations do not account for: a score per galaxy, and reasons in words.
 
-Four statistics, each larger for less usual photometry:
+Five statistics, each larger for less usual photometry:
 
 - ``density``: minus the log density of the magnitudes given redshift and stated errors (see `PhotometryDensity`);
 - ``noise``: log ratio of that density with five times the stated errors to it, by Neyman and Pearson's lemma the most powerful
   test for such errors, as far as the density is right;
 - ``errors``: how far the stated errors are from those usual at their observed magnitudes, the largest over the bands;
+- ``stars``: log ratio of the density of stars (see `star_density`) to that of galaxies, the most powerful test for stars;
 - ``fit``: χ² of the photometry that posterior samples predict, the mean over their best tenth.
 
 Each becomes the probability of a value at least as large among mocks; the score is the probability of one at least as small as
-the smallest of the four. So a threshold on the score is the false-alarm rate of all tests together, as far as the
+the smallest of the five. So a threshold on the score is the false-alarm rate of all tests together, as far as the
 mocks resolve it.
 """
 
@@ -20,11 +21,13 @@ import numpy as np
 
 from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
 from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.sdss import SDSS_BANDS
 from sedcast.posterior.photometry_density import PhotometryDensity
+from sedcast.posterior.stars import star_density
 
 __all__ = ["FALSE_ALARM_RATE", "MISFIT_SAMPLES", "STATISTICS", "OutlierModel", "OutlierScores", "PhotometryChecks", "misfit"]
 
-STATISTICS = ("density", "noise", "errors", "fit")
+STATISTICS = ("density", "noise", "errors", "stars", "fit")
 """Names of the statistics, the order of their columns."""
 
 FALSE_ALARM_RATE = 0.01
@@ -39,6 +42,7 @@ _LEVELS = 96
 _ERROR_BINS = 40
 _MIN_PER_PATTERN = 2_000
 _MIN_PER_COUNT = 500
+_MIN_PER_STATISTIC = 100
 _ARRAYS = ("error_magnitude", "error_median", "error_scatter", "patterns", "quantiles", "smallest")
 
 
@@ -62,7 +66,7 @@ class PhotometryChecks:
     Attributes
     ----------
     measured : (n, n_band) bool.
-    values : (n, 3) the statistics but ``fit``.
+    values : (n, 4) the statistics but ``fit``; NaN where they say nothing (``stars`` with less than two of u g r i z).
     oddest : (n,) the band that fits least to the others, -1 if there is no other.
     bright : (n,) bool, whether it is brighter than they suggest.
     log_prob_inflated : (n,) log density if the errors were five times as large.
@@ -102,8 +106,9 @@ class OutlierModel:
     error_magnitude : (n_band, n_bin) asinh magnitudes at which usual errors are known.
     error_median, error_scatter : (n_band, n_bin) mean and standard deviation of the log magnitude error there.
     patterns : (n_pattern, n_band) bool, sets of measured bands with a calibration of their own.
-    quantiles : (n_pattern + n_band, 4, n_level) upper quantiles of the statistics on mocks, at probabilities from 1 down to the
-        least that the mocks resolve, even in their logarithm; after the patterns, by number of measured bands.
+    quantiles : (n_pattern + n_band, 5, n_level) upper quantiles of the statistics on mocks, at probabilities from 1 down to the
+        least that the mocks resolve, even in their logarithm; after the patterns, by number of measured bands; NaN for
+        statistics that say nothing.
     smallest : (n_pattern + n_band, 2, n_level) lower quantiles, at the same probabilities, of the log of a mock's smallest
         probability: without and with ``fit``.
     least : (n_pattern + n_band,) the least probability of each calibration.
@@ -166,13 +171,15 @@ class OutlierModel:
         return model
 
     def _calibrate(self, table: int, values: np.ndarray) -> None:
-        """Fill a table from the statistics (n, 4) of its mocks."""
+        """Fill a table from the statistics (n, 5) of its mocks."""
         self.least[table] = 1 / (len(values) + 1)
         levels = np.exp(self._log_levels(table))
-        self.quantiles[table] = np.quantile(values, 1 - levels, axis=0, method="higher").T
+        for quantiles, column in zip(self.quantiles[table], values.T, strict=True):
+            known = column[~np.isnan(column)]
+            quantiles[:] = np.quantile(known, 1 - levels, method="higher") if len(known) >= _MIN_PER_STATISTIC else np.nan
         log_p = self._log_probabilities(np.full(len(values), table), values)
-        for with_fit, columns in enumerate((slice(0, 3), slice(0, 4))):
-            self.smallest[table, with_fit] = np.quantile(log_p[:, columns].min(axis=1), levels)
+        for with_fit, n_column in enumerate((len(STATISTICS) - 1, len(STATISTICS))):
+            self.smallest[table, with_fit] = np.quantile(np.nanmin(log_p[:, :n_column], axis=1), levels)
 
     def _log_levels(self, table: int) -> np.ndarray:
         return np.linspace(0.0, np.log(self.least[table]), _LEVELS)
@@ -196,8 +203,26 @@ class OutlierModel:
         tail = np.where(np.isnan(seen.tail), np.inf, seen.tail)
         oddest = np.where(measured.sum(axis=1) > 1, tail.argmin(axis=1), -1)
         bright = seen.bright[np.arange(len(zred)), oddest]
-        values = np.column_stack([-seen.log_prob, seen.log_prob_inflated - seen.log_prob, np.abs(worst)])
+        stars = self._stars(magnitude, error, zred, seen.log_prob)
+        values = np.column_stack([-seen.log_prob, seen.log_prob_inflated - seen.log_prob, np.abs(worst), stars])
         return PhotometryChecks(measured, values, oddest, bright, seen.log_prob_inflated, np.sign(worst))
+
+    def _stars(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray, log_prob: np.ndarray) -> np.ndarray:
+        """The statistic ``stars`` (n,) by the bands u g r i z; `log_prob` (n,) is that of galaxies in all bands."""
+        columns = [b for b, band in enumerate(self.bands) if band in SDSS_BANDS]
+        ratio = np.full(len(zred), np.nan)
+        rows = np.flatnonzero(np.isfinite(magnitude[:, columns]).sum(axis=1) > 1)
+        if not rows.size:
+            return ratio
+        of_star = magnitude[np.ix_(rows, columns)], error[np.ix_(rows, columns)], zred[rows]
+        ratio[rows] = star_density(tuple(self.bands[b] for b in columns)).log_prob(*of_star) - log_prob[rows]
+        others = [b for b in range(len(self.bands)) if b not in columns]
+        beyond = rows[np.isfinite(magnitude[np.ix_(rows, others)]).any(axis=1)]
+        if beyond.size:
+            optical = magnitude[beyond]
+            optical[:, others] = np.nan
+            ratio[beyond] += log_prob[beyond] - self.density.log_prob(optical, error[beyond], zred[beyond])
+        return ratio
 
     def judge(self, checks: PhotometryChecks, misfit: np.ndarray | None = None) -> OutlierScores:
         """Scores and reasons.
@@ -228,7 +253,7 @@ class OutlierModel:
         with np.errstate(invalid="ignore"):
             unusual = (log_p <= limit[:, None]) | (log_p == np.nanmin(log_p, axis=1, keepdims=True))
         for row in np.flatnonzero(flagged):
-            density, noise, errors, fit = unusual[row]
+            density, noise, errors, stars, fit = unusual[row]
             words = []
             if density or noise:
                 # With five times the errors the photometry would be as usual as 99% of the mocks are with theirs.
@@ -241,6 +266,8 @@ class OutlierModel:
             if errors:
                 too = "too noisy: errors larger" if checks.error_sign[row] > 0 else "errors understated? Smaller"
                 words.append(f"{too} than usual at this brightness")
+            if stars:
+                words.append("colours of a star")
             if fit:
                 words.append("bad fit")
             reasons[row] = "; ".join(words)
@@ -269,7 +296,7 @@ class OutlierModel:
         return np.asarray(table)
 
     def _log_probabilities(self, table: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Log probabilities (n, 4) that mocks reach the values; NaN where those are."""
+        """Log probabilities (n, 5) that mocks reach the values; NaN where those are."""
         log_p = np.empty(values.shape)
         for t in np.unique(table):
             rows = table == t

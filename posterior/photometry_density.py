@@ -116,14 +116,9 @@ class PhotometryDensity:
         ------
         ParameterError : if shapes disagree, or a row has no measured band.
         """
-        shape = (len(zred), self.n_band)
-        if magnitude.shape != shape or error.shape != shape:
-            raise ParameterError(f"magnitude {magnitude.shape} and error {error.shape}: expected {shape}")
-        measured = np.isfinite(magnitude) & np.isfinite(error)
-        if not measured.any(axis=1).all():
-            raise ParameterError(f"row {int(np.argmin(measured.any(axis=1)))} has no measured band: leave such rows out")
+        measured = self._measured(magnitude, error, zred)
         log_prob, inflated = np.empty((2, len(zred)))
-        tail, bright = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+        tail, bright = np.full(measured.shape, np.nan), np.zeros(measured.shape, dtype=bool)
         for rows, bands in _blocks(measured):
             given = self._given_zred(zred[rows], bands)
             m, e = magnitude[np.ix_(rows, bands)], error[np.ix_(rows, bands)]
@@ -133,6 +128,24 @@ class PhotometryDensity:
             if len(bands) > 1:
                 tail[np.ix_(rows, bands)], bright[np.ix_(rows, bands)] = mixture.leave_one_out()
         return DensityStatistics(log_prob, inflated, tail, bright)
+
+    def log_prob(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray) -> np.ndarray:
+        """`DensityStatistics.log_prob` alone, (n,); arguments and errors as in `statistics`."""
+        log_prob = np.empty(len(zred))
+        for rows, bands in _blocks(self._measured(magnitude, error, zred)):
+            m, e = magnitude[np.ix_(rows, bands)], error[np.ix_(rows, bands)]
+            log_prob[rows] = _MixtureRows(*self._given_zred(zred[rows], bands), m, e).log_prob
+        return log_prob
+
+    def _measured(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray) -> np.ndarray:
+        """Which bands of which rows are measured, (n, n_band) bool; or an error."""
+        shape = (len(zred), self.n_band)
+        if magnitude.shape != shape or error.shape != shape:
+            raise ParameterError(f"magnitude {magnitude.shape} and error {error.shape}: expected {shape}")
+        measured = np.isfinite(magnitude) & np.isfinite(error)
+        if not measured.any(axis=1).all():
+            raise ParameterError(f"row {int(np.argmin(measured.any(axis=1)))} has no measured band: leave such rows out")
+        return np.asarray(measured)
 
     def _given_zred(self, zred: np.ndarray, bands: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The mixture at given redshifts: log weights (n, K), means (n_used, n, K), covariances (K, n_used, n_used)."""
