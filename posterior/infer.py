@@ -1,5 +1,6 @@
 """From a catalogue to a file of posteriors, streamed; and the reader of such files."""
 
+import functools
 import hashlib
 import json
 import logging
@@ -34,6 +35,7 @@ __all__ = [
     "QUANTITY_NAMES",
     "REFINEMENT_NAMES",
     "PosteriorCatalog",
+    "find_row",
     "infer_catalog",
     "quantity_names",
     "read_posteriors",
@@ -61,6 +63,7 @@ FORMAT = "sedcast-posteriors-1"
 NOT_FINITE = "the flow gives no finite samples: the photometry is far outside the training set"
 _SAMPLES_PER_BLOCK = 65_536
 _ROWS_PER_REFINED_BLOCK = 4
+_IDS_AT_A_TIME = 1 << 18
 _EDGE_SHARE = 0.02
 _NOTHING = np.empty(0)
 
@@ -364,21 +367,11 @@ class PosteriorCatalog:
 
     Attributes
     ----------
-    ids : (n,) int64 or str.
-    zred : (n,) redshifts of the catalogue; NaN where unknown.
-    status : (n,) str, why there is no posterior, or "".
-    flags : (n,) str, why the posterior is not to be trusted, or "".
-    score : (n,) share of galaxies like the training simulations that are at least as unusual; NaN if unknown.
     bands : band names of `flux` and `flux_ivar`.
     provenance : what made the file.
     """
 
     file: h5py.File
-    ids: np.ndarray
-    zred: np.ndarray
-    status: np.ndarray
-    flags: np.ndarray
-    score: np.ndarray
     bands: tuple[str, ...]
     provenance: dict[str, Any]
 
@@ -389,7 +382,32 @@ class PosteriorCatalog:
         self.close()
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.file["id"])
+
+    @functools.cached_property
+    def ids(self) -> np.ndarray:
+        """(n,) int64 or str."""
+        return _values(self.file, "id")
+
+    @functools.cached_property
+    def zred(self) -> np.ndarray:
+        """(n,) redshifts of the catalogue; NaN where unknown."""
+        return _values(self.file, "zred")
+
+    @functools.cached_property
+    def status(self) -> np.ndarray:
+        """(n,) str, why there is no posterior, or ""."""
+        return _values(self.file, "status")
+
+    @functools.cached_property
+    def flags(self) -> np.ndarray:
+        """(n,) str, why the posterior is not to be trusted, or ""."""
+        return _values(self.file, "flags")
+
+    @functools.cached_property
+    def score(self) -> np.ndarray:
+        """(n,) share of galaxies like the training simulations that are at least as unusual; NaN if unknown."""
+        return _values(self.file, "score") if "score" in self.file else np.full(len(self), np.nan)
 
     def close(self) -> None:
         """Close the file."""
@@ -425,11 +443,7 @@ class PosteriorCatalog:
         ------
         ParameterError : if no row, or more than one, has that id.
         """
-        wanted = str(galaxy_id) if self.ids.dtype.kind == "U" else galaxy_id
-        found = np.flatnonzero(self.ids == wanted)
-        if len(found) != 1:
-            raise ParameterError(f"id {galaxy_id!r} is that of {len(found)} rows, expected 1: use row numbers, or check the id")
-        return int(found[0])
+        return find_row(galaxy_id, lambda start, stop: _values(self.file, "id", start, stop), len(self))
 
     def samples(self, row: int | slice, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
         """Samples by quantity, (n_samples,) for a row number or (n, n_samples) for a slice; NaN where `status` says why.
@@ -476,8 +490,8 @@ class PosteriorCatalog:
         ParameterError : if the galaxy is not there, or has no posterior.
         """
         row = self.row(galaxy_id)
-        if self.status[row]:
-            raise ParameterError(f"galaxy {galaxy_id!r} has no posterior: {self.status[row]}")
+        if reason := _values(self.file, "status", row, row + 1)[0]:
+            raise ParameterError(f"galaxy {galaxy_id!r} has no posterior: {reason}")
         try:
             import arviz
         except ImportError as error:
@@ -485,6 +499,32 @@ class PosteriorCatalog:
         groups = {"posterior": {name: values[None] for name, values in self.samples(row).items()}}
         # ArviZ 1 takes the groups as one mapping, earlier ones as keywords.
         return arviz.from_dict(**groups) if arviz.__version__.startswith("0.") else arviz.from_dict(groups)
+
+
+def find_row(galaxy_id: int | str, ids: Callable[[int, int], np.ndarray], n_rows: int) -> int:
+    """The row of an id among many, of which ``ids(start, stop)`` gives a run, numbers or text, so that memory is bounded.
+
+    Raises
+    ------
+    ParameterError : if no row, or more than one, has that id.
+    """
+    found: list[int] = []
+    for start in range(0, n_rows, _IDS_AT_A_TIME):
+        run = ids(start, min(start + _IDS_AT_A_TIME, n_rows))
+        found += (start + np.flatnonzero(run.astype(str) == str(galaxy_id))).tolist()
+    if len(found) != 1:
+        raise ParameterError(f"id {galaxy_id!r} is that of {len(found)} rows, expected 1: use row numbers, or check the id")
+    return found[0]
+
+
+def _values(file: h5py.File, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Rows of a dataset, bytes as text."""
+    with consistent(file.filename, "file of posteriors", otherwise="infer the catalogue again"):
+        try:
+            values = np.asarray(file[name][start:stop])
+        except OSError as error:
+            raise ArtifactError(f"{file.filename} is damaged ({error}): infer the catalogue again") from error
+        return values if values.dtype.kind in "iuf" else np.char.decode(values, "utf-8")
 
 
 def read_posteriors(path: str | Path) -> PosteriorCatalog:
@@ -506,14 +546,11 @@ def read_posteriors(path: str | Path) -> PosteriorCatalog:
         raise ArtifactError(f"{path} is HDF5, but not a {FORMAT} file: pass one that 'sedcast infer' wrote")
     try:
         with consistent(path, "file of posteriors", otherwise="infer the catalogue again"):
-            ids = file["id"][:]
+            lengths = {name: len(file[name]) for name in ("id", "zred", "status", "flags")}
+            if len(set(lengths.values())) != 1:
+                raise ArtifactError(f"{path} has columns of different lengths {lengths}: infer the catalogue again")
             return PosteriorCatalog(
                 file=file,
-                ids=ids if ids.dtype.kind in "iu" else np.char.decode(ids, "utf-8"),
-                zred=file["zred"][:],
-                status=np.char.decode(file["status"][:], "utf-8"),
-                flags=np.char.decode(file["flags"][:], "utf-8"),
-                score=file["score"][:] if "score" in file else np.full(len(ids), np.nan),
                 bands=tuple(str(band) for band in file.attrs["bands"]),
                 provenance=json.loads(file.attrs["provenance"]),
             )
