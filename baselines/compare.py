@@ -1,123 +1,56 @@
-"""The flow beside emcee and zeus, galaxy by galaxy: medians, widths, time and model evaluations."""
+"""The flow, the refined flow and MCMC on the same galaxies, likelihood and prior: how far apart, and at what cost."""
 
 import logging
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import combinations
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
-from sedcast.baselines.diagnostics import marginal_wasserstein
-from sedcast.baselines.mcmc import McmcConfig, McmcResult, run_emcee, run_zeus
-from sedcast.data.artifacts import save_artifact
+from sedcast.baselines.outcomes import (
+    COMPARED_NAMES,
+    CompareConfig,
+    Galaxy,
+    Outcome,
+    Setting,
+    load_outcome,
+    quantities,
+    run_key,
+)
+from sedcast.baselines.runs import RunTask, run_task
+from sedcast.baselines.two_samples import TwoSamples, two_samples
+from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.catalog import Catalog
-from sedcast.data.config import Config
-from sedcast.data.cosmology import Cosmology
-from sedcast.data.errors import ParameterError
-from sedcast.data.sfh_bases import SFHBases
-from sedcast.emulator.histories import derived_properties
-from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
+from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.executors import task_pool
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES
+from sedcast.posterior.calibration import Mocks
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.infer import DERIVED_NAMES, QUANTITY_NAMES
-from sedcast.posterior.likelihood import FluxSimulator, GaussianLikelihood
+from sedcast.posterior.ranks import rank_statistics
 
-__all__ = ["CompareConfig", "Comparison", "GalaxyComparison", "PosteriorSampler", "SamplerOutcome", "Shift", "compare_galaxies"]
+__all__ = [
+    "FLOOR",
+    "Comparison",
+    "GalaxyComparison",
+    "Pair",
+    "compare_galaxies",
+    "galaxies_of_catalog",
+    "galaxies_of_mocks",
+]
 
 logger = logging.getLogger(__name__)
 
-KIND = "mcmc-comparison"
-FSPS_LABEL = "computed, not run: measured seconds of one FSPS model x model evaluations"
+Pair = tuple[str, str]
+FLOOR = "halves"
+"""Second of the pair of which the first is a chain: its later half against its earlier one."""
 
-_RUNNERS = {"emcee": run_emcee, "zeus": run_zeus}
-_PERCENTILES = (16.0, 50.0, 84.0)
-
-
-class PosteriorSampler(Protocol):
-    """What the comparison needs of a `PosteriorEstimator`."""
-
-    @property
-    def bands(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def prior(self) -> Prior: ...  # noqa: D102
-    @property
-    def bases(self) -> SFHBases: ...  # noqa: D102
-    @property
-    def cosmology(self) -> Cosmology: ...  # noqa: D102
-
-    def sample(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray, n_samples: int, *, seed: int) -> np.ndarray:
-        """Parameters (n, n_samples, 12)."""
-        ...
-
-
-class CompareConfig(Config):
-    """What to run on each galaxy.
-
-    Attributes
-    ----------
-    samplers : MCMC codes.
-    n_samples : samples of the flow; chains are thinned evenly to at most as many.
-    mcmc : of each chain; galaxy i runs with ``mcmc.seed + i``.
-    """
-
-    samplers: tuple[Literal["emcee", "zeus"], ...] = ("emcee", "zeus")
-    n_samples: int = Field(default=10_000, ge=100)
-    mcmc: McmcConfig = McmcConfig()
-
-
-@dataclass(frozen=True)
-class SamplerOutcome:
-    """What one method found for one galaxy.
-
-    Attributes
-    ----------
-    method : ``"flow"``, ``"emcee"`` or ``"zeus"``.
-    samples : (n, n_quantity) posterior samples, columns `QUANTITY_NAMES`; no rows if the method failed.
-    quantiles : (3, n_quantity) 16, 50 and 84% quantiles; NaN if it failed.
-    wall_s : seconds.
-    n_evaluations : model evaluations; 0 for the flow.
-    converged : whether a chain met its targets; None for the flow.
-    reason : why a chain ended, or why the method failed.
-    failed : whether there are no samples.
-    ess, rhat : of the worst parameter; None for the flow.
-    """
-
-    method: str
-    samples: np.ndarray
-    quantiles: np.ndarray
-    wall_s: float
-    n_evaluations: int = 0
-    converged: bool | None = None
-    reason: str = ""
-    failed: bool = False
-    ess: float | None = None
-    rhat: float | None = None
-
-    @property
-    def width(self) -> np.ndarray:
-        """Half the 16-84% range, the posterior's sigma, (n_quantity,)."""
-        return 0.5 * (self.quantiles[2] - self.quantiles[0])
-
-
-@dataclass(frozen=True)
-class Shift:
-    """How far one method's posterior of a galaxy is from a reference method's.
-
-    Attributes
-    ----------
-    units : (n_quantity,) difference of the medians; dex where the quantity is a logarithm, else in its own units.
-    sigma : (n_quantity,) the same in the reference's posterior sigma.
-    width_ratio : (n_quantity,) ratio of the posterior sigmas.
-    wasserstein : (11,) distance of the marginals in probit space, in prior standard deviations.
-    """
-
-    units: np.ndarray
-    sigma: np.ndarray
-    width_ratio: np.ndarray
-    wasserstein: np.ndarray
+PAIRS_KIND = "comparison-pairs"
+_REFERENCES = ("emcee", "zeus", "refined")
+_N_FREE = len(FREE_PARAMETER_NAMES)
+_PRIOR_DRAWS = 4000
+_MIN_DRAWS = 4
 
 
 @dataclass(frozen=True)
@@ -126,16 +59,16 @@ class GalaxyComparison:
 
     Attributes
     ----------
-    name : the galaxy's identifier.
-    zred : redshift.
+    galaxy : the data.
     outcomes : by method.
-    shifts : by (method, reference), where neither failed.
+    pairs : figures by (method, reference), where neither failed; (reference, `FLOOR`) is the reference against itself.
+    ranks : by method, the rank of the truth (16,) among the draws of each quantity, uniform in (0, 1); of mocks only.
     """
 
-    name: str
-    zred: float
-    outcomes: dict[str, SamplerOutcome]
-    shifts: dict[tuple[str, str], Shift]
+    galaxy: Galaxy
+    outcomes: dict[str, Outcome]
+    pairs: dict[Pair, TwoSamples]
+    ranks: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,283 +77,221 @@ class Comparison:
 
     Attributes
     ----------
-    galaxies : in the order given.
+    galaxies : real ones, then mocks.
     config : what was run.
-    fsps_seconds : measured time of one FSPS model, or None.
-    interrupted : whether the user stopped the run before all galaxies were done.
+    about : what it was run with, for the record: estimator, simulator, what an FSPS call costs, the command.
     """
 
     galaxies: tuple[GalaxyComparison, ...]
     config: CompareConfig
-    fsps_seconds: float | None = None
-    interrupted: bool = False
+    about: dict[str, Any]
 
     @property
-    def pairs(self) -> tuple[tuple[str, str], ...]:
+    def pairs(self) -> tuple[Pair, ...]:
         """The (method, reference) pairs that are compared."""
-        return tuple(combinations(("flow", *self.config.samplers), 2))
+        return compared_pairs(self.config.methods)
 
-    def shift_table(self, pair: tuple[str, str]) -> np.ndarray:
-        """Shifts of the medians in posterior sigma, (n_galaxy, n_quantity); galaxies where either failed are left out."""
-        rows = [galaxy.shifts[pair].sigma for galaxy in self.galaxies if pair in galaxy.shifts]
-        return np.array(rows).reshape(-1, len(QUANTITY_NAMES))
+    def group(self, name: str) -> tuple[GalaxyComparison, ...]:
+        """Galaxies of a group, ``"real"`` or ``"mock"``."""
+        return tuple(one for one in self.galaxies if one.galaxy.group == name)
 
-    def to_json_dict(self) -> dict[str, Any]:
-        """Everything but the samples, as JSON-serialisable values; what is not finite is None."""
-        return {
-            "quantities": list(QUANTITY_NAMES),
-            "free_parameters": list(FREE_PARAMETER_NAMES),
-            "percentiles": list(_PERCENTILES),
-            "config": self.config.model_dump(mode="json"),
-            "interrupted": self.interrupted,
-            "fsps_seconds_per_model": self.fsps_seconds,
-            "fsps_label": FSPS_LABEL if self.fsps_seconds is not None else None,
-            "summary": {f"{a} - {b}": _summary(self.shift_table((a, b))) for a, b in self.pairs},
-            "galaxies": [self._galaxy_dict(galaxy) for galaxy in self.galaxies],
-        }
+    def mock_ranks(self, method: str) -> np.ndarray:
+        """Ranks of the mocks' truths (n_mock, 16) in a method's posteriors; those where it failed are left out."""
+        rows = [one.ranks[method] for one in self.group("mock") if method in one.ranks]
+        return np.array(rows).reshape(-1, len(COMPARED_NAMES))
 
-    def _galaxy_dict(self, galaxy: GalaxyComparison) -> dict[str, Any]:
-        methods = {}
-        for name, outcome in galaxy.outcomes.items():
-            scalars = ("wall_s", "n_evaluations", "ess", "rhat", "converged", "failed", "reason")
-            methods[name] = {key: _jsonable(getattr(outcome, key)) for key in scalars} | {
-                "quantiles": _jsonable(outcome.quantiles.T),
-                "fsps_wall_s": None if self.fsps_seconds is None else self.fsps_seconds * outcome.n_evaluations,
-            }
-        shifts = {
-            f"{a} - {b}": {key: _jsonable(value) for key, value in vars(shift).items()}
-            for (a, b), shift in galaxy.shifts.items()
-        }
-        return {"name": galaxy.name, "zred": galaxy.zred, "methods": methods, "shifts": shifts}
 
-    def to_markdown(self) -> str:
-        """A report: the summary over galaxies, the cost of every run, and each galaxy's medians side by side."""
-        return "\n".join([*self._summary_lines(), "", *self._cost_lines(), *map(self._galaxy_lines, self.galaxies)]) + "\n"
+def compared_pairs(methods: Sequence[str]) -> tuple[Pair, ...]:
+    """The reference against itself, then every other method against it: emcee where it runs, else zeus or the refined flow."""
+    reference = next((name for name in _REFERENCES if name in methods), None)
+    if reference is None:
+        return ()
+    floor: tuple[Pair, ...] = ((reference, FLOOR),) if reference != "refined" else ()
+    return floor + tuple((name, reference) for name in methods if name != reference)
 
-    def _summary_lines(self) -> list[str]:
-        header = ["quantity", *(f"{a} − {b}" for a, b in self.pairs)]
-        lines = [
-            "## Shift of the posterior medians, in posterior σ",
-            "",
-            f"Median and largest absolute value over {len(self.galaxies)} galaxies.",
-            "",
-            *_header(header),
-        ]
-        tables = [_summary(self.shift_table(pair)) for pair in self.pairs]
-        for name in QUANTITY_NAMES:
-            cells = [f"{_number(t[name]['median_abs_sigma'])}, {_number(t[name]['max_abs_sigma'])}" for t in tables]
-            lines.append(_row([f"`{name}`", *cells]))
-        return lines
 
-    def _cost_lines(self) -> list[str]:
-        header = ["galaxy", "method", "wall [s]", "model evaluations", "worst ESS", "R-hat", "converged", "how it ended"]
-        lines = ["## Cost and convergence", ""]
-        if self.fsps_seconds is not None:
-            header.insert(4, "with FSPS [h]")
-            lines += [f"With FSPS: {FSPS_LABEL} ({self.fsps_seconds:.3g} s each).", ""]
-        lines += _header(header)
-        for galaxy in self.galaxies:
-            for name, outcome in galaxy.outcomes.items():
-                verdict = "failed" if outcome.failed else {None: "–", True: "yes", False: "no"}[outcome.converged]
-                cells = [galaxy.name, name, f"{outcome.wall_s:.3g}", str(outcome.n_evaluations)]
-                if self.fsps_seconds is not None:
-                    cells.append(_number(outcome.n_evaluations * self.fsps_seconds / 3600))
-                cells += [_number(outcome.ess, ".0f"), _number(outcome.rhat, ".3f"), verdict, outcome.reason.replace("|", "/")]
-                lines.append(_row(cells))
-        return lines
+def galaxies_of_catalog(catalog: Catalog, rows: np.ndarray) -> list[Galaxy]:
+    """Some rows of a catalogue, to compare methods on."""
+    return [
+        Galaxy("real", int(row), str(catalog.ids[row]), catalog.flux[row], catalog.flux_ivar[row], float(catalog.zred[row]))
+        for row in rows
+    ]
 
-    def _galaxy_lines(self, galaxy: GalaxyComparison) -> str:
-        pairs = [pair for pair in self.pairs if pair in galaxy.shifts]
-        lines = [
-            "",
-            f"## Galaxy {galaxy.name}, z = {galaxy.zred:.4f}",
-            "",
-            "Median, and the distances to the 16 and 84% quantiles; shifts of the medians in the quantity's units (dex for "
-            "logarithms) and, in brackets, in posterior σ.",
-            "",
-            *_header(["quantity", *galaxy.outcomes, *(f"{a} − {b}" for a, b in pairs)]),
-        ]
-        for column, name in enumerate(QUANTITY_NAMES):
-            cells = [f"`{name}`"]
-            for outcome in galaxy.outcomes.values():
-                low, middle, high = outcome.quantiles[:, column]
-                cells.append("failed" if outcome.failed else f"{middle:.4g} −{middle - low:.2g} +{high - middle:.2g}")
-            for pair in pairs:
-                shift = galaxy.shifts[pair]
-                cells.append(f"{shift.units[column]:+.2g} ({shift.sigma[column]:+.2f})")
-            lines.append(_row(cells))
-        return "\n".join(lines)
 
-    def save(self, path: str | Path) -> None:
-        """Write samples and figures as an artifact of kind ``mcmc-comparison``, to be read with `load_artifact`.
-
-        Arrays ``samples_<i>_<method>`` are (n, n_quantity) float32 for galaxy i; the card holds `to_json_dict`.
-        """
-        arrays = {
-            f"samples_{index}_{name}": outcome.samples.astype(np.float32)
-            for index, galaxy in enumerate(self.galaxies)
-            for name, outcome in galaxy.outcomes.items()
-        }
-        save_artifact(path, KIND, arrays, {"comparison": self.to_json_dict()})
+def galaxies_of_mocks(mocks: Mocks, n: int, *, first: int = 0) -> list[Galaxy]:
+    """The first n mocks, with their true parameters; numbered from `first` on."""
+    return [
+        Galaxy(
+            "mock",
+            first + row,
+            f"mock {first + row}",
+            mocks.flux[row],
+            mocks.flux_ivar[row],
+            float(mocks.zred[row]),
+            mocks.theta_unbounded[row],
+        )
+        for row in range(n)
+    ]
 
 
 def compare_galaxies(
-    estimator: PosteriorSampler,
-    simulator: FluxSimulator,
-    catalog: Catalog,
-    config: CompareConfig,
+    setting: Setting,
+    galaxies: Sequence[Galaxy],
+    folder: str | Path,
     *,
-    fsps_seconds: float | None = None,
+    n_workers: int | None = None,
+    about: dict[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
-    """Run the flow and MCMC on the same galaxies, likelihood and prior, and set the posteriors side by side.
+    """Run every method on every galaxy in parallel processes, and set the posteriors side by side.
 
-    Chains start from prior draws, not from the flow's samples, so that they are an independent check of it. A method
-    that fails on a galaxy is recorded with its reason, and everything else goes on.
+    Finished runs are kept in ``folder/runs``: the same call goes on where an interrupted one stopped, and runs of the same data
+    and settings are not repeated when galaxies or methods are added. A method that fails on a galaxy is recorded with its
+    reason, and everything else goes on; it is tried again by the next call.
 
     Parameters
     ----------
-    estimator : the flow, with its prior, bases and cosmology.
-    simulator : noiseless photometry for the chains, in the estimator's bands; emulator, direct model or FSPS.
-    catalog : the galaxies, in the estimator's bands.
-    config : what to run.
-    fsps_seconds : measured time of one FSPS model; adds what each chain's evaluations would take with it, labelled so.
-    progress : called with (runs done, runs in total).
+    setting : estimator, simulator, and what to run.
+    galaxies : in the estimator's bands; see `galaxies_of_catalog` and `galaxies_of_mocks`.
+    folder : where runs are kept.
+    n_workers : processes; the number of usable cores by default.
+    about : for the record, kept as it is.
+    progress : called with (runs and comparisons done, all of them).
 
     Raises
     ------
-    ParameterError : if the catalogue is empty, its bands are not the estimator's, `fsps_seconds` is not positive, or the
-        estimator infers the redshift.
+    ParameterError : if there is no galaxy, one has other bands than the estimator, or the estimator infers the redshift.
     """
-    if isinstance(estimator, PosteriorEstimator):
-        estimator.refuse_inferred_redshift("the comparison with MCMC")
-    if catalog.bands != estimator.bands:
-        raise ParameterError(f"the catalogue has bands {catalog.bands}, the estimator {estimator.bands}: select and order them")
-    if len(catalog) == 0:
-        raise ParameterError("the catalogue has no rows: nothing to compare")
-    if fsps_seconds is not None and not (np.isfinite(fsps_seconds) and fsps_seconds > 0):
-        raise ParameterError(f"fsps_seconds={fsps_seconds}: expected the positive time of one FSPS model in seconds")
-    total, done = len(catalog) * (1 + len(config.samplers)), 0
-    galaxies: list[GalaxyComparison] = []
-    interrupted = False
-    for index in range(len(catalog)):
-        outcomes: dict[str, SamplerOutcome] = {}
-        for method in ("flow", *config.samplers):
-            try:
-                outcomes[method], interrupted = _attempt(method, estimator, simulator, catalog, config, index)
-            except KeyboardInterrupt:
-                if not galaxies and not outcomes:
-                    raise
-                interrupted = True
-            done += 1
-            if progress is not None:
-                progress(done, total)
-            if interrupted:
-                break
-        zred = float(catalog.zred[index])
-        galaxies.append(GalaxyComparison(str(catalog.ids[index]), zred, outcomes, _shifts(outcomes, estimator.prior)))
-        if interrupted:
-            logger.warning("comparison interrupted at galaxy %d of %d", index + 1, len(catalog))
-            break
-    return Comparison(tuple(galaxies), config, fsps_seconds, interrupted)
+    if isinstance(setting.estimator, PosteriorEstimator):
+        setting.estimator.refuse_inferred_redshift("the comparison with MCMC")
+    if not galaxies:
+        raise ParameterError("galaxies is empty: nothing to compare")
+    n_band = len(setting.estimator.bands)
+    for galaxy in galaxies:
+        if galaxy.flux.shape != (n_band,):
+            raise ParameterError(
+                f"galaxy {galaxy.name} has fluxes of shape {galaxy.flux.shape}, expected ({n_band},) for the estimator's bands "
+                f"{' '.join(setting.estimator.bands)}: select and order them"
+            )
+    runs = Path(folder) / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    session, methods = uuid.uuid4().hex, setting.config.methods
+    tasks = [
+        RunTask(galaxy, method, runs / f"{galaxy.group}-{galaxy.row}-{method}.npz", session)
+        for galaxy in galaxies
+        for method in methods
+    ]
+    outcomes = [load_outcome(task.path, run_key(setting, task.galaxy, task.method)) for task in tasks]
+    missing = [index for index, outcome in enumerate(outcomes) if outcome is None]
+    total, done = len(tasks) + len(galaxies), len(tasks) - len(missing)
+
+    def report(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress is not None:
+            progress(done, total)
+
+    report(0)
+    with task_pool(n_workers=_fitting(n_workers, missing)) as pool:
+        for number, outcome in pool.map_unordered(run_task, (tasks[index] for index in missing), shared=(setting,)):
+            outcomes[missing[number]] = outcome
+            report(1)
+    found = [dict(zip(methods, outcomes[k * len(methods) :], strict=False)) for k in range(len(galaxies))]
+    pair_tasks = [_PairTask(galaxy, one, runs) for galaxy, one in zip(galaxies, found, strict=True)]  # type: ignore[arg-type]
+    pairs = [_load_pairs(task.path, task.key(setting)) for task in pair_tasks]
+    missing = [index for index, one in enumerate(pairs) if one is None]
+    report(len(pairs) - len(missing))
+    with task_pool(n_workers=_fitting(n_workers, missing)) as pool:
+        for number, one in pool.map_unordered(_compare_pairs, (pair_tasks[k] for k in missing), shared=(setting,)):
+            pairs[missing[number]] = one
+            report(1)
+    compared = [
+        GalaxyComparison(task.galaxy, task.outcomes, one or {}, _ranks(setting, task))
+        for task, one in zip(pair_tasks, pairs, strict=True)
+    ]
+    return Comparison(tuple(compared), setting.config, about or {})
 
 
-def _attempt(
-    method: str, estimator: PosteriorSampler, simulator: FluxSimulator, catalog: Catalog, config: CompareConfig, index: int
-) -> tuple[SamplerOutcome, bool]:
-    """One method on one galaxy, and whether the user interrupted it."""
-    flux, ivar, zred = catalog.flux[index], catalog.flux_ivar[index], float(catalog.zred[index])
-    seed = config.mcmc.seed + index
-    began = time.perf_counter()
-    likelihood: GaussianLikelihood | None = None
-    result: McmcResult | None = None
-    try:
-        if method == "flow":
-            theta = estimator.sample(flux[None], ivar[None], np.array([zred]), config.n_samples, seed=seed)[0]
+def _fitting(n_workers: int | None, tasks: Sequence[Any]) -> int | None:
+    """No processes for one task or none."""
+    return 1 if len(tasks) <= 1 else n_workers
+
+
+@dataclass(frozen=True)
+class _PairTask:
+    """A galaxy with all its runs, to be set side by side."""
+
+    galaxy: Galaxy
+    outcomes: dict[str, Outcome]
+    runs: Path
+
+    @property
+    def path(self) -> Path:
+        return self.runs / f"{self.galaxy.group}-{self.galaxy.row}-pairs.npz"
+
+    @property
+    def good(self) -> dict[str, Outcome]:
+        return {name: one for name, one in self.outcomes.items() if not one.failed}
+
+    def key(self, setting: Setting) -> str:
+        return "".join(run_key(setting, self.galaxy, name) for name in self.good)  # type: ignore[arg-type]
+
+
+def _compare_pairs(setting: Setting, task: _PairTask) -> dict[Pair, TwoSamples]:
+    """Figures of all pairs, kept too; Wasserstein distances in the prior's standard deviations at the galaxy's redshift."""
+    galaxy, good = task.galaxy, task.good
+    prior_draws = np.random.default_rng(0).standard_normal((_PRIOR_DRAWS, _N_FREE))
+    unit = quantities(prior_draws, galaxy.zred, setting.estimator).std(axis=0)
+    unit[:_N_FREE] = 1.0
+    columns = {name: quantities(one.draws, galaxy.zred, setting.estimator) for name, one in good.items()}
+    pairs = {}
+    for a, b in compared_pairs(tuple(task.outcomes)):
+        if a not in good or (b != FLOOR and b not in good) or len(columns[a]) < _MIN_DRAWS:
+            continue
+        if b == FLOOR:
+            half = len(columns[a]) // 2
+            first, second, quantiles = columns[a][half:], columns[a][:half], None
         else:
-            likelihood = GaussianLikelihood(simulator, estimator.prior, flux=flux, flux_ivar=ivar, zred=zred)
-            result = _RUNNERS[method](likelihood, config.mcmc.model_copy(update={"seed": seed}))
-            theta = result.theta[np.linspace(0, len(result.theta) - 1, min(config.n_samples, len(result.theta))).astype(int)]
-        wall_s = time.perf_counter() - began
-        samples = _quantities(np.asarray(theta, dtype=float), zred, estimator)
-    except Exception as error:  # whatever a simulator or a sampler raises must not take the other galaxies along
-        logger.warning("%s failed on galaxy %s: %s", method, catalog.ids[index], error)
-        width = len(QUANTITY_NAMES)
-        return SamplerOutcome(
-            method,
-            np.empty((0, width)),
-            np.full((3, width), np.nan),
-            time.perf_counter() - began,
-            n_evaluations=likelihood.n_evaluations if likelihood is not None else 0,
-            converged=None if method == "flow" else False,
-            reason=f"{type(error).__name__}: {' '.join(str(error).split())}",
-            failed=True,
-        ), False
-    quantiles = np.percentile(samples, _PERCENTILES, axis=0)
-    if result is None:
-        return SamplerOutcome(method, samples, quantiles, wall_s), False
-    outcome = SamplerOutcome(
-        method,
-        samples,
-        quantiles,
-        wall_s,
-        n_evaluations=result.n_evaluations,
-        converged=result.converged,
-        reason=result.reason,
-        ess=float(result.ess.min()),
-        rhat=result.rhat,
-    )
-    return outcome, result.interrupted
+            first, second, quantiles = columns[a], columns[b], (good[a].quantiles, good[b].quantiles)
+        pairs[a, b] = two_samples(
+            first, second, unit=unit, n_joint=_N_FREE, seed=galaxy.seed(setting.config.seed), quantiles=quantiles
+        )
+    arrays = {
+        f"{a} {b} {name}": np.asarray(value) for (a, b), figures in pairs.items() for name, value in vars(figures).items()
+    }
+    save_artifact(task.path, PAIRS_KIND, arrays, {"key": task.key(setting), "pairs": [list(pair) for pair in pairs]})
+    return pairs
 
 
-def _quantities(theta: np.ndarray, zred: float, estimator: PosteriorSampler) -> np.ndarray:
-    derived = derived_properties(theta, zred, estimator.bases, estimator.cosmology)
-    samples = np.column_stack([theta, *(derived[name] for name in DERIVED_NAMES)])
-    if not np.isfinite(samples).all():
-        raise ParameterError("samples are not finite: the photometry is far outside what the method can describe")
-    return samples
-
-
-def _shifts(outcomes: dict[str, SamplerOutcome], prior: Prior) -> dict[tuple[str, str], Shift]:
-    good = [name for name, outcome in outcomes.items() if not outcome.failed]
-    unbounded = {name: prior.to_unbounded(outcomes[name].samples[:, : len(PARAMETER_NAMES)]) for name in good}
-    shifts = {}
-    for a, b in combinations(good, 2):
-        units = outcomes[a].quantiles[1] - outcomes[b].quantiles[1]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            sigma, ratio = units / outcomes[b].width, outcomes[a].width / outcomes[b].width
-        shifts[a, b] = Shift(units, sigma, ratio, marginal_wasserstein(unbounded[a], unbounded[b]))
-    return shifts
-
-
-def _summary(table: np.ndarray) -> dict[str, dict[str, float | None]]:
-    """By quantity: median and largest |shift| and the mean shift over galaxies, posterior sigma."""
-    if len(table) == 0:
-        return {name: dict.fromkeys(("median_abs_sigma", "max_abs_sigma", "mean_sigma")) for name in QUANTITY_NAMES}
-    size = np.abs(table)
-    columns = zip(QUANTITY_NAMES, np.median(size, axis=0), size.max(axis=0), table.mean(axis=0), strict=True)
+def _ranks(setting: Setting, task: _PairTask) -> dict[str, np.ndarray]:
+    galaxy = task.galaxy
+    if galaxy.truth is None:
+        return {}
+    # The truth is rounded as the draws are: where a quantity is clipped, both must meet the same value.
+    truth = quantities(galaxy.truth[None].astype(np.float32), galaxy.zred, setting.estimator)[0]
     return {
-        name: {"median_abs_sigma": _jsonable(m), "max_abs_sigma": _jsonable(x), "mean_sigma": _jsonable(mean)}
-        for name, m, x, mean in columns
+        name: rank_statistics(
+            truth, quantities(one.draws, galaxy.zred, setting.estimator).T, seed=[setting.config.seed, galaxy.row, index]
+        )
+        for index, (name, one) in enumerate(task.good.items())
     }
 
 
-def _jsonable(value: Any) -> Any:
-    """Plain Python values for JSON, which knows no NaN."""
-    if isinstance(value, np.ndarray):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value
-
-
-def _number(value: float | None, form: str = ".2f") -> str:
-    return "–" if value is None or not np.isfinite(value) else format(value, form)
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _header(cells: list[str]) -> list[str]:
-    return [_row(cells), "|" + "---|" * len(cells)]
+def _load_pairs(path: Path, key: str) -> dict[Pair, TwoSamples] | None:
+    if not path.exists():
+        return None
+    try:
+        arrays, card = load_artifact(path, PAIRS_KIND)
+    except ArtifactError as error:
+        logger.warning("compared again: %s", error)
+        return None
+    if card["key"] != key:
+        return None
+    return {
+        (a, b): TwoSamples(
+            float(arrays[f"{a} {b} c2st"]),
+            int(arrays[f"{a} {b} n"]),
+            *(arrays[f"{a} {b} {name}"] for name in ("wasserstein", "shift", "width_ratio")),
+        )
+        for a, b in card["pairs"]
+    }

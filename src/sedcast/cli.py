@@ -7,15 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sedcast._version import __version__
-from sedcast.cli_common import AsJson, CommandGroup, check_writable, make_screen, options
+from sedcast.cli_common import (
+    AsJson,
+    Calibrate,
+    CommandGroup,
+    Model,
+    Seed,
+    Source,
+    Unit,
+    check_writable,
+    load_catalog,
+    load_posterior,
+    make_screen,
+    options,
+    simulator_of,
+)
+from sedcast.cli_compare import add_compare_commands
 from sedcast.cli_setup import add_setup_commands
 from sedcast.cli_ssp import ssp_app
 
 if TYPE_CHECKING:
-    from sedcast.baselines.compare import Comparison
     from sedcast.console import Screen
-    from sedcast.data.catalog import Catalog
-    from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig
     from sedcast.emulator.spectrum_emulator import EmulatorConfig
     from sedcast.emulator.speculator import SpeculatorConfig
     from sedcast.posterior.estimator import PosteriorEstimator
@@ -24,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 EXIT_UNEXPECTED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
-_COMPARED = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2", "dust_index")
 
 app = typer.Typer(
     name="sedcast",
@@ -38,23 +49,12 @@ app = typer.Typer(
 )
 train_app = typer.Typer(cls=CommandGroup, help="Train an emulator or a posterior.", no_args_is_help=True)
 add_setup_commands(app)
+add_compare_commands(app)
 app.add_typer(train_app, name="train")
 app.add_typer(ssp_app, name="ssp")
 
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file; 'sedcast init' writes templates.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
-Model = Annotated[
-    str,
-    typer.Option(metavar="FILE", help="Posterior artifact, or bundled one: sdss-ugriz, galex-sdss."),
-]
-Unit = Annotated[str, typer.Option(help="Unit of the fluxes in the file: nanomaggies, maggies, uJy, mJy or Jy.")]
-Calibrate = Annotated[
-    bool, typer.Option("--calibrate/--no-calibrate", help="For SDSS's own columns: apply AB offsets and error floors.")
-]
-Source = Annotated[
-    str, typer.Argument(metavar="CATALOG", help="FITS, ECSV, CSV or HDF5 table, or 'sdss' for the bundled 10,000 galaxies.")
-]
 
 
 def _show_version(wanted: bool) -> None:
@@ -73,21 +73,6 @@ def _common(
     ] = False,
 ) -> None:
     options.quiet, options.verbose, options.debug = quiet, verbose, debug
-
-
-def _load_catalog(source: str, estimator: "PosteriorEstimator", unit: str, calibrate: bool) -> "Catalog":
-    from sedcast.data.catalog import load_sdss_sample, read_catalog
-
-    if source == "sdss":
-        return load_sdss_sample(bands=estimator.bands, calibrate=calibrate)
-    ragged, redshift = estimator.context.mask, not estimator.infers_redshift
-    return read_catalog(source, bands=estimator.bands, unit=unit, calibrate=calibrate, ragged=ragged, redshift=redshift)
-
-
-def _load_posterior(model: str) -> "PosteriorEstimator":
-    from sedcast.posterior.estimator import PosteriorEstimator
-
-    return PosteriorEstimator.find(model)
 
 
 @app.command(epilog="Example:  sedcast demo -o my-demo")
@@ -265,7 +250,7 @@ def infer(
     from sedcast.data.errors import ParameterError
     from sedcast.posterior.infer import infer_catalog
 
-    estimator = _load_posterior(model)
+    estimator = load_posterior(model)
     if output.suffix in (".fits", ".parquet"):
         if mapping is None or refine or fallback is not None:
             raise ParameterError(
@@ -278,7 +263,7 @@ def infer(
     if samples is not None:
         raise ParameterError(f"--samples goes with -o .fits or .parquet: {output} holds the samples itself")
     if mapping is None:
-        galaxies = _load_catalog(catalog, estimator, unit, calibrate)
+        galaxies = load_catalog(catalog, estimator, unit, calibrate)
     else:
         from sedcast.data.mapping import load_mapping, read_mapped
 
@@ -361,8 +346,8 @@ def validate(
     from sedcast.emulator.simulate import noise_model
     from sedcast.validation import validate_estimator, validation_figures, write_validation
 
-    estimator = _load_posterior(model)
-    simulator, settings = _simulator_of(estimator)
+    estimator = load_posterior(model)
+    simulator, settings = simulator_of(estimator)
     with screen.progress("testing on mocks") as report:
         results = validate_estimator(
             estimator,
@@ -384,43 +369,6 @@ def validate(
     screen.result(figures if as_json else _scalars(figures), title=f"Calibration of {estimator.name}")
 
 
-@app.command(epilog="Example:  sedcast compare sdss --rows 0,1,2 -o comparison")
-def compare(
-    catalog: Source = "sdss",
-    rows: Annotated[str | None, typer.Option(help="Row numbers, such as 0,5,12. Default: the first three good ones.")] = None,
-    ids: Annotated[str | None, typer.Option(help="Galaxy ids instead of row numbers, with commas between them.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for report, samples, corner plots.")] = None,
-    model: Model = "bundled",
-    target_ess: Annotated[float, typer.Option(min=1, help="Effective samples of the worst parameter to run for.")] = 1000,
-    seed: Seed = 0,
-    unit: Unit = "nanomaggies",
-    calibrate: Calibrate = True,
-    as_json: AsJson = False,
-) -> None:
-    """Run emcee and zeus on chosen galaxies with the same likelihood, and set them beside the flow.
-
-    A chain takes from seconds to many minutes, by galaxy and target.
-    """
-    screen = make_screen(as_json)
-    from sedcast.baselines.compare import CompareConfig, compare_galaxies
-    from sedcast.baselines.mcmc import McmcConfig
-
-    estimator = _load_posterior(model)
-    estimator.refuse_inferred_redshift("the comparison with MCMC")
-    galaxies = _choose(_load_catalog(catalog, estimator, unit, calibrate), estimator, rows, ids)
-    simulator, _ = _simulator_of(estimator)
-    with screen.progress("flow, emcee and zeus, runs") as report:
-        comparison = compare_galaxies(
-            estimator, simulator, galaxies, CompareConfig(mcmc=McmcConfig(seed=seed, target_ess=target_ess)), progress=report
-        )
-    _show_comparison(screen, comparison)
-    if output is not None:
-        _write_comparison(comparison, output)
-        screen.note(f"wrote comparison.md, comparison.npz and corner plots to {output}/")
-    if as_json:
-        screen.result(comparison.to_json_dict())
-
-
 def _refiner(estimator: "PosteriorEstimator", n_draws: int, fallback: str | None) -> "Refiner":
     from sedcast.baselines.fallback import emcee_fallback
     from sedcast.data.errors import ParameterError
@@ -428,97 +376,13 @@ def _refiner(estimator: "PosteriorEstimator", n_draws: int, fallback: str | None
 
     if fallback not in (None, "mcmc"):
         raise ParameterError(f"--fallback {fallback}: expected 'mcmc'")
-    simulator, _ = _simulator_of(estimator)
+    simulator, _ = simulator_of(estimator)
     last_resort = None if fallback is None else emcee_fallback()
     return Refiner(estimator, simulator, RefineConfig(n_draws=n_draws), last_resort)
 
 
-def _simulator_of(estimator: "PosteriorEstimator") -> "tuple[PhotometrySimulator, SimulationConfig]":
-    """The simulator and the settings that the estimator was trained with."""
-    from sedcast.data.config import parse_config
-    from sedcast.emulator.simulate import SimulationConfig, default_simulator
-
-    settings = parse_config(estimator.card.get("simulation"), SimulationConfig, f"simulation of {estimator.name}")
-    return default_simulator(settings), settings
-
-
-def _choose(catalog: "Catalog", estimator: "PosteriorEstimator", rows: str | None, ids: str | None) -> "Catalog":
-    import numpy as np
-
-    from sedcast.data.errors import CatalogError, ParameterError
-
-    if rows is not None and ids is not None:
-        raise ParameterError("--rows and --ids cannot both be given: use one of them")
-    excluded = estimator.status(catalog).excluded
-    if ids is not None:
-        known = {str(galaxy): row for row, galaxy in enumerate(catalog.ids)}
-        absent = [name for name in ids.split(",") if name not in known]
-        if absent:
-            raise CatalogError(f"--ids: no galaxy {', '.join(absent)} in the catalogue")
-        chosen = [known[name] for name in ids.split(",")]
-    else:
-        chosen = _parse_rows(rows, len(catalog)) if rows is not None else np.flatnonzero(excluded == "")[:3].tolist()
-    for row in chosen:
-        if excluded[row]:
-            raise CatalogError(f"row {row} (id {catalog.ids[row]}) cannot be inferred: {excluded[row]}")
-    if not chosen:
-        raise CatalogError("no row of the catalogue can be inferred: 'sedcast infer' writes the reason of each")
-    return catalog.subset(np.array(chosen))
-
-
-def _show_comparison(screen: "Screen", comparison: "Comparison") -> None:
-    from sedcast.baselines.compare import QUANTITY_NAMES
-
-    for galaxy in comparison.galaxies:
-        outcomes = list(galaxy.outcomes.values())
-        lines: list[tuple[object, ...]] = [
-            (
-                name,
-                *(
-                    f"{o.quantiles[1, QUANTITY_NAMES.index(name)]:.3f} ± {o.width[QUANTITY_NAMES.index(name)]:.3f}"
-                    for o in outcomes
-                ),
-            )
-            for name in _COMPARED
-        ]
-        lines.append(("converged", *({None: "-", True: "yes", False: f"no: {o.reason}"}[o.converged] for o in outcomes)))
-        lines.append(("model evaluations", *(o.n_evaluations for o in outcomes)))
-        lines.append(("seconds", *(o.wall_s for o in outcomes)))
-        screen.table(
-            f"Galaxy {galaxy.name}, z = {galaxy.zred:.4f}: median ± half the 68% interval", ("", *galaxy.outcomes), lines
-        )
-
-
-def _write_comparison(comparison: "Comparison", folder: Path) -> None:
-    from sedcast.baselines.compare import QUANTITY_NAMES
-    from sedcast.plotting import corner_plot
-
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "comparison.md").write_text(comparison.to_markdown(), encoding="utf-8")
-    comparison.save(folder / "comparison.npz")
-    columns = [QUANTITY_NAMES.index(name) for name in _COMPARED]
-    for index, galaxy in enumerate(comparison.galaxies):
-        samples = {name: o.samples[:, columns] for name, o in galaxy.outcomes.items() if not o.failed}
-        if samples:
-            title = f"galaxy {galaxy.name}, z = {galaxy.zred:.4f}"
-            corner_plot(samples, _COMPARED, title=title).savefig(folder / f"corner_{index}.png")
-
-
 def _scalars(figures: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in figures.items() if isinstance(value, int | float | str | bool)}
-
-
-def _parse_rows(rows: str, n: int) -> list[int]:
-    from sedcast.data.errors import CatalogError, ParameterError
-
-    try:
-        chosen = [int(row) for row in rows.split(",")]
-    except ValueError as error:
-        raise ParameterError(f"--rows {rows!r}: expected row numbers with commas between them, such as 0,5,12") from error
-    for row in chosen:
-        if not 0 <= row < n:
-            raise CatalogError(f"--rows: there is no row {row}, the catalogue has rows 0 … {n - 1}")
-    return chosen
 
 
 def main() -> None:

@@ -9,10 +9,40 @@ from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
     from sedcast.console import Screen
+    from sedcast.data.catalog import Catalog
+    from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig
+    from sedcast.posterior.estimator import PosteriorEstimator
 
-__all__ = ["AsJson", "CommandGroup", "Options", "check_writable", "make_screen", "options"]
+__all__ = [
+    "AsJson",
+    "Calibrate",
+    "CommandGroup",
+    "Model",
+    "Options",
+    "Seed",
+    "Source",
+    "Unit",
+    "check_writable",
+    "load_catalog",
+    "load_posterior",
+    "make_screen",
+    "options",
+    "simulator_of",
+]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
+Model = Annotated[
+    str,
+    typer.Option(metavar="FILE", help="Posterior artifact, or bundled one: sdss-ugriz, galex-sdss."),
+]
+Unit = Annotated[str, typer.Option(help="Unit of the fluxes in the file: nanomaggies, maggies, uJy, mJy or Jy.")]
+Calibrate = Annotated[
+    bool, typer.Option("--calibrate/--no-calibrate", help="For SDSS's own columns: apply AB offsets and error floors.")
+]
+Source = Annotated[
+    str, typer.Argument(metavar="CATALOG", help="FITS, ECSV, CSV or HDF5 table, or 'sdss' for the bundled 10,000 galaxies.")
+]
 
 
 @dataclass
@@ -84,3 +114,29 @@ def check_writable(output: Path) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ParameterError(f"-o {output}: cannot make its folder ({error.strerror})") from error
+
+
+def load_catalog(source: str, estimator: "PosteriorEstimator", unit: str, calibrate: bool) -> "Catalog":
+    """The bundled sample, or a table, in the estimator's bands."""
+    from sedcast.data.catalog import load_sdss_sample, read_catalog
+
+    if source == "sdss":
+        return load_sdss_sample(bands=estimator.bands, calibrate=calibrate)
+    ragged, redshift = estimator.context.mask, not estimator.infers_redshift
+    return read_catalog(source, bands=estimator.bands, unit=unit, calibrate=calibrate, ragged=ragged, redshift=redshift)
+
+
+def load_posterior(model: str) -> "PosteriorEstimator":
+    """A posterior by its file, or a bundled one by its name."""
+    from sedcast.posterior.estimator import PosteriorEstimator
+
+    return PosteriorEstimator.find(model)
+
+
+def simulator_of(estimator: "PosteriorEstimator") -> "tuple[PhotometrySimulator, SimulationConfig]":
+    """The simulator and the settings that the estimator was trained with."""
+    from sedcast.data.config import parse_config
+    from sedcast.emulator.simulate import SimulationConfig, default_simulator
+
+    settings = parse_config(estimator.card.get("simulation"), SimulationConfig, f"simulation of {estimator.name}")
+    return default_simulator(settings), settings

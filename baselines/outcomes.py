@@ -1,0 +1,222 @@
+"""What a comparison is made of: galaxies, settings, and what a method found for a galaxy, as it is kept in a file."""
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from sedcast.baselines.mcmc import McmcConfig
+from sedcast.data.artifacts import load_artifact, save_artifact, software_versions
+from sedcast.data.config import Config
+from sedcast.data.cosmology import Cosmology
+from sedcast.data.errors import ArtifactError
+from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.histories import derived_properties
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
+from sedcast.posterior.importance import RefineConfig
+from sedcast.posterior.infer import DERIVED_NAMES
+from sedcast.posterior.likelihood import FluxSimulator
+
+__all__ = [
+    "CHAINS",
+    "COMPARED_NAMES",
+    "METHODS",
+    "CompareConfig",
+    "Galaxy",
+    "Method",
+    "Outcome",
+    "PosteriorSampler",
+    "Setting",
+    "compared_columns",
+    "load_outcome",
+    "physical",
+    "quantities",
+    "run_key",
+    "save_outcome",
+]
+
+logger = logging.getLogger(__name__)
+
+Method = Literal["flow", "refined", "emcee", "zeus"]
+METHODS: tuple[Method, ...] = ("flow", "refined", "emcee", "zeus")
+CHAINS: tuple[Method, ...] = ("emcee", "zeus")
+"""Methods that sample the likelihood by a Markov chain."""
+
+COMPARED_NAMES = (*FREE_PARAMETER_NAMES, *DERIVED_NAMES)
+"""What is compared: the free parameters in probit space, and derived properties."""
+
+KIND = "comparison-run"
+
+
+class PosteriorSampler(Protocol):
+    """What the comparison needs of a `PosteriorEstimator`."""
+
+    @property
+    def bands(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def prior(self) -> Prior: ...  # noqa: D102
+    @property
+    def bases(self) -> SFHBases: ...  # noqa: D102
+    @property
+    def cosmology(self) -> Cosmology: ...  # noqa: D102
+    @property
+    def card(self) -> dict[str, Any]: ...  # noqa: D102
+
+    def sample_unbounded(
+        self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray | None, n_samples: int, *, seed: int
+    ) -> np.ndarray:
+        """Points of probit space (n, n_samples, 11)."""
+        ...
+
+
+class CompareConfig(Config):
+    """What to run on each galaxy.
+
+    Attributes
+    ----------
+    methods : of `METHODS`.
+    n_draws : effectively independent draws of each method that two-sample tests and ranks see.
+    n_samples : samples of the flow and of the refined flow, for their quantiles and their time.
+    mcmc : of each chain, its seed apart.
+    refine : of the importance refinement.
+    seed : every galaxy and method gets a stream of its own from it.
+    """
+
+    methods: tuple[Method, ...] = METHODS
+    n_draws: int = Field(default=1000, ge=20)
+    n_samples: int = Field(default=10_000, ge=20)
+    mcmc: McmcConfig = McmcConfig()
+    refine: RefineConfig = RefineConfig()
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
+@dataclass(frozen=True)
+class Galaxy:
+    """One galaxy to compare methods on.
+
+    Attributes
+    ----------
+    group : ``"real"`` or ``"mock"``.
+    row : its number in the catalogue or among the mocks.
+    name : identifier.
+    flux, flux_ivar : (n_band,) nanomaggies and nanomaggies^-2.
+    zred : redshift.
+    truth : (11,) true parameters of a mock in probit space.
+    """
+
+    group: Literal["real", "mock"]
+    row: int
+    name: str
+    flux: np.ndarray
+    flux_ivar: np.ndarray
+    zred: float
+    truth: np.ndarray | None = None
+
+    def seed(self, seed: int) -> int:
+        """A seed of the galaxy's own, which does not depend on what other galaxies there are."""
+        stream = (seed, self.group == "mock", self.row)
+        return int(np.random.SeedSequence(stream).generate_state(1)[0])
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all runs share: the flow, the likelihood's simulator with a name for it, and what to run."""
+
+    estimator: PosteriorSampler
+    simulator: FluxSimulator
+    simulator_name: str
+    config: CompareConfig
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one method found for one galaxy.
+
+    Attributes
+    ----------
+    draws : (n, 11) effectively independent posterior draws in probit space, a chain's in its order; no rows if it failed.
+    quantiles : (3, 16) 16, 50 and 84% quantiles of `COMPARED_NAMES` from all samples.
+    physical : (3, 17) the same of `QUANTITY_NAMES`.
+    wall_s, cpu_s : seconds.
+    n_evaluations : model evaluations; 0 for the flow.
+    ess : effective samples of the worst parameter.
+    rhat : of the worst parameter; None if it is no chain.
+    converged : whether a chain met its targets, a refinement is unflagged; None for the flow.
+    reason : why a run ended, or why it failed.
+    failed : whether there are no samples.
+    log_evidence : nats, where the method gives it.
+    """
+
+    draws: np.ndarray
+    quantiles: np.ndarray
+    physical: np.ndarray
+    wall_s: float
+    cpu_s: float
+    n_evaluations: int = 0
+    ess: float = 0.0
+    rhat: float | None = None
+    converged: bool | None = None
+    reason: str = ""
+    failed: bool = False
+    log_evidence: float | None = None
+
+    def figures(self) -> dict[str, Any]:
+        """Everything but arrays."""
+        return {name: value for name, value in asdict(self).items() if not isinstance(value, np.ndarray)}
+
+
+def run_key(setting: Setting, galaxy: Galaxy, method: Method) -> str:
+    """A digest of everything that the run's result depends on."""
+    config = setting.config
+    used: dict[str, Any] = {"n_draws": config.n_draws}
+    if method in CHAINS:
+        used["mcmc"] = config.mcmc.model_dump(mode="json", exclude={"seed"})
+    else:
+        used["n_samples"] = config.n_samples
+    if method == "refined":
+        used["refine"] = config.refine.model_dump(mode="json")
+    data = [np.asarray(value, dtype=float).tobytes().hex() for value in (galaxy.flux, galaxy.flux_ivar, galaxy.zred)]
+    estimator = setting.estimator.card.get("sha256", "")
+    version = software_versions().get("sedcast", "")
+    parts = [method, used, galaxy.seed(config.seed), data, estimator, setting.simulator_name, version]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def load_outcome(path: Path, key: str) -> Outcome | None:
+    """The finished run of that key in a file; None if there is none, or another's, or it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        arrays, card = load_artifact(path, KIND)
+    except ArtifactError as error:
+        logger.warning("run again: %s", error)
+        return None
+    return Outcome(**arrays, **card["figures"]) if card["key"] == key else None
+
+
+def save_outcome(outcome: Outcome, path: Path, *, key: str, galaxy: Galaxy, method: Method) -> None:
+    """Keep a run; ``key`` is that of `run_key`."""
+    arrays = {"draws": outcome.draws, "quantiles": outcome.quantiles, "physical": outcome.physical}
+    save_artifact(path, KIND, arrays, {"key": key, "galaxy": galaxy.name, "method": method, "figures": outcome.figures()})
+
+
+def quantities(points: np.ndarray, zred: float, estimator: PosteriorSampler) -> np.ndarray:
+    """`COMPARED_NAMES` (n, 16) of points of probit space (n, 11)."""
+    return compared_columns(points, physical(points, zred, estimator))
+
+
+def compared_columns(points: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """`quantities` of points, where the columns of `physical` are known already."""
+    return np.concatenate([points, columns[:, -len(DERIVED_NAMES) :]], axis=1)
+
+
+def physical(points: np.ndarray, zred: float, estimator: PosteriorSampler) -> np.ndarray:
+    """`QUANTITY_NAMES` (n, 17) of points of probit space (n, 11)."""
+    theta = estimator.prior.from_unbounded(np.asarray(points, dtype=float))
+    derived = derived_properties(theta, zred, estimator.bases, estimator.cosmology)
+    return np.column_stack([theta, *(derived[name] for name in DERIVED_NAMES)])

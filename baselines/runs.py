@@ -1,0 +1,172 @@
+"""One method on one galaxy: run in any process, kept in a file, so that an interrupted comparison goes on."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sedcast.baselines.mcmc import McmcConfig, McmcResult, run_emcee, run_zeus
+from sedcast.baselines.outcomes import (
+    COMPARED_NAMES,
+    Galaxy,
+    Method,
+    Outcome,
+    Setting,
+    compared_columns,
+    physical,
+    run_key,
+    save_outcome,
+)
+from sedcast.data.errors import ParameterError
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.importance import Refiner
+from sedcast.posterior.likelihood import GaussianLikelihood
+
+__all__ = ["RunTask", "independent_draws", "run_method", "run_task"]
+
+logger = logging.getLogger(__name__)
+
+_RUNNERS: dict[str, Callable[[GaussianLikelihood, McmcConfig], McmcResult]] = {"emcee": run_emcee, "zeus": run_zeus}
+_PERCENTILES = (16.0, 50.0, 84.0)
+_MAX_FOR_QUANTILES = 10_000
+_DEATHS = 2
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """One method on one galaxy; `session` is a name of the whole call, the same for all its tasks."""
+
+    galaxy: Galaxy
+    method: Method
+    path: Path
+    session: str
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Samples in probit space: all (n, 11), independent ones (m, 11), and figures for `Outcome`."""
+
+    samples: np.ndarray
+    draws: np.ndarray
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def run_task(setting: Setting, task: RunTask) -> Outcome:
+    """Run one method on one galaxy and keep the result; a failure is an outcome too, but is not kept, so it is tried again."""
+    attempt = task.path.with_suffix(".attempt")
+    deaths = attempt.read_text(encoding="utf-8").split().count(task.session) if attempt.exists() else 0
+    if deaths >= _DEATHS:
+        attempt.unlink()
+        return _failure(f"the process died {deaths} times: killed, or out of memory", 0.0, 0.0, 0)
+    attempt.write_text(f"{task.session} " * (deaths + 1), encoding="utf-8")
+    outcome = run_method(setting, task.galaxy, task.method)
+    if not outcome.failed:
+        key = run_key(setting, task.galaxy, task.method)
+        save_outcome(outcome, task.path, key=key, galaxy=task.galaxy, method=task.method)
+    attempt.unlink(missing_ok=True)
+    return outcome
+
+
+def run_method(setting: Setting, galaxy: Galaxy, method: Method) -> Outcome:
+    """Run one method on one galaxy; whatever it raises becomes the reason of a failed outcome."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    likelihood = None
+    try:
+        likelihood = GaussianLikelihood(
+            setting.simulator, setting.estimator.prior, flux=galaxy.flux, flux_ivar=galaxy.flux_ivar, zred=galaxy.zred
+        )
+        if method == "flow":
+            found = _flow(setting, galaxy)
+        elif method == "refined":
+            found = _refined(setting, galaxy)
+        else:
+            found = _chain(setting, galaxy, likelihood, _RUNNERS[method])
+        if not np.isfinite(found.samples).all():
+            raise ParameterError("samples are not finite: the photometry is far outside what the method can describe")
+        seconds = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+        columns = physical(found.samples, galaxy.zred, setting.estimator)
+        return Outcome(
+            draws=found.draws.astype(np.float32),
+            quantiles=np.percentile(compared_columns(found.samples, columns), _PERCENTILES, axis=0),
+            physical=np.percentile(columns, _PERCENTILES, axis=0),
+            **seconds,
+            **found.figures,
+        )
+    except Exception as error:  # whatever a simulator or a sampler raises must not take the other galaxies along
+        logger.warning("%s failed on galaxy %s: %s", method, galaxy.name, error)
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        n = likelihood.n_evaluations if likelihood is not None else 0
+        return _failure(reason, time.perf_counter() - wall, time.process_time() - cpu, n)
+
+
+def _failure(reason: str, wall_s: float, cpu_s: float, n_evaluations: int) -> Outcome:
+    draws = np.empty((0, len(FREE_PARAMETER_NAMES)), dtype=np.float32)
+    none, nothing = np.full((3, len(COMPARED_NAMES)), np.nan), np.full((3, len(COMPARED_NAMES) + 1), np.nan)
+    return Outcome(draws, none, nothing, wall_s, cpu_s, n_evaluations, converged=False, reason=reason, failed=True)
+
+
+def _flow(setting: Setting, galaxy: Galaxy) -> _Found:
+    config = setting.config
+    row = (galaxy.flux[None], galaxy.flux_ivar[None], np.array([galaxy.zred]))
+    points = np.asarray(setting.estimator.sample_unbounded(*row, config.n_samples, seed=galaxy.seed(config.seed))[0], float)
+    return _Found(points, points[: config.n_draws], {"ess": float(len(points))})
+
+
+def _refined(setting: Setting, galaxy: Galaxy) -> _Found:
+    config = setting.config
+    if not isinstance(setting.estimator, PosteriorEstimator):
+        raise ParameterError("refinement needs a PosteriorEstimator")
+    refiner = Refiner(setting.estimator, setting.simulator, config.refine)
+    result = refiner(
+        galaxy.flux, galaxy.flux_ivar, galaxy.zred, config.n_samples, seed=galaxy.seed(config.seed), key=galaxy.row, n_threads=1
+    )
+    # Beyond as many as the weights are worth, samples repeat.
+    n = min(config.n_draws, max(2, int(result.ess)))
+    figures = {
+        "n_evaluations": result.n_evaluations,
+        "ess": result.ess,
+        "converged": result.flag == "",
+        "reason": f"{result.step}, efficiency {result.efficiency:.2f}, k-hat {result.khat:.2f}"
+        + (f"; {result.flag}" if result.flag else ""),
+        "log_evidence": result.log_evidence,
+    }
+    return _Found(result.theta_unbounded, result.theta_unbounded[:n], figures)
+
+
+def _chain(
+    setting: Setting,
+    galaxy: Galaxy,
+    likelihood: GaussianLikelihood,
+    runner: Callable[[GaussianLikelihood, McmcConfig], McmcResult],
+) -> _Found:
+    config = setting.config
+    seed = galaxy.seed(config.seed)
+    result = runner(likelihood, config.mcmc.model_copy(update={"seed": seed}))
+    ess = float(result.ess.min())
+    samples = result.theta_unbounded
+    kept = samples[np.linspace(0, len(samples) - 1, min(_MAX_FOR_QUANTILES, len(samples))).astype(int)]
+    figures = {
+        "n_evaluations": result.n_evaluations,
+        "ess": ess,
+        "rhat": result.rhat,
+        "converged": result.converged,
+        "reason": result.reason,
+    }
+    return _Found(kept, independent_draws(result.chain, ess, config.n_draws, seed=seed), figures)
+
+
+def independent_draws(chain: np.ndarray, ess: float, n: int, *, seed: int) -> np.ndarray:
+    """Up to n states (m, n_dim) of a chain (n_step, n_walker, n_dim), no more than its effective samples, in its order.
+
+    They are those of all walkers at evenly spaced steps, which are then an autocorrelation time or more apart.
+    """
+    n_step, n_walker, n_dim = chain.shape
+    n = int(np.clip(ess, 2, min(n, n_step * n_walker)))
+    steps = np.linspace(0, n_step - 1, min(n_step, -(-n // n_walker))).astype(int)
+    points = chain[steps].reshape(-1, n_dim)
+    return points[np.sort(np.random.default_rng(seed).choice(len(points), n, replace=False))]

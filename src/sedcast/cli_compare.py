@@ -1,0 +1,132 @@
+"""`sedcast compare` and `sedcast figures`: the flow beside MCMC, in tables and pictures."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sedcast.cli_common import AsJson, Calibrate, Model, Seed, Source, Unit, load_catalog, load_posterior, make_screen
+
+if TYPE_CHECKING:
+    from sedcast.baselines.compare import Comparison
+    from sedcast.console import Screen
+
+__all__ = ["add_compare_commands"]
+
+Rows = Annotated[str | None, typer.Option(help="Row numbers of real galaxies, such as 0,5,12.")]
+_FEW = 3
+
+
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; by default the usable cores.")]
+
+
+def add_compare_commands(app: typer.Typer) -> None:
+    """Give a program the commands `compare` and `figures`."""
+    app.command(
+        epilog="Examples:  sedcast compare sdss --rows 0,1,2 -o comparison    |    "
+        "sedcast compare sdss -n 100 --mocks 100 -o comparison"
+    )(compare)
+
+
+def compare(
+    catalog: Source = "sdss",
+    rows: Rows = None,
+    ids: Annotated[str | None, typer.Option(help="Galaxy ids instead of row numbers, with commas between them.")] = None,
+    n_real: Annotated[
+        int, typer.Option("-n", "--n-real", min=0, help="Without rows or ids: real galaxies, picked by seed.")
+    ] = 3,
+    n_mocks: Annotated[int, typer.Option("--mocks", min=0, help="Mock galaxies, with known parameters.")] = 0,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for runs, tables and pictures.")] = Path("comparison"),
+    model: Model = "bundled",
+    methods: Annotated[
+        str, typer.Option(help="What to run, with commas between: flow, refined, emcee, zeus.")
+    ] = "flow,refined,emcee,zeus",
+    simulator: Annotated[
+        Literal["emulator", "direct"],
+        typer.Option(help="Photometry of the likelihood: the flow's emulator, or its direct model."),
+    ] = "emulator",
+    target_ess: Annotated[float, typer.Option(min=1, help="Effective samples of a chain's worst parameter to run for.")] = 1000,
+    max_steps: Annotated[int, typer.Option(min=200, help="Steps after which a chain ends unconverged.")] = 40_000,
+    seed: Seed = 0,
+    n_workers: Workers = None,
+    unit: Unit = "nanomaggies",
+    calibrate: Calibrate = True,
+    as_json: AsJson = False,
+) -> None:
+    """Run the flow, the refined flow, emcee and zeus on the same galaxies and likelihood, and set them side by side.
+
+    Writes comparison.json, comparison.md and pictures to the folder. A chain takes some ten seconds. Finished runs are kept
+    in the folder: the same command goes on where an interrupted one stopped, and one for more galaxies runs the new ones only.
+    """
+    screen = make_screen(as_json)
+    from sedcast.baselines.compare import compare_galaxies
+    from sedcast.baselines.mcmc import McmcConfig
+    from sedcast.baselines.outcomes import CompareConfig
+    from sedcast.baselines.report_tables import to_json
+    from sedcast.comparison import about, choose_galaxies, mock_galaxies, setting_of, write_comparison
+    from sedcast.data.config import parse_config
+    from sedcast.data.errors import ParameterError
+
+    if output.exists() and not output.is_dir():
+        raise ParameterError(f"-o {output} is a file: give a folder")
+    estimator = load_posterior(model)
+    estimator.refuse_inferred_redshift("the comparison with MCMC")
+    chosen = {"methods": methods.split(","), "seed": seed}
+    config = parse_config(chosen, CompareConfig, "options")
+    config = config.model_copy(update={"mcmc": McmcConfig(target_ess=target_ess, max_steps=max_steps)})
+    setting = setting_of(estimator, config, direct=simulator == "direct")
+    galaxies = []
+    if n_real or rows is not None or ids is not None:
+        table = load_catalog(catalog, estimator, unit, calibrate)
+        galaxies += choose_galaxies(table, estimator, rows=rows, ids=ids, n=n_real, seed=seed)
+    galaxies += mock_galaxies(estimator, n_mocks, seed=seed)
+    options = f"--rows {rows}" if rows is not None else f"--ids {ids}" if ids is not None else f"-n {n_real}"
+    command = (
+        f"sedcast compare {catalog} {options} --mocks {n_mocks} --model {model} --methods {methods} --simulator {simulator} "
+        f"--target-ess {target_ess:g} --max-steps {max_steps} --seed {seed}"
+    )
+    recorded = about(setting, command, zred=galaxies[0].zred if galaxies else 0.1)
+    try:
+        with screen.progress("runs, then pairs") as report:
+            comparison = compare_galaxies(setting, galaxies, output, n_workers=n_workers, about=recorded, progress=report)
+    except KeyboardInterrupt:
+        screen.note(f"finished runs are kept in {output}/runs: the same command goes on from there")
+        raise
+    written = write_comparison(comparison, setting, output)
+    _show(screen, comparison)
+    screen.note(f"wrote {', '.join(written)} to {output}/")
+    if as_json:
+        screen.result(to_json(comparison))
+
+
+def _show(screen: "Screen", comparison: "Comparison") -> None:
+    """A summary of each group; and the galaxies one by one, if they are few."""
+    from sedcast.baselines.report_tables import GROUPS, SHOWN, cost_rows, pair_rows, summarise
+    from sedcast.posterior.infer import QUANTITY_NAMES
+
+    for name, group in summarise(comparison).items():
+        title = f"{group['n_galaxies']} {GROUPS[name]}, medians"
+        screen.table(title, *cost_rows(group))
+        if group["pairs"]:
+            screen.table(f"How far apart, {GROUPS[name]}", *pair_rows(group))
+        if group.get("calibration"):
+            rows = [
+                (method, one["n"], one["ks_p_min_holm_free"], one["ks_p_min_holm"])
+                for method, one in group["calibration"].items()
+            ]
+            screen.table("Ranks of the truths: smallest KS p after Holm's correction", ("", "mocks", "free", "all"), rows)
+    if len(comparison.galaxies) > _FEW:
+        return
+    columns = [QUANTITY_NAMES.index(name) for name in SHOWN]
+    for one in comparison.galaxies:
+        values = {
+            method: [f"{m:.3f} ± {(high - low) / 2:.3f}" for low, m, high in outcome.physical[:, columns].T]
+            for method, outcome in one.outcomes.items()
+            if not outcome.failed
+        }
+        rows = [(name, *(cells[k] for cells in values.values())) for k, name in enumerate(SHOWN)]
+        title = f"Galaxy {one.galaxy.name}, z = {one.galaxy.zred:.4f}: median ± half the 68% interval"
+        screen.table(title, ("", *values), rows)
+        for method, outcome in one.outcomes.items():
+            if outcome.failed or outcome.converged is False:
+                screen.note(f"{method}: {'failed' if outcome.failed else 'not converged'}: {outcome.reason}")
