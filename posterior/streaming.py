@@ -26,7 +26,7 @@ from sedcast.data.tables import TableFile, open_table
 from sedcast.emulator.segments import Segments, open_segments, partial_folder, write_segment
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import Refiner
-from sedcast.posterior.infer import PERCENTILES, infer_catalog
+from sedcast.posterior.infer import PERCENTILES, QUANTITY_NAMES, infer_catalog
 
 __all__ = ["DATA_MODEL_NAMES", "SampleOptions", "infer_file"]
 
@@ -278,8 +278,9 @@ def _join_samples(segments: Segments, path: Path, provenance: dict[str, Any]) ->
 def _summary(file: h5py.File, dtypes: dict[str, np.dtype]) -> np.ndarray:
     """The summaries of a segment, as rows of one type for all segments."""
     columns = {name: file[name][:].astype(dtypes[name]) for name in ("id", "zred", "status", "flags", "score")}
-    for name, item in file["summary"].items():
-        values = item[:]
+    order = {name: place for place, name in enumerate(QUANTITY_NAMES)}
+    for name in sorted(file["summary"], key=lambda name: order.get(name, len(order))):
+        values = file["summary"][name][:]
         columns |= {f"{name}_p{percentile:g}": values[:, column] for column, percentile in enumerate(PERCENTILES)}
     for name, item in file.get("refinement", {}).items():
         columns[name] = item[:].astype(dtypes[f"refinement/{name}"])

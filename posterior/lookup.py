@@ -1,0 +1,80 @@
+"""One galaxy read back from any file of posteriors, however long: the samples' HDF5, or summaries in FITS or Parquet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.tables import TableFile, open_table
+from sedcast.posterior.infer import PERCENTILES, REFINEMENT_NAMES, find_row, read_posteriors
+
+__all__ = ["Summary", "read_summary"]
+
+_ABOUT = ("id", "zred", "status", "flags", "score")
+_LABELS = tuple(f"_p{percentile:g}" for percentile in PERCENTILES)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A galaxy's row.
+
+    Attributes
+    ----------
+    row : its number in the catalogue.
+    about : ``id``, ``zred``, ``status``, ``flags``, ``score``, and figures of refinement if there are any.
+    percentiles : by quantity, at `PERCENTILES`; NaN if ``status`` says why.
+    """
+
+    row: int
+    about: dict[str, Any]
+    percentiles: dict[str, tuple[float, ...]]
+
+
+def read_summary(path: str | Path, galaxy_id: int | str | None = None, *, row: int | None = None) -> Summary:
+    """The summary of one galaxy, by its id or its row number, in memory that does not depend on the file's length.
+
+    Raises
+    ------
+    ArtifactError : if the file is not one that 'sedcast infer' wrote.
+    CatalogError : if it is damaged.
+    ParameterError : if not one of `galaxy_id` and `row` is given, or there is no such row, or more than one.
+    """
+    if (galaxy_id is None) == (row is None):
+        raise ParameterError("expected one of galaxy_id and row")
+    if Path(path).suffix in (".h5", ".hdf5"):
+        return _of_samples(path, galaxy_id, row)
+    table = open_table(path)
+    if missing := [name for name in _ABOUT if name not in table.names]:
+        raise ArtifactError(f"{path} has no columns {missing}: expected summaries that 'sedcast infer' wrote")
+    if row is None:
+        row = find_row(str(galaxy_id), lambda start, stop: _text_or_numbers(table, "id", start, stop), table.n_rows)
+    _check_row(row, table.n_rows)
+    cells = {name: _text_or_numbers(table, name, row, row + 1)[0].item() for name in table.names}
+    names = [name.removesuffix(_LABELS[0]) for name in table.names if name.endswith(_LABELS[0])]
+    percentiles = {name: tuple(float(cells.pop(f"{name}{label}")) for label in _LABELS) for name in names}
+    return Summary(row, cells, percentiles)
+
+
+def _of_samples(path: str | Path, galaxy_id: int | str | None, row: int | None) -> Summary:
+    with read_posteriors(path) as posteriors:
+        row = posteriors.row(str(galaxy_id)) if row is None else row
+        _check_row(row, len(posteriors))
+        names = [*_ABOUT, *(f"refinement/{name}" for name in (*REFINEMENT_NAMES, "step"))]
+        cells = {name.rpartition("/")[2]: posteriors.file[name][row] for name in names if name in posteriors.file}
+        about = {name: cell.decode() if isinstance(cell, bytes) else cell.item() for name, cell in cells.items()}
+        summary = posteriors.file["summary"]
+        return Summary(row, about, {name: tuple(summary[name][row].tolist()) for name in posteriors.quantity_names})
+
+
+def _text_or_numbers(table: TableFile, name: str, start: int, stop: int) -> np.ndarray:
+    values = table.read(name, start, stop)
+    if values.dtype == object:
+        return values.astype(str)
+    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+
+
+def _check_row(row: int, n_rows: int) -> None:
+    if not 0 <= row < n_rows:
+        raise ParameterError(f"row {row}: the file has rows 0 … {n_rows - 1}")

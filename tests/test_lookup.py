@@ -1,0 +1,68 @@
+"""One galaxy read back from each kind of file, against what was inferred."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.mapping import load_mapping
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.infer import read_posteriors
+from sedcast.posterior.lookup import read_summary
+from sedcast.posterior.streaming import infer_file
+
+N = 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("pyarrow", reason="needs pyarrow")
+    folder = tmp_path_factory.mktemp("lookup")
+    rng = np.random.default_rng(5)
+    flux = 50 * np.array([0.1, 0.2, 0.3, 1, 2, 3, 4]) * rng.normal(1, 0.1, (N, 7))
+    columns = {"NSAID": np.arange(N) * 3 + 7, "Z": np.full(N, 0.1), "NMGY": flux, "NMGY_IVAR": (0.03 * flux) ** -2.0}
+    columns["Z"][4] = -1
+    Table(columns).write(folder / "nsa.fits")
+    for suffix in ("fits", "parquet"):
+        kept = (folder / f"{suffix}.h5", "float32", None)
+        mapping = load_mapping("nsa-v0")
+        infer_file(
+            PosteriorEstimator.default(), folder / "nsa.fits", mapping, folder / f"s.{suffix}", samples=kept, n_samples=40
+        )
+    return folder
+
+
+@pytest.mark.parametrize("name", ["s.fits", "s.parquet", "fits.h5"])
+def test_a_row_is_found_by_its_id(folder: Path, name: str) -> None:
+    found = read_summary(folder / name, 22)
+    assert (found.row, found.about["id"], found.about["status"]) == (5, 22, "")
+    assert found.percentiles == read_summary(folder / name, row=5).percentiles
+    with read_posteriors(folder / "fits.h5") as posteriors:
+        assert posteriors.row(22) == posteriors.row("22") == 5
+        samples = posteriors.samples(5)
+        for quantity, values in found.percentiles.items():
+            np.testing.assert_allclose(values, np.percentile(samples[quantity], [2.5, 16, 50, 84, 97.5]), rtol=1e-5)
+        assert tuple(found.percentiles) == posteriors.quantity_names
+    excluded = read_summary(folder / name, "19")
+    assert excluded.about["status"] == "redshift is not positive"
+    assert np.isnan(excluded.percentiles["log_mstar"]).all()
+
+
+@pytest.mark.parametrize("name", ["s.fits", "fits.h5"])
+def test_wrong_ids_rows_and_files_are_refused(folder: Path, name: str) -> None:
+    with pytest.raises(ParameterError, match="'23' is that of 0 rows"):
+        read_summary(folder / name, 23)
+    with pytest.raises(ParameterError, match="row 12: the file has rows 0 … 11"):
+        read_summary(folder / name, row=12)
+    with pytest.raises(ParameterError, match="one of galaxy_id and row"):
+        read_summary(folder / name)
+    with pytest.raises(ArtifactError, match="expected summaries"):
+        read_summary(folder / "nsa.fits", 22)
+
+
+def test_a_row_goes_to_arviz(folder: Path) -> None:
+    pytest.importorskip("arviz")
+    with read_posteriors(folder / "fits.h5") as posteriors:
+        assert posteriors.to_arviz(22).posterior["log_mstar"].shape == (1, 40)
