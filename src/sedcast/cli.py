@@ -9,20 +9,20 @@ import typer
 from sedcast._version import __version__
 from sedcast.cli_common import (
     AsJson,
-    Calibrate,
     CommandGroup,
-    Model,
+    Scheduler,
     Seed,
-    Source,
-    Unit,
+    Workers,
     check_writable,
-    load_catalog,
     load_posterior,
     make_screen,
     options,
+    pool_of,
+    scalars,
     simulator_of,
 )
 from sedcast.cli_compare import add_compare_commands
+from sedcast.cli_infer import add_infer_commands
 from sedcast.cli_setup import add_setup_commands
 from sedcast.cli_ssp import ssp_app
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from sedcast.console import Screen
     from sedcast.emulator.spectrum_emulator import EmulatorConfig
     from sedcast.emulator.speculator import SpeculatorConfig
-    from sedcast.posterior.estimator import PosteriorEstimator
-    from sedcast.posterior.importance import Refiner
 
 __all__ = ["app", "main"]
 
@@ -50,6 +48,7 @@ app = typer.Typer(
 train_app = typer.Typer(cls=CommandGroup, help="Train an emulator or a posterior.", no_args_is_help=True)
 add_setup_commands(app)
 add_compare_commands(app)
+add_infer_commands(app)
 app.add_typer(train_app, name="train")
 app.add_typer(ssp_app, name="ssp")
 
@@ -116,7 +115,7 @@ def train_emulator_command(
     else:
         figures = _train_composite(settings, output, export, screen)
     screen.note(f"wrote {output}")
-    screen.result(figures if as_json else _scalars(figures), title="Training figures")
+    screen.result(figures if as_json else scalars(figures), title="Training figures")
 
 
 def _train_speculator(
@@ -172,13 +171,15 @@ def train_posterior_command(
     estimator.save(output)
     checkpoint.unlink(missing_ok=True)
     screen.note(f"wrote {output}")
-    screen.result(_scalars(estimator.card["figures"]), title="Training figures")
+    screen.result(scalars(estimator.card["figures"]), title="Training figures")
 
 
 @app.command(epilog="Example:  sedcast simulate simulate.toml -o simulations.h5")
 def simulate(
     config: ConfigPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="HDF5 file to write.")] = Path("simulations.h5"),
+    scheduler: Scheduler = None,
+    n_workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
     """Simulate galaxies: draw from the prior, emulate, redshift, project, add noise.
@@ -199,130 +200,12 @@ def simulate(
     if any(partial.glob("segment-*.h5")):
         screen.note(f"resuming the interrupted simulation in {partial}/")
     started = time.perf_counter()
-    with screen.progress("simulating") as report:
-        figures = run(settings, output, progress=report)
+    with pool_of(scheduler, n_workers) as pool, screen.progress("simulating") as report:
+        figures = run(settings, output, pool=pool, progress=report)
     seconds = time.perf_counter() - started
     rate = (figures["n_galaxies"] - figures["n_resumed"]) / seconds
     screen.note(f"wrote {output}" + (f"; {figures['n_resumed']:,} galaxies were there" if figures["n_resumed"] else ""))
     screen.result(figures | {"wall_s": seconds, "galaxies_per_s": rate}, title="Simulation")
-
-
-@app.command(
-    epilog="Examples:  sedcast infer sdss -o posteriors.h5    |    sedcast infer mine.csv -o mine.h5 --unit uJy    |    "
-    "exact: sedcast infer mine.csv -o mine.h5 --refine --fallback mcmc"
-)
-def infer(
-    catalog: Source,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="HDF5 file to write; .fits or .parquet, with --mapping: summaries, streamed.")
-    ],
-    model: Model = "bundled",
-    n_samples: Annotated[int, typer.Option(min=1, help="Samples per galaxy.")] = 1000,
-    seed: Seed = 0,
-    unit: Unit = "nanomaggies",
-    calibrate: Calibrate = True,
-    refine: Annotated[
-        bool, typer.Option("--refine", help="Make samples exact by importance sampling, with figures of how well it worked.")
-    ] = False,
-    n_draws: Annotated[int, typer.Option(min=1000, help="With --refine: draws per galaxy and step.")] = 10_000,
-    fallback: Annotated[
-        str | None, typer.Option(metavar="mcmc", help="With --refine: 'mcmc' runs emcee where refinement falls short.")
-    ] = None,
-    mapping: Annotated[
-        str | None,
-        typer.Option(
-            help="Which columns are which band: a TOML file, or nsa-v0, nsa-v1, nsa-v1-sersic, kcorrect-sdss, desi-legacy."
-        ),
-    ] = None,
-    samples: Annotated[
-        Path | None, typer.Option(help="With -o .fits or .parquet: HDF5 file for the samples; left out if not given.")
-    ] = None,
-    sample_type: Annotated[str, typer.Option(help="With --samples: float32 or float16.")] = "float32",
-    compression: Annotated[str | None, typer.Option(help="With --samples: gzip or lzf.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Infer a catalogue: samples, summaries, derived properties and flags of every galaxy, in one HDF5 file.
-
-    Rows that cannot be inferred stay in the file with the reason. A table needs the columns flux_u, flux_ivar_u (or
-    flux_err_u) … for each band of the model, and zred unless the model infers it; SDSS's own layout is recognised.
-    """
-    screen = make_screen(as_json)
-    from sedcast.data.errors import ParameterError
-    from sedcast.posterior.infer import infer_catalog
-
-    estimator = load_posterior(model)
-    if output.suffix in (".fits", ".parquet"):
-        if mapping is None or refine or fallback is not None:
-            raise ParameterError(
-                f"-o {output}: summaries are streamed with --mapping, and without --refine; or give an .h5 file"
-            )
-        _infer_streamed(
-            screen, estimator, catalog, mapping, output, samples, sample_type, compression, n_samples=n_samples, seed=seed
-        )
-        return
-    if samples is not None:
-        raise ParameterError(f"--samples goes with -o .fits or .parquet: {output} holds the samples itself")
-    if mapping is None:
-        galaxies = load_catalog(catalog, estimator, unit, calibrate)
-    else:
-        from sedcast.data.mapping import load_mapping, read_mapped
-
-        galaxies = read_mapped(catalog, load_mapping(mapping))
-    check_writable(output)
-    if output.exists() and Path(catalog).exists() and output.samefile(catalog):
-        raise ParameterError(f"-o {output} is the catalogue itself, which would be overwritten: give another name")
-    refiner = _refiner(estimator, n_draws, fallback) if refine or fallback is not None else None
-    with screen.progress("inferring galaxies") as report:
-        command = f"sedcast infer {catalog} --model {model} --n-samples {n_samples} --seed {seed} --unit {unit}"
-        command += "" if calibrate else " --no-calibrate"
-        command += "" if mapping is None else f" --mapping {mapping}"
-        command += "" if refiner is None else f" --refine --n-draws {n_draws}" + (f" --fallback {fallback}" if fallback else "")
-        figures = infer_catalog(
-            estimator, galaxies, output, n_samples=n_samples, seed=seed, refiner=refiner, command=command, progress=report
-        )
-    screen.note(f"wrote {output}")
-    reasons = {f"excluded: {reason}": count for reason, count in figures["excluded"].items()}
-    screen.result(figures if as_json else _scalars(figures) | reasons, title="Inference")
-
-
-def _infer_streamed(
-    screen: "Screen",
-    estimator: "PosteriorEstimator",
-    catalog: str,
-    mapping: str,
-    output: Path,
-    samples: Path | None,
-    sample_type: str,
-    compression: str | None,
-    *,
-    n_samples: int,
-    seed: int,
-) -> None:
-    from sedcast.data.errors import ParameterError
-    from sedcast.data.mapping import load_mapping
-    from sedcast.posterior.streaming import infer_file
-
-    for path in filter(None, (output, samples)):
-        check_writable(path)
-        if path.exists() and Path(catalog).exists() and path.samefile(catalog):
-            raise ParameterError(f"{path} is the catalogue itself, which would be overwritten: give another name")
-    command = f"sedcast infer {catalog} --mapping {mapping} --model {estimator.name} --n-samples {n_samples} --seed {seed}"
-    kept = None if samples is None else (samples, sample_type, compression)
-    with screen.progress("inferring galaxies") as report:
-        figures = infer_file(
-            estimator,
-            catalog,
-            load_mapping(mapping),
-            output,
-            samples=kept,  # type: ignore[arg-type]
-            n_samples=n_samples,
-            seed=seed,
-            command=command,
-            progress=report,
-        )
-    screen.note(f"wrote {output}")
-    reasons = {f"excluded: {reason}": count for reason, count in figures["excluded"].items()}
-    screen.result(figures if screen.as_json else _scalars(figures) | reasons, title="Inference")
 
 
 @app.command(epilog="Example:  sedcast validate bundled -o validation    |    quick: sedcast validate bundled -n 1000")
@@ -366,23 +249,7 @@ def validate(
         screen.table(f"Against the bars, {name}", ("figure", "value", "bar", ""), [check.as_row() for check in result.checks()])
     if output is not None:
         screen.note(f"wrote {', '.join(write_validation(results, output))} to {output}/")
-    screen.result(figures if as_json else _scalars(figures), title=f"Calibration of {estimator.name}")
-
-
-def _refiner(estimator: "PosteriorEstimator", n_draws: int, fallback: str | None) -> "Refiner":
-    from sedcast.baselines.fallback import emcee_fallback
-    from sedcast.data.errors import ParameterError
-    from sedcast.posterior.importance import RefineConfig, Refiner
-
-    if fallback not in (None, "mcmc"):
-        raise ParameterError(f"--fallback {fallback}: expected 'mcmc'")
-    simulator, _ = simulator_of(estimator)
-    last_resort = None if fallback is None else emcee_fallback()
-    return Refiner(estimator, simulator, RefineConfig(n_draws=n_draws), last_resort)
-
-
-def _scalars(figures: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in figures.items() if isinstance(value, int | float | str | bool)}
+    screen.result(figures if as_json else scalars(figures), title=f"Calibration of {estimator.name}")
 
 
 def main() -> None:

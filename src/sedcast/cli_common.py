@@ -1,5 +1,7 @@
 """What the commands share: the program's options, its screen and the check of an output."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 if TYPE_CHECKING:
     from sedcast.console import Screen
     from sedcast.data.catalog import Catalog
+    from sedcast.data.executors import TaskPool
     from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig
     from sedcast.posterior.estimator import PosteriorEstimator
 
@@ -19,14 +22,18 @@ __all__ = [
     "CommandGroup",
     "Model",
     "Options",
+    "Scheduler",
     "Seed",
     "Source",
     "Unit",
+    "Workers",
     "check_writable",
     "load_catalog",
     "load_posterior",
     "make_screen",
     "options",
+    "pool_of",
+    "scalars",
     "simulator_of",
 ]
 
@@ -39,6 +46,13 @@ Model = Annotated[
 Unit = Annotated[str, typer.Option(help="Unit of the fluxes in the file: nanomaggies, maggies, uJy, mJy or Jy.")]
 Calibrate = Annotated[
     bool, typer.Option("--calibrate/--no-calibrate", help="For SDSS's own columns: apply AB offsets and error floors.")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Share the work on a Dask cluster: its scheduler's address, or 'local' for one here."),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="With --scheduler local: processes; by default the usable cores.")
 ]
 Source = Annotated[
     str, typer.Argument(metavar="CATALOG", help="FITS, ECSV, CSV or HDF5 table, or 'sdss' for the bundled 10,000 galaxies.")
@@ -114,6 +128,23 @@ def check_writable(output: Path) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ParameterError(f"-o {output}: cannot make its folder ({error.strerror})") from error
+
+
+@contextlib.contextmanager
+def pool_of(scheduler: str | None, n_workers: int | None) -> "Iterator[TaskPool | None]":
+    """The processes that `--scheduler` asks for, or None."""
+    from sedcast.data.executors import task_pool
+
+    if scheduler is None:
+        yield None
+        return
+    with task_pool(scheduler, n_workers) as pool:
+        yield pool
+
+
+def scalars(figures: dict[str, Any]) -> dict[str, Any]:
+    """Those figures that are numbers, words or truths, for a table."""
+    return {key: value for key, value in figures.items() if isinstance(value, int | float | str | bool)}
 
 
 def load_catalog(source: str, estimator: "PosteriorEstimator", unit: str, calibrate: bool) -> "Catalog":

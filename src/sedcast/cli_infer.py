@@ -1,0 +1,153 @@
+"""`sedcast infer`: a catalogue's posteriors; `sedcast show`: one galaxy read back."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sedcast.cli_common import (
+    AsJson,
+    Calibrate,
+    Model,
+    Scheduler,
+    Seed,
+    Source,
+    Unit,
+    Workers,
+    check_writable,
+    load_catalog,
+    load_posterior,
+    make_screen,
+    pool_of,
+    scalars,
+    simulator_of,
+)
+
+if TYPE_CHECKING:
+    from sedcast.posterior.estimator import PosteriorEstimator
+    from sedcast.posterior.importance import Refiner
+
+__all__ = ["add_infer_commands"]
+
+_STREAMED = (".fits", ".parquet")
+
+
+def add_infer_commands(app: typer.Typer) -> None:
+    """Give a program the commands `infer` and `show`."""
+    app.command(
+        epilog="Examples:  sedcast infer sdss -o posteriors.h5    |    sedcast infer mine.csv -o mine.h5 --unit uJy    |    "
+        "long: sedcast infer nsa_v1_0_1.fits --mapping nsa-v1 -o summaries.fits --samples samples.h5    |    "
+        "exact: sedcast infer mine.csv -o mine.h5 --refine --fallback mcmc"
+    )(infer)
+    app.command(epilog="Examples:  sedcast show summaries.fits --id 1234    |    sedcast show samples.h5 --row 0 --json")(show)
+
+
+def infer(
+    catalog: Source,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="HDF5 file to write; .fits or .parquet, with --mapping: summaries, streamed.")
+    ],
+    model: Model = "bundled",
+    n_samples: Annotated[int, typer.Option(min=1, help="Samples per galaxy.")] = 1000,
+    seed: Seed = 0,
+    unit: Unit = "nanomaggies",
+    calibrate: Calibrate = True,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Make samples exact by importance sampling, with figures of how well it worked.")
+    ] = False,
+    n_draws: Annotated[int, typer.Option(min=1000, help="With --refine: draws per galaxy and step.")] = 10_000,
+    fallback: Annotated[
+        str | None, typer.Option(metavar="mcmc", help="With --refine: 'mcmc' runs emcee where refinement falls short.")
+    ] = None,
+    mapping: Annotated[
+        str | None,
+        typer.Option(
+            help="Which columns are which band: a TOML file, or nsa-v0, nsa-v1, nsa-v1-sersic, kcorrect-sdss, desi-legacy."
+        ),
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help="With -o .fits or .parquet: HDF5 file for the samples; left out if not given.")
+    ] = None,
+    sample_type: Annotated[str, typer.Option(help="With --samples: float32 or float16.")] = "float32",
+    compression: Annotated[str | None, typer.Option(help="With --samples: gzip or lzf.")] = None,
+    scheduler: Scheduler = None,
+    n_workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Infer a catalogue: samples, summaries, derived properties and flags of every galaxy.
+
+    Rows that cannot be inferred stay in the file with the reason. A table needs the columns flux_u, flux_ivar_u (or
+    flux_err_u) … for each band of the model, and zred unless the model infers it; SDSS's own layout is recognised; any other
+    is read with --mapping. With an output that ends in .fits or .parquet memory does not grow with the catalogue, and an
+    interrupted run goes on where it stopped when the same command is given again.
+    """
+    screen = make_screen(as_json)
+    from sedcast.data.errors import ParameterError
+    from sedcast.data.mapping import load_mapping, read_mapped
+    from sedcast.posterior.infer import infer_catalog
+    from sedcast.posterior.streaming import infer_file
+
+    streamed = output.suffix in _STREAMED
+    if streamed and mapping is None:
+        raise ParameterError(f"-o {output}: summaries are streamed with --mapping; or give an .h5 file")
+    if not streamed and (samples is not None or scheduler is not None):
+        raise ParameterError(f"--samples and --scheduler go with -o .fits or .parquet: {output} is written by one process")
+    estimator = load_posterior(model)
+    for path in filter(None, (output, samples)):
+        check_writable(path)
+        if path.exists() and Path(catalog).exists() and path.samefile(catalog):
+            raise ParameterError(f"-o {path} is the catalogue itself, which would be overwritten: give another name")
+    refiner = _refiner(estimator, n_draws, fallback) if refine or fallback is not None else None
+    command = f"sedcast infer {catalog} --model {model} --n-samples {n_samples} --seed {seed} --unit {unit}"
+    command += "" if calibrate else " --no-calibrate"
+    command += "" if mapping is None else f" --mapping {mapping}"
+    command += "" if refiner is None else f" --refine --n-draws {n_draws}" + (f" --fallback {fallback}" if fallback else "")
+    common: dict[str, Any] = {"n_samples": n_samples, "seed": seed, "refiner": refiner, "command": command}
+    if streamed:
+        kept: Any = None if samples is None else (samples, sample_type, compression)
+        columns = load_mapping(str(mapping))
+        with pool_of(scheduler, n_workers) as pool, screen.progress("inferring galaxies") as report:
+            figures = infer_file(estimator, catalog, columns, output, samples=kept, pool=pool, progress=report, **common)
+    else:
+        galaxies = (
+            load_catalog(catalog, estimator, unit, calibrate)
+            if mapping is None
+            else read_mapped(catalog, load_mapping(mapping))
+        )
+        with screen.progress("inferring galaxies") as report:
+            figures = infer_catalog(estimator, galaxies, output, progress=report, **common)
+    screen.note(f"wrote {output}" + ("" if samples is None else f" and {samples}"))
+    reasons = {f"excluded: {reason}": count for reason, count in figures["excluded"].items()}
+    screen.result(figures if as_json else scalars(figures) | reasons, title="Inference")
+
+
+def _refiner(estimator: "PosteriorEstimator", n_draws: int, fallback: str | None) -> "Refiner":
+    from sedcast.baselines.fallback import emcee_fallback
+    from sedcast.data.errors import ParameterError
+    from sedcast.posterior.importance import RefineConfig, Refiner
+
+    if fallback not in (None, "mcmc"):
+        raise ParameterError(f"--fallback {fallback}: expected 'mcmc'")
+    simulator, _ = simulator_of(estimator)
+    last_resort = None if fallback is None else emcee_fallback()
+    return Refiner(estimator, simulator, RefineConfig(n_draws=n_draws), last_resort)
+
+
+def show(
+    posteriors: Annotated[Path, typer.Argument(metavar="FILE", help="Summaries or samples that 'sedcast infer' wrote.")],
+    galaxy_id: Annotated[str | None, typer.Option("--id", help="Id of the galaxy.")] = None,
+    row: Annotated[int | None, typer.Option(min=0, help="Row number instead of an id.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one galaxy of a file of posteriors, however long the file is."""
+    screen = make_screen(as_json)
+    from sedcast.posterior.infer import PERCENTILES
+    from sedcast.posterior.lookup import read_summary
+
+    found = read_summary(posteriors, galaxy_id, row=row)
+    if as_json:
+        screen.result({"row": found.row} | found.about | {name: list(values) for name, values in found.percentiles.items()})
+        return
+    screen.result({"row": found.row} | found.about, title=str(posteriors))
+    lines = [(name, *values) for name, values in found.percentiles.items()]
+    screen.table("Percentiles of the posterior", ("", *(f"{percentile:g}%" for percentile in PERCENTILES)), lines)
