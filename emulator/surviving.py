@@ -61,6 +61,11 @@ class SurvivingMass:
             )
         return cls(library.log_age, library.log_z, library.remnant_mass)
 
+    @classmethod
+    def known(cls, library: SSPLibrary) -> "SurvivingMass | None":
+        """The table of a library, or None where the library does not know it."""
+        return None if library.remnant_mass is None else cls.of(library)
+
     def __call__(self, age_gyr: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Fractions at ages, Gyr, and metal mass fractions, both positive and of shapes that broadcast together."""
         age, z = np.broadcast_arrays(age_gyr, z)

@@ -20,6 +20,7 @@ from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
+from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.flow import MaskedAutoregressiveFlow, usable_cores
 from sedcast.posterior.outliers import STATISTICS, OutlierModel
@@ -33,6 +34,7 @@ _DEFAULT = "sdss-ugriz"
 # Small enough for the cache: the map to theta is several times faster so.
 _ROWS_PER_PIECE = 4096
 _OUTLIERS = "outliers_"
+_SURVIVING = "surviving_"
 _BASES_ARRAYS = ("t_lookback_gyr", "sfh", "zh")
 
 
@@ -82,6 +84,7 @@ class PosteriorEstimator:
     card : name, configuration, training figures and provenance.
     outliers : what is usual among the training simulations; None in artifacts without it, see `fit_outliers`.
     redshift_prior : of the redshift that is inferred; None if redshifts are given.
+    surviving : mass left per mass formed; None where the SSP library that it was trained with does not know it.
 
     Raises
     ------
@@ -96,6 +99,7 @@ class PosteriorEstimator:
     card: dict[str, Any] = field(repr=False)
     outliers: OutlierModel | None = field(default=None, repr=False)
     redshift_prior: RedshiftPrior | None = None
+    surviving: SurvivingMass | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.context.redshift != (self.redshift_prior is None):
@@ -349,6 +353,8 @@ class PosteriorEstimator:
         arrays = {f"flow_{name}": array for name, array in self.flow.to_arrays().items()}
         arrays |= self.domain.to_arrays("domain_")
         arrays |= {f"bases_{name}": getattr(self.bases, name) for name in _BASES_ARRAYS}
+        if self.surviving is not None:
+            arrays |= self.surviving.to_arrays(_SURVIVING)
         if self.outliers is not None:
             arrays |= self.outliers.to_arrays(_OUTLIERS)
         card = dict(self.card) | {
@@ -393,6 +399,7 @@ class PosteriorEstimator:
                 card,
                 _outliers(context.bands, arrays, card),
                 redshift_prior,
+                SurvivingMass.from_arrays(arrays, _SURVIVING),
             )
 
     @classmethod

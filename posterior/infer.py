@@ -1,5 +1,6 @@
 """From a catalogue to a file of posteriors, streamed; and the reader of such files."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -21,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from sedcast.data.artifacts import atomic_path, consistent, software_versions
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, CatalogError, MissingDependencyError, ParameterError
+from sedcast.data.hdf5 import check_size, read_whole
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
 from sedcast.posterior.estimator import PosteriorEstimator
@@ -34,6 +36,7 @@ __all__ = [
     "PERCENTILES",
     "QUANTITY_NAMES",
     "REFINEMENT_NAMES",
+    "SURVIVING_NAME",
     "PosteriorCatalog",
     "find_row",
     "infer_catalog",
@@ -48,7 +51,11 @@ DERIVED_NAMES = ("log_sfr_1gyr", "log_sfr_100myr", "log_ssfr_1gyr", "log_z_mw", 
 """Quantities computed from each sample, after the parameters."""
 
 QUANTITY_NAMES = (*PARAMETER_NAMES, *DERIVED_NAMES)
-"""Names of the datasets under ``samples`` and ``summary``; ``zred`` follows where the redshift is inferred."""
+"""Names of the datasets under ``samples`` and ``summary``; `SURVIVING_NAME` follows where the estimator knows the mass that
+survives, then ``zred`` where the redshift is inferred."""
+
+SURVIVING_NAME = "log_mstar_surviving"
+"""Log10 of the mass in stars and remnants, Msun; ``log_mstar`` is the mass formed."""
 
 PERCENTILES = (2.5, 16.0, 50.0, 84.0, 97.5)
 """Columns of the summaries."""
@@ -93,6 +100,7 @@ def infer_catalog(
     summaries of a row are NaN if and only if ``status`` says why. With a `refiner`, samples are those of the exact posterior,
     ``refinement/<name>`` (n,) holds `REFINEMENT_NAMES` and ``step`` (see `Refined`), and ``flags`` names rows whose samples
     remain approximate.
+    Where the estimator knows the mass that survives, `SURVIVING_NAME` is one of the quantities.
     If the estimator infers the redshift, the catalogue need not have any (the dataset ``zred`` is the catalogue's): ``zred`` is
     the last of the quantities, derived properties are those at each sample's redshift, and `AT_EDGE` is one of the flags.
     Attributes: ``format``, ``bands``, ``provenance`` (JSON). The file appears when it is complete. A row's samples depend on
@@ -203,7 +211,11 @@ def infer_catalog(
 
 def quantity_names(estimator: PosteriorEstimator) -> tuple[str, ...]:
     """The quantities that an estimator gives samples of."""
-    return (*QUANTITY_NAMES, "zred") if estimator.infers_redshift else QUANTITY_NAMES
+    return _with_optional({SURVIVING_NAME: estimator.surviving is not None, "zred": estimator.infers_redshift})
+
+
+def _with_optional(there: Mapping[str, bool]) -> tuple[str, ...]:
+    return (*QUANTITY_NAMES, *(name for name, is_there in there.items() if is_there))
 
 
 def redshift_at_edge(zred_range: tuple[float, float], zred: np.ndarray) -> np.ndarray:
@@ -224,9 +236,9 @@ def _quantities(estimator: PosteriorEstimator, points: np.ndarray, zred: np.ndar
     redshifts = estimator.redshifts(points[finite], None if zred is None else zred[finite])
     if estimator.infers_redshift:
         values[-1, finite] = redshifts
-    derived = derived_properties(flat, redshifts.ravel(), estimator.bases, estimator.cosmology)
+    derived = derived_properties(flat, redshifts.ravel(), estimator.bases, estimator.cosmology, surviving=estimator.surviving)
     values[: len(PARAMETER_NAMES), finite] = np.moveaxis(theta, 2, 0)
-    for row, name in enumerate(DERIVED_NAMES, start=len(PARAMETER_NAMES)):
+    for row, name in enumerate(derived, start=len(PARAMETER_NAMES)):
         values[row, finite] = derived[name].reshape(-1, n_samples)
     return values
 
@@ -413,28 +425,37 @@ class PosteriorCatalog:
         """Close the file."""
         self.file.close()
 
+    def _consistent(self) -> contextlib.AbstractContextManager[None]:
+        return consistent(self.file.filename, "file of posteriors", otherwise="infer the catalogue again")
+
     @property
     def quantity_names(self) -> tuple[str, ...]:
-        """`QUANTITY_NAMES`, then ``zred`` if the redshift is inferred."""
-        return (*QUANTITY_NAMES, "zred") if "zred" in self.file["summary"] else QUANTITY_NAMES
+        """`QUANTITY_NAMES`, then the mass that survives if it is known, and ``zred`` if the redshift is inferred."""
+        with self._consistent():
+            return _with_optional({name: name in self.file["summary"] for name in (SURVIVING_NAME, "zred")})
 
     @property
     def flux(self) -> np.ndarray:
         """(n, n_band) nanomaggies."""
-        return np.asarray(self.file["flux"][:])
+        with self._consistent():
+            return read_whole(self.file["flux"])
 
     @property
     def flux_ivar(self) -> np.ndarray:
         """(n, n_band) nanomaggies^-2."""
-        return np.asarray(self.file["flux_ivar"][:])
+        with self._consistent():
+            return read_whole(self.file["flux_ivar"])
 
     @property
     def refinement(self) -> dict[str, np.ndarray]:
         """(n,) each of `REFINEMENT_NAMES`, NaN where there is no posterior, and ``step``; empty if the file is not refined."""
-        if "refinement" not in self.file:
-            return {}
-        group = self.file["refinement"]
-        return {name: group[name][:] for name in REFINEMENT_NAMES} | {"step": np.char.decode(group["step"][:], "utf-8")}
+        with self._consistent():
+            if "refinement" not in self.file:
+                return {}
+            group = self.file["refinement"]
+            return {name: read_whole(group[name]) for name in REFINEMENT_NAMES} | {
+                "step": np.char.decode(read_whole(group["step"]), "utf-8")
+            }
 
     def row(self, galaxy_id: int | str) -> int:
         """Row number of a galaxy.
@@ -460,9 +481,12 @@ class PosteriorCatalog:
             raise ParameterError(f"unknown quantities {unknown}: expected some of {', '.join(self.quantity_names)}")
         if not isinstance(row, slice) and not 0 <= row < len(self):
             raise ParameterError(f"row {row}: the file has rows 0 … {len(self) - 1}")
-        if "samples" not in self.file:
+        with self._consistent():
+            kept = "samples" in self.file
+        if not kept:
             raise ParameterError("the file has no samples: infer the catalogue again and keep them")
-        return {name: np.asarray(self.file["samples"][name][row]) for name in names}
+        with self._consistent():
+            return {name: np.asarray(self.file["samples"][name][row]) for name in names}
 
     def theta(self, row: int) -> np.ndarray:
         """Parameter samples of one row, (n_samples, 12)."""
@@ -473,10 +497,11 @@ class PosteriorCatalog:
         the figures of `refinement` where there are any.
         """
         table = Table({"id": self.ids, "zred": self.zred, "status": self.status, "flags": self.flags, "score": self.score})
-        for name in self.quantity_names:
-            values = self.file["summary"][name][:]
-            for column, percentile in enumerate(PERCENTILES):
-                table[f"{name}_p{percentile:g}"] = values[:, column]
+        with self._consistent():
+            for name in self.quantity_names:
+                values = read_whole(self.file["summary"][name])
+                for column, percentile in enumerate(PERCENTILES):
+                    table[f"{name}_p{percentile:g}"] = values[:, column]
         for name, values in self.refinement.items():
             table[name] = values
         return table
@@ -520,10 +545,8 @@ def find_row(galaxy_id: int | str, ids: Callable[[int, int], np.ndarray], n_rows
 def _values(file: h5py.File, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
     """Rows of a dataset, bytes as text."""
     with consistent(file.filename, "file of posteriors", otherwise="infer the catalogue again"):
-        try:
-            values = np.asarray(file[name][start:stop])
-        except OSError as error:
-            raise ArtifactError(f"{file.filename} is damaged ({error}): infer the catalogue again") from error
+        check_size(file[name])
+        values = np.asarray(file[name][start:stop])
         return values if values.dtype.kind in "iuf" else np.char.decode(values, "utf-8")
 
 
@@ -541,11 +564,10 @@ def read_posteriors(path: str | Path) -> PosteriorCatalog:
         file = h5py.File(path, "r")
     except OSError as error:
         raise ArtifactError(f"{path} is not a readable HDF5 file: {error}") from error
-    if file.attrs.get("format") != FORMAT:
-        file.close()
-        raise ArtifactError(f"{path} is HDF5, but not a {FORMAT} file: pass one that 'sedcast infer' wrote")
     try:
         with consistent(path, "file of posteriors", otherwise="infer the catalogue again"):
+            if file.attrs.get("format") != FORMAT:
+                raise ArtifactError(f"{path} is HDF5, but not a {FORMAT} file: pass one that 'sedcast infer' wrote")
             lengths = {name: len(file[name]) for name in ("id", "zred", "status", "flags")}
             if len(set(lengths.values())) != 1:
                 raise ArtifactError(f"{path} has columns of different lengths {lengths}: infer the catalogue again")

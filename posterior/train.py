@@ -4,7 +4,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -14,17 +14,19 @@ from pydantic import Field, model_validator
 
 from sedcast.data.config import Config, parse_config
 from sedcast.data.cosmology import Cosmology
-from sedcast.data.errors import ConfigError, ParameterError
+from sedcast.data.errors import ConfigError, ParameterError, SedcastError
+from sedcast.data.hdf5 import read_whole
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.simulate import SimulationConfig, default_simulator, noise_model
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
+from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.estimator import PosteriorEstimator, with_redshift
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, TrainingResult
 from sedcast.posterior.made import FlowConfig
-from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers
+from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers, training_simulation
 from sedcast.posterior.stream import Galaxies, GalaxyStream, StreamConfig
 
 __all__ = ["PosteriorConfig", "TrainingSet", "fit_posterior", "read_training_set", "train_posterior"]
@@ -138,10 +140,12 @@ def read_training_set(path: str | Path) -> TrainingSet:
     """
     try:
         with h5py.File(path, "r") as file:
-            theta_unbounded, flux, flux_ivar, zred = (file[name][:] for name in _COLUMNS)
+            theta_unbounded, flux, flux_ivar, zred = (read_whole(file[name]) for name in _COLUMNS)
             names = [str(name) for name in file.attrs["free_parameter_names"]]
             config = parse_config(json.loads(file.attrs["config"]), SimulationConfig, f"{path}, attribute 'config'")
-    except (OSError, LookupError, TypeError, AttributeError, RuntimeError, json.JSONDecodeError) as error:
+    except SedcastError:
+        raise
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ConfigError(f"{path} is not a file of simulations ({error}): make one with 'sedcast simulate'") from error
     if names != list(FREE_PARAMETER_NAMES):
         raise ConfigError(f"{path} has parameters {names}, this sedcast {list(FREE_PARAMETER_NAMES)}: simulate again")
@@ -169,6 +173,8 @@ def train_posterior(
         set cannot be used.
     """
     estimator = _train(config, checkpoint=checkpoint, progress=progress)
+    library = _emulator(training_simulation(estimator)).model.library
+    estimator = replace(estimator, surviving=SurvivingMass.known(library))
     return estimator if estimator.infers_redshift else fit_outliers(estimator, config.outliers)
 
 

@@ -1,6 +1,7 @@
 """Inference of catalogues into HDF5."""
 
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -11,7 +12,9 @@ from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
+from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior import infer
+from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import DERIVED_NAMES, PERCENTILES, QUANTITY_NAMES, infer_catalog, read_posteriors
 
 
@@ -77,6 +80,21 @@ def test_samples_and_derived_properties_are_the_estimators(written):
         found = posteriors.samples(row, DERIVED_NAMES)
         for name in DERIVED_NAMES:
             np.testing.assert_allclose(found[name], derived[name], rtol=1e-5, atol=1e-5)
+
+
+def test_surviving_mass_is_written_where_it_is_known(tmp_path, written):
+    fraction = np.full((2, 2), 0.6)
+    known = SurvivingMass(np.array([6.0, 10.2]), np.array([-4.0, -1.5]), fraction)
+    replace(gaussian_estimator(), surviving=known).save(tmp_path / "estimator.npz")
+    estimator = PosteriorEstimator.load(tmp_path / "estimator.npz")
+    infer_catalog(estimator, broken_catalog(), tmp_path / "known.h5", n_samples=50)
+    with read_posteriors(tmp_path / "known.h5") as posteriors:
+        assert posteriors.quantity_names == (*QUANTITY_NAMES, "log_mstar_surviving")
+        samples = posteriors.samples(0)
+        np.testing.assert_allclose(samples["log_mstar_surviving"], samples["log_mstar"] + np.log10(0.6), rtol=1e-5)
+        assert "log_mstar_surviving_p50" in posteriors.summary().colnames
+    with read_posteriors(written[0]) as posteriors:
+        assert "log_mstar_surviving" not in posteriors.quantity_names
 
 
 def test_summary_is_numpys_percentiles(written):
