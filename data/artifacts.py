@@ -43,7 +43,7 @@ _CHECKSUM = "sha256"
 # What zipfile, zlib and NumPy raise on files that are damaged somewhere; RuntimeError for flags of encryption or compression.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError)
 # What constructors raise that are given arrays and cards of other shapes and types than they were written for.
-_INCONSISTENT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError, MemoryError)
+_INCONSISTENT = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError, RuntimeError, MemoryError)
 
 
 def software_versions() -> dict[str, str]:
@@ -223,9 +223,7 @@ def _opened(path: str | Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]
     except ArtifactError:
         raise
     except _DAMAGE as error:
-        raise ArtifactError(
-            f"{path} is not a readable sedcast artifact (truncated, or another format): {error}"
-        ) from error
+        raise ArtifactError(f"{path} is not a readable sedcast artifact (truncated, or another format): {error}") from error
 
 
 def read_card(path: str | Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from sedcast.data.asinh import POGSON
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.filters import BANDS, check_bands
 from sedcast.data.sdss import AB_OFFSETS, ERROR_FLOORS, SDSS_BANDS, is_sdss_layout, needed_sdss_columns, sdss_photometry
+from sedcast.data.tables import open_table, reading
 
 __all__ = ["NANOMAGGIES_PER_UNIT", "Catalog", "apply_calibration", "load_sdss_sample", "read_catalog"]
 
@@ -208,11 +209,10 @@ def _read_table(path: Path) -> Table:
     kinds = [kind for suffix, kind in _FORMATS.items() if path.name.lower().endswith(suffix)]
     if not kinds:
         raise CatalogError(f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(_FORMATS)}")
-    try:
-        table = Table.read(path, format=kinds[0])
-    except Exception as error:
-        # Astropy's readers raise many unrelated classes on damaged files.
-        raise CatalogError(f"{path} cannot be read as {kinds[0]}: {error}") from error
+    # Astropy believes a header's sizes, and reads a damaged archive for ever: they are checked, and unpacked, before.
+    checked = open_table(path) if path.suffix.lower() == ".gz" or kinds[0] in ("fits", "hdf5") else None
+    with reading(path):
+        table = Table.read(path if checked is None else checked.source, format=kinds[0])
     if len(table) == 0:
         raise CatalogError(f"{path} has no rows: a catalogue needs at least one galaxy")
     return table

@@ -13,6 +13,9 @@ from sedcast.data.errors import ConfigError
 __all__ = ["Config", "load_config", "parse_config", "read_toml"]
 
 
+MAX_CONFIG_BYTES = 1 << 24
+
+
 class Config(BaseModel):
     """Base of every configuration: immutable, strict about unknown keys."""
 
@@ -82,8 +85,15 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as handle:
+            content = handle.read(MAX_CONFIG_BYTES + 1)
+        if len(content) > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{path} has more than {MAX_CONFIG_BYTES} bytes: is it a configuration?")
+        return tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read configuration {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError) as error:
+        # Numbers of more digits than Python converts are ValueErrors, as is what is not TOML or not UTF-8.
         raise ConfigError(f"{path} is not valid TOML: {error}") from error

@@ -10,8 +10,14 @@ __all__ = [
 ]
 
 
+_LONGEST = 2000
+
+
 class SedcastError(Exception):
-    """Base of every error that sedcast raises on purpose."""
+    """Base of every error that sedcast raises on purpose; a message that quotes a long input is cut in its middle."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message if len(message) <= _LONGEST else f"{message[: _LONGEST - 500]} … {message[-500:]}")
 
 
 class ParameterError(SedcastError, ValueError):

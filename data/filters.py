@@ -93,6 +93,8 @@ def load_filter(band: str) -> FilterCurve:
 def _read_curve(path: Path) -> FilterCurve:
     expected = "expected two columns of text, wavelength in Å and response per photon"
     try:
+        if not path.is_file():
+            raise ParameterError(f"cannot read filter curve {path}: there is no such file")
         if path.stat().st_size > _MAX_CURVE_BYTES:
             raise ParameterError(f"filter curve {path} has more than {_MAX_CURVE_BYTES:,} bytes: {expected}")
         lines = [line.partition("#")[0].split() for line in path.read_text(encoding="utf-8").splitlines()]

@@ -182,12 +182,15 @@ def _ids(table: TableFile, names: str | list[str] | None, start: int, stop: int)
     columns = [_column(table, name, start, stop) for name in ([names] if isinstance(names, str) else names)]
     if len(columns) == 1 and columns[0].dtype.kind in "iu":
         return np.asarray(columns[0].astype(np.int64))
-    texts = [np.char.decode(c, "utf-8") if c.dtype.kind == "S" else c.astype(str) for c in map(_plain, columns)]
+    try:
+        texts = [np.char.decode(c, "utf-8") if c.dtype.kind == "S" else c.astype(str) for c in map(_plain, columns)]
+    except (UnicodeDecodeError, TypeError, ValueError) as error:
+        raise CatalogError(f"the id in column {names!r} holds something else than text or numbers: {error}") from error
     return np.array(["-".join(row) for row in zip(*texts, strict=True)], dtype=str)
 
 
 def _plain(column: np.ndarray) -> np.ndarray:
-    return np.array([v.decode() if isinstance(v, bytes) else v for v in column]) if column.dtype == object else column
+    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in column]) if column.dtype == object else column
 
 
 def _band(

@@ -17,6 +17,7 @@ import numpy as np
 from astropy.io import fits
 
 from sedcast.data.errors import CatalogError, MissingDependencyError
+from sedcast.data.hdf5 import check_size
 
 __all__ = ["TableFile", "open_table", "reading"]
 
@@ -49,11 +50,13 @@ class TableFile(ABC):
     Attributes
     ----------
     path : of the file.
+    source : the file that is read: the same, or what a compressed one was unpacked to, for as long as the table is open.
     names : of the columns.
     n_rows : number of rows.
     """
 
     path: Path
+    source: Path
     names: tuple[str, ...]
     n_rows: int
 
@@ -121,6 +124,8 @@ class _Hdf5(TableFile):
     def __init__(self, path: Path, source: Path) -> None:
         self.path, self._file = path, h5py.File(source, "r")
         found = {name: item for name, item in self._file.items() if isinstance(item, h5py.Dataset) and item.ndim > 0}
+        for item in found.values():
+            check_size(item)
         rows = [item for item in found.values() if item.dtype.names]
         self._rows = rows[0] if rows else None
         if self._rows is not None:
@@ -219,6 +224,7 @@ def open_table(path: str | Path) -> TableFile:
         source = _unpacked(path) if packed else path
         try:
             table = _READERS[suffix](path, source)
+            table.source = source
         except BaseException:
             if packed:
                 source.unlink()

@@ -18,6 +18,7 @@ from sedcast.data.artifacts import software_versions
 from sedcast.data.config import Config
 from sedcast.data.errors import ConfigError, SedcastError
 from sedcast.data.executors import TaskPool, task_pool
+from sedcast.data.hdf5 import check_size, read_whole
 from sedcast.emulator.segments import Segments, array_digest, differences, open_segments
 from sedcast.emulator.simulators import Simulator, checked_spectra, load_simulator
 
@@ -149,8 +150,9 @@ class TrainingSet:
             with h5py.File(path, "r") as file:
                 self.manifest = json.loads(file.attrs["manifest"])
                 self.parameter_names = tuple(json.loads(file.attrs["parameter_names"]))
-                self.theta = file["theta"][:]
-                self.wave_rest = file["wave_rest"][:]
+                self.theta = read_whole(file["theta"])
+                self.wave_rest = read_whole(file["wave_rest"])
+                check_size(file["log_spectra"])
                 shape = file["log_spectra"].shape
         except (OSError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ConfigError(f"{path} is not a training set of sedcast ({error}): move it away, or name another") from error

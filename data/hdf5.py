@@ -1,0 +1,39 @@
+"""HDF5 datasets read whole, but not beyond what their file can hold."""
+
+import math
+import os
+
+import h5py
+import numpy as np
+
+__all__ = ["check_size", "read_whole"]
+
+# What DEFLATE can do at most; a dataset that was never written takes no room at all, whatever shape it claims.
+_MOST_PER_BYTE = 1032
+
+
+def check_size(dataset: h5py.Dataset) -> None:
+    """Refuse a dataset whose values, or one of whose chunks, cannot be in its file, or are neither numbers nor text.
+
+    Raises
+    ------
+    ValueError : naming it.
+    """
+    if dataset.dtype.kind == "O" and h5py.check_string_dtype(dataset.dtype) is None:
+        raise ValueError(f"{dataset.name} holds {dataset.dtype} of variable length, expected numbers or text")
+    largest = max(dataset.size or 0, math.prod(dataset.chunks or ())) * max(dataset.dtype.itemsize, 1)
+    if largest > _MOST_PER_BYTE * os.stat(dataset.file.filename).st_size:
+        raise ValueError(f"{dataset.name} claims {largest} bytes, more than the file can hold")
+
+
+def read_whole(dataset: h5py.Dataset) -> np.ndarray:
+    """All values of a dataset with at least one axis.
+
+    Raises
+    ------
+    ValueError : as `check_size`, or if it is a group or has no axis.
+    """
+    if not isinstance(dataset, h5py.Dataset) or dataset.ndim == 0:
+        raise ValueError(f"{dataset.name} is no array")
+    check_size(dataset)
+    return np.asarray(dataset[:])
