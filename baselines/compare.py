@@ -1,5 +1,6 @@
 """The flow, the refined flow and MCMC on the same galaxies, likelihood and prior: how far apart, and at what cost."""
 
+import contextlib
 import logging
 import uuid
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from sedcast.baselines.two_samples import TwoSamples, two_samples
 from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, ParameterError
-from sedcast.data.executors import task_pool
+from sedcast.data.executors import TaskPool, task_pool
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.calibration import Mocks
 from sedcast.posterior.estimator import PosteriorEstimator
@@ -140,6 +141,7 @@ def compare_galaxies(
     folder: str | Path,
     *,
     n_workers: int | None = None,
+    pool: TaskPool | None = None,
     about: dict[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
@@ -155,6 +157,7 @@ def compare_galaxies(
     galaxies : in the estimator's bands; see `galaxies_of_catalog` and `galaxies_of_mocks`.
     folder : where runs are kept.
     n_workers : processes; the number of usable cores by default.
+    pool : processes to use instead, such as those of a cluster, which need the folder under the same name.
     about : for the record, kept as it is.
     progress : called with (runs and comparisons done, all of them).
 
@@ -192,8 +195,8 @@ def compare_galaxies(
             progress(done, total)
 
     report(0)
-    with task_pool(n_workers=_fitting(n_workers, missing)) as pool:
-        for number, outcome in pool.map_unordered(run_task, (tasks[index] for index in missing), shared=(setting,)):
+    with _processes(pool, n_workers, missing) as processes:
+        for number, outcome in processes.map_unordered(run_task, (tasks[index] for index in missing), shared=(setting,)):
             outcomes[missing[number]] = outcome
             report(1)
     found = [dict(zip(methods, outcomes[k * len(methods) :], strict=False)) for k in range(len(galaxies))]
@@ -201,8 +204,8 @@ def compare_galaxies(
     pairs = [_load_pairs(task.path, task.key(setting)) for task in pair_tasks]
     missing = [index for index, one in enumerate(pairs) if one is None]
     report(len(pairs) - len(missing))
-    with task_pool(n_workers=_fitting(n_workers, missing)) as pool:
-        for number, one in pool.map_unordered(_compare_pairs, (pair_tasks[k] for k in missing), shared=(setting,)):
+    with _processes(pool, n_workers, missing) as processes:
+        for number, one in processes.map_unordered(_compare_pairs, (pair_tasks[k] for k in missing), shared=(setting,)):
             pairs[missing[number]] = one
             report(1)
     compared = [
@@ -212,9 +215,13 @@ def compare_galaxies(
     return Comparison(tuple(compared), setting.config, about or {})
 
 
-def _fitting(n_workers: int | None, tasks: Sequence[Any]) -> int | None:
-    """No processes for one task or none."""
-    return 1 if len(tasks) <= 1 else n_workers
+def _processes(
+    pool: TaskPool | None, n_workers: int | None, tasks: Sequence[Any]
+) -> contextlib.AbstractContextManager[TaskPool]:
+    """The pool, or processes of this machine: none for one task."""
+    if pool is not None:
+        return contextlib.nullcontext(pool)
+    return task_pool(None, 1 if len(tasks) <= 1 else n_workers)
 
 
 @dataclass(frozen=True)

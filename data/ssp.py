@@ -10,6 +10,7 @@ import numpy as np
 
 from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.executors import TaskPool
 from sedcast.data.fsps_link import fsps_spectrum, import_fsps, stellar_population
 
 __all__ = ["SSPLibrary"]
@@ -117,31 +118,28 @@ class SSPLibrary:
             return cls.load(path)
 
     @classmethod
-    def from_fsps(cls, population: Any = None) -> "SSPLibrary":
+    def from_fsps(cls, population: Any = None, *, pool: TaskPool | None = None) -> "SSPLibrary":
         """Tabulate a running FSPS at its own ages and metallicities, unattenuated.
 
         Parameters
         ----------
         population : an ``fsps.StellarPopulation`` with ``zcontinuous=1``, whose IMF and other settings are taken as they
             are, and which has its settings back afterwards; `stellar_population()` if not given. FSPS bears one per process.
+        pool : processes that share the metallicities, each with an FSPS of its own; not with a `population`.
 
         Raises
         ------
         MissingDependencyError : if FSPS or its data are missing.
-        ParameterError : if the population does not interpolate in metallicity.
+        ParameterError : if the population does not interpolate in metallicity, or is given together with a pool.
         """
+        if pool is not None and population is not None:
+            raise ParameterError("population and pool: the processes of a pool make populations of their own, give one of them")
         population = stellar_population() if population is None else population
+        if pool is None:
+            table = [_tabulate(population, number) for number in range(len(population.zlegend))]
+        else:
+            table = list(pool.map(_tabulate_here, range(len(population.zlegend))))
         before = dict(population.params.iteritems())
-        flux, mass = [], []
-        try:
-            for key in ("sfh", "dust1", "dust2", "dust3"):
-                population.params[key] = 0
-            for z in population.zlegend:
-                flux.append(fsps_spectrum(population, z, 0.0).astype(np.float32))
-                mass.append(np.array(population.stellar_mass, dtype=np.float64))
-        finally:
-            for key, value in before.items():
-                population.params[key] = value
         libraries = [part.decode() if isinstance(part, bytes) else str(part) for part in population.libraries]
         provenance = {
             "source": f"python-fsps {import_fsps().__version__}",
@@ -154,11 +152,28 @@ class SSPLibrary:
             np.array(population.wavelengths),
             np.array(population.ssp_ages),
             np.log10(population.zlegend),
-            np.stack(flux),
+            np.stack([flux for flux, _ in table]),
             name="fsps-" + "-".join(libraries[:2]),
             provenance=provenance,
-            remnant_mass=np.stack(mass),
+            remnant_mass=np.stack([mass for _, mass in table]),
         )
+
+
+def _tabulate(population: Any, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Spectra (n_age, n_wave) and masses left (n_age,) at one of FSPS's metallicities, without dust or history."""
+    before = dict(population.params.iteritems())
+    try:
+        for key in ("sfh", "dust1", "dust2", "dust3"):
+            population.params[key] = 0
+        flux = fsps_spectrum(population, population.zlegend[number], 0.0).astype(np.float32)
+        return flux, np.array(population.stellar_mass, dtype=np.float64)
+    finally:
+        for key, value in before.items():
+            population.params[key] = value
+
+
+def _tabulate_here(number: int) -> tuple[np.ndarray, np.ndarray]:
+    return _tabulate(stellar_population(), number)
 
 
 def _increasing(key: str, values: np.ndarray, minimum: int) -> np.ndarray:

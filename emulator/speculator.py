@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.config import Config, parse_config, read_toml
 from sedcast.data.errors import ConfigError
+from sedcast.data.executors import TaskPool
 from sedcast.emulator.log_spectrum import LogSpectrumEmulator, LogSpectrumSegment
 from sedcast.emulator.pca import Moments, n_components_for, principal_components
 from sedcast.emulator.segments import differences
@@ -125,6 +126,7 @@ def train_speculator(
     work: str | Path,
     *,
     n_workers: int = 2,
+    pool: TaskPool | None = None,
     progress: Callable[..., None] | None = None,
 ) -> LogSpectrumEmulator:
     """Make the training spectra, compress them and train a network for each segment.
@@ -134,7 +136,7 @@ def train_speculator(
     config : what to train.
     work : folder for the spectra (``spectra.h5``, kept, and used again by a configuration that wants the same ones) and for
         checkpoints (see `discard_checkpoints`): the same call goes on where an interrupted one stopped.
-    n_workers : processes that make spectra.
+    n_workers, pool : processes that make spectra, as in `make_training_set`.
     progress : called as (done, total) for spectra, then for each segment as (epochs, epochs, figures).
 
     Returns
@@ -148,7 +150,8 @@ def train_speculator(
     """
     work = Path(work)
     started = time.perf_counter()
-    training = make_training_set(config.training_set(), work / "spectra.h5", n_workers=n_workers, progress=progress)
+    wanted = config.training_set()
+    training = make_training_set(wanted, work / "spectra.h5", n_workers=n_workers, pool=pool, progress=progress)
     seconds = {"spectra": time.perf_counter() - started}
     names = training.parameter_names
     priors = [config.parameters[name] for name in names]

