@@ -375,7 +375,8 @@ class MaskedAutoregressiveFlow:
 
     def _theta_chunk(self, noise: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         shape = noise.shape[:2]
-        values = np.ascontiguousarray(noise.reshape(-1, self.dim).T)
+        # A copy also of a single sample, whose transpose would be the caller's own memory.
+        values = np.array(noise.reshape(-1, self.dim).T, order="C")
         log_prob = -0.5 * np.einsum("dn,dn->n", values, values)
         memory = self._memory(context, values.shape[1])
         with np.errstate(over="ignore", invalid="ignore"):

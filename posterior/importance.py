@@ -33,7 +33,7 @@ from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.flow import _blas, usable_cores
 from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, FluxSimulator, GaussianLikelihood
 from sedcast.posterior.mass import MassConditional, check_proportional
-from sedcast.posterior.psis import effective_sample_size, pareto_smooth
+from sedcast.posterior.psis import effective_sample_size, pareto_smooth, tempered
 from sedcast.posterior.student_mixture import StudentMixture
 
 __all__ = ["Fallback", "RefineConfig", "Refined", "Refiner"]
@@ -244,7 +244,7 @@ class Refiner:
         if self._short(best, config.contexts_below) and best.ess:
             measured = flux_ivar > 0
             predicted = flux.copy()
-            predicted[measured] = _tempered(best, _CONTEXTS_ESS) @ np.nan_to_num(best.model)
+            predicted[measured] = tempered(best.log_weight, _CONTEXTS_ESS) @ np.nan_to_num(best.model)
             contexts = [
                 (flux, flux_ivar),
                 (flux, flux_ivar / 1.5**2),
@@ -300,7 +300,7 @@ class Refiner:
         return _weigh(likelihood, step, points.astype(float), log_q, integrate_mass=False)
 
     def _adapted(self, likelihood: GaussianLikelihood, draws: _Draws, rng: np.random.Generator) -> _Draws:
-        proposal = StudentMixture.fit(draws.points[:, 1:], _tempered(draws, _ADAPT_ESS), _N_COMPONENTS, rng)
+        proposal = StudentMixture.fit(draws.points[:, 1:], tempered(draws.log_weight, _ADAPT_ESS), _N_COMPONENTS, rng)
         others = proposal.sample(self.config.n_draws, rng)
         points = np.column_stack([np.zeros(len(others)), others])
         return _weigh(likelihood, "adapted", points, proposal.log_prob(others), integrate_mass=True)
@@ -333,27 +333,11 @@ def _better(first: _Draws, second: _Draws) -> _Draws:
     return second if second.ess > first.ess else first
 
 
-def _tempered(draws: _Draws, target: float) -> np.ndarray:
-    """Normalised weights (n,) raised to the largest power up to 1 that makes their effective sample size `target`."""
-    low, high = 0.0, 1.0
-    log_weight = draws.log_weight - draws.log_weight.max()
-    possible = np.isfinite(log_weight)
-    if draws.ess < target:
-        for _ in range(30):
-            power = 0.5 * (low + high)
-            enough = effective_sample_size(power * log_weight[possible]) >= target
-            low, high = (power, high) if enough else (low, power)
-    else:
-        low = 1.0
-    weight = np.where(possible, np.exp(low * np.where(possible, log_weight, 0.0)), 0.0)
-    return np.asarray(weight / weight.sum())
-
-
 def _start_points(draws: _Draws, likelihood: GaussianLikelihood, rng: np.random.Generator) -> np.ndarray:
     """Distinct parameters (n, 12) of the likelier draws, from which a chain may start."""
     if not draws.ess:
         return np.empty((0, 12))
-    weight = _tempered(draws, _ADAPT_ESS)
+    weight = tempered(draws.log_weight, _ADAPT_ESS)
     rows = np.unique(rng.choice(len(weight), len(weight), p=weight))
     return likelihood.prior.from_unbounded(_redraw_mass(draws, likelihood, rows, rng))
 

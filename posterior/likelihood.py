@@ -77,6 +77,11 @@ class GaussianLikelihood:
         return self._measured
 
     @property
+    def data(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        """What is observed: measured bands (n_band,) bool, their fluxes and errors (n_measured,) in nanomaggies, and redshift."""
+        return self._measured, self._flux, 1 / self._root_ivar, self.zred
+
+    @property
     def n_dim(self) -> int:
         """Number of free parameters."""
         return len(FREE_PARAMETER_NAMES)

@@ -1,11 +1,11 @@
-"""Pareto-smoothed importance weights and the diagnostic k-hat."""
+"""Pareto-smoothed importance weights and the diagnostic k-hat; tempered weights."""
 
 import numpy as np
 from scipy.special import logsumexp
 
 from sedcast.data.errors import ParameterError
 
-__all__ = ["effective_sample_size", "pareto_smooth"]
+__all__ = ["effective_sample_size", "pareto_smooth", "tempered"]
 
 _SMALLEST_TAIL = 5
 # The prior on k of Vehtari et al. (2024), Sec. 6 and App. G: ten observations' worth at 0.5.
@@ -17,6 +17,28 @@ def effective_sample_size(log_weights: np.ndarray) -> float:
     if not np.isfinite(log_weights).any():
         return 0.0
     return float(np.exp(2 * logsumexp(log_weights) - logsumexp(2 * log_weights)))
+
+
+def tempered(log_weights: np.ndarray, target: float) -> np.ndarray:
+    """Normalised weights (n,) raised to the largest power up to 1 that makes their effective sample size `target`.
+
+    Parameters
+    ----------
+    log_weights : (n,), -inf for zero, up to a constant; not all -inf.
+    target : effective sample size.
+    """
+    low, high = 0.0, 1.0
+    possible = np.isfinite(log_weights)
+    finite = log_weights[possible] - log_weights.max()
+    if effective_sample_size(finite) < target:
+        for _ in range(30):
+            power = 0.5 * (low + high)
+            low, high = (power, high) if effective_sample_size(power * finite) >= target else (low, power)
+    else:
+        low = 1.0
+    weight = np.zeros(len(log_weights))
+    weight[possible] = np.exp(low * finite)
+    return np.asarray(weight / weight.sum())
 
 
 def pareto_smooth(log_weights: np.ndarray) -> tuple[np.ndarray, float]:

@@ -1,0 +1,365 @@
+"""The chains of one run: what was kept of them, whether they have converged, and what they end as."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from sedcast.baselines.checkpoint import Checkpoint, Moment, Progressed
+from sedcast.baselines.diagnostics import autocorrelation_time, rank_rhat
+from sedcast.baselines.starts import Start
+from sedcast.data.config import Config
+from sedcast.data.errors import MissingDependencyError
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
+from sedcast.posterior.likelihood import GaussianLikelihood
+
+__all__ = ["N_DIM", "Chains", "McmcConfig", "McmcResult", "Meter", "Progress", "Steps"]
+
+logger = logging.getLogger(__name__)
+
+N_DIM = len(FREE_PARAMETER_NAMES)
+# Points that were drawn from the posterior by weight need to forget less than points that were merely good.
+_BURN_IN_TIMES = {True: 2.0, False: 5.0}
+_CHECK_GROWTH = 1.3
+_MIN_KEPT = 20
+
+Progress = Callable[[int, int], None]
+Steps = Callable[[Moment | None], Iterator[Moment]]
+"""The states of a sampler after each step, from the start or from a moment on."""
+
+
+class McmcConfig(Config):
+    """How long and how wide to sample.
+
+    Attributes
+    ----------
+    n_walkers : walkers of each group, even.
+    n_groups : groups of walkers that never see each other, which R-hat compares.
+    max_steps : steps after which a run ends unconverged.
+    max_evaluations : model evaluations after which a run ends unconverged, to within one step.
+    max_seconds : wall time after which a run ends unconverged; None for no limit.
+    target_ess : effective samples of the worst parameter at which a run may end.
+    max_rhat : largest R-hat at which a run may end.
+    check_every : steps before the first check of both; later checks come at growing intervals.
+    thin : keep every so many steps.
+    n_screen : draws among which the start points are picked.
+    seed : of start points and sampler.
+    """
+
+    n_walkers: int = Field(default=128, ge=2 * N_DIM)
+    n_groups: int = Field(default=4, ge=2, le=16)
+    max_steps: int = Field(default=40_000, ge=_MIN_KEPT)
+    max_evaluations: int = Field(default=5_000_000, ge=1)
+    max_seconds: float | None = Field(default=None, gt=0)
+    target_ess: float = Field(default=1000.0, gt=0)
+    max_rhat: float = Field(default=1.01, gt=1)
+    check_every: int = Field(default=100, ge=_MIN_KEPT)
+    thin: int = Field(default=5, ge=1)
+    n_screen: int = Field(default=8192, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @field_validator("n_walkers")
+    @classmethod
+    def _even(cls, n_walkers: int) -> int:
+        if n_walkers % 2:
+            raise ValueError("must be even: groups move by halves")
+        return n_walkers
+
+    @model_validator(mode="after")
+    def _enough_kept(self) -> "McmcConfig":
+        if min(self.check_every, self.max_steps) < _MIN_KEPT * self.thin:
+            raise ValueError(f"check_every and max_steps must be at least {_MIN_KEPT} times thin={self.thin}")
+        return self
+
+    @property
+    def n_total(self) -> int:
+        """Walkers of all groups."""
+        return self.n_walkers * self.n_groups
+
+
+@dataclass(frozen=True)
+class McmcResult:
+    """Samples of one galaxy's posterior and how good they are.
+
+    Attributes
+    ----------
+    sampler : ``"emcee"``, ``"zeus"`` or ``"nautilus"``.
+    theta : (n_step * n_walker, 12) samples after burn-in.
+    chain : (n_step, n_walker, 11) the same in probit space, by step and walker; the walkers of a group are neighbours.
+    log_prob : (n_step, n_walker) log posterior in probit space, up to the evidence.
+    n_groups : independent groups of walkers.
+    autocorrelation_steps : (11,) integrated autocorrelation times in steps (before thinning).
+    ess : (11,) effective sample sizes.
+    rhat : largest R-hat over the parameters and log_prob.
+    converged : whether the targets were met.
+    reason : the verdict in words, ``"converged: ..."`` or ``"not converged: ..."`` and why.
+    interrupted : whether the user stopped it.
+    n_steps, n_burn_in : steps run, and steps discarded at the start.
+    n_evaluations : model evaluations, those of the start points included.
+    wall_s, cpu_s : seconds, and seconds of this process's CPU.
+    seed : of the run.
+    moves : the moves and their shares.
+    coordinates : in which the chains moved: ``"flow"``, ``"signal-to-noise"``, ``"probit"`` or ``"unit cube"``.
+    start : where the start points came from.
+    log_evidence, log_evidence_error : of nested sampling, nats; None for MCMC.
+    """
+
+    sampler: str
+    theta: np.ndarray
+    chain: np.ndarray
+    log_prob: np.ndarray
+    n_groups: int
+    autocorrelation_steps: np.ndarray
+    ess: np.ndarray
+    rhat: float
+    converged: bool
+    reason: str
+    interrupted: bool
+    n_steps: int
+    n_burn_in: int
+    n_evaluations: int
+    wall_s: float
+    cpu_s: float
+    seed: int
+    moves: tuple[str, ...]
+    coordinates: str
+    start: str
+    log_evidence: float | None = None
+    log_evidence_error: float | None = None
+
+    @property
+    def theta_unbounded(self) -> np.ndarray:
+        """(n_step * n_walker, 11) samples in probit space, the rows of `theta`."""
+        return self.chain.reshape(-1, self.chain.shape[2])
+
+    def thinned(self, n: int) -> np.ndarray:
+        """(n, 12) samples spread evenly over steps and walkers; all of them if they are fewer."""
+        return self.theta[np.linspace(0, len(self.theta) - 1, min(n, len(self.theta))).astype(int)]
+
+    def to_arviz(self) -> Any:
+        """The parameters as ArviZ inference data: every independent group a chain, its draws step by step.
+
+        Raises
+        ------
+        MissingDependencyError : if arviz is not installed.
+        """
+        try:
+            import arviz
+        except ImportError as error:
+            raise MissingDependencyError("to_arviz needs arviz: install it with 'pip install arviz'") from error
+        n_step, n_walker = self.log_prob.shape
+        by_group = (n_step, self.n_groups, n_walker // self.n_groups)
+        theta = self.theta.reshape(*by_group, -1).swapaxes(0, 1).reshape(self.n_groups, -1, len(PARAMETER_NAMES))
+        log_prob = self.log_prob.reshape(by_group).swapaxes(0, 1).reshape(self.n_groups, -1)
+        posterior = {name: theta[..., k] for k, name in enumerate(PARAMETER_NAMES)}
+        groups = {"posterior": posterior, "sample_stats": {"lp": log_prob}}
+        # ArviZ 1 takes the groups as one mapping, earlier ones as keywords.
+        return arviz.from_dict(**groups) if arviz.__version__.startswith("0.") else arviz.from_dict(groups)
+
+
+class Meter:
+    """What a run has cost since this was made, and before it was resumed.
+
+    Parameters
+    ----------
+    likelihood : counts the evaluations.
+    """
+
+    def __init__(self, likelihood: GaussianLikelihood) -> None:
+        self.likelihood = likelihood
+        self.restart({"n_evaluations": 0, "wall_s": 0.0, "cpu_s": 0.0})
+
+    def restart(self, before: Mapping[str, float]) -> None:
+        """Count from here on, and add what was spent before."""
+        self._before = before
+        self._from = self.likelihood.n_evaluations, time.perf_counter(), time.process_time()
+
+    @property
+    def n_evaluations(self) -> int:
+        """Model evaluations."""
+        return int(self._before["n_evaluations"]) + self.likelihood.n_evaluations - self._from[0]
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds."""
+        return self._before["wall_s"] + time.perf_counter() - self._from[1]
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of this process's CPU."""
+        return self._before["cpu_s"] + time.process_time() - self._from[2]
+
+    def spent(self) -> dict[str, float]:
+        """All three by name."""
+        return {"n_evaluations": self.n_evaluations, "wall_s": self.wall_s, "cpu_s": self.cpu_s}
+
+
+class Chains:
+    """Takes a sampler's steps, and decides when there are enough.
+
+    Parameters
+    ----------
+    sampler : its name.
+    meter : running since before the start points were looked for.
+    found : where the chains start, and their coordinates.
+    config : targets and limits.
+    moves : for the record.
+    checkpoint : where the run is kept, None if nowhere; what it holds already is taken up.
+    order : (n_walker,) the sampler's walkers, group by group.
+    n_tuning : steps to be discarded whatever the autocorrelation.
+    """
+
+    def __init__(
+        self,
+        sampler: str,
+        meter: Meter,
+        found: Start,
+        config: McmcConfig,
+        *,
+        moves: tuple[str, ...],
+        checkpoint: Checkpoint | None,
+        order: np.ndarray | slice = slice(None),
+        n_tuning: int = 0,
+    ) -> None:
+        self.sampler, self.meter, self.found, self.config = sampler, meter, found, config
+        self.moves, self.checkpoint, self.order, self.n_tuning = moves, checkpoint, order, n_tuning
+        self.n_steps = 0
+        self._y: list[np.ndarray] = []
+        self._y_log_prob: list[np.ndarray] = []
+        self._chain = np.empty((0, config.n_total, N_DIM))
+        self._log_prob = np.empty((0, config.n_total))
+
+    def until_converged(self, steps: Steps, *, progress: Progress | None) -> McmcResult:
+        """Take steps until the targets are met, a limit is reached or the user interrupts."""
+        config = self.config
+        moment = self._resume()
+        check_at, interrupted = config.check_every, False
+        while check_at <= self.n_steps:
+            check_at = _next_check(check_at)
+        if self.n_steps:
+            result = self._result(interrupted=False)
+            if result.converged or self._limit():
+                return result
+        try:
+            for moment in steps(moment):
+                self.n_steps += 1
+                if self.n_steps % config.thin == 0:
+                    self._y.append(moment.points[self.order])
+                    self._y_log_prob.append(moment.log_prob[self.order])
+                limit = self._limit()
+                if self.n_steps < check_at and not limit:
+                    continue
+                if progress is not None:
+                    progress(self.n_steps, config.max_steps)
+                self._keep(moment)
+                result = self._result(interrupted=False)
+                logger.debug("%s after %d steps: %s", self.sampler, self.n_steps, result.reason)
+                if result.converged or limit:
+                    return result
+                check_at = _next_check(check_at)
+        except KeyboardInterrupt:
+            interrupted = True
+            if moment is not None:
+                self._keep(moment)
+            if len(self._chain) < _MIN_KEPT:
+                raise
+        return self._result(interrupted=interrupted)
+
+    def _limit(self) -> str:
+        """Which limit has been reached, if one has."""
+        config = self.config
+        if self.n_steps >= config.max_steps:
+            return "max_steps"
+        if self.n_steps < _MIN_KEPT * config.thin:
+            return ""
+        if self.meter.n_evaluations >= config.max_evaluations:
+            return "max_evaluations"
+        return "max_seconds" if config.max_seconds is not None and self.meter.wall_s >= config.max_seconds else ""
+
+    def _resume(self) -> Moment | None:
+        held = None if self.checkpoint is None else self.checkpoint.load()
+        if held is None:
+            return None
+        self.n_steps = held.n_steps
+        self._y, self._y_log_prob = [*held.chain], [*held.log_prob]
+        self._decode()
+        self.meter.restart(held.spent)
+        return held.moment
+
+    def _keep(self, moment: Moment) -> None:
+        """Move the states kept since the last time into probit space, and into the checkpoint."""
+        if self.checkpoint is not None:
+            self.checkpoint.save(self._y, self._y_log_prob, Progressed(moment, self.n_steps, self.meter.spent()))
+        self._decode()
+
+    def _decode(self) -> None:
+        if not self._y:
+            return
+        y, log_prob = np.concatenate(self._y), np.concatenate(self._y_log_prob)
+        x, log_prob = self.found.coordinates.decode(y, log_prob)
+        shape = (len(self._y), self.config.n_total)
+        self._chain = np.concatenate([self._chain, x.reshape(*shape, N_DIM)])
+        self._log_prob = np.concatenate([self._log_prob, log_prob.reshape(shape)])
+        self._y, self._y_log_prob = [], []
+
+    def _result(self, *, interrupted: bool) -> McmcResult:
+        config = self.config
+        chain, log_prob = self._chain, self._log_prob
+        half = len(chain) // 2
+        slowest = float(autocorrelation_time(chain[half:]).max()) * config.thin
+        wanted = max(self.n_tuning, _BURN_IN_TIMES[self.found.weighted] * slowest)
+        n_burn_in = min(half, int(np.ceil(min(wanted, self.n_steps) / config.thin)))
+        chain, log_prob = chain[n_burn_in:], log_prob[n_burn_in:]
+        times = autocorrelation_time(chain)
+        ess = chain.shape[0] * chain.shape[1] / times
+        rhat = rank_rhat(np.concatenate([chain, log_prob[..., None]], axis=2), n_groups=config.n_groups)
+        wrong = _shortcomings(ess, rhat, n_burn_in * config.thin, wanted, config)
+        converged = not (wrong or interrupted)
+        cost = f"after {self.n_steps} steps, {self.meter.n_evaluations:.2g} evaluations"
+        if converged:
+            reason = f"converged: ESS {ess.min():.0f}, R-hat {rhat.max():.3f} {cost}"
+        else:
+            ended = "interrupted" if interrupted else self._limit()
+            reason = f"not converged: {', '.join(wrong) or 'targets met'} {cost}" + (f" ({ended})" if ended else "")
+        return McmcResult(
+            sampler=self.sampler,
+            theta=self.meter.likelihood.prior.from_unbounded(chain.reshape(-1, N_DIM)),
+            chain=chain,
+            log_prob=log_prob,
+            n_groups=config.n_groups,
+            autocorrelation_steps=times * config.thin,
+            ess=ess,
+            rhat=float(rhat.max()),
+            converged=converged,
+            reason=reason,
+            interrupted=interrupted,
+            n_steps=self.n_steps,
+            n_burn_in=n_burn_in * config.thin,
+            n_evaluations=self.meter.n_evaluations,
+            wall_s=self.meter.wall_s,
+            cpu_s=self.meter.cpu_s,
+            seed=config.seed,
+            moves=self.moves,
+            coordinates=self.found.coordinates.name,
+            start=self.found.origin,
+        )
+
+
+def _next_check(check_at: int) -> int:
+    return int(np.ceil(check_at * _CHECK_GROWTH))
+
+
+def _shortcomings(ess: np.ndarray, rhat: np.ndarray, n_burn_in: int, wanted: float, config: McmcConfig) -> list[str]:
+    """What keeps a run from being converged, in words."""
+    wrong = []
+    if not rhat.max() <= config.max_rhat:
+        wrong.append(f"R-hat {rhat.max():.3f} for {(*FREE_PARAMETER_NAMES, 'log_prob')[int(rhat.argmax())]}")
+    if not ess.min() >= config.target_ess:
+        wrong.append(f"ESS {ess.min():.0f} of {config.target_ess:g} for {FREE_PARAMETER_NAMES[int(ess.argmin())]}")
+    if n_burn_in < wanted:
+        wrong.append(f"burn-in {n_burn_in} of {wanted:.0f} steps")
+    return wrong
