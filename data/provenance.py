@@ -1,0 +1,133 @@
+"""Where an output comes from: the header that every output carries, and with which ``sedcast rerun`` repeats it."""
+
+import contextvars
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+from astropy.io import fits
+
+from sedcast.data.artifacts import consistent, read_card, software_versions
+from sedcast.data.errors import ArtifactError
+
+__all__ = ["Invocation", "describe_file", "invocation", "provenance", "read_provenance"]
+
+FORMAT = 1
+_LONGEST_TEXT = 65_536
+_MOST_HASHED = 4 * 1024**3
+_FITS_WIDTH = 72
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """The command that is running.
+
+    Parameters
+    ----------
+    text : as one would type it.
+    name : its words after ``sedcast``.
+    options : the value of each of its parameters by name, as JSON has it.
+    """
+
+    text: str
+    name: tuple[str, ...]
+    options: Mapping[str, Any]
+
+
+invocation: contextvars.ContextVar[Invocation | None] = contextvars.ContextVar("invocation", default=None)
+"""Set by the command line; None where Python called."""
+
+
+def provenance(*, config: Mapping[str, Any], artifacts: Mapping[str, str], command: str = "") -> dict[str, Any]:
+    """The header of an output that is made now.
+
+    Parameters
+    ----------
+    config : all that decides the output besides files, as JSON has it.
+    artifacts : checksums of the artifacts that it was made with, by what they are for.
+    command : the command, where the command line does not say it.
+
+    Returns
+    -------
+    header : ``format``, ``versions``, ``command``, ``invocation`` (None for a call from Python), ``files`` that it names,
+        ``time`` (UTC; of the environment's SOURCE_DATE_EPOCH, if that is set), ``config``, ``artifacts``.
+    """
+    running = invocation.get()
+    seconds = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+    header = {
+        "format": FORMAT,
+        "versions": software_versions(),
+        "command": command if running is None else running.text,
+        "invocation": None if running is None else {"name": list(running.name), "options": dict(running.options)},
+        "files": {} if running is None else _files(running.options),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)),
+        "config": config,
+        "artifacts": dict(artifacts),
+    }
+    return dict(json.loads(json.dumps(header, default=str)))
+
+
+def _files(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The files among the values of options that are read, not written."""
+    named = {name: value for name, value in options.items() if isinstance(value, str) and name not in ("output", "samples", "export")}
+    return {name: describe_file(Path(value)) for name, value in named.items() if value and Path(value).is_file()}
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file (of one beyond 4 GiB its time instead), and its text if it is a short one."""
+    about = path.stat()
+    found: dict[str, Any] = {"bytes": about.st_size}
+    if about.st_size > _MOST_HASHED:
+        return found | {"modified_ns": about.st_mtime_ns}
+    with path.open("rb") as handle:
+        found["sha256"] = hashlib.file_digest(handle, "sha256").hexdigest()
+    if about.st_size <= _LONGEST_TEXT:
+        try:
+            found["text"] = path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError:
+            pass
+    return found
+
+
+def read_provenance(path: str | Path) -> dict[str, Any]:
+    """The header of an output: HDF5, FITS, Parquet, an artifact, or the folder of a comparison.
+
+    Raises
+    ------
+    ArtifactError : if there is no such output, or it carries no header.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ArtifactError(f"no output at {path}: check the path")
+    with consistent(path, "output of sedcast", otherwise="pass what a command of sedcast wrote"):
+        found = _read(path)
+        if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("files"), dict):
+            raise ArtifactError(
+                f"{path} carries no header of provenance of format {FORMAT}: an older sedcast wrote it, or another program"
+            )
+        return found
+
+
+def _read(path: Path) -> Any:
+    if path.is_dir():
+        return json.loads((path / "comparison.json").read_text(encoding="utf-8"))["about"]["provenance"]
+    if path.suffix == ".npz":
+        return read_card(path).get("provenance")
+    if path.suffix in (".h5", ".hdf5"):
+        with h5py.File(path, "r") as file:
+            return json.loads(file.attrs["provenance"])
+    if path.suffix == ".fits":
+        # The cards of a long text are cut at their width, and blanks at their ends fall off.
+        cards = [str(line).ljust(_FITS_WIDTH) for line in fits.getheader(path, 1)["HISTORY"]]
+        return json.loads("".join(cards))
+    if path.suffix == ".parquet":
+        from pyarrow import parquet
+
+        return json.loads(parquet.read_schema(path).metadata[b"sedcast"])
+    raise ArtifactError(f"{path}: expected .h5, .fits, .parquet, .npz, or the folder of a comparison")
