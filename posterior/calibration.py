@@ -271,6 +271,7 @@ def calibrate(
     *,
     n_samples: int = 400,
     seed: int,
+    sampler: Callable[..., np.ndarray] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CalibrationResult:
     """Test an estimator on mocks, for example those of `draw_mocks`.
@@ -282,6 +283,7 @@ def calibrate(
     n_samples : posterior samples per mock. The ranks are exactly uniform for any number; one of 400 resolves a quarter of a
         per cent, a fifth of what 10,000 mocks can tell from uniform.
     seed : of the samples, of TARP's reference points (drawn from the prior, in probit space) and of the breaking of ties.
+    sampler : draws the samples in place of the estimator's own `sample_unbounded`, called in the same way.
     progress : called as (mocks done, mocks).
 
     Raises
@@ -291,6 +293,7 @@ def calibrate(
     if len(mocks) < _MIN_MOCKS:
         raise ParameterError(f"{len(mocks)} mocks: expected at least {_MIN_MOCKS} to fill quartiles; draw more")
     # The truths are rounded as the samples are: where a quantity is clipped, both must meet the same value.
+    sample = sampler or estimator.sample_unbounded
     names = (*estimator.free_names, *_DERIVED_NAMES)
     points = estimator.joint_points(mocks.theta_unbounded, mocks.zred).astype(np.float32)
     truths = _quantities(estimator, points[:, None], mocks.zred)[:, 0]
@@ -303,7 +306,7 @@ def calibrate(
         rows = np.arange(start, min(start + _GALAXIES_PER_BLOCK, n))
         done = int(rows[-1]) + 1
         zred = None if estimator.infers_redshift else mocks.zred[rows]
-        drawn = estimator.sample_unbounded(mocks.flux[rows], mocks.flux_ivar[rows], zred, n_samples, seed=seed, row_keys=rows)
+        drawn = sample(mocks.flux[rows], mocks.flux_ivar[rows], zred, n_samples, seed=seed, row_keys=rows)
         finite = np.isfinite(drawn).all(axis=(1, 2))
         rows, drawn = rows[finite], drawn[finite]
         samples = _quantities(estimator, drawn, mocks.zred[rows])

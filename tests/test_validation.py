@@ -8,7 +8,8 @@ from standin import BANDS, gaussian_estimator
 from test_calibration import FakeSimulator
 
 from sedcast.data.noise import NoiseModel
-from sedcast.validation import validate_estimator, validation_figures, write_validation
+from sedcast.posterior.importance import RefineConfig, Refiner
+from sedcast.validation import validate_estimator, validate_refined, validation_figures, write_validation
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,18 @@ def test_files(results, tmp_path):
     assert len(written) == 9
     assert "pp_random-subsets.png" in written
     assert json.loads((tmp_path / "made" / "here" / "validation.json").read_text()) == validation_figures(results)
+
+
+def test_refined_samples_are_calibrated_where_the_flow_is_not(results, tmp_path):
+    estimator = gaussian_estimator()
+    refiner = Refiner(estimator, FakeSimulator(), RefineConfig(n_draws=2000))
+    exact = validate_refined(refiner, FakeSimulator(), NoiseModel.sdss(), n_mocks=60, n_samples=100, seed=5)
+    mass = exact.refined.names.index("log_mstar")
+    assert exact.flow.ks_p[mass] < 1e-6
+    assert exact.refined.ks_p[mass] > 0.01
+    assert exact.refined.ks_p_min_holm > 0.01
+    figures = validation_figures(results, exact)
+    assert figures["refined"]["n_mocks"] == 60
+    assert figures["refined"]["approximate"] == np.mean([one < 0.02 for one in exact.efficiency])
+    assert figures["passes"] is validation_figures(results)["passes"]
+    assert "pp_refined.png" in write_validation(results, tmp_path, exact)

@@ -8,12 +8,15 @@ import typer
 
 from sedcast._version import __version__
 from sedcast.cli_common import (
+    EXIT_INTERRUPTED,
+    INTERRUPTED,
     AsJson,
     CommandGroup,
     Scheduler,
     Seed,
     Workers,
     check_writable,
+    explain_os_error,
     load_posterior,
     make_screen,
     options,
@@ -23,6 +26,7 @@ from sedcast.cli_common import (
 )
 from sedcast.cli_compare import add_compare_commands
 from sedcast.cli_infer import add_infer_commands
+from sedcast.cli_rerun import add_rerun_command
 from sedcast.cli_setup import add_setup_commands
 from sedcast.cli_ssp import ssp_app
 
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
-EXIT_UNEXPECTED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_UNEXPECTED, EXIT_USER_ERROR = 1, 2
 
 app = typer.Typer(
     name="sedcast",
@@ -49,6 +53,7 @@ app = typer.Typer(
 train_app = typer.Typer(cls=CommandGroup, help="Train an emulator or a posterior.", no_args_is_help=True)
 add_setup_commands(app)
 add_compare_commands(app)
+add_rerun_command(app)
 add_infer_commands(app)
 app.add_typer(train_app, name="train")
 app.add_typer(ssp_app, name="ssp")
@@ -227,6 +232,9 @@ def validate(
     n_samples: Annotated[int, typer.Option(min=1, help="Posterior samples per mock.")] = 400,
     seed: Annotated[int, typer.Option(min=0, help="Seed of mocks and samples; not that of the training set.")] = 20_221_103,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for plots and validation.json.")] = None,
+    refine: Annotated[
+        int | None, typer.Option(min=20, metavar="MOCKS", help="Test refined samples too, on so many mocks: seconds each.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Test a posterior's calibration on fresh mock galaxies with known parameters.
@@ -236,9 +244,12 @@ def validate(
     """
     screen = make_screen(as_json)
     from sedcast.emulator.simulate import noise_model
-    from sedcast.validation import validate_estimator, validation_figures, write_validation
+    from sedcast.posterior.importance import Refiner
+    from sedcast.validation import validate_estimator, validate_refined, validation_figures, write_validation
 
     estimator = load_posterior(model)
+    if refine is not None:
+        estimator.refuse_inferred_redshift("--refine")
     simulator, settings = simulator_of(estimator)
     with screen.progress("testing on mocks") as report:
         results = validate_estimator(
@@ -250,14 +261,30 @@ def validate(
             seed=seed,
             progress=report,
         )
-    figures = validation_figures(results)
+    refined = None
+    if refine is not None:
+        with screen.progress("refining mocks") as report:
+            refined = validate_refined(
+                Refiner(estimator, simulator),
+                simulator,
+                noise_model(settings),
+                n_mocks=refine,
+                n_samples=n_samples,
+                seed=seed,
+                progress=report,
+            )
+    figures = validation_figures(results, refined)
     for name, result in results.items():
         p_values = result.to_json_dict()
         rows = [(quantity, p, p_values["ks_p_holm"][quantity]) for quantity, p in p_values["ks_p"].items()]
         screen.table(f"Are the ranks uniform? {name}", ("quantity", "KS p-value", "Holm's"), rows)
         screen.table(f"Against the bars, {name}", ("figure", "value", "bar", ""), [check.as_row() for check in result.checks()])
+    if refined is not None:
+        pairs = zip(refined.refined.names, refined.refined.ks_p, refined.flow.ks_p, strict=True)
+        screen.table(f"Refined samples of {refine} mocks", ("quantity", "KS p-value", "the flow's own"), list(pairs))
+        screen.table("", ("figure", "value"), list(scalars(refined.to_json_dict()).items()))
     if output is not None:
-        screen.note(f"wrote {', '.join(write_validation(results, output))} to {output}/")
+        screen.note(f"wrote {', '.join(write_validation(results, output, refined))} to {output}/")
     screen.result(figures if as_json else scalars(figures), title=f"Calibration of {estimator.name}")
 
 
@@ -266,7 +293,7 @@ def main() -> None:
     try:
         app(prog_name="sedcast")
     except KeyboardInterrupt:
-        sys.stderr.write("sedcast: interrupted\n")
+        sys.stderr.write(f"sedcast: {INTERRUPTED}\n")
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
         if options.debug:
@@ -275,6 +302,9 @@ def main() -> None:
 
         if isinstance(error, SedcastError):
             sys.stderr.write(f"sedcast: {error}\n")
+            raise SystemExit(EXIT_USER_ERROR) from None
+        if (said := explain_os_error(error)) is not None:
+            sys.stderr.write(f"sedcast: {said}\n")
             raise SystemExit(EXIT_USER_ERROR) from None
         sys.stderr.write(f"sedcast: unexpected {type(error).__name__}: {error} ('sedcast --debug ...' shows where)\n")
         raise SystemExit(EXIT_UNEXPECTED) from None
