@@ -1,0 +1,49 @@
+"""`sedcast explore`: posteriors on a local web page."""
+
+from typing import Annotated
+
+import typer
+
+from sedcast.cli_common import Calibrate, Model, Unit, load_catalog, load_posterior, make_screen, simulator_of
+
+__all__ = ["add_explore_command"]
+
+
+def add_explore_command(app: typer.Typer) -> None:
+    """Give a program the command `explore`."""
+    app.command(
+        epilog="Examples:  sedcast explore    |    sedcast explore mine.csv --unit uJy --open    |    "
+        "with ultraviolet bands: sedcast explore --model galex-sdss"
+    )(explore)
+
+
+def explore(
+    catalog: Annotated[
+        str, typer.Argument(metavar="[CATALOG]", help="FITS, ECSV, CSV or HDF5 table, or 'sdss' for the bundled 10,000 galaxies.")
+    ] = "sdss",
+    model: Model = "bundled",
+    unit: Unit = "nanomaggies",
+    calibrate: Calibrate = True,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 for any that is free.")] = 0,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the web browser.")] = False,
+) -> None:
+    """Explore posteriors on a local web page: pick a galaxy, drag its magnitudes, errors and redshift.
+
+    The page is served to this machine only, at an address with a secret that is printed here; Ctrl-C ends it.
+    """
+    screen = make_screen()
+    import webbrowser
+
+    from sedcast.explore.compute import Explorer
+    from sedcast.explore.server import ExplorerServer
+
+    estimator = load_posterior(model)
+    simulator, _ = simulator_of(estimator)
+    name = "the SDSS sample" if catalog == "sdss" else catalog
+    explorer = Explorer(estimator, simulator, load_catalog(catalog, estimator, unit, calibrate), name=name)
+    server = ExplorerServer(explorer, model, port=port)
+    typer.echo(f"The explorer is at {server.url} (Ctrl-C ends it)")
+    if open_page:
+        webbrowser.open(server.url)
+    server.run()
+    screen.note("the explorer has ended")
