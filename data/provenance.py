@@ -1,5 +1,6 @@
 """Where an output comes from: the header that every output carries, and with which ``sedcast rerun`` repeats it."""
 
+import contextlib
 import contextvars
 import hashlib
 import json
@@ -16,9 +17,12 @@ from astropy.io import fits
 from sedcast.data.artifacts import consistent, read_card, software_versions
 from sedcast.data.errors import ArtifactError
 
-__all__ = ["Invocation", "describe_file", "invocation", "provenance", "read_provenance"]
+__all__ = ["WRITTEN", "Invocation", "describe_file", "invocation", "provenance", "read_provenance"]
 
 FORMAT = 1
+WRITTEN = ("output", "samples", "export")
+"""Parameters of commands that name what is written."""
+
 _LONGEST_TEXT = 65_536
 _MOST_HASHED = 4 * 1024**3
 _FITS_WIDTH = 72
@@ -75,8 +79,8 @@ def provenance(*, config: Mapping[str, Any], artifacts: Mapping[str, str], comma
 
 def _files(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The files among the values of options that are read, not written."""
-    named = {name: value for name, value in options.items() if isinstance(value, str) and name not in ("output", "samples", "export")}
-    return {name: describe_file(Path(value)) for name, value in named.items() if value and Path(value).is_file()}
+    named = {name: value for name, value in options.items() if isinstance(value, str) and value and name not in WRITTEN}
+    return {name: describe_file(Path(value)) for name, value in named.items() if Path(value).is_file()}
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -88,10 +92,8 @@ def describe_file(path: Path) -> dict[str, Any]:
     with path.open("rb") as handle:
         found["sha256"] = hashlib.file_digest(handle, "sha256").hexdigest()
     if about.st_size <= _LONGEST_TEXT:
-        try:
+        with contextlib.suppress(UnicodeDecodeError):
             found["text"] = path.read_bytes().decode("utf-8")
-        except UnicodeDecodeError:
-            pass
     return found
 
 

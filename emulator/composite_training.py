@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import qmc
 
+from sedcast.data.provenance import provenance
 from sedcast.data.sfh_bases import N_SFH_BASES
 from sedcast.emulator.pca import n_components_for, principal_components
 from sedcast.emulator.prior import Prior
+from sedcast.emulator.segments import array_digest
 from sedcast.emulator.spectrum_emulator import EmulatorConfig, SpectrumEmulator
 from sedcast.emulator.sps import SPSModel
 from sedcast.emulator.training import ErrorMetric, train_network
@@ -70,12 +72,14 @@ def train_emulator(
         checkpoint=checkpoint,
         progress=progress,
     )
+    artifacts = {"library": array_digest(model.library.flux)}
     card = {
         "config": config.model_dump(mode="json"),
         "prior": prior.to_dict(),
         "library": {"name": model.library.name, "provenance": dict(model.library.provenance)},
         "bases": {"name": model.bases.name, "provenance": dict(model.bases.provenance)},
         "figures": history | {"n_pca": n_pca, "pca_error_p999": error},
+        "provenance": provenance(config=config.model_dump(mode="json"), artifacts=artifacts),
     }
     means, components = (np.vstack([getattr(part, name) for part in parts]) for name in ("mean", "components"))
     return SpectrumEmulator(network, means, components, n_pca, model, prior, config.zred_max, card)

@@ -14,6 +14,7 @@ from sedcast.data.errors import ConfigError
 from sedcast.data.executors import TaskPool
 from sedcast.data.filters import load_filter
 from sedcast.data.noise import NoiseModel
+from sedcast.data.provenance import provenance
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.segments import Segments, array_digest, open_segments
 from sedcast.emulator.simulate import (
@@ -126,4 +127,5 @@ def _attributes(config: SimulationConfig, prior: Prior, noise: NoiseModel, simul
         "free_parameter_names": list(FREE_PARAMETER_NAMES),
         "versions": json.dumps(software_versions()),
         "artifacts": json.dumps(artifacts),
+        "provenance": json.dumps(provenance(config=config.model_dump(mode="json"), artifacts=artifacts)),
     }

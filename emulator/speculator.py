@@ -19,6 +19,7 @@ from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.config import Config, parse_config, read_toml
 from sedcast.data.errors import ConfigError
 from sedcast.data.executors import TaskPool
+from sedcast.data.provenance import provenance
 from sedcast.emulator.log_spectrum import LogSpectrumEmulator, LogSpectrumSegment
 from sedcast.emulator.pca import Moments, n_components_for, principal_components
 from sedcast.emulator.segments import differences
@@ -173,6 +174,7 @@ def train_speculator(
         "config": config.model_dump(mode="json"),
         "simulator": training.manifest["simulator"],
         "figures": figures,
+        "provenance": provenance(config=config.model_dump(mode="json"), artifacts={}),
     }
     return LogSpectrumEmulator(tuple(segments), names, logged, ranges, card)
 

@@ -19,10 +19,11 @@ import numpy as np
 from astropy.table import Table
 from threadpoolctl import threadpool_limits
 
-from sedcast.data.artifacts import atomic_path, consistent, software_versions
+from sedcast.data.artifacts import atomic_path, consistent
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, CatalogError, MissingDependencyError, ParameterError
 from sedcast.data.hdf5 import check_size, read_whole
+from sedcast.data.provenance import provenance
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
 from sedcast.posterior.estimator import PosteriorEstimator
@@ -193,10 +194,10 @@ def infer_catalog(
         figures = _figures(reasons, flags, seconds) | _refinement_figures(refined)
         file.attrs["format"] = FORMAT
         file.attrs["bands"] = list(catalog.bands)
-        provenance = _provenance(estimator, n_samples, seed, command) | {"figures": figures, "outlier_limits": scorer.limits}
+        header = _provenance(estimator, n_samples, seed, command) | {"figures": figures, "outlier_limits": scorer.limits}
         if refiner is not None:
-            provenance["refinement"] = refiner.config.model_dump()
-        file.attrs["provenance"] = json.dumps(provenance)
+            header["refinement"] = refiner.config.model_dump()
+        file.attrs["provenance"] = json.dumps(header)
     if figures["flagged"] > figures["inferred"] / 2:
         common = Counter(flag for row in flags for flag in str(row).split("; ") if flag).most_common(1)[0][0]
         logger.warning(
@@ -358,9 +359,8 @@ def _refinement_figures(refined: Mapping[int, Refined]) -> dict[str, Any]:
 def _provenance(estimator: PosteriorEstimator, n_samples: int, seed: int, command: str) -> dict[str, Any]:
     card = estimator.card
     digest = card.get("sha256") or hashlib.sha256(json.dumps(card, sort_keys=True, default=str).encode()).hexdigest()
-    return {
-        "versions": software_versions(),
-        "command": command,
+    decided = {"seed": seed, "n_samples": n_samples}
+    return provenance(config=decided, artifacts={"estimator": digest}, command=command) | {
         "estimator": {"name": estimator.name, "sha256": digest},
         "prior": estimator.prior.to_dict(),
         "cosmology": estimator.cosmology.name,

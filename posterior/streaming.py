@@ -18,10 +18,11 @@ import h5py
 import numpy as np
 from astropy.io import fits
 
-from sedcast.data.artifacts import atomic_path, software_versions
+from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import ArtifactError, MissingDependencyError, ParameterError
 from sedcast.data.executors import TaskPool
 from sedcast.data.mapping import CatalogMapping, map_rows
+from sedcast.data.provenance import provenance
 from sedcast.data.tables import TableFile, open_table
 from sedcast.emulator.segments import Segments, open_segments, partial_folder, write_segment
 from sedcast.posterior.estimator import PosteriorEstimator
@@ -114,10 +115,12 @@ def infer_file(
             resumed = table.n_rows - sum(len(job.rows(number)) for number in absent)
             _fill(job, absent, pool, resumed, progress)
             segments.count()
-            provenance = {"versions": software_versions(), "command": command} | manifest
+            artifacts = {"estimator": manifest["estimator"]["sha256"]}
+            header = provenance(config=manifest, artifacts=artifacts, command=command)
+            header |= {name: manifest[name] for name in ("estimator", "n_samples", "seed")}
             if samples is not None:
-                _join_samples(segments, samples[0], provenance)
-            figures = _join_summaries(segments, output, provenance)
+                _join_samples(segments, samples[0], header)
+            figures = _join_summaries(segments, output, header)
             segments.discard()
     except (OSError, RuntimeError) as error:
         # HDF5 raises RuntimeError where a file cannot be written when it is closed.
@@ -254,7 +257,7 @@ def _dtypes(segments: Segments) -> dict[str, np.dtype]:
     return widest
 
 
-def _join_samples(segments: Segments, path: Path, provenance: dict[str, Any]) -> None:
+def _join_samples(segments: Segments, path: Path, header: dict[str, Any]) -> None:
     dtypes, start = _dtypes(segments), 0
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as joined:
         for segment in segments.paths:
@@ -272,7 +275,7 @@ def _join_samples(segments: Segments, path: Path, provenance: dict[str, Any]) ->
         for name in joined["samples"]:
             # The same data under a second name, not a copy.
             joined[DATA_MODEL_NAMES.get(name, name) if name != "zred" else "zred_inferred"] = joined[f"samples/{name}"]
-        joined.attrs["provenance"] = json.dumps(provenance)
+        joined.attrs["provenance"] = json.dumps(header)
 
 
 def _summary(file: h5py.File, dtypes: dict[str, np.dtype]) -> np.ndarray:
@@ -290,7 +293,7 @@ def _summary(file: h5py.File, dtypes: dict[str, np.dtype]) -> np.ndarray:
     return rows
 
 
-def _join_summaries(segments: Segments, output: Path, provenance: dict[str, Any]) -> dict[str, Any]:
+def _join_summaries(segments: Segments, output: Path, header: dict[str, Any]) -> dict[str, Any]:
     dtypes, flagged, reasons = _dtypes(segments), 0, Counter[str]()
     efficiencies: list[np.ndarray] = []
 
@@ -307,7 +310,7 @@ def _join_summaries(segments: Segments, output: Path, provenance: dict[str, Any]
 
     with atomic_path(output) as temporary:
         write = _write_parquet if output.suffix == ".parquet" else _write_fits
-        write(temporary, rows(), segments.n_rows, provenance)
+        write(temporary, rows(), segments.n_rows, header)
     inferred = reasons.pop("", 0)
     excluded = dict(reasons.most_common())
     figures = {"galaxies": segments.n_rows, "inferred": inferred, "flagged": flagged, "excluded": excluded}
@@ -316,22 +319,22 @@ def _join_summaries(segments: Segments, output: Path, provenance: dict[str, Any]
     return figures
 
 
-def _write_fits(path: Path, runs: Iterator[np.ndarray], n_rows: int, provenance: dict[str, Any]) -> None:
+def _write_fits(path: Path, runs: Iterator[np.ndarray], n_rows: int, header: dict[str, Any]) -> None:
     """A binary table written run by run: astropy would hold it whole."""
     written = 0
     with path.open("wb") as handle:
         for run in runs:
             if not written:
-                header = fits.BinTableHDU(run[:0], name="POSTERIORS").header
-                header["NAXIS2"] = n_rows
-                header["HISTORY"] = json.dumps(provenance)
-                handle.write(fits.PrimaryHDU().header.tostring().encode("ascii") + header.tostring().encode("ascii"))
+                cards = fits.BinTableHDU(run[:0], name="POSTERIORS").header
+                cards["NAXIS2"] = n_rows
+                cards["HISTORY"] = json.dumps(header)
+                handle.write(fits.PrimaryHDU().header.tostring().encode("ascii") + cards.tostring().encode("ascii"))
             kept = [(name, run.dtype[name].newbyteorder(">")) for name in run.dtype.names or ()]
             written += handle.write(run.astype(kept).tobytes())
         handle.write(b"\0" * (-written % _FITS_BLOCK))
 
 
-def _write_parquet(path: Path, runs: Iterator[np.ndarray], _: int, provenance: dict[str, Any]) -> None:
+def _write_parquet(path: Path, runs: Iterator[np.ndarray], _: int, header: dict[str, Any]) -> None:
     pyarrow, parquet = _parquet()
     writer = None
     try:
@@ -340,7 +343,7 @@ def _write_parquet(path: Path, runs: Iterator[np.ndarray], _: int, provenance: d
                 name: np.char.decode(run[name], "utf-8") if run.dtype[name].kind == "S" else np.ascontiguousarray(run[name])
                 for name in run.dtype.names or ()
             }
-            table = pyarrow.table(columns).replace_schema_metadata({"sedcast": json.dumps(provenance)})
+            table = pyarrow.table(columns).replace_schema_metadata({"sedcast": json.dumps(header)})
             writer = writer or parquet.ParquetWriter(path, table.schema, compression="zstd")
             writer.write_table(table)
     finally:

@@ -16,6 +16,7 @@ from sedcast.data.config import Config, parse_config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ConfigError, ParameterError, SedcastError
 from sedcast.data.hdf5 import read_whole
+from sedcast.data.provenance import provenance as made_now
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
@@ -318,6 +319,8 @@ def _card(
         "galaxies_per_s": result.n_seen / seconds,
         "stopped": result.reason,
     }
+    emulator = (provenance or {}).get("emulator", {}).get("sha256")
+    artifacts = {} if emulator is None else {"emulator": emulator}
     logger.info("trained %s: validation %.4f nats in %.0f s", config.name, result.best_validation_nll, seconds)
     return {
         "name": config.name,
@@ -325,5 +328,5 @@ def _card(
         "simulation": simulation.model_dump(mode="json"),
         "figures": figures,
         "history": [{name: float(f"{value:.6g}") for name, value in record.items()} for record in result.history],
-        "provenance": dict(provenance or {}),
+        "provenance": made_now(config=config.model_dump(mode="json"), artifacts=artifacts) | dict(provenance or {}),
     }

@@ -1,7 +1,13 @@
 """What the commands share: the program's options, its screen and the check of an output."""
 
 import contextlib
-from collections.abc import Iterator
+import contextvars
+import errno
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,10 +19,13 @@ if TYPE_CHECKING:
     from sedcast.console import Screen
     from sedcast.data.catalog import Catalog
     from sedcast.data.executors import TaskPool
+    from sedcast.data.provenance import Invocation
     from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig
     from sedcast.posterior.estimator import PosteriorEstimator
 
 __all__ = [
+    "EXIT_INTERRUPTED",
+    "INTERRUPTED",
     "AsJson",
     "Calibrate",
     "CommandGroup",
@@ -27,9 +36,13 @@ __all__ = [
     "Source",
     "Unit",
     "Workers",
+    "as_arguments",
+    "as_invocation",
     "check_writable",
+    "explain_os_error",
     "load_catalog",
     "load_posterior",
+    "lock_output",
     "make_screen",
     "options",
     "pool_of",
@@ -38,6 +51,9 @@ __all__ = [
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+EXIT_INTERRUPTED = 130
+INTERRUPTED = "interrupted; long work goes on from where it was when the same command is given again"
+_OF_THE_SCREEN = ("as_json", "quiet", "verbose", "debug")
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
 Model = Annotated[
     str,
@@ -69,6 +85,7 @@ class Options:
 
 
 options = Options()
+_locks: contextvars.ContextVar[contextlib.ExitStack | None] = contextvars.ContextVar("locks", default=None)
 
 
 def _turn_on(parameter: typer.CallbackParam, wanted: bool) -> bool:
@@ -91,6 +108,57 @@ def _every_command(
     """Declare the options that `CommandGroup` gives to each command."""
 
 
+def _recorded(invoke: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The same invocation of a command, which notes what was asked for, and lets go of its locks in the end."""
+
+    def call(context: Any) -> Any:
+        from sedcast.data.provenance import invocation
+
+        before = invocation.set(as_invocation(context))
+        with contextlib.ExitStack() as locks:
+            outer = _locks.set(locks)
+            try:
+                return invoke(context)
+            except KeyboardInterrupt:
+                # Typer would end in silence.
+                sys.stderr.write(f"sedcast: {INTERRUPTED}\n")
+                raise SystemExit(EXIT_INTERRUPTED) from None
+            finally:
+                _locks.reset(outer)
+                invocation.reset(before)
+
+    return call
+
+
+def as_invocation(context: Any) -> "Invocation":
+    """The command of a context with the values of all its options, those of the screen left out."""
+    from sedcast.data.provenance import Invocation
+
+    name = tuple(context.command_path.split()[1:])
+    options = {key: _plain(value) for key, value in context.params.items() if key not in _OF_THE_SCREEN}
+    return Invocation(shlex.join(("sedcast", *name, *as_arguments(context.command, options))), name, options)
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+def as_arguments(command: Any, options: Mapping[str, Any]) -> list[str]:
+    """The words that give a command these values; values of parameters that it does not have are left out."""
+    words, positional = [], []
+    for parameter in command.params:
+        value = options.get(str(parameter.name))
+        if value is None or value == parameter.default:
+            continue
+        if parameter.param_type_name == "argument":
+            positional.append(str(value))
+        elif isinstance(value, bool):
+            words += (parameter.opts if value else parameter.secondary_opts)[:1]
+        else:
+            words += [parameter.opts[-1], str(value)]
+    return [*words, *(["--"] if any(word.startswith("-") for word in positional) else []), *positional]
+
+
 class CommandGroup(TyperGroup):
     """A group whose commands take ``--quiet``, ``--verbose`` and ``--debug`` after their name too."""
 
@@ -101,6 +169,7 @@ class CommandGroup(TyperGroup):
             carrier = typer.Typer(add_completion=False)
             carrier.command()(_every_command)
             command.params += typer.main.get_command(carrier).params
+            command.invoke = _recorded(command.invoke)  # type: ignore[method-assign]
         return command
 
 
@@ -114,20 +183,52 @@ def make_screen(as_json: bool = False) -> "Screen":
 
 
 def check_writable(output: Path) -> None:
-    """Refuse before the work, not after it, an output that cannot be written.
+    """Refuse before the work, not after it, an output that cannot be written; and keep other runs off it till the command ends.
 
     Raises
     ------
-    ParameterError : if `output` is a folder, or its folder cannot be made.
+    ConfigError : if another process is writing it.
+    ParameterError : if `output` is a folder, or its folder cannot be made or written to.
     """
     from sedcast.data.errors import ParameterError
 
     if output.is_dir():
         raise ParameterError(f"-o {output} is a folder: give the name of a file in it")
+    lock_output(output)
+
+
+def lock_output(output: Path) -> None:
+    """Keep other runs off a file or folder till the command ends.
+
+    Raises
+    ------
+    ConfigError, ParameterError : as `check_writable`.
+    """
+    from sedcast.data.errors import ParameterError
+    from sedcast.data.locks import output_lock
+
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as until_checked:
+            (_locks.get() or until_checked).enter_context(output_lock(output))
     except OSError as error:
-        raise ParameterError(f"-o {output}: cannot make its folder ({error.strerror})") from error
+        raise ParameterError(
+            f"-o {output}: cannot write in the folder {output.parent} ({error.strerror}): choose another"
+        ) from error
+
+
+def explain_os_error(error: BaseException) -> str | None:
+    """What to do about a file that cannot be written or read, or None if `error` is of another kind."""
+    # HDF5 says the number in its message only, and not always in an OSError.
+    found = re.search(r"errno = (\d+)", str(error))
+    number = error.errno if isinstance(error, OSError) and error.errno else int(found[1]) if found else None
+    if number is None:
+        return None
+    name = getattr(error, "filename", None) or "a file"
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"cannot write {name}: the disk is full; free some space and repeat the command, finished parts are kept"
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission for {name}: choose another place, or have the permission changed"
+    return f"{name}: {os.strerror(number)}"
 
 
 @contextlib.contextmanager

@@ -1,0 +1,129 @@
+"""Outputs made again from their header of provenance, and compared."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from astropy.io import fits
+
+from sedcast.data.artifacts import load_artifact, read_card
+from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
+from sedcast.data.provenance import describe_file
+from sedcast.emulator.segments import differences
+from sedcast.emulator.simulators import BUILT_IN
+
+__all__ = ["COMMANDS", "header_differences", "options_of", "output_differences"]
+
+COMMANDS = (("simulate",), ("infer",), ("compare",), ("train", "emulator"), ("train", "posterior"))
+"""Commands that can be repeated."""
+
+_ANYWHERE = ("n_workers", "scheduler", "export")
+_TIMED = ("provenance", "figures", "versions")
+
+
+def options_of(
+    header: Mapping[str, Any], output: Path, folder: Path, *, allow_code: bool = False
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The command and the options that make an output again.
+
+    Parameters
+    ----------
+    header : of the output, from `sedcast.data.provenance.read_provenance`.
+    output : where to write.
+    folder : for the short files that the command read, where they are not as they were.
+    allow_code : whether to import a simulator that a configuration names, and so run its code.
+
+    Raises
+    ------
+    ArtifactError : if the header does not say how it was made, or a file that it was made from is missing or has changed.
+    ConfigError : if it would run code, and may not.
+    """
+    made = header["invocation"]
+    if not isinstance(made, dict) or not isinstance(made.get("options"), dict) or tuple(made.get("name", ())) not in COMMANDS:
+        raise ArtifactError("it was not made by a command that can be repeated, but from Python: call the same function")
+    options = {name: value for name, value in made["options"].items() if name not in _ANYWHERE}
+    for number, (name, described) in enumerate(header["files"].items()):
+        path = Path(str(options.get(name)))
+        options[name] = str(_as_it_was(path, described, folder / f"input{number}{path.suffix}"))
+    options["output"] = str(output)
+    if options.get("samples") is not None:
+        options["samples"] = str(output.with_suffix(".h5"))
+    if tuple(made["name"]) == ("train", "emulator") and not allow_code:
+        _check_simulator(Path(str(options.get("config"))))
+    return tuple(made["name"]), options
+
+
+def _as_it_was(path: Path, described: Mapping[str, Any], copy: Path) -> Path:
+    """The file, if it is as it was, else a copy of what it was."""
+    if path.is_file() and describe_file(path) == dict(described):
+        return path
+    if not isinstance(described.get("text"), str):
+        raise ArtifactError(f"{path} is missing or has changed since: put the file back that has {dict(described)}")
+    copy.write_text(described["text"], encoding="utf-8", newline="")
+    return copy
+
+
+def _check_simulator(config: Path) -> None:
+    try:
+        simulator = tomllib.loads(config.read_text(encoding="utf-8")).get("simulator")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{config} cannot be read: {error}") from error
+    if simulator is not None and simulator not in BUILT_IN:
+        raise ConfigError(
+            f"the configuration names the simulator {simulator!r}, whose code would be run: read it, then say --allow-code"
+        )
+
+
+def header_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs in versions and artifacts, as ``artifacts.emulator was A and is now B``."""
+    parts = ("versions", "artifacts")
+    return differences({part: old.get(part) for part in parts}, {part: new.get(part) for part in parts})
+
+
+def output_differences(first: Path, second: Path) -> list[str]:
+    """Names of what differs between two outputs of the same command; times and headers apart.
+
+    Raises
+    ------
+    ParameterError : if they are not of the same kind.
+    """
+    if first.is_dir() != second.is_dir() or first.suffix != second.suffix:
+        raise ParameterError(f"{first} and {second} are not of the same kind")
+    if first.is_dir():
+        kinds = (".npz", ".h5", ".fits", ".parquet")
+        names = {path.relative_to(top) for top in (first, second) for path in top.rglob("*") if path.suffix in kinds}
+        parts = {name: (first / name, second / name) for name in sorted(names)}
+        absent = [f"{name} is not in both" for name, pair in parts.items() if not all(path.is_file() for path in pair)]
+        both = {name: pair for name, pair in parts.items() if all(path.is_file() for path in pair)}
+        return absent + [f"{name}: {what}" for name, pair in both.items() for what in output_differences(*pair)]
+    one, other = _contents(first), _contents(second)
+    return sorted(
+        name for name in one.keys() | other.keys() if name not in one or name not in other or not _same(one[name], other[name])
+    )
+
+
+def _contents(path: Path) -> dict[str, np.ndarray]:
+    if path.suffix == ".npz":
+        return load_artifact(path, str(read_card(path).get("kind")))[0]
+    if path.suffix == ".fits":
+        with fits.open(path, memmap=False) as hdus:
+            return {name: np.array(hdus[1].data[name]) for name in hdus[1].columns.names}
+    if path.suffix == ".parquet":
+        from pyarrow import parquet
+
+        table = parquet.read_table(path)
+        return {name: table[name].to_numpy() for name in table.column_names}
+    found: dict[str, np.ndarray] = {}
+    with h5py.File(path, "r") as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+        found |= {f"attribute {name}": np.asarray(value) for name, value in file.attrs.items() if name not in _TIMED}
+    return found
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return bool(np.array_equal(one, other, equal_nan=one.dtype.kind in "fc"))
