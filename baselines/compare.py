@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 Pair = tuple[str, str]
 FLOOR = "halves"
-"""Second of the pair of which the first is a chain: its later half against its earlier one."""
+"""Second of the pair of which the first is a chain: half of its independent groups of walkers against the other."""
 
 PAIRS_KIND = "comparison-pairs"
 _REFERENCES = ("emcee", "zeus", "refined")
@@ -247,17 +247,20 @@ class _PairTask:
 def _compare_pairs(setting: Setting, task: _PairTask) -> dict[Pair, TwoSamples]:
     """Figures of all pairs, kept too; Wasserstein distances in the prior's standard deviations at the galaxy's redshift."""
     galaxy, good = task.galaxy, task.good
+    wanted = [pair for pair in compared_pairs(tuple(task.outcomes)) if all(name in good for name in pair if name != FLOOR)]
+    if not wanted:
+        return {}
     prior_draws = np.random.default_rng(0).standard_normal((_PRIOR_DRAWS, _N_FREE))
     unit = quantities(prior_draws, galaxy.zred, setting.estimator).std(axis=0)
     unit[:_N_FREE] = 1.0
     columns = {name: quantities(one.draws, galaxy.zred, setting.estimator) for name, one in good.items()}
     pairs = {}
-    for a, b in compared_pairs(tuple(task.outcomes)):
-        if a not in good or (b != FLOOR and b not in good) or len(columns[a]) < _MIN_DRAWS:
+    for a, b in wanted:
+        if len(columns[a]) < _MIN_DRAWS:
             continue
         if b == FLOOR:
             half = len(columns[a]) // 2
-            first, second, quantiles = columns[a][half:], columns[a][:half], None
+            first, second, quantiles = columns[a][:half], columns[a][half:], None
         else:
             first, second, quantiles = columns[a], columns[b], (good[a].quantiles, good[b].quantiles)
         pairs[a, b] = two_samples(

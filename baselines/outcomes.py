@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from pydantic import Field
 
-from sedcast.baselines.mcmc import McmcConfig
+from sedcast.baselines.chains import McmcConfig
 from sedcast.data.artifacts import load_artifact, save_artifact, software_versions
 from sedcast.data.config import Config
 from sedcast.data.cosmology import Cosmology
@@ -84,6 +84,8 @@ class CompareConfig(Config):
     n_samples : samples of the flow and of the refined flow, for their quantiles and their time.
     mcmc : of each chain, its seed apart.
     refine : of the importance refinement.
+    independent : chains know nothing of the flow; otherwise they start from its draws and move in its noise, which is as exact
+        and faster.
     seed : every galaxy and method gets a stream of its own from it.
     """
 
@@ -92,6 +94,7 @@ class CompareConfig(Config):
     n_samples: int = Field(default=10_000, ge=20)
     mcmc: McmcConfig = McmcConfig()
     refine: RefineConfig = RefineConfig()
+    independent: bool = False
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
@@ -139,7 +142,7 @@ class Outcome:
 
     Attributes
     ----------
-    draws : (n, 11) effectively independent posterior draws in probit space, a chain's in its order; no rows if it failed.
+    draws : (n, 11) effectively independent posterior draws in probit space, a chain's walker by walker; no rows if it failed.
     quantiles : (3, 16) 16, 50 and 84% quantiles of `COMPARED_NAMES` from all samples.
     physical : (3, 17) the same of `QUANTITY_NAMES`.
     wall_s, cpu_s : seconds.
@@ -175,7 +178,7 @@ def run_key(setting: Setting, galaxy: Galaxy, method: Method) -> str:
     config = setting.config
     used: dict[str, Any] = {"n_draws": config.n_draws}
     if method in CHAINS:
-        used["mcmc"] = config.mcmc.model_dump(mode="json", exclude={"seed"})
+        used |= {"mcmc": config.mcmc.model_dump(mode="json", exclude={"seed"}), "independent": config.independent}
     else:
         used["n_samples"] = config.n_samples
     if method == "refined":

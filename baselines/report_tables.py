@@ -236,12 +236,14 @@ def to_markdown(comparison: Comparison) -> str:
 def _about_lines(comparison: Comparison) -> list[str]:
     about, config = comparison.about, comparison.config
     lines = [f"- {key}: {about[key]}" for key in ("command", "model", "simulator", "machine") if key in about]
+    start = "independently of the flow" if config.independent else "from the flow's draws, in its noise"
     lines.append(
-        f"- chains run for {config.mcmc.target_ess:g} effective samples of the worst parameter, R-hat ≤ {config.mcmc.max_rhat:g}"
+        f"- chains run {start}, for {config.mcmc.target_ess:g} effective samples of the worst parameter and R-hat ≤ "
+        f"{config.mcmc.max_rhat:g}"
     )
     lines.append(
-        f"- C2ST: on the 11 free parameters, on up to {config.n_draws:,} effectively independent draws of each method (of halves, "
-        "half as many); 0.5 is indistinguishable"
+        f"- C2ST: on the 11 free parameters, on up to {config.n_draws:,} effectively independent draws of each method "
+        "(of halves, half as many); 0.5 is indistinguishable"
     )
     lines.append("- shift: abs. difference of the medians in the reference's σ; width: ratio of the 68% intervals (5–95%)")
     if "fsps" in about:
@@ -280,13 +282,12 @@ def _galaxy_lines(comparison: Comparison) -> list[str]:
     for one in comparison.galaxies:
         for name, outcome in one.outcomes.items():
             pair = next((pair for pair in one.pairs if pair[0] == name), None)
-            low, middle, high = outcome.physical[:, columns]
             values = [
-                "failed" if outcome.failed else f"{m:.3f} ± {(h - l) / 2:.3f}"
-                for l, m, h in zip(low, middle, high, strict=True)
-            ]  # noqa: E741
+                "failed" if outcome.failed else f"{middle:.3f} ± {(high - low) / 2:.3f}"
+                for low, middle, high in outcome.physical[:, columns].T
+            ]
             c2st = "–" if pair is None else _number(one.pairs[pair].c2st, ".3f")
-            end = ("" if outcome.converged in (True, None) else "not converged: ") + outcome.reason.replace("|", "/")
+            end = outcome.reason.replace("|", "/")
             ending = [c2st, f"{outcome.ess:.0f}", f"{outcome.wall_s:.3g}", f"{outcome.n_evaluations:,}", end]
             rows.append((f"{one.galaxy.name}, z = {one.galaxy.zred:.3f}", name, *values, *ending))
     return _table(header, rows)

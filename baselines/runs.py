@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sedcast.baselines.mcmc import McmcConfig, McmcResult, run_emcee, run_zeus
+from sedcast.baselines.coordinates import FlowMap
+from sedcast.baselines.mcmc import McmcResult, run_emcee, run_zeus
 from sedcast.baselines.outcomes import (
     COMPARED_NAMES,
     Galaxy,
@@ -31,7 +32,7 @@ __all__ = ["RunTask", "independent_draws", "run_method", "run_task"]
 
 logger = logging.getLogger(__name__)
 
-_RUNNERS: dict[str, Callable[[GaussianLikelihood, McmcConfig], McmcResult]] = {"emcee": run_emcee, "zeus": run_zeus}
+_RUNNERS: dict[str, Callable[..., McmcResult]] = {"emcee": run_emcee, "zeus": run_zeus}
 _PERCENTILES = (16.0, 50.0, 84.0)
 _MAX_FOR_QUANTILES = 10_000
 _DEATHS = 2
@@ -138,15 +139,12 @@ def _refined(setting: Setting, galaxy: Galaxy) -> _Found:
     return _Found(result.theta_unbounded, result.theta_unbounded[:n], figures)
 
 
-def _chain(
-    setting: Setting,
-    galaxy: Galaxy,
-    likelihood: GaussianLikelihood,
-    runner: Callable[[GaussianLikelihood, McmcConfig], McmcResult],
-) -> _Found:
-    config = setting.config
+def _chain(setting: Setting, galaxy: Galaxy, likelihood: GaussianLikelihood, runner: Callable[..., McmcResult]) -> _Found:
+    config, flow = setting.config, None
+    if isinstance(setting.estimator, PosteriorEstimator) and not config.independent:
+        flow = FlowMap.at(setting.estimator, galaxy.flux, galaxy.flux_ivar, galaxy.zred)
     seed = galaxy.seed(config.seed)
-    result = runner(likelihood, config.mcmc.model_copy(update={"seed": seed}))
+    result = runner(likelihood, config.mcmc.model_copy(update={"seed": seed}), flow=flow)
     ess = float(result.ess.min())
     samples = result.theta_unbounded
     kept = samples[np.linspace(0, len(samples) - 1, min(_MAX_FOR_QUANTILES, len(samples))).astype(int)]
@@ -161,12 +159,13 @@ def _chain(
 
 
 def independent_draws(chain: np.ndarray, ess: float, n: int, *, seed: int) -> np.ndarray:
-    """Up to n states (m, n_dim) of a chain (n_step, n_walker, n_dim), no more than its effective samples, in its order.
+    """Up to n states (m, n_dim) of a chain (n_step, n_walker, n_dim), no more than its effective samples.
 
-    They are those of all walkers at evenly spaced steps, which are then an autocorrelation time or more apart.
+    They are of evenly spaced steps, which are then an autocorrelation time or more apart, and come walker by walker: of
+    walkers in independent groups, the first half and the second are independent.
     """
     n_step, n_walker, n_dim = chain.shape
     n = int(np.clip(ess, 2, min(n, n_step * n_walker)))
-    steps = np.linspace(0, n_step - 1, min(n_step, -(-n // n_walker))).astype(int)
-    points = chain[steps].reshape(-1, n_dim)
+    steps = np.linspace(0, n_step - 1, min(n_step, max(1, -(-int(ess) // n_walker)))).astype(int)
+    points = chain[steps].swapaxes(0, 1).reshape(-1, n_dim)
     return points[np.sort(np.random.default_rng(seed).choice(len(points), n, replace=False))]

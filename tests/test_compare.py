@@ -1,164 +1,229 @@
+"""The comparison on a linear model, whose posterior is known: figures, failures, resumption, and the report."""
+
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from sedcast.baselines.compare import CompareConfig, compare_galaxies
+from sedcast.baselines.compare import FLOOR, compare_galaxies, compared_pairs
 from sedcast.baselines.mcmc import McmcConfig
-from sedcast.data.artifacts import load_artifact
-from sedcast.data.catalog import Catalog
+from sedcast.baselines.outcomes import COMPARED_NAMES, CompareConfig, Galaxy, Setting
+from sedcast.baselines.report_tables import pair_name, summarise, to_json, to_markdown
+from sedcast.baselines.runs import independent_draws
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import SFHBases
-from sedcast.emulator.prior import PARAMETER_NAMES, Prior
-from sedcast.posterior.infer import QUANTITY_NAMES
+from sedcast.emulator.prior import Prior
 
 PRIOR = Prior()
 BANDS = ("u", "g", "r")
 COUPLING = np.random.default_rng(1).standard_normal((3, 11)) / 2
 SIGMA = np.array([0.4, 0.3, 0.5])
+BROKEN = 0.13
 CONFIG = CompareConfig(
-    n_samples=500, mcmc=McmcConfig(n_walkers=24, max_steps=400, check_every=100, thin=2, target_ess=100, max_rhat=1.1)
+    methods=("flow", "emcee"),
+    n_draws=300,
+    n_samples=2000,
+    mcmc=McmcConfig(n_walkers=32, n_groups=2, max_steps=600, check_every=100, thin=5, target_ess=300, max_rhat=1.1, n_screen=512),
 )
 
 
 class Linear:
-    """Fluxes linear in the probit coordinates; breaks at one redshift."""
+    """Fluxes linear in the probit coordinates; breaks at one redshift, and counts."""
+
+    def __init__(self):
+        self.calls = 0
 
     def flux(self, theta, zred):
-        if zred[0] == 0.13:
+        self.calls += 1
+        if zred[0] == BROKEN:
             raise RuntimeError("no model | at this redshift")
         return PRIOR.to_unbounded(theta) @ COUPLING.T
 
 
 class ExactFlow:
-    """The exact posterior of the linear model, moved by `offset` in log mass."""
+    """The exact posterior of the linear model, moved by `offset` in the first coordinate."""
 
     bands, prior, bases, cosmology = BANDS, PRIOR, SFHBases.default(), Cosmology()
 
     def __init__(self, offset=0.0):
         self.offset = offset
+        self.card = {"name": "exact", "sha256": str(offset)}
 
-    def sample(self, flux, flux_ivar, zred, n_samples, *, seed):
+    def sample_unbounded(self, flux, flux_ivar, zred, n_samples, *, seed):
         weight = np.diag(flux_ivar[0])
         covariance = np.linalg.inv(np.eye(11) + COUPLING.T @ weight @ COUPLING)
         mean = covariance @ COUPLING.T @ weight @ flux[0]
         x = np.random.default_rng(seed).multivariate_normal(mean, covariance, n_samples)
-        theta = PRIOR.from_unbounded(x)
-        theta[:, 0] = np.clip(theta[:, 0] + self.offset, 7, 12.5)
-        return theta[None].astype(np.float32)
+        x[:, 0] += self.offset
+        return x[None].astype(np.float32)
 
 
-def catalog(zred=(0.1, 0.13, 0.05)):
-    zred = np.array(zred)
-    flux = np.random.default_rng(2).standard_normal((len(zred), 3))
-    return Catalog(np.arange(len(zred)) + 100, BANDS, flux, np.tile(SIGMA**-2.0, (len(zred), 1)), zred)
+def galaxy(row, zred=0.1, *, mock=False):
+    rng = np.random.default_rng([2, row])
+    truth = rng.standard_normal(11)
+    flux = COUPLING @ truth + SIGMA * rng.standard_normal(3)
+    return Galaxy("mock" if mock else "real", row, f"g{row}", flux, SIGMA**-2.0, zred, truth if mock else None)
+
+
+def setting(offset=0.0, **changes):
+    return Setting(ExactFlow(offset), Linear(), "linear", CONFIG.model_copy(update=changes))
 
 
 @pytest.fixture(scope="module")
-def comparison():
-    return compare_galaxies(ExactFlow(), Linear(), catalog(), CONFIG, fsps_seconds=0.36)
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("comparison")
+    galaxies = [galaxy(0), galaxy(1, BROKEN), galaxy(0, 0.05, mock=True)]
+    seen = []
+    comparison = compare_galaxies(
+        setting(),
+        galaxies,
+        folder,
+        n_workers=1,
+        about={"fsps": {"seconds_per_model": 0.36, "label": "computed, not run"}},
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    return comparison, galaxies, folder, seen
 
 
-def test_exact_flow_and_both_chains_agree(comparison):
-    for pair in comparison.pairs:
-        table = comparison.shift_table(pair)
-        assert table.shape == (2, len(QUANTITY_NAMES))
-        # Medians of about 100 effective samples scatter by 0.13 sigma.
-        assert np.abs(table[:, : len(PARAMETER_NAMES)]).max() < 0.65
-    shift = comparison.galaxies[0].shifts["flow", "emcee"]
-    np.testing.assert_allclose(shift.width_ratio[:12], 1, atol=0.5)
-    assert shift.wasserstein.shape == (11,)
-    assert shift.wasserstein.max() < 0.4
+def test_an_exact_flow_cannot_be_told_from_the_chain(run):
+    comparison, *_ = run
+    one = comparison.galaxies[0]
+    assert set(one.pairs) == {("emcee", FLOOR), ("flow", "emcee")}
+    figures = one.pairs["flow", "emcee"]
+    assert figures.c2st == pytest.approx(0.5, abs=0.08)
+    assert figures.n >= 250
+    assert np.abs(figures.shift[:11]).max() < 0.4
+    np.testing.assert_allclose(figures.width_ratio[:11], 1, atol=0.3)
+    assert figures.wasserstein.shape == (len(COMPARED_NAMES),)
+    assert one.pairs["emcee", FLOOR].c2st == pytest.approx(0.5, abs=0.12)
 
 
-def test_a_method_that_dies_leaves_the_rest_intact(comparison):
+def test_a_shift_is_found_with_its_size_and_sign(tmp_path):
+    comparison = compare_galaxies(setting(1.0), [galaxy(0)], tmp_path, n_workers=1)
+    one = comparison.galaxies[0]
+    figures = one.pairs["flow", "emcee"]
+    sigma = 0.5 * np.subtract(*one.outcomes["emcee"].quantiles[[2, 0], 0])
+    assert figures.shift[0] == pytest.approx(1 / sigma, abs=0.4)
+    assert figures.wasserstein[0] == pytest.approx(1.0, abs=0.2)
+    assert figures.c2st > 0.6
+
+
+def test_a_method_that_dies_leaves_the_rest_and_its_reason(run):
+    comparison, *_ = run
     broken = comparison.galaxies[1].outcomes
     assert not broken["flow"].failed
-    for name in ("emcee", "zeus"):
-        assert broken[name].failed
-        assert broken[name].reason == "RuntimeError: no model | at this redshift"
-        assert broken[name].converged is False
-        assert len(broken[name].samples) == 0
-    assert comparison.galaxies[1].shifts == {}
-    assert not any(outcome.failed for outcome in comparison.galaxies[2].outcomes.values())
+    assert broken["emcee"].failed
+    assert broken["emcee"].reason == "RuntimeError: no model | at this redshift"
+    assert comparison.galaxies[1].pairs == {}
+    assert not any(one.failed for one in comparison.galaxies[2].outcomes.values())
 
 
-def test_shift_has_the_size_and_sign_that_was_put_in():
-    config = CONFIG.model_copy(update={"samplers": ("emcee",)})
-    moved = compare_galaxies(ExactFlow(0.2), Linear(), catalog((0.1,)), config)
-    exact = compare_galaxies(ExactFlow(), Linear(), catalog((0.1,)), config)
-    pair = ("flow", "emcee")
-    difference = moved.galaxies[0].shifts[pair].units - exact.galaxies[0].shifts[pair].units
-    assert difference[0] == pytest.approx(0.2, abs=1e-3)
-    assert difference[QUANTITY_NAMES.index("log_sfr_1gyr")] == pytest.approx(0.2, abs=0.02)
-    sigma = moved.galaxies[0].outcomes["emcee"].width[0]
-    assert moved.galaxies[0].shifts[pair].sigma[0] == pytest.approx(moved.galaxies[0].shifts[pair].units[0] / sigma)
+def test_finished_runs_are_not_repeated_and_failed_ones_are(run):
+    comparison, galaxies, folder, seen = run
+    assert seen[0] == (0, 9)
+    assert seen[-1] == (9, 9)
+    again = setting()
+    repeated = compare_galaxies(again, [*galaxies, galaxy(7)], folder, n_workers=1)
+    np.testing.assert_array_equal(repeated.galaxies[0].outcomes["emcee"].draws, comparison.galaxies[0].outcomes["emcee"].draws)
+    assert repeated.galaxies[0].pairs["flow", "emcee"].c2st == comparison.galaxies[0].pairs["flow", "emcee"].c2st
+    mended = Galaxy(**(vars(galaxies[1]) | {"zred": 0.12}))
+    assert not compare_galaxies(setting(), [mended], folder, n_workers=1).galaxies[0].outcomes["emcee"].failed
 
 
-def test_json_is_strict_and_states_costs(comparison):
-    text = json.dumps(comparison.to_json_dict(), allow_nan=False)
-    read = json.loads(text)
-    assert read["quantities"] == list(QUANTITY_NAMES)
-    method = read["galaxies"][0]["methods"]["zeus"]
-    assert method["fsps_wall_s"] == pytest.approx(0.36 * method["n_evaluations"])
-    assert method["n_evaluations"] > 24 * 100
-    assert "not run" in read["fsps_label"]
-    assert np.shape(method["quantiles"]) == (len(QUANTITY_NAMES), 3)
-    assert read["galaxies"][1]["methods"]["emcee"]["quantiles"][0] == [None, None, None]
-    assert read["summary"]["flow - emcee"]["log_mstar"]["median_abs_sigma"] < 0.65
+def test_damaged_runs_are_run_again(tmp_path, caplog):
+    only_flow = setting(methods=("flow",))
+    first = compare_galaxies(only_flow, [galaxy(0)], tmp_path, n_workers=1)
+    path = tmp_path / "runs" / "real-0-flow.npz"
+    path.write_bytes(path.read_bytes()[:-200])
+    second = compare_galaxies(only_flow, [galaxy(0)], tmp_path, n_workers=1)
+    np.testing.assert_array_equal(first.galaxies[0].outcomes["flow"].draws, second.galaxies[0].outcomes["flow"].draws)
+    assert "run again" in caplog.text
 
 
-def test_markdown_tables_are_well_formed(comparison):
-    lines = comparison.to_markdown().splitlines()
-    assert sum(line.startswith("## Galaxy") for line in lines) == 3
-    assert any("with FSPS [h]" in line for line in lines)
-    tables = "\n".join(lines).split("\n\n")
-    for table in (part.splitlines() for part in tables if part.startswith("|")):
-        assert len({line.count("|") for line in table}) == 1
-    assert "failed" in comparison.to_markdown()
+def test_a_process_that_died_twice_is_given_up(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr("uuid.uuid4", lambda: type("U", (), {"hex": "session"}))
+    (tmp_path / "runs" / "real-0-flow.attempt").write_text("session session")
+    outcome = compare_galaxies(setting(methods=("flow",)), [galaxy(0)], tmp_path, n_workers=1).galaxies[0].outcomes["flow"]
+    assert outcome.failed
+    assert "died 2 times" in outcome.reason
 
 
-def test_saved_samples_are_read_back(comparison, tmp_path):
-    comparison.save(tmp_path / "comparison.npz")
-    arrays, card = load_artifact(tmp_path / "comparison.npz", "mcmc-comparison")
-    samples = comparison.galaxies[2].outcomes["emcee"].samples
-    np.testing.assert_allclose(arrays["samples_2_emcee"], samples, rtol=1e-6)
-    assert card["comparison"]["galaxies"][2]["name"] == "102"
-
-
-def test_same_seed_same_numbers():
-    config = CONFIG.model_copy(update={"samplers": ("emcee",)})
-    first, second = (compare_galaxies(ExactFlow(), Linear(), catalog((0.1,)), config) for _ in range(2))
-    for name in ("flow", "emcee"):
-        np.testing.assert_array_equal(first.galaxies[0].outcomes[name].samples, second.galaxies[0].outcomes[name].samples)
-
-
-def test_interruption_keeps_what_is_done():
-    class Interrupting(Linear):
+def test_an_interrupted_comparison_goes_on(tmp_path):
+    class Stop(Linear):
         def flux(self, theta, zred):
-            if zred[0] == 0.05:
-                raise KeyboardInterrupt
-            return super().flux(theta, zred)
+            raise KeyboardInterrupt
 
+    galaxies = [galaxy(0), galaxy(1)]
+    flow_first = replace(setting(), simulator=Stop())
+    with pytest.raises(KeyboardInterrupt):
+        compare_galaxies(flow_first, galaxies, tmp_path, n_workers=1)
+    assert (tmp_path / "runs" / "real-0-flow.npz").exists()
     seen = []
-    result = compare_galaxies(
-        ExactFlow(), Interrupting(), catalog((0.1, 0.05, 0.1)), CONFIG, progress=lambda done, total: seen.append((done, total))
+    compare_galaxies(setting(), galaxies, tmp_path, n_workers=1, progress=lambda done, total: seen.append(done))
+    assert seen[0] == 1
+
+
+def test_ranks_of_mocks_are_uniform_for_the_exact_posterior_and_not_for_a_shifted_one(tmp_path):
+    galaxies = [galaxy(row, mock=True) for row in range(30)]
+    for offset, low, high in ((0.0, 0.01, 1.0), (2.0, 0.0, 1e-4)):
+        chosen = setting(offset, methods=("flow",), n_samples=300)
+        comparison = compare_galaxies(chosen, galaxies, tmp_path / str(offset), n_workers=1)
+        assert comparison.mock_ranks("flow").shape == (30, len(COMPARED_NAMES))
+        p = summarise(comparison)["mock"]["calibration"]["flow"]["ks_p_min_holm_free"]
+        assert low <= p <= high
+
+
+def test_json_is_strict_and_states_costs(run):
+    comparison, *_ = run
+    read = json.loads(json.dumps(to_json(comparison), allow_nan=False))
+    cost = read["summary"]["real"]["methods"]["emcee"]
+    assert cost["failed"] == 1
+    assert cost["fsps_alone_h"] == pytest.approx(0.36 * cost["n_evaluations"] / 3600)
+    assert read["galaxies"][1]["methods"]["emcee"]["quantiles_16_50_84"][0] == [None, None, None]
+    assert read["summary"]["real"]["pairs"]["flow – emcee"]["n"] == 1
+    assert set(read["galaxies"][2]["ranks"]) == {"flow", "emcee"}
+
+
+def test_markdown_tables_are_well_formed(run):
+    text = to_markdown(run[0])
+    tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
+    assert len(tables) >= 6
+    for table in tables:
+        assert len({line.count("|") for line in table}) == 1
+    assert "no model / at this redshift" in text
+    assert pair_name(("emcee", FLOOR)) in text
+
+
+def test_draws_are_as_many_as_effective_samples_and_halves_are_of_other_walkers():
+    chain = np.arange(40.0)[:, None, None] + 1000.0 * np.arange(8)[None, :, None] + np.zeros((1, 1, 2))
+    draws = independent_draws(chain, 100.0, 60, seed=0)
+    assert draws.shape == (60, 2)
+    assert len(np.unique(draws[:, 0])) == 60
+    walker = draws[:, 0] // 1000
+    assert (np.diff(walker) >= 0).all()
+    assert len(independent_draws(chain, 30.2, 60, seed=0)) == 30
+
+
+def test_the_reference_is_emcee_where_it_runs():
+    assert compared_pairs(("flow", "refined", "emcee", "zeus")) == (
+        ("emcee", FLOOR),
+        ("flow", "emcee"),
+        ("refined", "emcee"),
+        ("zeus", "emcee"),
     )
-    assert result.interrupted
-    assert [set(galaxy.outcomes) for galaxy in result.galaxies] == [{"flow", "emcee", "zeus"}, {"flow"}]
-    assert seen[0] == (1, 9)
+    assert compared_pairs(("flow", "refined")) == (("flow", "refined"),)
+    assert compared_pairs(("flow",)) == ()
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [({"bands": ("g", "u", "r")}, "select and order"), ({"rows": 0}, "no rows"), ({"fsps_seconds": 0.0}, "fsps_seconds")],
-)
-def test_bad_input_is_refused(changes, message):
-    galaxies = catalog()
-    if "bands" in changes:
-        galaxies = Catalog(galaxies.ids, changes["bands"], galaxies.flux, galaxies.flux_ivar, galaxies.zred)
-    if "rows" in changes:
-        galaxies = galaxies.subset(slice(0, 0))
-    with pytest.raises(ParameterError, match=message):
-        compare_galaxies(ExactFlow(), Linear(), galaxies, CONFIG, fsps_seconds=changes.get("fsps_seconds"))
+def test_bad_input_is_refused(tmp_path):
+    with pytest.raises(ParameterError, match="nothing to compare"):
+        compare_galaxies(setting(), [], tmp_path)
+    short = Galaxy("real", 0, "g", np.ones(2), np.ones(2), 0.1)
+    with pytest.raises(ParameterError, match="select and order"):
+        compare_galaxies(setting(), [short], tmp_path)
+    unmeasured = Galaxy("real", 0, "g", np.ones(3), np.zeros(3), 0.1)
+    outcome = compare_galaxies(setting(), [unmeasured], tmp_path, n_workers=1).galaxies[0].outcomes["emcee"]
+    assert "no band is measured" in outcome.reason
