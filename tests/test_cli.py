@@ -233,13 +233,22 @@ def test_compare_sets_methods_side_by_side(run: Run, galaxies: Path, tmp_path: P
 
     monkeypatch.setattr(
         "sedcast.baselines.mcmc.McmcConfig",
-        lambda seed, target_ess: McmcConfig(seed=seed, target_ess=target_ess, max_steps=40, check_every=20, thin=1),
+        lambda target_ess, max_steps: McmcConfig(target_ess=target_ess, max_steps=40, check_every=20, thin=1, n_walkers=22),
     )
-    status, out, _ = run("-q", "compare", galaxies, "--unit", "uJy", "--ids", "g2", "-o", tmp_path / "c")
+    monkeypatch.delenv("SPS_HOME", raising=False)
+    arguments = ["compare", galaxies, "--unit", "uJy", "--ids", "g2", "--methods", "flow,refined,emcee", "--workers", "1"]
+    status, out, _ = run("-q", *arguments, "-o", tmp_path / "c")
     assert status == 0
     assert "Galaxy g2" in out
-    assert all(method in out for method in ("flow", "emcee", "zeus", "log_mstar"))
-    assert {"comparison.md", "comparison.npz", "corner_0.png"} == {path.name for path in (tmp_path / "c").iterdir()}
+    assert all(word in out for word in ("flow", "refined", "emcee", "log_mstar", "1 real galaxies"))
+    assert {"c2st.png", "differences.png", "comparison.json", "comparison.md", "corner_real_2.png", "runs"} == {
+        path.name for path in (tmp_path / "c").iterdir()
+    }
+    record = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert "sha256" in record["about"]["simulator"]
+    assert "documented" in record["about"]["fsps"]["label"]
+    status, _, err = run("compare", galaxies, "--methods", "magic")
+    assert (status, "methods" in err) == (2, True)
 
 
 def test_public_names_resolve_lazily() -> None:

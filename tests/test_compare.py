@@ -25,7 +25,9 @@ CONFIG = CompareConfig(
     methods=("flow", "emcee"),
     n_draws=300,
     n_samples=2000,
-    mcmc=McmcConfig(n_walkers=32, n_groups=2, max_steps=600, check_every=100, thin=5, target_ess=300, max_rhat=1.1, n_screen=512),
+    mcmc=McmcConfig(
+        n_walkers=32, n_groups=2, max_steps=600, check_every=100, thin=5, target_ess=300, max_rhat=1.1, n_screen=512
+    ),
 )
 
 

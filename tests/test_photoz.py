@@ -11,7 +11,8 @@ from scipy import stats
 from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast import cli
-from sedcast.baselines.compare import CompareConfig, compare_galaxies
+from sedcast.baselines.compare import compare_galaxies
+from sedcast.baselines.outcomes import CompareConfig, Setting
 from sedcast.data.asinh import asinh_flux
 from sedcast.data.catalog import Catalog, load_sdss_sample, read_catalog
 from sedcast.data.config import load_config, parse_config
@@ -144,7 +145,7 @@ def test_what_needs_a_redshift_refuses():
         fit_outliers(estimator)
     flux, ivar, zred = mock_photometry(2, 3)
     with pytest.raises(ParameterError, match=f"the comparison with MCMC {message}"):
-        compare_galaxies(estimator, None, Catalog(np.arange(2), BANDS, flux, ivar, zred), CompareConfig())
+        compare_galaxies(Setting(estimator, None, "none", CompareConfig()), [], "nowhere")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="the score needs redshifts"):
         config(outliers={"n_fit": 400})
     with pytest.raises(ConfigError, match="redshift"):
