@@ -23,7 +23,9 @@ BENCHMARKS = {
     "sbi-comparison": ("benchmarks.sbi_comparison", "training and sampling beside the sbi package's flow of similar size"),
     "importance": ("benchmarks.importance", "efficiency and speed of importance refinement on real galaxies"),
     "mcmc": ("benchmarks.mcmc", "emcee and zeus on real galaxies"),
+    "scale": ("benchmarks.scale", "a million rows in constant memory, two processes beside one, 10^9 rows on paper"),
     "photoz": ("benchmarks.photoz", "inferred redshifts beside the spectroscopic ones of real galaxies"),
+    "faults": ("benchmarks.faults", "commands killed and begun again, full disks, spoilt files"),
     "outliers": ("benchmarks.outliers", "flagged shares of fresh mocks, planted outliers and real galaxies"),
 }
 

@@ -29,7 +29,7 @@ from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import Refiner
 from sedcast.posterior.infer import PERCENTILES, QUANTITY_NAMES, infer_catalog
 
-__all__ = ["DATA_MODEL_NAMES", "SampleOptions", "infer_file"]
+__all__ = ["DATA_MODEL_NAMES", "ROWS_PER_SEGMENT", "SampleOptions", "infer_file"]
 
 DATA_MODEL_NAMES = {
     "beta1_sfh": "beta1",
@@ -43,7 +43,7 @@ DATA_MODEL_NAMES = {
 """Names of the paper's data model, where they are not those of `sedcast.posterior.infer.QUANTITY_NAMES`."""
 
 _FITS_BLOCK = 2880
-_ROWS, _REFINED_ROWS = 16_384, 256
+ROWS_PER_SEGMENT, _REFINED_ROWS = 16_384, 256
 _SUFFIXES = (".fits", ".parquet")
 
 SampleOptions = tuple[Path, Literal["float16", "float32"], Literal["gzip", "lzf"] | None]
@@ -103,7 +103,9 @@ def infer_file(
     ParameterError : if a number is not positive, or the output's kind is unknown.
     """
     started, output, table = time.perf_counter(), Path(output), open_table(catalog)
-    rows_per_segment = (_ROWS if refiner is None else _REFINED_ROWS) if rows_per_segment is None else rows_per_segment
+    rows_per_segment = (
+        (ROWS_PER_SEGMENT if refiner is None else _REFINED_ROWS) if rows_per_segment is None else rows_per_segment
+    )
     _check(output, samples, n_samples, seed, rows_per_segment)
     manifest = _manifest(estimator, Path(catalog), mapping, n_samples, seed, rows_per_segment, samples, refiner)
     n_threads = 1 if pool is not None else n_threads

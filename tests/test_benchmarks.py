@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy.table import Table
 from standin import gaussian_estimator
 
-from benchmarks import common, emulator, emulator_accuracy, mcmc, sbi_comparison, sps
+from benchmarks import common, emulator, emulator_accuracy, mcmc, sbi_comparison, scale, sps
 from benchmarks.__main__ import BENCHMARKS, main
+from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import MissingDependencyError
+from sedcast.data.mapping import load_mapping, read_mapped
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.prior import Prior
 from sedcast.emulator.sps import SPSModel
@@ -318,3 +321,31 @@ def test_sbi_comparison(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert figures["runs"]["sbi"]["held_out_log_prob"] == pytest.approx(-15.6, abs=0.5)
     assert figures["over_sbi_nats"] == figures["runs"]["ours"]["over_sbi_nats"]
     assert_positive(figures, "sampling_over_sbi", "over_sbi_error")
+
+
+def test_a_survey_on_paper_takes_as_long_as_its_slowest_part() -> None:
+    costs = scale.Costs(
+        cpu_s=3.6e-3,
+        join_s=3.6e-3,
+        input_bytes=100,
+        summary_bytes=400,
+        sample_bytes=0,
+        task_s=0.01,
+        write_bytes_per_s=1e9,
+        rows_per_task=10_000,
+    )
+    paper = scale.on_paper(costs, n_rows=10**9, n_cores=1000, n_files=100)
+    assert paper["compute_h"] == pytest.approx(1.0)
+    assert paper["join_h"] == pytest.approx(10.0)
+    assert (paper["bottleneck"], paper["hours"]) == ("join", paper["join_h"])
+    assert paper["network_h"] == pytest.approx((100 + 3 * 400) * 1e9 / 1.25e9 / 3600)
+    assert paper["scheduler_h"] == pytest.approx(1e5 * 0.01 / 3600)
+
+
+def test_made_catalogues_are_the_sample_with_new_noise(tmp_path: Path) -> None:
+    path = scale.write_catalog(tmp_path / "c.fits", 2000, seed=3)
+    catalog = read_mapped(path, load_mapping("kcorrect-sdss"))
+    assert len(Table.read(path)) == len(catalog) == 2000
+    assert catalog.ok.mean() > 0.95
+    own = load_sdss_sample()
+    np.testing.assert_allclose(np.median(catalog.flux, axis=0), np.median(own.flux, axis=0), rtol=0.1)
