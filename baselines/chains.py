@@ -236,7 +236,7 @@ class Chains:
     def until_converged(self, steps: Steps, *, progress: Progress | None) -> McmcResult:
         """Take steps until the targets are met, a limit is reached or the user interrupts."""
         config = self.config
-        moment = self._resume()
+        moment = resumed = self._resume()
         check_at, interrupted = config.check_every, False
         while check_at <= self.n_steps:
             check_at = _next_check(check_at)
@@ -245,7 +245,7 @@ class Chains:
             if result.converged or self._limit():
                 return result
         try:
-            for moment in steps(moment):
+            for moment in steps(resumed):
                 self.n_steps += 1
                 if self.n_steps % config.thin == 0:
                     self._y.append(moment.points[self.order])

@@ -1,9 +1,9 @@
 """Moves of independent groups of walkers that share one call of the likelihood, for emcee and zeus.
 
 Walkers of one ensemble are not independent chains: each moves by the others. So a run has several groups of walkers that
-never see each other, and R-hat compares those. Were each group a sampler of its own, the likelihood would be called with a few
-dozen points at a time, at several times the cost of each; here the groups are parts of one sampler, whose moves take each walker's
-complement from its own group alone. (zeus tunes one length scale for all of them, during burn-in only.)
+never see each other, and R-hat compares those. Were each group a sampler of its own, the likelihood would be called with a
+few dozen points at a time, at several times the cost of each; here the groups are parts of one sampler, whose moves take each
+walker's complement from its own group alone. (zeus tunes one length scale for all of them, during burn-in only.)
 """
 
 from collections.abc import Callable

@@ -8,7 +8,6 @@ from sedcast.baselines.coordinates import (
     Coordinates,
     FlowCoordinates,
     FlowMap,
-    FreeCoordinates,
     choose_coordinates,
     log_standard_normal,
 )
@@ -21,12 +20,15 @@ from sedcast.posterior.student_mixture import StudentMixture
 
 __all__ = ["Start", "find_start"]
 
-_N_DIM = len(FREE_PARAMETER_NAMES)
+N_DIM = len(FREE_PARAMETER_NAMES)
 _JITTER = 1e-2
 _N_COMPONENTS = 3
 _MAX_ROUNDS = 8
 _FIT_ESS = 400.0
-_GOOD_EFFICIENCY = 0.05
+# A round costs as much as some ten steps of the chains; better proposals than this save less.
+_GOOD_EFFICIENCY = 0.3
+# Above it, hundreds of the draws are effectively the posterior's own.
+_WEIGHTED = 0.02
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,26 @@ def find_start(
         return _from_flow(likelihood, n_walker, n_screen, rng, flow)
     if start is not None:
         return _from_samples(likelihood, n_walker, start, rng)
-    return _adapted(likelihood, n_walker, n_screen, rng)
+    return _from_prior(likelihood, n_walker, n_screen, rng)
 
 
 def _from_flow(likelihood: GaussianLikelihood, n_walker: int, n_screen: int, rng: np.random.Generator, flow: FlowMap) -> Start:
-    coordinates, proposal = FlowCoordinates(likelihood, flow), NormalProposal(_N_DIM)
-    noise = rng.standard_normal((max(n_screen, 4 * n_walker), _N_DIM))
-    log_weight = coordinates.log_prob(noise) - log_standard_normal(noise)
-    points = _resampled(noise, log_weight, n_walker, coordinates, f"{len(noise)} draws of the flow", rng)
-    return Start(points, coordinates, proposal, True, "the flow's draws by importance")
+    coordinates = FlowCoordinates(likelihood, flow)
+    proposal = NormalProposal(N_DIM)
+    y = rng.standard_normal((max(n_screen, 4 * n_walker), N_DIM))
+    draws = _Draws(y, coordinates.log_prob(y) - proposal.log_prob(y), proposal)
+    _alive(draws.log_weight, f"{len(y)} draws of the flow")
+    return _start(_adapted(coordinates, draws, rng), n_walker, coordinates, "importance sampling from the flow's draws", rng)
+
+
+def _from_prior(likelihood: GaussianLikelihood, n_walker: int, n_screen: int, rng: np.random.Generator) -> Start:
+    x = rng.standard_normal((max(n_screen, 4 * n_walker), N_DIM))
+    coordinates = choose_coordinates(likelihood, x)
+    y = coordinates.candidates(x)
+    # The draws are as bright as the galaxy: only their other coordinates are the prior's.
+    draws = _Draws(y, coordinates.log_prob(y) - log_standard_normal(x[:, 1:]), None)
+    _alive(draws.log_weight, f"{len(y)} prior draws")
+    return _start(_adapted(coordinates, draws, rng), n_walker, coordinates, "population Monte Carlo from prior draws", rng)
 
 
 def _from_samples(likelihood: GaussianLikelihood, n_walker: int, start: np.ndarray, rng: np.random.Generator) -> Start:
@@ -104,37 +117,43 @@ def _from_samples(likelihood: GaussianLikelihood, n_walker: int, start: np.ndarr
             f"start has {len(alive)} distinct points of finite posterior, {n_walker} walkers need one each: pass more samples"
         )
     chosen = y[rng.choice(alive, n_walker, replace=False)]
-    if np.linalg.matrix_rank(chosen - chosen.mean(axis=0)) < _N_DIM:
+    if np.linalg.matrix_rank(chosen - chosen.mean(axis=0)) < N_DIM:
         raise ParameterError("start points share a plane, which an ensemble never leaves: pass samples that vary in all")
     return Start(chosen, coordinates, None, False, "given samples")
 
 
-def _adapted(likelihood: GaussianLikelihood, n_walker: int, n_screen: int, rng: np.random.Generator) -> Start:
-    """Population Monte Carlo (Cappé et al. 2008, arXiv:0710.4242) until a round's weights are good, or the rounds are over."""
-    x = rng.standard_normal((n_screen, _N_DIM))
-    coordinates = choose_coordinates(likelihood, x)
-    y = coordinates.candidates(x)
-    where = f"{len(y)} prior draws"
-    log_weight = coordinates.log_prob(y)
-    _alive(log_weight, where)
-    # Draws are tried as start points at the galaxy's own brightness: only their other coordinates are the prior's.
-    log_weight = log_weight - log_standard_normal(x[:, 1:])
-    best: tuple[float, StudentMixture | None, np.ndarray, np.ndarray] = (0.0, None, y, log_weight)
+@dataclass(frozen=True)
+class _Draws:
+    """Points (n, 11), their log importance weights, and the density that they are from; None if it is not known."""
+
+    points: np.ndarray
+    log_weight: np.ndarray
+    proposal: Proposal | None
+
+    @property
+    def efficiency(self) -> float:
+        return effective_sample_size(self.log_weight) / len(self.points)
+
+
+def _adapted(coordinates: Coordinates, first: _Draws, rng: np.random.Generator) -> _Draws:
+    """The best of some rounds of population Monte Carlo (Cappé et al. 2008, arXiv:0710.4242), each fitted to the last."""
+    best = last = first
     for _ in range(_MAX_ROUNDS):
-        if effective_sample_size(log_weight) < 2 or np.count_nonzero(np.isfinite(log_weight)) < _N_DIM + 1:
+        if (best.proposal is not None and best.efficiency > _GOOD_EFFICIENCY) or last.efficiency * len(last.points) < 1:
             break
-        mixture = StudentMixture.fit(y, tempered(log_weight, _FIT_ESS), _N_COMPONENTS, rng)
-        y = mixture.sample(n_screen, rng)
-        log_weight = coordinates.log_prob(y) - mixture.log_prob(y)
-        efficiency = effective_sample_size(log_weight) / n_screen
-        if efficiency > best[0]:
-            best = efficiency, mixture, y, log_weight
-        if efficiency > _GOOD_EFFICIENCY:
+        if np.count_nonzero(np.isfinite(last.log_weight)) <= N_DIM:
             break
-    efficiency, fitted, y, log_weight = best
-    points = _resampled(y, log_weight, n_walker, coordinates, where, rng)
-    proposal = None if fitted is None else MixtureProposal(fitted)
-    return Start(points, coordinates, proposal, efficiency > _GOOD_EFFICIENCY, "population Monte Carlo from prior draws")
+        mixture = StudentMixture.fit(last.points, tempered(last.log_weight, _FIT_ESS), _N_COMPONENTS, rng)
+        points = mixture.sample(len(first.points), rng)
+        last = _Draws(points, coordinates.log_prob(points) - mixture.log_prob(points), MixtureProposal(mixture))
+        if best.proposal is None or last.efficiency > best.efficiency:
+            best = last
+    return best
+
+
+def _start(draws: _Draws, n_walker: int, coordinates: Coordinates, origin: str, rng: np.random.Generator) -> Start:
+    points = _resampled(draws, n_walker, coordinates, rng)
+    return Start(points, coordinates, draws.proposal, draws.efficiency > _WEIGHTED, origin)
 
 
 def _alive(log_prob: np.ndarray, where: str) -> np.ndarray:
@@ -147,15 +166,14 @@ def _alive(log_prob: np.ndarray, where: str) -> np.ndarray:
     return alive
 
 
-def _resampled(
-    y: np.ndarray, log_weight: np.ndarray, n: int, coordinates: Coordinates, where: str, rng: np.random.Generator
-) -> np.ndarray:
+def _resampled(draws: _Draws, n: int, coordinates: Coordinates, rng: np.random.Generator) -> np.ndarray:
     """Distinct points (n, 11), drawn by weight without replacement (Gumbel's trick), of finite posterior."""
-    alive = _alive(log_weight, where)
-    chosen = y[alive[np.argsort(-(log_weight[alive] + rng.gumbel(size=len(alive))), kind="stable")[:n]]]
+    alive = _alive(draws.log_weight, "the draws")
+    key = draws.log_weight[alive] + rng.gumbel(size=len(alive))
+    chosen = draws.points[alive[np.argsort(-key, kind="stable")[:n]]]
     if len(chosen) < n:
         # Few draws survive: walkers share them, apart by a little, since an ensemble needs distinct points.
-        chosen = chosen[np.arange(n) % len(chosen)] + _JITTER * rng.standard_normal((n, y.shape[1]))
+        chosen = chosen[np.arange(n) % len(chosen)] + _JITTER * rng.standard_normal((n, N_DIM))
         if not np.isfinite(coordinates.log_prob(chosen)).all():
-            raise ParameterError(f"only {len(alive)} of {where} have a posterior above zero: raise n_screen or pass start")
+            raise ParameterError(f"only {len(alive)} draws have a posterior above zero: raise n_screen or pass start")
     return chosen
