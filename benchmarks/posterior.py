@@ -165,7 +165,9 @@ def time_calls(estimator: PosteriorEstimator, catalog: Catalog, options: argpars
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Time calls in rounds, then what takes long: the catalogue, the survey, training."""
+    started = time.perf_counter()
     estimator = PosteriorEstimator.find(options.posterior)
+    load_s = time.perf_counter() - started
     catalog = inferable(estimator)
     if options.flow:
         config = parse_config({"n_blocks": options.flow[0], "hidden": options.flow[1:]}, FlowConfig, "--flow")
@@ -179,6 +181,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     survey = survey_figures(flow, estimator.context(surveyed.flux, surveyed.flux_ivar, surveyed.zred), options)
     note("  training")
     return {
+        "load_s": load_s,
         **figures,
         "catalog_seconds": seconds,
         "catalog_galaxies_per_s": len(many) / seconds,
