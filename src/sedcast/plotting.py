@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
@@ -18,7 +18,7 @@ from sedcast.data.errors import ParameterError
 from sedcast.data.filters import load_filter
 from sedcast.emulator.prior import PARAMETER_LABELS
 
-__all__ = ["corner_plot", "mass_sfr_plane", "sed_plot"]
+__all__ = ["corner_plot", "corner_size", "draw_corner", "draw_sed", "mass_sfr_plane", "sed_plot"]
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":", "-.")
@@ -73,6 +73,7 @@ def corner_plot(
     labels: Sequence[str] | None = None,
     truth: Sequence[float] | None = None,
     title: str = "",
+    counted: str = "samples",
 ) -> Figure:
     """Marginal posteriors of one galaxy in one and two dimensions, several estimates over each other.
 
@@ -83,6 +84,7 @@ def corner_plot(
     labels : axis labels; by default those of the known parameters and derived properties.
     truth : (n_param,) values to mark.
     title : above the legend.
+    counted : what the rows of each set are, for the legend.
 
     Returns
     -------
@@ -92,6 +94,28 @@ def corner_plot(
     ------
     ParameterError : if shapes disagree or samples are not finite.
     """
+    size = corner_size(len(names))
+    figure = Figure(figsize=(size, size), dpi=_DPI)
+    draw_corner(figure, posteriors, names, labels=labels, truth=truth, title=title, counted=counted)
+    return figure
+
+
+def corner_size(n: int) -> float:
+    """Width and height, inches, of a corner plot of n quantities."""
+    return 1.5 * n + 0.9
+
+
+def draw_corner(
+    figure: Figure | SubFigure,
+    posteriors: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    *,
+    labels: Sequence[str] | None = None,
+    truth: Sequence[float] | None = None,
+    title: str = "",
+    counted: str = "samples",
+) -> None:
+    """Draw `corner_plot` into an empty figure, or part of one, of `corner_size`."""
     with warnings.catch_warnings():
         # corner imports ArviZ where it is installed, which announces its own next version.
         warnings.simplefilter("ignore")
@@ -103,8 +127,7 @@ def corner_plot(
     if truth is not None:
         low, high = np.minimum(low, truth), np.maximum(high, truth)
     margin = np.maximum(0.04 * (high - low), 1e-6)
-    size = 1.5 * len(names) + 0.9
-    figure = Figure(figsize=(size, size), dpi=_DPI)
+    size = corner_size(len(names))
     for index, samples in enumerate(checked.values()):
         style = _line_style(index)
         corner.corner(
@@ -140,7 +163,7 @@ def corner_plot(
     figure.subplots_adjust(left=1.05 / size, bottom=1.05 / size, right=1 - 0.1 / size, top=1 - 0.1 / size)
     handles = [
         Line2D(
-            [], [], color=_COLORS[i % len(_COLORS)], linestyle=_DASHES[i % len(_DASHES)], label=f"{key} ({len(s):,} samples)"
+            [], [], color=_COLORS[i % len(_COLORS)], linestyle=_DASHES[i % len(_DASHES)], label=f"{key} ({len(s):,} {counted})"
         )
         for i, (key, s) in enumerate(checked.items())
     ]
@@ -149,7 +172,6 @@ def corner_plot(
     figure.legend(
         handles=handles, loc="upper right", bbox_to_anchor=(0.97, 0.96), fontsize=11, frameon=False, title=title or None
     )
-    return figure
 
 
 def _tints(color: str) -> list[tuple[float, float, float]]:
@@ -202,23 +224,12 @@ def sed_plot(
     curves = [load_filter(band) for band in bands]
     centre = np.array([curve.effective_wave for curve in curves])
     seen = ivar > 0
-    low95, low, median, high, high95 = np.quantile(predicted_flux, [0.025, 0.16, 0.5, 0.84, 0.975], axis=0)
     figure = Figure(figsize=(7.5, 6.0), dpi=_DPI, layout="constrained")
     main, residual, filters = figure.subplots(3, 1, sharex=True, height_ratios=(5, 1.4, 0.9))
     _ticks_inward(main, residual, filters)
-    s16, s50, s84 = np.quantile(predicted_spectrum, [0.16, 0.5, 0.84], axis=0)
-    main.fill_between(wave_obs, s16, s84, color=_BLUE, alpha=0.25, linewidth=0, label="spectrum, 68%")
-    main.plot(wave_obs, s50, color=_BLUE, linewidth=0.7, label="spectrum, median")
-    main.vlines(centre, low95, high95, color=_ORANGE, linewidth=1.2)
-    main.vlines(centre, low, high, color=_ORANGE, linewidth=3.5)
-    main.plot(centre, median, "s", color=_ORANGE, mfc="white", ms=9, mew=1.5, label="predicted flux, 68% and 95%")
-    error = ivar[seen] ** -0.5
-    main.errorbar(centre[seen], flux[seen], error, fmt="o", color="black", ms=4, capsize=2.5, label="observed flux")
-    _limit_sed(main, centre, np.concatenate([flux[seen], median]), wave_obs, s50)
-    main.set(ylabel=r"$f_\nu$ [nanomaggies]", title=title)
-    handles, entries = main.get_legend_handles_labels()
-    main.legend(handles[::-1], entries[::-1], loc="lower right", fontsize=9, frameon=False)
-    _draw_residuals(residual, centre[seen], flux[seen], error, predicted_flux[:, seen])
+    draw_sed(main, centre, flux, ivar, predicted_flux=predicted_flux, wave_obs=wave_obs, predicted_spectrum=predicted_spectrum)
+    main.set_title(title)
+    _draw_residuals(residual, centre[seen], flux[seen], ivar[seen] ** -0.5, predicted_flux[:, seen])
     for curve in curves:
         response = curve.response / curve.response.max()
         filters.fill_between(curve.wave, response, color=_GREY, alpha=0.3, linewidth=0)
@@ -226,6 +237,33 @@ def sed_plot(
         filters.text(curve.effective_wave, 0.45, curve.name, ha="center", va="center", fontsize=9)
     filters.set(ylim=(0, 1.1), yticks=[], ylabel="filters", xlabel=r"observed wavelength [$\mathrm{\AA}$]")
     return figure
+
+
+def draw_sed(
+    axes: Axes,
+    centre: np.ndarray,
+    flux: np.ndarray,
+    flux_ivar: np.ndarray,
+    *,
+    predicted_flux: np.ndarray,
+    wave_obs: np.ndarray,
+    predicted_spectrum: np.ndarray,
+) -> None:
+    """Draw the photometry and the predictions of `sed_plot`; `centre` (n_band,) are the bands' effective wavelengths, Å."""
+    seen = flux_ivar > 0
+    low95, low, median, high, high95 = np.quantile(predicted_flux, [0.025, 0.16, 0.5, 0.84, 0.975], axis=0)
+    s16, s50, s84 = np.quantile(predicted_spectrum, [0.16, 0.5, 0.84], axis=0)
+    axes.fill_between(wave_obs, s16, s84, color=_BLUE, alpha=0.25, linewidth=0, label="spectrum, 68%")
+    axes.plot(wave_obs, s50, color=_BLUE, linewidth=0.7, label="spectrum, median")
+    axes.vlines(centre, low95, high95, color=_ORANGE, linewidth=1.2)
+    axes.vlines(centre, low, high, color=_ORANGE, linewidth=3.5)
+    axes.plot(centre, median, "s", color=_ORANGE, mfc="white", ms=9, mew=1.5, label="predicted flux, 68% and 95%")
+    error = flux_ivar[seen] ** -0.5
+    axes.errorbar(centre[seen], flux[seen], error, fmt="o", color="black", ms=4, capsize=2.5, label="observed flux")
+    _limit_sed(axes, centre, np.concatenate([flux[seen], median]), wave_obs, s50)
+    axes.set(ylabel=r"$f_\nu$ [nanomaggies]")
+    handles, entries = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], entries[::-1], loc="lower right", fontsize=9, frameon=False)
 
 
 def _limit_sed(axes: Axes, centre: np.ndarray, fluxes: np.ndarray, wave: np.ndarray, spectrum: np.ndarray) -> None:

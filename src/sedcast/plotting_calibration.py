@@ -28,7 +28,13 @@ def _check_ranks(ranks: np.ndarray, names: Sequence[str]) -> np.ndarray:
     return ranks
 
 
-def pp_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] | None = None) -> Figure:
+def pp_plot(
+    ranks: np.ndarray,
+    names: Sequence[str],
+    *,
+    labels: Sequence[str] | None = None,
+    others: tuple[str, np.ndarray] | None = None,
+) -> Figure:
     """p–p plot: share of mocks whose truth lies below each posterior quantile, which should be the quantile itself.
 
     Parameters
@@ -36,6 +42,7 @@ def pp_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] | 
     ranks : (n_mock, n_param) share of posterior samples below the truth, 0 … 1.
     names : the parameters.
     labels : legend entries; by default those of the known parameters.
+    others : name of another method, drawn in grey, and its ranks (n_other, n_param), with a band of its own.
 
     Returns
     -------
@@ -48,17 +55,39 @@ def pp_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] | 
     axes = figure.subplots()
     _ticks_inward(axes)
     _calibration_axes(axes, level, len(ranks))
+    if others is not None:
+        method, theirs = others[0], _check_ranks(others[1], names)
+        low, high = _calibrated_range(len(theirs), level)
+        entry = f"{_BAND:.0%} if calibrated, {len(theirs)} mocks"
+        axes.fill_between(level, low, high, color=_GREY, alpha=0.12, linewidth=0, label=entry)
+        for index in range(len(shown)):
+            axes.plot(
+                level,
+                _ecdf(theirs[:, index], level),
+                color=_GREY,
+                linewidth=0.7,
+                alpha=0.7,
+                label=method if index == 0 else None,
+            )
     for index, label in enumerate(shown):
-        ecdf = np.searchsorted(np.sort(ranks[:, index]), level, side="right") / len(ranks)
-        axes.plot(level, ecdf, linewidth=1.3, label=label, **_line_style(index))
+        axes.plot(level, _ecdf(ranks[:, index], level), linewidth=1.3, label=label, **_line_style(index))
     axes.set(xlabel="posterior quantile", ylabel=f"share of {len(ranks)} mocks with truth below it")
     figure.legend(loc="outside right center", fontsize=9, frameon=False)
     return figure
 
 
-def _calibration_axes(axes: Axes, level: np.ndarray, n: int) -> None:
+def _ecdf(ranks: np.ndarray, level: np.ndarray) -> np.ndarray:
+    return np.searchsorted(np.sort(ranks), level, side="right") / len(ranks)
+
+
+def _calibrated_range(n: int, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     low, high = binom.ppf([[(1 - _BAND) / 2], [(1 + _BAND) / 2]], n, level) / n
     low[level == 0] = 0.0
+    return low, high
+
+
+def _calibration_axes(axes: Axes, level: np.ndarray, n: int) -> None:
+    low, high = _calibrated_range(n, level)
     axes.fill_between(level, low, high, color=_GREY, alpha=0.25, linewidth=0, label=f"{_BAND:.0%} if calibrated")
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
