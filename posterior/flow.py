@@ -72,6 +72,20 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What the contexts of n galaxies mean to the blocks: features (n, n_feature), and where theta is centred, (n, dim)."""
+
+    features: np.ndarray
+    centre: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, rows: slice) -> "_Given":
+        return _Given(self.features[rows], self.centre[rows])
+
+
 @functools.cache
 def _blas() -> ThreadpoolController:
     return ThreadpoolController()
@@ -139,13 +153,14 @@ _kept = threading.local()
 class MaskedAutoregressiveFlow:
     """A conditional density q(theta | context) on the real line's powers, with exact sampling and log-probability.
 
-    The base is a standard normal. `theta` and `context` are standardised by stored means and standard deviations.
+    The base is a standard normal. `context` is standardised by stored means and standard deviations, `theta` by its linear
+    regression on that and the residuals' standard deviations.
 
     Parameters
     ----------
     config : architecture.
-    arrays : the arrays named by `parameter_shapes`, ``permutation`` (n_blocks, dim), and ``theta_mean``, ``theta_std``
-        (dim,), ``context_mean``, ``context_std`` (n_context,).
+    arrays : the arrays named by `parameter_shapes`, ``permutation`` (n_blocks, dim), ``theta_mean``, ``theta_std`` (dim,),
+        ``context_mean``, ``context_std`` (n_context,) and ``theta_slope`` (n_context, dim), zero if left out.
 
     Raises
     ------
@@ -161,6 +176,8 @@ class MaskedAutoregressiveFlow:
         self.n_context = int(np.size(arrays["context_mean"]))
         shapes = parameter_shapes(config, self.dim, self.n_context)
         shapes |= {name: (self.dim,) if name.startswith("theta") else (self.n_context,) for name in _AFFINE}
+        shapes["theta_slope"] = (self.n_context, self.dim)
+        arrays = {"theta_slope": np.zeros(shapes["theta_slope"])} | dict(arrays)
         self._arrays = {name: _checked(name, arrays.get(name), shape) for name, shape in shapes.items()}
         for name, mask in parameter_masks(config, self.dim).items():
             if np.any(self._arrays[name][:, ~mask]):
@@ -242,13 +259,13 @@ class MaskedAutoregressiveFlow:
         n_threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `sample`, with log q (n, n_samples), in nats, of every sample at hardly any cost."""
-        context = self._check_context(context)
+        given = self._given(context)
         if n_samples < 1:
             raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
-        keys = np.arange(len(context)) if row_keys is None else np.asarray(row_keys)
-        if keys.shape != (len(context),) or keys.dtype.kind not in "iu" or (keys.size and keys.min() < 0) or seed < 0:
+        keys = np.arange(len(given)) if row_keys is None else np.asarray(row_keys)
+        if keys.shape != (len(given),) or keys.dtype.kind not in "iu" or (keys.size and keys.min() < 0) or seed < 0:
             raise ParameterError(
-                f"seed and row_keys must be non-negative integers, one key per row ({len(context)}); "
+                f"seed and row_keys must be non-negative integers, one key per row ({len(given)}); "
                 f"got seed {seed} and row_keys {keys.dtype} {keys.shape}"
             )
 
@@ -261,17 +278,17 @@ class MaskedAutoregressiveFlow:
                 generator.standard_normal(out=into, dtype=np.float32)
             return drawn
 
-        return self._to_theta(noise, context, n_samples, n_threads)
+        return self._to_theta(noise, given, n_samples, n_threads)
 
     def transform_noise(
         self, noise: np.ndarray, context: np.ndarray, *, n_threads: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Carry base noise (n, m, dim) to theta (n, m, dim) and log q (n, m), given context (n, n_context)."""
-        context = self._check_context(context)
+        given = self._given(context)
         noise = np.asarray(noise, dtype=np.float32)
-        if noise.ndim != 3 or noise.shape[::2] != (len(context), self.dim):
-            raise ParameterError(f"noise must be ({len(context)}, m, {self.dim}), got {noise.shape}")
-        return self._to_theta(lambda rows, columns: noise[rows, columns], context, noise.shape[1], n_threads)
+        if noise.ndim != 3 or noise.shape[::2] != (len(given), self.dim):
+            raise ParameterError(f"noise must be ({len(given)}, m, {self.dim}), got {noise.shape}")
+        return self._to_theta(lambda rows, columns: noise[rows, columns], given, noise.shape[1], n_threads)
 
     def log_prob(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
         """The density log q(theta | context), in nats.
@@ -289,24 +306,24 @@ class MaskedAutoregressiveFlow:
         ------
         ParameterError : if a shape is wrong or a value is not finite.
         """
-        context = self._check_context(context)
+        given = self._given(context)
         points = np.asarray(theta)
-        if points.ndim not in (2, 3) or points.shape[0] != len(context) or points.shape[-1] != self.dim:
+        if points.ndim not in (2, 3) or points.shape[0] != len(given) or points.shape[-1] != self.dim:
             raise ParameterError(
-                f"theta must be (n, {self.dim}) or (n, m, {self.dim}) with n = {len(context)}, got {points.shape}"
+                f"theta must be (n, {self.dim}) or (n, m, {self.dim}) with n = {len(given)}, got {points.shape}"
             )
         if not np.all(np.isfinite(points)):
             raise ParameterError(f"theta has {np.count_nonzero(~np.isfinite(points))} non-finite values: leave those rows out")
-        points = points.reshape(len(context), -1, self.dim)
+        points = points.reshape(len(given), -1, self.dim)
         result = np.empty(points.shape[:2])
 
         def work(rows: slice, columns: slice) -> None:
-            result[rows, columns] = self._log_prob_chunk(points[rows, columns], context[rows])
+            result[rows, columns] = self._log_prob_chunk(points[rows, columns], given[rows])
 
         self._run(work, *points.shape[:2], n_threads)
         return result[:, 0] if np.ndim(theta) == 2 else result
 
-    def _check_context(self, context: np.ndarray) -> np.ndarray:
+    def _given(self, context: np.ndarray) -> _Given:
         context = np.asarray(context, dtype=np.float32)
         if context.ndim != 2 or context.shape[1] != self.n_context:
             raise ParameterError(f"context must be (n, {self.n_context}), got {context.shape}")
@@ -315,7 +332,15 @@ class MaskedAutoregressiveFlow:
             raise ParameterError(
                 f"context has non-finite values in {bad.size} of {len(context)} rows, first {bad[0]}: leave them out"
             )
-        return (context - self._arrays["context_mean"]) / self._arrays["context_std"]
+        standard = (context - self._arrays["context_mean"]) / self._arrays["context_std"]
+        centre = self._arrays["theta_mean"] + standard @ self._arrays["theta_slope"]
+        if not self.config.embedding:
+            return _Given(standard, centre)
+        embedded = standard
+        for layer in range(len(self.config.embedding)):
+            embedded = embedded @ self._arrays[f"embedding_kernel_{layer}"] + self._arrays[f"embedding_bias_{layer}"]
+            embedded *= 0.5 + 0.5 * np.tanh(0.5 * embedded)
+        return _Given(np.concatenate([standard, embedded], axis=1), centre)
 
     def _block(self, index: int) -> _Block:
         n_layers = len(self.config.hidden) + 1
@@ -342,16 +367,16 @@ class MaskedAutoregressiveFlow:
                     pass
 
     def _to_theta(
-        self, noise: Callable[[slice, slice], np.ndarray], context: np.ndarray, n_samples: int, n_threads: int | None
+        self, noise: Callable[[slice, slice], np.ndarray], given: _Given, n_samples: int, n_threads: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        theta = np.empty((len(context), n_samples, self.dim), dtype=np.float32)
-        log_prob = np.empty((len(context), n_samples))
+        theta = np.empty((len(given), n_samples, self.dim), dtype=np.float32)
+        log_prob = np.empty((len(given), n_samples))
 
         def work(rows: slice, columns: slice) -> None:
             chunk = self._compiled_chunk if self._kernel and columns.stop - columns.start >= MIN_SAMPLES else self._theta_chunk
-            theta[rows, columns], log_prob[rows, columns] = chunk(noise(rows, columns), context[rows])
+            theta[rows, columns], log_prob[rows, columns] = chunk(noise(rows, columns), given[rows])
 
-        self._run(work, len(context), n_samples, n_threads)
+        self._run(work, len(given), n_samples, n_threads)
         bad = np.count_nonzero(~np.isfinite(theta).all(axis=(1, 2)))
         if bad:
             logger.warning(
@@ -359,11 +384,11 @@ class MaskedAutoregressiveFlow:
             )
         return theta, log_prob
 
-    def _compiled_chunk(self, noise: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _compiled_chunk(self, noise: np.ndarray, given: _Given) -> tuple[np.ndarray, np.ndarray]:
         assert self._kernel is not None
         with np.errstate(over="ignore", invalid="ignore"):
-            theta, log_prob = self._kernel.sample(noise, context)
-            return theta * self._arrays["theta_std"] + self._arrays["theta_mean"], log_prob + self._log_constant
+            theta, log_prob = self._kernel.sample(noise, given.features)
+            return theta * self._arrays["theta_std"] + given.centre[:, None], log_prob + self._log_constant
 
     def _memory(self, context: np.ndarray, n: int) -> _Memory:
         widths = tuple(bounds[-1] for bounds in self._bounds)
@@ -373,19 +398,19 @@ class MaskedAutoregressiveFlow:
         memory.set_context(context, self.dim)
         return memory
 
-    def _theta_chunk(self, noise: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _theta_chunk(self, noise: np.ndarray, given: _Given) -> tuple[np.ndarray, np.ndarray]:
         shape = noise.shape[:2]
         # A copy also of a single sample, whose transpose would be the caller's own memory.
         values = np.array(noise.reshape(-1, self.dim).T, order="C")
         log_prob = -0.5 * np.einsum("dn,dn->n", values, values)
-        memory = self._memory(context, values.shape[1])
+        memory = self._memory(given.features, values.shape[1])
         with np.errstate(over="ignore", invalid="ignore"):
             for block in reversed(self._blocks):
-                self._invert_block(block, values, context, memory)
+                self._invert_block(block, values, given.features, memory)
                 log_prob -= memory.targets[-1][1::2].sum(axis=0)
                 values[block.order] = memory.values
-            theta = values.T * self._arrays["theta_std"] + self._arrays["theta_mean"]
-        return theta.reshape(*shape, self.dim), (log_prob + self._log_constant).reshape(shape)
+            theta = (values.T * self._arrays["theta_std"]).reshape(*shape, self.dim) + given.centre[:, None]
+        return theta, (log_prob + self._log_constant).reshape(shape)
 
     @functools.cached_property
     def _log_constant(self) -> float:
@@ -434,17 +459,17 @@ class MaskedAutoregressiveFlow:
         flat = units.reshape(-1)
         self._activate(flat, memory.zeros[: flat.size], memory.flat[: flat.size])
 
-    def _log_prob_chunk(self, theta: np.ndarray, context: np.ndarray) -> np.ndarray:
-        standard = (theta.reshape(-1, self.dim) - self._arrays["theta_mean"]) / self._arrays["theta_std"]
+    def _log_prob_chunk(self, theta: np.ndarray, given: _Given) -> np.ndarray:
+        standard = ((theta - given.centre[:, None]) / self._arrays["theta_std"]).reshape(-1, self.dim)
         values = np.ascontiguousarray(standard.T, dtype=np.float32)
         log_prob = np.zeros(values.shape[1])
         bound = np.float32(self.config.max_log_scale)
-        memory = self._memory(context, values.shape[1])
+        memory = self._memory(given.features, values.shape[1])
         outputs = memory.targets[-1]
         with np.errstate(over="ignore", invalid="ignore"):
             for block in self._blocks:
                 np.take(values, block.order, axis=0, out=memory.values)
-                self._evaluate(block, context, memory)
+                self._evaluate(block, given.features, memory)
                 log_scale = bound * np.tanh(outputs[1::2])
                 log_prob -= log_scale.sum(axis=0)
                 np.subtract(memory.values, outputs[::2], out=values)

@@ -33,6 +33,8 @@ class FlowConfig(Config):
     n_blocks : number of MADE blocks.
     hidden : widths of the hidden layers of each block.
     activation : nonlinearity of the hidden layers.
+    embedding : widths of the layers of a network (silu) that all blocks share and that turns the context into further features
+        beside it; none by default. It runs once per galaxy, however many samples are drawn.
     permutation : how dimensions are reordered before each block but the first: at random by `seed`, or reversed.
     max_log_scale : soft bound on a block's log scale, max_log_scale · tanh(raw / max_log_scale).
     seed : of the permutations and the initial weights.
@@ -41,6 +43,7 @@ class FlowConfig(Config):
     n_blocks: Annotated[int, Field(ge=1)] = 8
     hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (256, 256)
     activation: Activation = "relu"
+    embedding: tuple[Annotated[int, Field(ge=1)], ...] = ()
     permutation: Literal["random", "reverse"] = "random"
     max_log_scale: Annotated[float, Field(gt=0, le=8)] = 4.0
     seed: Annotated[int, Field(ge=0)] = 0
@@ -59,13 +62,18 @@ def hidden_degrees(dim: int, width: int) -> np.ndarray:
 
 
 def parameter_shapes(config: FlowConfig, dim: int, n_context: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the trained arrays, the first axis being the block.
+    """Names and shapes of the trained arrays, the first axis being the block unless the name starts with ``embedding``.
 
-    ``kernel_0`` acts on the inputs, ``context_kernel`` on the context, ``kernel_k`` on hidden layer k; the last one's
-    outputs are `dim` shifts followed by `dim` raw log scales. ``bias_k`` follows ``kernel_k``.
+    ``kernel_0`` acts on the inputs, ``context_kernel`` on the context and what the embedding makes of it, ``kernel_k``
+    on hidden layer k; the last one's outputs are `dim` shifts followed by `dim` raw log scales. A bias follows each kernel.
     """
     widths = (dim, *config.hidden, 2 * dim)
-    shapes: dict[str, tuple[int, ...]] = {"context_kernel": (config.n_blocks, n_context, widths[1])}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, (n_in, n_out) in enumerate(pairwise((n_context, *config.embedding))):
+        shapes[f"embedding_kernel_{layer}"] = (n_in, n_out)
+        shapes[f"embedding_bias_{layer}"] = (n_out,)
+    n_features = n_context + sum(config.embedding[-1:])
+    shapes["context_kernel"] = (config.n_blocks, n_features, widths[1])
     for layer, (n_in, n_out) in enumerate(pairwise(widths)):
         shapes[f"kernel_{layer}"] = (config.n_blocks, n_in, n_out)
         shapes[f"bias_{layer}"] = (config.n_blocks, n_out)
@@ -97,13 +105,15 @@ def initial_parameters(config: FlowConfig, dim: int, n_context: int) -> Paramete
     gain = 2.0 if config.activation in ("relu", "elu", "silu") else 1.0
     last = f"kernel_{len(config.hidden)}"
     parameters = {}
-    for name, shape in parameter_shapes(config, dim, n_context).items():
-        if name.startswith("bias"):
+    shapes = parameter_shapes(config, dim, n_context)
+    n_features = shapes["context_kernel"][1]
+    for name, shape in shapes.items():
+        if "bias" in name:
             parameters[name] = np.zeros(shape, dtype=np.float32)
             continue
-        fan_in = masks[name].sum(axis=0) if name in masks else np.full(shape[2], n_context)
+        fan_in = masks[name].sum(axis=0) if name in masks else np.full(shape[-1], shape[-2])
         if name == "kernel_0":
-            fan_in = fan_in + n_context
+            fan_in = fan_in + n_features
         scale = np.sqrt(gain / np.maximum(fan_in, 1)) * (0.01 if name == last else 1.0)
         values = rng.standard_normal(shape) * scale * masks.get(name, 1.0)
         parameters[name] = values.astype(np.float32)

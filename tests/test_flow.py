@@ -9,15 +9,16 @@ from sedcast.posterior.made import hidden_degrees, initial_parameters, permutati
 
 def random_flow(dim: int = 4, n_context: int = 3, *, scale: float = 20.0, **config) -> MaskedAutoregressiveFlow:
     """An untrained flow far from the identity."""
-    shape = FlowConfig(**{"n_blocks": 3, "hidden": (23, 17), "activation": "tanh", "seed": 5} | config)
+    shape = FlowConfig(**{"n_blocks": 3, "hidden": (23, 17), "activation": "tanh", "embedding": (9, 6), "seed": 5} | config)
     arrays = initial_parameters(shape, dim, n_context)
     arrays[f"kernel_{len(shape.hidden)}"] *= scale
     rng = np.random.default_rng(1)
     for name, array in arrays.items():
-        if name.startswith("bias"):
+        if "bias" in name:
             array += 0.2 * rng.standard_normal(array.shape).astype(np.float32)
     arrays |= {"permutation": permutations(shape, dim), "theta_mean": rng.standard_normal(dim), "theta_std": np.full(dim, 1.5)}
     arrays |= {"context_mean": rng.standard_normal(n_context), "context_std": np.full(n_context, 2.0)}
+    arrays["theta_slope"] = 0.3 * rng.standard_normal((n_context, dim))
     return MaskedAutoregressiveFlow(shape, arrays)
 
 

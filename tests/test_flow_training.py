@@ -5,8 +5,9 @@ from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
 from sedcast.posterior.flow import FlowConfig
 from sedcast.posterior.flow_kernel import MIN_SAMPLES
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, _Graph, _standardisation, as_tfp_distribution
+from sedcast.posterior.made import initial_parameters, parameter_masks
 
-SMALL = FlowConfig(n_blocks=3, hidden=(24, 16), seed=3)
+SMALL = FlowConfig(n_blocks=3, hidden=(24, 16), embedding=(10, 8), seed=3)
 
 
 def linear_gaussian(n: int, seed: int, dim: int = 3, n_context: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
@@ -45,12 +46,13 @@ def test_loss_numpy_and_tfp_agree(activation):
     affine = _standardisation(theta.astype(np.float32), x.astype(np.float32))
     graph = _Graph(config, FlowTrainingConfig(), affine)
     rng = np.random.default_rng(5)
-    vector = graph.initial()["params"]
-    vector = (vector + 0.1 * rng.standard_normal(vector.shape) * graph.mask.numpy()).astype(np.float32)
-    flow = graph.flow(vector)
+    weights, masks = initial_parameters(config, 3, 4), parameter_masks(config, 3)
+    for name, array in weights.items():
+        array += (0.1 * rng.standard_normal(array.shape) * masks.get(name, 1)).astype(np.float32)
+    flow = graph.flow(weights)
     reference = as_tfp_distribution(flow, x)
     expected = reference.log_prob(theta.astype(np.float32)).numpy()
-    np.testing.assert_allclose(-graph.loss(vector, np.float32(theta), np.float32(x)).numpy(), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(-graph.loss(weights, np.float32(theta), np.float32(x)).numpy(), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(flow.log_prob(theta, x), expected, rtol=1e-5, atol=1e-5)
     noise = rng.standard_normal((64, 1, 3)).astype(np.float32)
     # One sample a row is NumPy's, many the compiled sampler's where there is one.
