@@ -26,6 +26,7 @@ BENCHMARKS = {
     "scale": ("benchmarks.scale", "a million rows in constant memory, two processes beside one, 10^9 rows on paper"),
     "photoz": ("benchmarks.photoz", "inferred redshifts beside the spectroscopic ones of real galaxies"),
     "faults": ("benchmarks.faults", "commands killed and begun again, full disks, spoilt files"),
+    "galex": ("benchmarks.galex", "what FUV and NUV add to posteriors of real galaxies and of mocks"),
     "outliers": ("benchmarks.outliers", "flagged shares of fresh mocks, planted outliers and real galaxies"),
 }
 
