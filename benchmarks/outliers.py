@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import note, positive, table
+from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.filters import FilterProjection
 from sedcast.data.sdss import SDSS_BANDS
@@ -28,6 +29,7 @@ from sedcast.posterior.outliers import FALSE_ALARM_RATE, UNDERSTATEMENT, Outlier
 from sedcast.posterior.stars import LOCUS_RANGE, LOCUS_SCATTER, stellar_locus
 from sedcast.posterior.stream import Galaxies
 
+_BAR = 0.95
 _STAR_ZRED = 1e-4
 _STAR_COLOURS = ((0.3, 0.8), (0.8, 1.4), (1.4, 2.0), (2.0, 3.5))
 _WAVE = np.arange(1000.0, 12_500.0, 5.0)
@@ -43,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fit-mocks", type=positive, default=40_000, help="simulations to fit a score with, if the model has none"
     )
     parser.add_argument("--refit", action="store_true", help="fit the score anew, whether the model has one or not")
+    parser.add_argument(
+        "--bound", action="store_true", help="also what a classifier finds that is trained on the very cases (scikit-learn)"
+    )
     parser.add_argument("--save", type=Path, help="write the posterior with the score that was fitted")
 
 
@@ -67,13 +72,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     figures["fresh_mocks_flagged_by_photometry_alone"] = fresh.share_alone
     rows = [("fresh mocks", *fresh.row())]
     figures["planted"] = {}
+    bounds: dict[str, float] = {}
     for name, galaxies in planted(estimator, simulator, mocks, options.cases, options.seed):
         note(f"  {name}")
         case = _Judged(estimator, simulator, galaxies)
         figures["planted"][name] = case.share
         rows.append((name, *case.row()))
+        if options.bound and case.share < _BAR:
+            bounds[name] = classified(fresh, case, options.seed)
     rows.append(("SDSS sample", *_real(estimator, simulator, figures)))
     table(("galaxies", "flagged", "photometry alone", "most common reason"), rows)
+    if bounds:
+        table(("case", "found by a classifier trained on it"), list(bounds.items()))
+        figures["classified"] = bounds
     return figures
 
 
@@ -85,6 +96,10 @@ class _Judged:
         checks = estimator.outliers.check(galaxies.flux, galaxies.flux_ivar, galaxies.zred)
         fit = predicted_misfit(estimator, simulator, galaxies, seed=0)
         self.scores: OutlierScores = estimator.outliers.judge(checks, fit)
+        magnitude = asinh_magnitude(galaxies.flux, estimator.bands)
+        sigma = np.where(galaxies.flux_ivar > 0, galaxies.flux_ivar, np.nan) ** -0.5
+        error = np.log(asinh_magnitude_error(galaxies.flux, sigma, estimator.bands))
+        self.features = np.column_stack([magnitude, -np.diff(magnitude, axis=1), error, galaxies.zred, checks.values, fit])
         self.share = float(np.mean(self.scores.score <= FALSE_ALARM_RATE))
         self.share_alone = float(np.mean(estimator.outliers.judge(checks).score <= FALSE_ALARM_RATE))
 
@@ -95,6 +110,18 @@ class _Judged:
 
     def row(self) -> tuple[float, float, str]:
         return self.share, self.share_alone, next(iter(self.reasons()), "")
+
+
+def classified(mocks: _Judged, case: _Judged, seed: int) -> float:
+    """Share of a case's second half that a classifier trained on the first half of both finds, at the false alarms of mocks."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    (mocks_first, mocks_second), (first, second) = (np.array_split(one.features, 2) for one in (mocks, case))
+    classifier = HistGradientBoostingClassifier(max_iter=300, learning_rate=0.05, l2_regularization=1.0, random_state=seed)
+    labels = np.repeat([0, 1], [len(mocks_first), len(first)])
+    classifier.fit(np.concatenate([mocks_first, first]), labels)
+    threshold = np.quantile(classifier.predict_proba(mocks_second)[:, 1], 1 - FALSE_ALARM_RATE)
+    return float(np.mean(classifier.predict_proba(second)[:, 1] > threshold))
 
 
 def _real(estimator: PosteriorEstimator, simulator: PhotometrySimulator, figures: dict[str, Any]) -> tuple[float, float, str]:
