@@ -25,6 +25,7 @@ from sedcast.cli_common import (
     simulator_of,
 )
 from sedcast.cli_compare import add_compare_commands
+from sedcast.cli_explore import add_explore_command
 from sedcast.cli_infer import add_infer_commands
 from sedcast.cli_rerun import add_rerun_command
 from sedcast.cli_setup import add_setup_commands
@@ -55,6 +56,7 @@ add_setup_commands(app)
 add_compare_commands(app)
 add_rerun_command(app)
 add_infer_commands(app)
+add_explore_command(app)
 app.add_typer(train_app, name="train")
 app.add_typer(ssp_app, name="ssp")
 

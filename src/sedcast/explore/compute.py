@@ -204,7 +204,8 @@ class Explorer:
     def _sed(self, observed: Observed, theta: np.ndarray) -> dict[str, Any]:
         zred = np.full(len(theta), observed.zred)
         model = self.simulator.model
-        wave, density = flux_density(model.spectra(theta, zred), model.wave_rest, observed.zred, self.estimator.cosmology)
+        spectra = model.spectra(theta, zred)
+        wave, density = flux_density(spectra, model.wave_rest, observed.zred, self.estimator.cosmology)
         centre = np.array([load_filter(band).effective_wave for band in self.estimator.bands])
         inside = np.flatnonzero((wave > 0.75 * centre.min()) & (wave < 1.3 * centre.max()))
         inside = inside[:: max(1, math.ceil(len(inside) / _MAX_WAVE))]
@@ -213,7 +214,7 @@ class Explorer:
         return {
             "wave": _rounded(wave[inside], 5),
             "spectrum": [_rounded(row) for row in _bands(density[:, inside])],
-            "predicted": [_rounded(row) for row in _bands(self.simulator.flux(theta, zred))],
+            "predicted": [_rounded(row) for row in _bands(self.simulator.projection.flux(spectra, zred))],
             "flux": [float(f) if there else None for f, there in zip(observed.flux, seen, strict=True)],
             "sigma": [float(s) if there else None for s, there in zip(sigma, seen, strict=True)],
         }

@@ -118,7 +118,7 @@ def _run(pipe: Connection, model: str, observed: Observed) -> None:
         simulator, _ = simulator_of(estimator)
         flux, ivar, zred = observed.flux, observed.flux_ivar, observed.zred
         likelihood = GaussianLikelihood(simulator, estimator.prior, flux=flux, flux_ivar=ivar, zred=zred)
-        config = McmcConfig(max_steps=20_000, check_every=50)
+        config = McmcConfig(max_steps=20_000)
         flow = FlowMap.at(estimator, flux, ivar, zred)
         result = run_emcee(likelihood, config, flow=flow, progress=lambda done, total: pipe.send(("progress", (done, total))))
     except SedcastError as error:

@@ -1,4 +1,4 @@
-"""The explorer's server: for this machine only, behind a random token, with nothing but three fixed files to read."""
+"""The explorer's server: for this machine only, behind a random token, with nothing but four fixed files to read."""
 
 import contextlib
 import json

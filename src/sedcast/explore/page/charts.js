@@ -78,20 +78,18 @@ function frame(p, { xLabel = "", yLabel = "", xTicks, yTicks, showX = true, show
     ctx.textAlign = "center";
     ctx.textBaseline = "top";
     for (const x of xs) ctx.fillText(tickText(x), p.px(x), box.y + box.h + 5);
-    if (xLabel) ctx.fillText(xLabel, box.x + box.w / 2, box.y + box.h + 21);
+    [xLabel].flat().forEach((text, k) => ctx.fillText(text, box.x + box.w / 2, box.y + box.h + 21 + 15 * k));
   }
   if (showY) {
     ctx.textAlign = "right";
     ctx.textBaseline = "middle";
     for (const y of ys) ctx.fillText(tickText(y), box.x - 5, p.py(y));
-    if (yLabel) {
-      ctx.save();
-      ctx.translate(box.x - labelGap, box.y + box.h / 2);
-      ctx.rotate(-Math.PI / 2);
-      ctx.textAlign = "center";
-      ctx.fillText(yLabel, 0, 0);
-      ctx.restore();
-    }
+    ctx.save();
+    ctx.translate(box.x - labelGap, box.y + box.h / 2);
+    ctx.rotate(-Math.PI / 2);
+    ctx.textAlign = "center";
+    [yLabel].flat().forEach((text, k) => ctx.fillText(text, 0, 15 * k));
+    ctx.restore();
   }
 }
 

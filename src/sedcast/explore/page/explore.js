@@ -66,6 +66,10 @@ function complain(message) {
 }
 
 function dropMcmc() {
+  if ($("mcmc").disabled) {
+    clearTimeout(polling);
+    ask("mcmc/cancel", {}).then(showMcmc).catch((error) => complain(error.message));
+  }
   if (mcmc) {
     mcmc = null;
     $("mcmc-state").textContent = "The galaxy has changed: the chains of the earlier one are not shown.";
@@ -171,13 +175,13 @@ function draw() {
 
 function drawSed() {
   const { sed } = answer, canvas = $("sed");
-  const { ctx, width, height } = surface(canvas, Math.min(360, Math.max(260, canvas.clientWidth * 0.5)));
+  const { ctx, width, height } = surface(canvas, Math.min(420, Math.max(330, canvas.clientWidth * 0.5)));
   const positive = [...sed.predicted[0], ...sed.predicted[4], ...sed.flux, ...sed.spectrum[2]].filter((v) => v > 0);
   const top = Math.max(...positive), low = Math.max(Math.min(...positive), top * 1e-4);
   const yRange = steadyLog("sed", low / 1.6, top * 1.6);
   const centres = setup.filters.map((one) => one.centre);
   const xRange = [Math.min(...centres) * 0.78, Math.max(...centres) * 1.25];
-  const foot = 62, box = { x: 60, y: 8, w: width - 70, h: height - 8 - 42 - foot };
+  const foot = 54, rest = 62, box = { x: 60, y: 8, w: width - 70, h: height - 8 - 42 - foot - rest };
   const p = panel(ctx, box, xRange, yRange, { logX: true, logY: true });
   inside(p, () => {
     band(p, sed.wave, sed.spectrum[0], sed.spectrum[4], BLUE, 0.16);
@@ -204,7 +208,8 @@ function drawSed() {
     });
   });
   frame(p, { yLabel: "flux density [nanomaggies]", showX: false, xTicks: waveTicks(xRange, box.w) });
-  const q = panel(ctx, { x: box.x, y: box.y + box.h, w: box.w, h: foot }, xRange, [0, 1.15], { logX: true });
+  drawResiduals(ctx, { x: box.x, y: box.y + box.h, w: box.w, h: rest }, xRange, centres);
+  const q = panel(ctx, { x: box.x, y: box.y + box.h + rest, w: box.w, h: foot }, xRange, [0, 1.15], { logX: true });
   inside(q, () => setup.filters.forEach((one, i) => {
     band(q, one.wave, one.wave.map(() => 0), one.response, SOFT, 0.25);
     ctx.fillStyle = INK;
@@ -212,10 +217,33 @@ function drawSed() {
     ctx.fillText(setup.bands[i], q.px(one.centre), q.py(0.3));
   }));
   frame(q, { xLabel: "observed wavelength [Å]", xTicks: waveTicks(xRange, box.w), yTicks: [], showY: false });
-  legend(ctx, box, [["observed", INK, "dot"], ["predicted", "#00785a", "square"], ["spectrum", BLUE, "line"],
+  legend(ctx, box, [["observed", INK, "dot"], ["predicted, 68% and 95%", "#00785a", "square"], ["spectrum", BLUE, "line"],
     ...(mcmc ? [["MCMC, median", ORANGE, "dash"]] : [])]);
   sedPanel = p;
   canvas.setAttribute("aria-label", `Photometry and predicted spectrum: ${setup.bands.map((name, i) => `${name} ${$(`mag-${i}`).value || "not measured"}`).join(", ")}`);
+}
+
+function drawResiduals(ctx, box, xRange, centres) {
+  const { sed } = answer;
+  const rows = sed.predicted.map((row) => row.map((v, i) => (sed.flux[i] === null ? null : (sed.flux[i] - v) / sed.sigma[i])));
+  const most = Math.max(3.5, ...rows[2].map((v) => 1.25 * Math.abs(v)));
+  const reach = steady("residual", 0, Math.min(most, 60))[1];
+  const p = panel(ctx, box, xRange, [-reach, reach], { logX: true });
+  inside(p, () => {
+    band(p, xRange, [-1, -1], [1, 1], SOFT, 0.2);
+    line(p, xRange, [0, 0], SOFT, 1);
+    centres.forEach((x, i) => {
+      if (rows[2][i] === null) return;
+      line(p, [x, x], [rows[0][i], rows[4][i]], "#00785a", 2);
+      line(p, [x, x], [rows[1][i], rows[3][i]], "#00785a", 6);
+      ctx.fillStyle = INK;
+      ctx.beginPath();
+      ctx.arc(p.px(x), p.py(rows[2][i]), 3.5, 0, 7);
+      ctx.fill();
+    });
+  });
+  const tick = [2, 5, 10, 20, 50].findLast((t) => t < 0.8 * reach);
+  frame(p, { showX: false, xTicks: waveTicks(xRange, box.w), yTicks: [-tick, 0, tick], yLabel: "residual / σ" });
 }
 
 function waveTicks(range, width) {
@@ -274,7 +302,7 @@ function drawHistories() {
 
 function drawCorner() {
   const { corner } = answer, names = Object.keys(corner.limits), n = names.length, canvas = $("corner");
-  const left = 66, bottom = 48;
+  const left = 72, bottom = 56;
   const full = Math.min(canvas.clientWidth, left + 150 * n + 10), cell = (full - left - 10) / Math.max(1, n);
   const { ctx } = surface(canvas, n ? cell * n + bottom + 10 : 10);
   const overlay = mcmc && names.every((name) => mcmc.corner.limits[name]) ? mcmc.corner : null;
@@ -283,11 +311,14 @@ function drawCorner() {
     const ends = [corner.limits[name], ...(overlay ? [overlay.limits[name]] : [])];
     range[name] = steady(`corner-${name}`, Math.min(...ends.map((e) => e[0])), Math.max(...ends.map((e) => e[1])));
   }
-  const ticksOf = (name) => niceTicks(...range[name], Math.max(1, cell / 48)).slice(0, 5);
+  const ticksOf = (name) => niceTicks(...range[name], Math.max(1, cell / 48)).filter((t) => {
+    const share = (t - range[name][0]) / (range[name][1] - range[name][0]);
+    return share > 0.08 && share < 0.92;
+  });
   names.forEach((yName, j) => names.slice(0, j + 1).forEach((xName, i) => {
     const box = { x: left + i * cell, y: 6 + j * cell, w: cell - 6, h: cell - 6 };
     const last = j === n - 1, ticks = { xTicks: ticksOf(xName), showX: last };
-    const words = (name) => (cell > 105 || n < 3 ? label(name) : quantity(name).label.split(",")[0]);
+    const words = (name) => [quantity(name).label.split(",")[0], quantity(name).unit && `[${quantity(name).unit}]`].filter(Boolean);
     if (i === j) {
       const curves = [[corner, BLUE, []], ...(overlay ? [[overlay, ORANGE, [5, 4]]] : [])];
       const top = Math.max(...curves.flatMap(([one]) => one.marginals[xName]));
@@ -298,7 +329,7 @@ function drawCorner() {
         if (color === BLUE) band(p, xs, heights.map(() => 0), heights, BLUE, 0.22);
         line(p, xs, heights, color, 1.6, dash);
       }));
-      frame(p, { ...ticks, yTicks: [], showY: false, xLabel: last ? words(xName) : "" });
+      frame(p, { ...ticks, yTicks: [], showY: false, xLabel: last ? words(xName) : [] });
       return;
     }
     const p = panel(ctx, box, range[xName], range[yName]);
@@ -309,7 +340,7 @@ function drawCorner() {
       contour(p, own, corner.limits, own.levels[0], { fill: "#93c1dd", stroke: BLUE, width: 1 });
       if (other) for (const level of other.levels) contour(p, other, overlay.limits, level, { stroke: ORANGE, dash: [5, 4] });
     });
-    frame(p, { ...ticks, yTicks: ticksOf(yName), showY: i === 0, xLabel: last ? words(xName) : "", yLabel: i === 0 ? words(yName) : "", labelGap: 50 });
+    frame(p, { ...ticks, yTicks: ticksOf(yName), showY: i === 0, xLabel: last ? words(xName) : [], yLabel: i === 0 ? words(yName) : [], labelGap: 58 });
   }));
   canvas.setAttribute("aria-label", `Corner plot of ${names.map((name) => quantity(name).label).join(", ")}; the table below has the numbers`);
 }
@@ -358,8 +389,7 @@ function buildDragging() {
       return;
     }
     const value = (magnitude - 2.5 * Math.log10(flux(event) / from)).toFixed(3);
-    $(`mag-${grabbed}`).value = $(`slider-${grabbed}`).value = value;
-    $(`mag-${grabbed}`).value = value;
+    $(`slider-${grabbed}`).value = $(`mag-${grabbed}`).value = value;
     edited();
   });
   for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, () => { grabbed = -1; });
@@ -390,7 +420,7 @@ async function poll() {
   const asked = JSON.stringify({ ...question(), shown: [] });
   try {
     const state = await ask("mcmc/state", { shown: shown() });
-    if (asked !== startedFor) { $("mcmc").disabled = false; return; }
+    if (asked !== startedFor) return;
     showMcmc(state);
     if (state.status === "running") polling = setTimeout(poll, 400);
   } catch (error) {
