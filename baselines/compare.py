@@ -19,6 +19,7 @@ from sedcast.baselines.outcomes import (
     load_outcome,
     quantities,
     run_key,
+    run_path,
 )
 from sedcast.baselines.runs import RunTask, run_task
 from sedcast.baselines.two_samples import TwoSamples, two_samples
@@ -176,11 +177,11 @@ def compare_galaxies(
                 f"galaxy {galaxy.name} has fluxes of shape {galaxy.flux.shape}, expected ({n_band},) for the estimator's bands "
                 f"{' '.join(setting.estimator.bands)}: select and order them"
             )
-    runs = Path(folder) / "runs"
+    runs = Path(folder).absolute() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     session, methods = uuid.uuid4().hex, setting.config.methods
     tasks = [
-        RunTask(galaxy, method, runs / f"{galaxy.group}-{galaxy.row}-{method}.npz", session)
+        RunTask(galaxy, method, run_path(folder, galaxy.group, galaxy.row, method), session)
         for galaxy in galaxies
         for method in methods
     ]
@@ -200,7 +201,7 @@ def compare_galaxies(
             outcomes[missing[number]] = outcome
             report(1)
     found = [dict(zip(methods, outcomes[k * len(methods) :], strict=False)) for k in range(len(galaxies))]
-    pair_tasks = [_PairTask(galaxy, one, runs) for galaxy, one in zip(galaxies, found, strict=True)]  # type: ignore[arg-type]
+    pair_tasks = [_PairTask(galaxy, one, Path(folder)) for galaxy, one in zip(galaxies, found, strict=True)]  # type: ignore[arg-type]
     pairs = [_load_pairs(task.path, task.key(setting)) for task in pair_tasks]
     missing = [index for index, one in enumerate(pairs) if one is None]
     report(len(pairs) - len(missing))
@@ -230,11 +231,11 @@ class _PairTask:
 
     galaxy: Galaxy
     outcomes: dict[str, Outcome]
-    runs: Path
+    folder: Path
 
     @property
     def path(self) -> Path:
-        return self.runs / f"{self.galaxy.group}-{self.galaxy.row}-pairs.npz"
+        return run_path(self.folder, self.galaxy.group, self.galaxy.row, "pairs")
 
     @property
     def good(self) -> dict[str, Outcome]:

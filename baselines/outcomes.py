@@ -36,7 +36,9 @@ __all__ = [
     "load_outcome",
     "physical",
     "quantities",
+    "run_draws",
     "run_key",
+    "run_path",
     "save_outcome",
 ]
 
@@ -173,6 +175,11 @@ class Outcome:
         return {name: value for name, value in asdict(self).items() if not isinstance(value, np.ndarray)}
 
 
+def run_path(folder: str | Path, group: str, row: int, method: str) -> Path:
+    """Where a run is kept."""
+    return Path(folder) / "runs" / f"{group}-{row}-{method}.npz"
+
+
 def run_key(setting: Setting, galaxy: Galaxy, method: Method) -> str:
     """A digest of everything that the run's result depends on."""
     config = setting.config
@@ -200,6 +207,16 @@ def load_outcome(path: Path, key: str) -> Outcome | None:
         logger.warning("run again: %s", error)
         return None
     return Outcome(**arrays, **card["figures"]) if card["key"] == key else None
+
+
+def run_draws(path: Path) -> np.ndarray:
+    """The draws (n, 11) of a finished run, in probit space.
+
+    Raises
+    ------
+    ArtifactError : if there is none, or it is damaged.
+    """
+    return load_artifact(path, KIND)[0]["draws"].astype(float)
 
 
 def save_outcome(outcome: Outcome, path: Path, *, key: str, galaxy: Galaxy, method: Method) -> None:

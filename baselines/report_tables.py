@@ -210,6 +210,8 @@ def _galaxy_json(one: GalaxyComparison) -> dict[str, Any]:
         "row": galaxy.row,
         "name": galaxy.name,
         "zred": galaxy.zred,
+        "flux": _jsonable(galaxy.flux),
+        "flux_ivar": _jsonable(galaxy.flux_ivar),
         "methods": {
             name: _jsonable(outcome.figures()) | {"quantiles_16_50_84": _jsonable(outcome.physical.T)}
             for name, outcome in one.outcomes.items()

@@ -33,6 +33,7 @@ COMMANDS = [
     ["infer"],
     ["validate"],
     ["compare"],
+    ["figures"],
     ["init"],
     ["doctor"],
     ["report"],

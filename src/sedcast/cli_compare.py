@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["add_compare_commands"]
 
 Rows = Annotated[str | None, typer.Option(help="Row numbers of real galaxies, such as 0,5,12.")]
-_FEW = 3
-
-
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; by default the usable cores.")]
+
+_FEW = 3
+_MOCKS_FOR_FIGURES = 20
 
 
 def add_compare_commands(app: typer.Typer) -> None:
@@ -38,6 +38,9 @@ def add_compare_commands(app: typer.Typer) -> None:
         epilog="Examples:  sedcast compare sdss --rows 0,1,2 -o comparison    |    "
         "sedcast compare sdss -n 100 --mocks 100 -o comparison"
     )(compare)
+    app.command(
+        epilog="Examples:  sedcast figures -o figures    |    of a long comparison: sedcast figures --comparison comparison"
+    )(figures)
 
 
 def compare(
@@ -116,6 +119,63 @@ def compare(
     screen.note(f"wrote {', '.join(written)} to {output}/")
     if as_json:
         screen.result(to_json(comparison))
+
+
+def figures(
+    catalog: Source = "sdss",
+    comparison: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that 'sedcast compare' wrote. Default: one galaxy and 20 mocks are compared for the figures."
+        ),
+    ] = None,
+    row: Annotated[int | None, typer.Option(min=0, help="Compared galaxy of the second figure; default, the first.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the pictures.")] = Path("figures"),
+    model: Model = "bundled",
+    n_mocks: Annotated[int, typer.Option(min=20, help="Mocks for the flow's ranks.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of mocks and samples; not that of the training set.")] = 20_221_103,
+    n_workers: Workers = None,
+    unit: Unit = "nanomaggies",
+    calibrate: Calibrate = True,
+) -> None:
+    """Draw the figures of a paper about a posterior, as PNG and PDF.
+
+    Training set against catalogue; one galaxy's posterior by flow and MCMC with its spectrum; p–p plot, with MCMC's in grey;
+    rank histograms.
+    """
+    screen = make_screen()
+    from sedcast.figures import make_figures, read_comparison
+
+    estimator = load_posterior(model)
+    estimator.refuse_inferred_redshift("the comparison with MCMC")
+    table = load_catalog(catalog, estimator, unit, calibrate)
+    if comparison is None:
+        comparison = output / "comparison"
+        compare(
+            catalog,
+            rows=None if row is None else str(row),
+            n_real=1,
+            n_mocks=_MOCKS_FOR_FIGURES,
+            output=comparison,
+            model=model,
+            methods="flow,emcee",
+            n_workers=n_workers,
+            unit=unit,
+            calibrate=calibrate,
+        )
+    record = read_comparison(comparison, estimator)
+    with screen.progress("ranks of mocks") as report:
+        written = make_figures(
+            estimator,
+            estimator.select(table),
+            record,
+            output,
+            row=row,
+            n_mocks=n_mocks,
+            seed=seed,
+            progress=report,
+        )
+    screen.note(f"wrote {', '.join(written)} to {output}/")
 
 
 def _show(screen: "Screen", comparison: "Comparison") -> None:

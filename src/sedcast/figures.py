@@ -1,0 +1,182 @@
+"""The work of `sedcast figures`: the pictures of Hahn & Melchior 2022 (arXiv:2203.07391) for a posterior of ours."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sedcast.baselines.outcomes import COMPARED_NAMES, physical, run_draws, run_path
+from sedcast.cli_common import simulator_of
+from sedcast.data.catalog import Catalog
+from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.filters import flux_density
+from sedcast.emulator.simulate import noise_model
+from sedcast.plotting_calibration import pp_plot, sbc_plot
+from sedcast.plotting_paper import posterior_figure, training_figure
+from sedcast.posterior.calibration import CalibrationResult, calibrate, draw_mocks
+from sedcast.posterior.estimator import PosteriorEstimator
+
+__all__ = ["ComparisonRecord", "make_figures", "read_comparison"]
+
+logger = logging.getLogger(__name__)
+
+FORMATS = ("png", "pdf")
+_N_TRAINING = 10_000
+_N_PREDICTED = 500
+_MIN_MOCKS = 20
+_CHAINS = ("emcee", "zeus")
+
+
+@dataclass(frozen=True)
+class ComparisonRecord:
+    """What `sedcast compare` wrote.
+
+    Attributes
+    ----------
+    folder : where the runs are.
+    record : the contents of ``comparison.json``.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def chain(self) -> str:
+        """The MCMC that the flow is compared with.
+
+        Raises
+        ------
+        ParameterError : if there was none.
+        """
+        methods = self.record["config"]["methods"]
+        found = next((name for name in _CHAINS if name in methods), None)
+        if found is None:
+            raise ParameterError(f"{self.folder} was made with {', '.join(methods)}: run 'sedcast compare' with emcee or zeus")
+        return found
+
+    def galaxy(self, row: int | None) -> dict[str, Any]:
+        """A real galaxy on which the chain did not fail, by its row number; the first by default.
+
+        Raises
+        ------
+        ParameterError : if there is none.
+        """
+        real = [one for one in self.record["galaxies"] if one["group"] == "real" and not one["methods"][self.chain]["failed"]]
+        chosen = [one for one in real if row is None or one["row"] == row]
+        if not chosen:
+            rows = ", ".join(str(one["row"]) for one in real) or "none"
+            raise ParameterError(f"--row {row}: the real galaxies in {self.folder} are rows {rows}")
+        return dict(chosen[0])
+
+    def ranks(self, names: tuple[str, ...]) -> np.ndarray:
+        """Ranks of the mocks' truths (n_mock, n_name) in the chain's posteriors."""
+        columns = [COMPARED_NAMES.index(name) for name in names]
+        rows = [one["ranks"][self.chain] for one in self.record["galaxies"] if self.chain in one["ranks"]]
+        return np.array(rows, dtype=float).reshape(-1, len(COMPARED_NAMES))[:, columns]
+
+
+def read_comparison(folder: Path, estimator: PosteriorEstimator) -> ComparisonRecord:
+    """Read a folder of `sedcast compare`.
+
+    Raises
+    ------
+    ArtifactError : if there is no comparison, it is damaged, or it is another posterior's.
+    """
+    path = folder / "comparison.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        model = record["about"]["model"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} is not readable as a comparison ({error}): make it with 'sedcast compare'") from error
+    if str(estimator.card.get("sha256", ""))[:12] not in model:
+        raise ArtifactError(
+            f"{folder} compares another posterior, {model}: give its file with --model, or another --comparison"
+        )
+    return ComparisonRecord(folder, record)
+
+
+def make_figures(
+    estimator: PosteriorEstimator,
+    catalog: Catalog,
+    comparison: ComparisonRecord,
+    folder: Path,
+    *,
+    row: int | None = None,
+    n_mocks: int = 2000,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """Draw all pictures, each as PNG and PDF; returns the files' names.
+
+    Parameters
+    ----------
+    estimator : the flow.
+    catalog : the real galaxies of the first picture, in its bands.
+    comparison : of the same posterior.
+    folder : to write into.
+    row : of the second picture's galaxy; the first compared one by default.
+    n_mocks : mocks for the flow's ranks.
+    seed : of mocks and samples.
+    progress : called with (mocks done, mocks).
+    """
+    simulator, settings = simulator_of(estimator)
+    noise = noise_model(settings)
+    training = draw_mocks(_N_TRAINING, simulator, estimator, noise, seed=seed)
+    good = estimator.status(catalog).ok & (catalog.flux_ivar > 0).all(axis=1)
+    figures = {"fig1_training": training_figure(training, catalog.subset(good))}
+    figures["fig2_posterior"] = _posterior(estimator, comparison, row)
+    mocks = draw_mocks(n_mocks, simulator, estimator, noise, seed=seed + 1)
+    result = calibrate(estimator, mocks, seed=seed + 1, progress=progress)
+    figures |= _calibration(result, comparison)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in figures.items():
+        for form in FORMATS:
+            written.append(f"{name}.{form}")
+            figure.savefig(folder / written[-1])
+    return written
+
+
+def _posterior(estimator: PosteriorEstimator, comparison: ComparisonRecord, row: int | None) -> Figure:
+    galaxy = comparison.galaxy(row)
+    draws, zred = {}, galaxy["zred"]
+    for name, label in (("flow", "sedcast"), (comparison.chain, comparison.chain)):
+        if name in galaxy["methods"]:
+            draws[label] = run_draws(run_path(comparison.folder, "real", galaxy["row"], name))
+    simulator, _ = simulator_of(estimator)
+    theta = estimator.prior.from_unbounded(next(iter(draws.values()))[:_N_PREDICTED])
+    zreds, model = np.full(len(theta), zred), simulator.model
+    wave, spectra = flux_density(model.spectra(theta, zreds), model.wave_rest, zred, estimator.cosmology)
+    return posterior_figure(
+        {label: physical(points, zred, estimator) for label, points in draws.items()},
+        estimator.bands,
+        np.array(galaxy["flux"]),
+        np.array(galaxy["flux_ivar"]),
+        predicted_flux=simulator.flux(theta, zreds),
+        wave_obs=wave,
+        predicted_spectrum=spectra,
+        title=f"galaxy {galaxy['name']}, z = {zred:.4f}",
+    )
+
+
+def _calibration(result: CalibrationResult, comparison: ComparisonRecord) -> dict[str, Figure]:
+    """p–p plot with MCMC in grey and rank histograms; MCMC is left out where too few mocks were compared."""
+    chain, ranks = comparison.chain, comparison.ranks(result.names)
+    if len(ranks) < _MIN_MOCKS:
+        logger.warning(
+            "%s has %d mocks, fewer than %d: MCMC is left out of the p–p plot; 'sedcast compare --mocks 100' adds them",
+            comparison.folder,
+            len(ranks),
+            _MIN_MOCKS,
+        )
+        return {"fig3_pp": pp_plot(result.pit, result.names), "fig4_sbc": sbc_plot(result.pit, result.names)}
+    return {
+        "fig3_pp": pp_plot(result.pit, result.names, others=(f"{chain}, {len(ranks)} mocks", ranks)),
+        "fig4_sbc": sbc_plot(result.pit, result.names),
+        f"fig4_sbc_{chain}": sbc_plot(ranks, result.names, n_bins=10),
+    }

@@ -1,0 +1,96 @@
+"""Two pictures of a paper: the training set beside the catalogue, and one posterior by flow and MCMC with its spectrum."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
+from sedcast.data.catalog import Catalog
+from sedcast.data.filters import load_filter
+from sedcast.plotting import _DPI, _ticks_inward, corner_plot, corner_size, draw_corner, draw_sed
+from sedcast.posterior.calibration import Mocks
+from sedcast.posterior.infer import QUANTITY_NAMES
+
+__all__ = ["posterior_figure", "training_figure"]
+
+_CORNER = (
+    "log_mstar",
+    "log_sfr_1gyr",
+    "log_z_mw",
+    "t_mw_gyr",
+    "fburst",
+    "tburst",
+    "dust1",
+    "dust2",
+    "dust_index",
+)
+_SED_HEIGHT = 4.0
+
+
+def training_figure(training: Mocks, catalog: Catalog) -> Figure:
+    """Magnitude, colours, errors and redshift of training galaxies and of a catalogue with every band measured.
+
+    Parameters
+    ----------
+    training : drawn as the training set was, in the catalogue's bands.
+    catalog : real galaxies.
+    """
+    bands = catalog.bands
+    middle = bands[len(bands) // 2]
+    columns = {
+        "training simulations": _columns(training.flux, training.flux_ivar, training.zred, bands, middle),
+        "catalogue": _columns(catalog.flux, catalog.flux_ivar, catalog.zred, bands, middle),
+    }
+    labels = [
+        f"${middle}$ [mag]",
+        *(f"${a} - {b}$" for a, b in pairwise(bands)),
+        rf"$\log_{{10}} \sigma_{{{bands[0]}}}$ [mag]",
+        rf"$\log_{{10}} \sigma_{{{middle}}}$ [mag]",
+        "$z$",
+    ]
+    return corner_plot(columns, labels, labels=labels, counted="galaxies")
+
+
+def _columns(flux: np.ndarray, ivar: np.ndarray, zred: np.ndarray, bands: Sequence[str], middle: str) -> np.ndarray:
+    magnitude, error = asinh_magnitude(flux, bands), asinh_magnitude_error(flux, ivar**-0.5, bands)
+    k = bands.index(middle)
+    return np.column_stack(
+        [magnitude[:, k], magnitude[:, :-1] - magnitude[:, 1:], np.log10(error[:, 0]), np.log10(error[:, k]), zred]
+    )
+
+
+def posterior_figure(
+    samples: Mapping[str, np.ndarray],
+    bands: Sequence[str],
+    flux: np.ndarray,
+    flux_ivar: np.ndarray,
+    *,
+    predicted_flux: np.ndarray,
+    wave_obs: np.ndarray,
+    predicted_spectrum: np.ndarray,
+    title: str = "",
+) -> Figure:
+    """A corner plot of one galaxy by several methods, and below it what the posterior predicts of photometry and spectrum.
+
+    Parameters
+    ----------
+    samples : by method, (n, 17) samples of `QUANTITY_NAMES`.
+    bands, flux, flux_ivar, predicted_flux, wave_obs, predicted_spectrum : as in `sedcast.plotting.sed_plot`.
+    title : of the galaxy.
+    """
+    columns = [QUANTITY_NAMES.index(name) for name in _CORNER]
+    size = corner_size(len(_CORNER))
+    figure = Figure(figsize=(size, size + _SED_HEIGHT), dpi=_DPI)
+    top, bottom = figure.subfigures(2, 1, height_ratios=(size, _SED_HEIGHT))
+    draw_corner(top, {name: values[:, columns] for name, values in samples.items()}, _CORNER, title=title)
+    axes = bottom.subplots()
+    bottom.subplots_adjust(left=1.05 / size, right=1 - 0.1 / size, bottom=0.75 / _SED_HEIGHT, top=1 - 0.15 / _SED_HEIGHT)
+    _ticks_inward(axes)
+    centre = np.array([load_filter(band).effective_wave for band in bands])
+    draw_sed(
+        axes, centre, flux, flux_ivar, predicted_flux=predicted_flux, wave_obs=wave_obs, predicted_spectrum=predicted_spectrum
+    )
+    axes.set_xlabel(r"observed wavelength [$\mathrm{\AA}$]")
+    return figure
