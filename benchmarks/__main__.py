@@ -20,6 +20,7 @@ BENCHMARKS = {
     "published": ("benchmarks.published", "the direct model's spectra beside those of the published PROVABGS emulator"),
     "simulate": ("benchmarks.simulate", "mass simulation of noisy galaxies into HDF5"),
     "posterior": ("benchmarks.posterior", "sampling and training the flow, and inferring a catalogue"),
+    "flow-variants": ("benchmarks.flow_variants", "what each part of the flow's design and training is worth"),
     "sbi-comparison": ("benchmarks.sbi_comparison", "training and sampling beside the sbi package's flow of similar size"),
     "importance": ("benchmarks.importance", "efficiency and speed of importance refinement on real galaxies"),
     "mcmc": ("benchmarks.mcmc", "emcee and zeus on real galaxies"),

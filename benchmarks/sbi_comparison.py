@@ -32,6 +32,7 @@ _VALIDATION_FRACTION = 0.1
 _SAMPLING_GALAXIES, _SAMPLING_SAMPLES = 10, 1000
 _SAMPLING_SECONDS = 5.0
 _ENDLESS = 100_000
+_EMBEDDING = (64, 64)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--blocks", type=positive, default=8, help="MADE blocks, sbi's transforms")
     parser.add_argument("--hidden", type=positive, default=256, help="width of hidden layers")
     parser.add_argument("--batch", type=positive, default=1024, help="our galaxies a step")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="our highest rate")
+    parser.add_argument("--learning-rate", type=float, default=3e-3, help="our highest rate")
     parser.add_argument("--sbi-batch", type=positive, default=1024, help="sbi's galaxies a step; its default is 200")
     parser.add_argument("--sbi-rate", type=float, default=5e-4, help="sbi's learning rate; this is its default")
     parser.add_argument(
@@ -78,7 +79,7 @@ def train_ours(
     pairs: dict[str, np.ndarray], options: argparse.Namespace, *, minutes: float | None = None, epochs: int = _ENDLESS
 ) -> tuple[TrainingResult, dict[str, Any]]:
     """Train until the time or the epochs are over, without patience; our learning rate falls until then."""
-    flow = FlowConfig(n_blocks=options.blocks, hidden=(options.hidden, options.hidden), seed=options.seed)
+    flow = FlowConfig(n_blocks=options.blocks, hidden=(options.hidden, options.hidden), embedding=_EMBEDDING, seed=options.seed)
     training = FlowTrainingConfig(
         batch_size=options.batch,
         learning_rate=options.learning_rate,

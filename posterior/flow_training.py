@@ -62,7 +62,7 @@ class FlowTrainingConfig(Config):
     """
 
     batch_size: Annotated[int, Field(ge=1)] = 1024
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     warmup_steps: Annotated[int, Field(ge=0)] = 200
     final_rate: Annotated[float, Field(ge=0, le=1)] = 0.01
     max_epochs: Annotated[int, Field(ge=1)] = 100

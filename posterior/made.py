@@ -42,7 +42,7 @@ class FlowConfig(Config):
 
     n_blocks: Annotated[int, Field(ge=1)] = 8
     hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (256, 256)
-    activation: Activation = "relu"
+    activation: Activation = "silu"
     embedding: tuple[Annotated[int, Field(ge=1)], ...] = ()
     permutation: Literal["random", "reverse"] = "random"
     max_log_scale: Annotated[float, Field(gt=0, le=8)] = 4.0

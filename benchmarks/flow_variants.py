@@ -1,0 +1,85 @@
+"""What each part of the flow's design and training is worth: the same minutes with one of them changed."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import note, positive, table
+from sedcast.data.config import load_config
+from sedcast.emulator.simulate import default_simulator, noise_model
+from sedcast.posterior.context import ContextTransform
+from sedcast.posterior.flow_training import FlowTrainer
+from sedcast.posterior.stream import Galaxies, GalaxyStream
+from sedcast.posterior.train import PosteriorConfig
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as bundled": {},
+    "a fixed set": {},
+    "relu": {"activation": "relu"},
+    "no embedding": {"embedding": ()},
+    "a third of the rate": {"learning_rate": 1e-3},
+    "hidden layers of 384": {"hidden": (384, 384)},
+    "12 blocks": {"n_blocks": 12},
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, default=Path("configs/posterior_sdss_ugriz.toml"), help="the design that is varied"
+    )
+    parser.add_argument("--minutes", type=float, default=3.0, help="of each training, simulation included")
+    parser.add_argument("--fixed", type=positive, default=1_000_000, help="galaxies of the fixed set")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="variants to train")
+
+
+def changed(config: PosteriorConfig, changes: dict[str, Any], minutes: float) -> PosteriorConfig:
+    """The configuration with some fields of its flow or its training replaced."""
+    values = config.model_dump()
+    values["training"] |= {"max_minutes": minutes}
+    for key, value in changes.items():
+        values["flow" if key in values["flow"] else "training"][key] = value
+    values.pop("simulation_file")
+    return PosteriorConfig.model_validate(values)
+
+
+def train(config: PosteriorConfig, n_fixed: int | None) -> dict[str, Any]:
+    """Figures of one training, on fresh galaxies or on a fixed number of them, held out on the stream's own."""
+    simulation, stream_config = config.simulation, config.stream
+    assert simulation is not None
+    assert stream_config is not None
+    transform = ContextTransform(simulation.band_names, mask=stream_config.missing is not None)
+
+    def pairs(galaxies: Galaxies) -> tuple[np.ndarray, np.ndarray]:
+        return galaxies.theta_unbounded, transform(galaxies.flux, galaxies.flux_ivar, galaxies.zred)
+
+    with GalaxyStream(default_simulator(simulation), noise_model(simulation), simulation, stream_config) as stream:
+        validation = pairs(stream.validation())
+        trainer = FlowTrainer(config.flow, config.training)
+        if n_fixed is None:
+            result = trainer.fit_stream(lambda index: pairs(stream.chunk(index)), validation=validation)
+        else:
+            chunks = [pairs(stream.chunk(index)) for index in range(-(-n_fixed // simulation.n_galaxies))]
+            result = trainer.fit_stream(lambda index: chunks[index % len(chunks)], validation=validation)
+    last = result.history[-1]
+    return {
+        "held_out_nats": result.best_validation_nll,
+        "last_held_out_nats": last["validation_nll"],
+        "training_nats": last["train_nll"],
+        "n_seen": result.n_seen,
+        "galaxies_per_s": result.n_seen / (60 * last["minutes"]),
+    }
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Train every variant for `--minutes`."""
+    base = load_config(options.config, PosteriorConfig)
+    found = {}
+    for name in options.only:
+        n_fixed = options.fixed if name == "a fixed set" else None
+        found[name] = train(changed(base, VARIANTS[name], options.minutes), n_fixed)
+        note(f"{name}: {found[name]['held_out_nats']:.3f} nats held out")
+    head = ("variant", "held out, nats", "in the last epoch", "training", "galaxies seen", "galaxies/s")
+    table(head, [(name, *figures.values()) for name, figures in found.items()])
+    return {"minutes": options.minutes, "n_fixed": options.fixed, "variants": found}
