@@ -5,6 +5,7 @@ software versions, provenance, training figures, and a SHA-256 over all arrays a
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -23,17 +24,22 @@ from numpy.lib import format as npy
 from sedcast.data.errors import ArtifactError, SedcastError
 
 __all__ = [
+    "FULL",
     "SCHEMA_VERSION",
     "atomic_path",
     "consistent",
     "load_artifact",
     "read_card",
+    "reserve",
     "save_artifact",
     "software_versions",
 ]
 
 SCHEMA_VERSION = 1
 MAX_ARTIFACT_BYTES = 4 * 1024**3
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a full disk, a used up quota or a limit of files' sizes is known by."""
+
 _MAX_CARD_BYTES = 64 * 1024**2
 _MAX_MEMBERS = 10_000
 # DEFLATE packs no more than this many bytes into one; what claims more is damaged, or made to fill the memory.
@@ -98,6 +104,21 @@ class atomic_path:
             pass
         finally:
             os.close(descriptor)
+
+
+def reserve(path: Path, n_bytes: int) -> None:
+    """Make sure that a file of about `n_bytes` can be written at `path`, before a library that crashes on a full disk tries to.
+
+    Raises
+    ------
+    OSError : if it cannot, with ENOSPC, EDQUOT or EFBIG.
+    """
+    with path.open("wb") as handle:
+        try:
+            os.posix_fallocate(handle.fileno(), 0, max(n_bytes, 1))
+        except OSError as error:
+            if error.errno in FULL:
+                raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def _is_running(number: int) -> bool:

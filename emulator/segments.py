@@ -19,7 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from sedcast.data.artifacts import atomic_path
+from sedcast.data.artifacts import atomic_path, reserve
 from sedcast.data.errors import ConfigError
 from sedcast.data.locks import lock_handle
 
@@ -28,6 +28,7 @@ __all__ = ["Segments", "array_digest", "differences", "open_segments", "partial_
 logger = logging.getLogger(__name__)
 
 _CHUNK_ROWS, _CHUNK_COLUMNS, _CHUNK_ELEMENTS = 8192, 1024, 2**18
+_HEAD_BYTES = 65_536
 _MANIFEST = "manifest.json"
 _LOCK = "lock"
 _PATTERN = "segment-*.h5"
@@ -51,7 +52,8 @@ class Segments:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        # Absolute, for processes that run in other folders.
+        self.folder = folder.absolute()
         self.count()
 
     def count(self) -> None:
@@ -81,10 +83,12 @@ class Segments:
         path, next_chunk = self.path(self.next_chunk), self.next_chunk + n_chunks
         joined = {name: np.concatenate(parts).astype("f4") for name, parts in columns.items()}
         n_rows = len(next(iter(joined.values())))
-        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-            for name, values in joined.items():
-                file[name] = values
-            file.attrs.update({"n_rows": n_rows, "n_proposed": n_proposed, "next_chunk": next_chunk})
+        with atomic_path(path) as temporary:
+            reserve(temporary, sum(values.nbytes for values in joined.values()) + _HEAD_BYTES)
+            with h5py.File(temporary, "w") as file:
+                for name, values in joined.items():
+                    file[name] = values
+                file.attrs.update({"n_rows": n_rows, "n_proposed": n_proposed, "next_chunk": next_chunk})
         self._add(path, n_rows, n_proposed, next_chunk)
 
     def absent(self, n_segments: int) -> list[int]:
@@ -104,7 +108,7 @@ class Segments:
 
         Columns are chunked along their rows, wide ones along their second axis too, so that a part of either is read cheaply.
         """
-        with atomic_path(output, folder=self.folder) as temporary, h5py.File(temporary, "w") as joined:
+        with atomic_path(output, folder=self.folder) as temporary, self.joined_file(temporary) as joined:
             for name, table in (tables or {}).items():
                 joined[name] = table
             start = 0
@@ -120,6 +124,11 @@ class Segments:
                 start += take
             joined.attrs.update(attributes)
         self.discard()
+
+    def joined_file(self, path: Path) -> h5py.File:
+        """A new HDF5 file with room on the disk for what the segments hold."""
+        reserve(path, sum(segment.stat().st_size for segment in self._files))
+        return h5py.File(path, "w")
 
     @property
     def paths(self) -> tuple[Path, ...]:

@@ -19,7 +19,7 @@ import numpy as np
 from astropy.table import Table
 from threadpoolctl import threadpool_limits
 
-from sedcast.data.artifacts import atomic_path, consistent
+from sedcast.data.artifacts import atomic_path, consistent, reserve
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, CatalogError, MissingDependencyError, ParameterError
 from sedcast.data.hdf5 import check_size, read_whole
@@ -151,6 +151,8 @@ def infer_catalog(
     starts = range(0, len(catalog), rows_per_block)
     blocks = [start + np.flatnonzero(status.ok[start : start + rows_per_block]) for start in starts]
     done = 0
+    # Compressed samples may take any share of their size.
+    kept = 0 if sample_type is None or compression is not None else n_samples * np.dtype(sample_type).itemsize
 
     def work(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         observed = estimator.observed(catalog, rows)
@@ -172,7 +174,7 @@ def infer_catalog(
         flags[rows] = [_joined(reasons) for reasons in zip(judged.flags, status.flags[rows], edge, strict=True)]
         return rows, values
 
-    with atomic_path(output) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(output) as temporary, _new_file(temporary, len(catalog), kept, len(quantity_names(estimator))) as file:
         datasets = _create(file, catalog, n_samples, quantity_names(estimator), sample_type, compression)
         for rows, values in _in_order(work, blocks, n_threads or usable_cores()):
             finite = np.isfinite(values).all(axis=(0, 2))
@@ -208,6 +210,12 @@ def infer_catalog(
         )
     logger.info("%s: posteriors of %d of %d galaxies", output, figures["inferred"], figures["galaxies"])
     return figures
+
+
+def _new_file(path: Path, n_rows: int, row_bytes: int, n_quantities: int) -> h5py.File:
+    """A new HDF5 file with room on the disk for samples (`row_bytes` of each quantity) and summaries."""
+    reserve(path, n_rows * n_quantities * (row_bytes + 4 * len(PERCENTILES)))
+    return h5py.File(path, "w")
 
 
 def quantity_names(estimator: PosteriorEstimator) -> tuple[str, ...]:

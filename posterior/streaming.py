@@ -4,7 +4,6 @@ Each run of rows is a task of its own, which reads its rows and writes them to a
 or in the processes of a `TaskPool`, which then need the same files (a shared file system).
 """
 
-import errno
 import hashlib
 import json
 import time
@@ -18,7 +17,7 @@ import h5py
 import numpy as np
 from astropy.io import fits
 
-from sedcast.data.artifacts import atomic_path
+from sedcast.data.artifacts import FULL, atomic_path
 from sedcast.data.errors import ArtifactError, MissingDependencyError, ParameterError
 from sedcast.data.executors import TaskPool
 from sedcast.data.mapping import CatalogMapping, map_rows
@@ -128,7 +127,7 @@ def infer_file(
         # HDF5 raises RuntimeError where a file cannot be written when it is closed.
         if isinstance(error, RuntimeError) and "errno = " not in str(error):
             raise
-        full = getattr(error, "errno", None) == errno.ENOSPC or "errno = 28" in str(error)
+        full = getattr(error, "errno", None) in FULL or "errno = 28" in str(error)
         raise ArtifactError(
             f"{output} cannot be written: {'the disk is full' if full else error}. "
             f"Finished rows are kept in {partial_folder(output)}: repeat the command to go on"
@@ -261,7 +260,7 @@ def _dtypes(segments: Segments) -> dict[str, np.dtype]:
 
 def _join_samples(segments: Segments, path: Path, header: dict[str, Any]) -> None:
     dtypes, start = _dtypes(segments), 0
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as joined:
+    with atomic_path(path) as temporary, segments.joined_file(temporary) as joined:
         for segment in segments.paths:
             with h5py.File(segment, "r") as file:
                 for name, item in _datasets(file):

@@ -224,7 +224,9 @@ def explain_os_error(error: BaseException) -> str | None:
     if number is None:
         return None
     name = getattr(error, "filename", None) or "a file"
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    from sedcast.data.artifacts import FULL
+
+    if number in FULL:
         return f"cannot write {name}: the disk is full; free some space and repeat the command, finished parts are kept"
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission for {name}: choose another place, or have the permission changed"
