@@ -12,6 +12,7 @@ import numpy as np
 
 from sedcast.baselines.outcomes import (
     COMPARED_NAMES,
+    SAMPLERS,
     CompareConfig,
     Galaxy,
     Outcome,
@@ -49,7 +50,7 @@ FLOOR = "halves"
 """Second of the pair of which the first is a chain: half of its independent groups of walkers against the other."""
 
 PAIRS_KIND = "comparison-pairs"
-_REFERENCES = ("emcee", "zeus", "refined")
+_REFERENCES = ("emcee", "zeus", "nautilus", "refined")
 _N_FREE = len(FREE_PARAMETER_NAMES)
 _PRIOR_DRAWS = 4000
 _MIN_DRAWS = 4
@@ -104,11 +105,11 @@ class Comparison:
 
 
 def compared_pairs(methods: Sequence[str]) -> tuple[Pair, ...]:
-    """The reference against itself, then every other method against it: emcee where it runs, else zeus or the refined flow."""
+    """The reference against itself, then every other method against it: emcee where it runs, else zeus, nautilus or the refined flow."""
     reference = next((name for name in _REFERENCES if name in methods), None)
     if reference is None:
         return ()
-    floor: tuple[Pair, ...] = ((reference, FLOOR),) if reference != "refined" else ()
+    floor: tuple[Pair, ...] = ((reference, FLOOR),) if reference in SAMPLERS else ()
     return floor + tuple((name, reference) for name in methods if name != reference)
 
 

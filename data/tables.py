@@ -74,7 +74,7 @@ class TableFile(ABC):
     def _read(self, name: str, start: int, stop: int) -> np.ndarray: ...
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return open_table, (self.path,)
+        return open_table, (self.path.absolute(),)
 
 
 class _Fits(TableFile):

@@ -191,12 +191,13 @@ def test_a_dask_cluster_that_loses_a_worker_gives_the_same_bytes(
     distributed = pytest.importorskip("distributed", reason="needs dask and distributed")
     (tmp_path / "alone").mkdir()
     (tmp_path / "many").mkdir()
-    options: dict[str, Any] = {"n_samples": 1000, "rows_per_segment": 4, "samples": (Path("out.h5"), "float32", None)}
+    options: dict[str, Any] = {"n_samples": 200, "rows_per_segment": 4, "samples": (Path("out.h5"), "float32", None)}
     monkeypatch.chdir(tmp_path / "alone")
     infer_file(estimator, catalog, mapping, "out.fits", **options)
-    monkeypatch.chdir(tmp_path / "many")
     cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0")
     with cluster, distributed.Client(cluster) as client, task_pool(cluster.scheduler_address) as pool:
+        # Not the folder in which the workers are.
+        monkeypatch.chdir(tmp_path / "many")
         workers = set(client.run(os.getpid).values())
         killed = []
 
