@@ -1,6 +1,8 @@
 """Fixtures and the skipping of tests that need what a user's machine may lack."""
 
+import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 import matplotlib as mpl
@@ -9,19 +11,27 @@ import pytest
 
 mpl.use("Agg")
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, with a reason, what cannot run here; CI sets both variables and fails on such a skip."""
     has_fsps = "SPS_HOME" in os.environ and Path(os.environ["SPS_HOME"]).is_dir()
     published = os.environ.get("SEDCAST_PUBLISHED", "")
     has_published = bool(published) and Path(published).is_dir()
-    if os.environ.get("SEDCAST_NO_SKIP") and not (has_fsps and has_published):
-        raise pytest.UsageError("SEDCAST_NO_SKIP is set, but SPS_HOME or SEDCAST_PUBLISHED does not name a folder")
+    has_browser = importlib.util.find_spec("playwright") is not None and any(map(shutil.which, BROWSERS))
+    if os.environ.get("SEDCAST_NO_SKIP"):
+        if not (has_fsps and has_published):
+            raise pytest.UsageError("SEDCAST_NO_SKIP is set, but SPS_HOME or SEDCAST_PUBLISHED does not name a folder")
+        if not has_browser:
+            raise pytest.UsageError("SEDCAST_NO_SKIP is set, but playwright or Chromium is not installed")
     for item in items:
         if item.get_closest_marker("fsps") and not has_fsps:
             item.add_marker(pytest.mark.skip(reason="needs FSPS data: set SPS_HOME"))
         if item.get_closest_marker("published") and not has_published:
             item.add_marker(pytest.mark.skip(reason="needs the published emulator files: set SEDCAST_PUBLISHED"))
+        if item.get_closest_marker("browser") and not has_browser:
+            item.add_marker(pytest.mark.skip(reason="needs playwright and Chromium: pip install 'sedcast[browser]'"))
 
 
 @pytest.fixture

@@ -231,6 +231,8 @@ class ExplorerServer:
         except OSError as error:
             self._socket.close()
             raise ParameterError(f"port {port} of {_HOST} cannot be had ({error.strerror}): give another, or 0") from error
+        # Requests that come before `run` wait for it.
+        self._socket.listen()
         token = secrets.token_urlsafe(24)
         self.port = int(self._socket.getsockname()[1])
         self.url = f"http://{_HOST}:{self.port}/{token}/"

@@ -1,0 +1,169 @@
+"""The explorer: what it answers, and whom it refuses."""
+
+import csv
+import http.client
+import io
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import h5py
+import numpy as np
+import pytest
+
+from sedcast.data.errors import ParameterError
+from sedcast.emulator.prior import PARAMETER_NAMES
+
+pytest.importorskip("starlette", reason="the explorer's server needs Starlette")
+pytest.importorskip("uvicorn", reason="the explorer's server needs uvicorn")
+
+from explorers import bundled_explorer, served
+from sedcast.explore.compute import MAX_SAMPLES, Explorer
+from sedcast.explore.server import ExplorerServer
+
+SHOWN = ["log_mstar", "dust2"]
+
+
+@pytest.fixture(scope="module")
+def explorer() -> Explorer:
+    return bundled_explorer()
+
+
+@pytest.fixture(scope="module")
+def url(explorer: Explorer) -> Iterator[str]:
+    with served(explorer) as address:
+        yield address
+
+
+def request(url: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=60)
+    content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request("GET" if body is None else "POST", parts.path + path, content, named)
+    reply = connection.getresponse()
+    found = reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read()
+    connection.close()
+    return found
+
+
+def question(explorer: Explorer, **changes: Any) -> dict[str, Any]:
+    galaxy = explorer.galaxy(0)
+    asked = {name: galaxy[name] for name in ("magnitudes", "errors", "zred")}
+    return asked | {"shown": SHOWN} | changes
+
+
+def test_the_catalogue_comes_back_from_its_magnitudes(explorer: Explorer) -> None:
+    observed = explorer.observed(question(explorer))
+    np.testing.assert_allclose(observed.flux, explorer.catalog.flux[0], rtol=2e-4)
+    np.testing.assert_allclose(observed.flux_ivar, explorer.catalog.flux_ivar[0], rtol=2e-3)
+
+
+def test_an_answer_is_that_of_the_posterior(explorer: Explorer) -> None:
+    observed = explorer.observed(question(explorer))
+    answer = explorer.answer(observed, SHOWN)
+    row = observed.flux[None], observed.flux_ivar[None], np.array([observed.zred])
+    theta = explorer.estimator.sample(*row, 20_000, seed=5)[0]
+    np.testing.assert_allclose(answer["intervals"]["log_mstar"], np.percentile(theta[:, 0], [16, 50, 84]), atol=0.02)
+    # The levels are those whose regions hold 68% and 95% of the density.
+    (pair,) = answer["corner"]["pairs"]
+    density = np.array(pair["density"])
+    for level, share in zip(pair["levels"], (0.68, 0.95), strict=True):
+        assert density[density >= level - 1].sum() / density.sum() == pytest.approx(share, abs=0.02)
+    # What is predicted fits what is observed, of which the posterior was made.
+    sed = answer["sed"]
+    pull = (np.array(sed["flux"]) - np.array(sed["predicted"][2])) / np.array(sed["sigma"])
+    assert np.abs(pull).max() < 4
+    assert np.all(np.diff(np.array(sed["spectrum"]), axis=0) >= 0)
+    json.dumps(answer, allow_nan=False)
+
+
+def test_a_change_of_brightness_moves_the_mass_only(explorer: Explorer) -> None:
+    asked = question(explorer)
+    before = explorer.answer(explorer.observed(asked), SHOWN)["intervals"]
+    brighter = [m - 0.25 for m in asked["magnitudes"]]
+    after = explorer.answer(explorer.observed(asked | {"magnitudes": brighter}), SHOWN)["intervals"]
+    assert after["log_mstar"][1] - before["log_mstar"][1] == pytest.approx(0.1, abs=0.04)
+    assert after["dust2"][1] == pytest.approx(before["dust2"][1], abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"magnitudes": [18, 17]}, "magnitudes: expected a list of 5"),
+        ({"magnitudes": [18, "x", 17, 16, 16]}, "magnitude in g: expected a number, got 'x'"),
+        ({"magnitudes": [18, None, 17, 16, 16]}, "g: sdss-ugriz needs a magnitude"),
+        ({"magnitudes": [18, 1e300, 17, 16, 16]}, "magnitude in g: 1e\\+300 is not within"),
+        ({"magnitudes": [18, True, 17, 16, 16]}, "magnitude in g: expected a number"),
+        ({"errors": [0.1, 0.1, 0.0, 0.1, 0.1]}, "error in r: 0 is not within"),
+        ({"errors": [0.1, 0.1, -1.0, 0.1, 0.1]}, "error in r: -1 is not within"),
+        ({"zred": 3.0}, "redshift: 3 is not within 0.005 … 0.3"),
+        ({"zred": None}, "redshift: expected a number"),
+    ],
+)
+def test_bad_values_are_answered_with_what_is_wrong(explorer: Explorer, url: str, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ParameterError, match=said):
+        explorer.observed(question(explorer, **change))
+    status, _, content = request(url, "api/posterior", question(explorer, **change))
+    assert status == 422
+    assert json.loads(content)["error"].startswith(said.split("\\")[0])
+
+
+def test_every_post_takes_any_json(url: str) -> None:
+    bodies: list[Any] = [[], 1, "x", {}, {"row": "0"}, {"row": 1.5}, {"row": -1}, {"row": 10**30}, {"magnitudes": {}}]
+    for path in ("galaxy", "posterior", "mcmc/start", "samples"):
+        for body in bodies:
+            assert request(url, f"api/{path}", body)[0] == 422, (path, body)
+        for content in (b"{", b"[" * 16_000, b"\xff"):
+            assert request(url, f"api/{path}", content)[0] == 400, (path, content[:2])
+    assert request(url, "api/posterior", {"shown": ["nothing"]})[0] == 422
+
+
+def test_only_the_page_is_served_and_only_to_itself(url: str) -> None:
+    status, headers, content = request(url, "")
+    assert status == 200
+    assert b"<title>sedcast explorer" in content
+    assert "default-src 'none'" in headers["content-security-policy"]
+    root = f"http://{urlsplit(url).netloc}"
+    assert urlsplit(url).hostname == "127.0.0.1"
+    assert request(root, "/")[0] == 404
+    assert request(root, "/" + "A" * 32 + "/")[0] == 404
+    for path in ("../server.py", "..%2fserver.py", "%2e%2e/compute.py", "page/index.html", "/etc/passwd"):
+        assert request(url, path)[0] == 404, path
+    assert request(url, "", Host="sedcast.example:80")[0] == 421
+    assert request(url, "", Origin="http://evil.example")[0] == 403
+    assert request(url, "", Origin=root)[0] == 200
+    assert request(url, "api/posterior", b"1" * 20_000)[0] == 413
+    assert request(url, "api/posterior")[0] == 405
+
+
+def test_downloads_hold_the_samples(explorer: Explorer, url: str) -> None:
+    asked = question(explorer, format="csv", method="flow")
+    _, _, content = request(url, "api/samples", asked)
+    lines = list(csv.DictReader(io.StringIO(content.decode())))
+    theta = explorer.sample(explorer.observed(asked), MAX_SAMPLES)
+    assert len(lines) == len(theta) == MAX_SAMPLES
+    assert float(lines[7]["log_mstar"]) == pytest.approx(theta[7, 0], rel=1e-6)
+    assert {*PARAMETER_NAMES, "log_sfr_1gyr", "zred"} <= set(lines[0])
+    _, _, content = request(url, "api/samples", asked | {"format": "hdf5"})
+    with h5py.File(io.BytesIO(content)) as file:
+        np.testing.assert_allclose(file["samples/log_mstar"][:], theta[:, 0], rtol=1e-6)
+        assert json.loads(file.attrs["bands"]) == list(explorer.estimator.bands)
+        assert file.attrs["model_sha256"]
+    status, _, content = request(url, "api/samples", asked | {"method": "mcmc"})
+    assert (status, json.loads(content)["error"]) == (422, "there are no samples of MCMC: run it first")
+
+
+def test_a_run_of_mcmc_is_cancelled_at_once(explorer: Explorer, url: str) -> None:
+    assert json.loads(request(url, "api/mcmc/start", question(explorer))[2])["status"] == "running"
+    began = time.perf_counter()
+    assert json.loads(request(url, "api/mcmc/cancel", {})[2])["status"] == "cancelled"
+    assert time.perf_counter() - began < 5
+    assert json.loads(request(url, "api/mcmc/state", {"shown": SHOWN})[2])["status"] == "cancelled"
+
+
+def test_a_port_in_use_is_refused(explorer: Explorer, url: str) -> None:
+    with pytest.raises(ParameterError, match="cannot be had"):
+        ExplorerServer(explorer, "bundled", port=urlsplit(url).port or 0)
