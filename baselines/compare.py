@@ -105,7 +105,10 @@ class Comparison:
 
 
 def compared_pairs(methods: Sequence[str]) -> tuple[Pair, ...]:
-    """The reference against itself, then every other method against it: emcee where it runs, else zeus, nautilus or the refined flow."""
+    """The reference against itself, then every other method against it.
+
+    The reference is emcee where it runs, else zeus, nautilus or the refined flow.
+    """
     reference = next((name for name in _REFERENCES if name in methods), None)
     if reference is None:
         return ()

@@ -1,14 +1,12 @@
-"""How well a chain has sampled, and how far apart two sets of samples are."""
-
-import warnings
+"""How well a chain has sampled."""
 
 import numpy as np
 from scipy.special import ndtri
-from scipy.stats import rankdata, wasserstein_distance
+from scipy.stats import rankdata
 
-from sedcast.data.errors import MissingDependencyError, ParameterError
+from sedcast.data.errors import ParameterError
 
-__all__ = ["autocorrelation_time", "c2st", "effective_sample_size", "marginal_wasserstein", "rank_rhat", "split_rhat"]
+__all__ = ["autocorrelation_time", "effective_sample_size", "rank_rhat", "split_rhat"]
 
 _WINDOW = 5.0
 _MIN_STEPS = 8
@@ -118,67 +116,3 @@ def rank_rhat(chain: np.ndarray, *, n_groups: int) -> np.ndarray:
 
 def _normal_scores(values: np.ndarray) -> np.ndarray:
     return np.asarray(ndtri((rankdata(values, axis=0) - 0.375) / (len(values) + 0.25)))
-
-
-def marginal_wasserstein(first: np.ndarray, second: np.ndarray, *, scale: np.ndarray | float = 1.0) -> np.ndarray:
-    """Wasserstein-1 distance between the marginals of two sets of samples, in units of `scale`, (n_dim,).
-
-    Parameters
-    ----------
-    first, second : (n, n_dim) and (m, n_dim).
-    scale : (n_dim,) or one for all, for example the prior's standard deviations; 1 for probit-space samples.
-    """
-    first, second = _pair(first, second)
-    distance = [wasserstein_distance(first[:, column], second[:, column]) for column in range(first.shape[1])]
-    return np.asarray(distance) / scale
-
-
-def c2st(first: np.ndarray, second: np.ndarray, *, seed: int, n_folds: int = 5) -> float:
-    """Classifier two-sample test: held-out accuracy of a network that tells the two sets apart; 0.5 is indistinguishable.
-
-    Samples of a chain should be thinned to nearly independent ones first: a copy of a held-out point in the training
-    folds gives its set away.
-
-    Parameters
-    ----------
-    first, second : (n, n_dim) and (m, n_dim); the larger is thinned evenly to the size of the smaller.
-    seed : of the classifier and the folds.
-    n_folds : folds of the cross-validation.
-
-    Raises
-    ------
-    MissingDependencyError : if scikit-learn is not installed.
-
-    References
-    ----------
-    Lopez-Paz & Oquab 2017, arXiv:1610.06545; Lueckmann et al. 2021, arXiv:2101.04653 (classifier settings).
-    """
-    try:
-        from sklearn.model_selection import KFold, cross_val_score
-        from sklearn.neural_network import MLPClassifier
-    except ImportError as error:
-        raise MissingDependencyError("the classifier two-sample test needs scikit-learn: pip install scikit-learn") from error
-    first, second = _pair(first, second)
-    n = min(len(first), len(second))
-    if n < 2 * n_folds:
-        raise ParameterError(f"{n} samples in the smaller set: {n_folds} folds need at least {2 * n_folds}")
-    first, second = (part[np.linspace(0, len(part) - 1, n).astype(int)] for part in (first, second))
-    scale = first.std(axis=0)
-    data = (np.concatenate([first, second]) - first.mean(axis=0)) / np.where(scale > 0, scale, 1.0)
-    labels = np.repeat([0, 1], n)
-    width = 10 * data.shape[1]
-    network = MLPClassifier((width, width), max_iter=200, early_stopping=True, random_state=seed)
-    folds = KFold(n_folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        # The network's own early stopping decides; that it ran out of iterations is no news to the caller.
-        warnings.simplefilter("ignore")
-        return float(np.mean(cross_val_score(network, data, labels, cv=folds, scoring="accuracy")))
-
-
-def _pair(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or min(len(first), len(second)) < 2:
-        raise ParameterError(f"samples have shapes {first.shape} and {second.shape}, expected (n, n_dim) and (m, n_dim)")
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise ParameterError("samples hold values that are not finite: leave those rows out")
-    return first, second

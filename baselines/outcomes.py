@@ -23,9 +23,9 @@ from sedcast.posterior.infer import DERIVED_NAMES
 from sedcast.posterior.likelihood import FluxSimulator
 
 __all__ = [
-    "CHAINS",
     "COMPARED_NAMES",
     "METHODS",
+    "SAMPLERS",
     "CompareConfig",
     "Galaxy",
     "Method",
@@ -44,10 +44,12 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-Method = Literal["flow", "refined", "emcee", "zeus"]
+Method = Literal["flow", "refined", "emcee", "zeus", "nautilus"]
 METHODS: tuple[Method, ...] = ("flow", "refined", "emcee", "zeus")
-CHAINS: tuple[Method, ...] = ("emcee", "zeus")
-"""Methods that sample the likelihood by a Markov chain."""
+"""Methods that run by default; nautilus is optional."""
+
+SAMPLERS: tuple[Method, ...] = ("emcee", "zeus", "nautilus")
+"""Methods that sample the likelihood itself, as `McmcConfig` says."""
 
 COMPARED_NAMES = (*FREE_PARAMETER_NAMES, *DERIVED_NAMES)
 """What is compared: the free parameters in probit space, and derived properties."""
@@ -81,7 +83,7 @@ class CompareConfig(Config):
 
     Attributes
     ----------
-    methods : of `METHODS`.
+    methods : which to run; nautilus needs its package.
     n_draws : effectively independent draws of each method that two-sample tests and ranks see.
     n_samples : samples of the flow and of the refined flow, for their quantiles and their time.
     mcmc : of each chain, its seed apart.
@@ -184,7 +186,7 @@ def run_key(setting: Setting, galaxy: Galaxy, method: Method) -> str:
     """A digest of everything that the run's result depends on."""
     config = setting.config
     used: dict[str, Any] = {"n_draws": config.n_draws}
-    if method in CHAINS:
+    if method in SAMPLERS:
         used |= {"mcmc": config.mcmc.model_dump(mode="json", exclude={"seed"}), "independent": config.independent}
     else:
         used["n_samples"] = config.n_samples

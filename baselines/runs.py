@@ -11,6 +11,7 @@ import numpy as np
 
 from sedcast.baselines.coordinates import FlowMap
 from sedcast.baselines.mcmc import McmcResult, run_emcee, run_zeus
+from sedcast.baselines.nested import run_nautilus
 from sedcast.baselines.outcomes import (
     COMPARED_NAMES,
     Galaxy,
@@ -32,7 +33,7 @@ __all__ = ["RunTask", "independent_draws", "run_method", "run_task"]
 
 logger = logging.getLogger(__name__)
 
-_RUNNERS: dict[str, Callable[..., McmcResult]] = {"emcee": run_emcee, "zeus": run_zeus}
+_CHAINS: dict[str, Callable[..., McmcResult]] = {"emcee": run_emcee, "zeus": run_zeus}
 _PERCENTILES = (16.0, 50.0, 84.0)
 _MAX_FOR_QUANTILES = 10_000
 _DEATHS = 2
@@ -86,7 +87,7 @@ def run_method(setting: Setting, galaxy: Galaxy, method: Method) -> Outcome:
         elif method == "refined":
             found = _refined(setting, galaxy)
         else:
-            found = _chain(setting, galaxy, likelihood, _RUNNERS[method])
+            found = _sampled(setting, galaxy, likelihood, method)
         if not np.isfinite(found.samples).all():
             raise ParameterError("samples are not finite: the photometry is far outside what the method can describe")
         seconds = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
@@ -139,19 +140,25 @@ def _refined(setting: Setting, galaxy: Galaxy) -> _Found:
     return _Found(result.theta_unbounded, result.theta_unbounded[:n], figures)
 
 
-def _chain(setting: Setting, galaxy: Galaxy, likelihood: GaussianLikelihood, runner: Callable[..., McmcResult]) -> _Found:
-    config, flow = setting.config, None
-    if isinstance(setting.estimator, PosteriorEstimator) and not config.independent:
-        flow = FlowMap.at(setting.estimator, galaxy.flux, galaxy.flux_ivar, galaxy.zred)
+def _sampled(setting: Setting, galaxy: Galaxy, likelihood: GaussianLikelihood, method: Method) -> _Found:
+    config = setting.config
     seed = galaxy.seed(config.seed)
-    result = runner(likelihood, config.mcmc.model_copy(update={"seed": seed}), flow=flow)
+    settings = config.mcmc.model_copy(update={"seed": seed})
+    if method == "nautilus":
+        result = run_nautilus(likelihood, settings)
+    else:
+        flow = None
+        if isinstance(setting.estimator, PosteriorEstimator) and not config.independent:
+            flow = FlowMap.at(setting.estimator, galaxy.flux, galaxy.flux_ivar, galaxy.zred)
+        result = _CHAINS[method](likelihood, settings, flow=flow)
     ess = float(result.ess.min())
     samples = result.theta_unbounded
     kept = samples[np.linspace(0, len(samples) - 1, min(_MAX_FOR_QUANTILES, len(samples))).astype(int)]
     figures = {
         "n_evaluations": result.n_evaluations,
         "ess": ess,
-        "rhat": result.rhat,
+        "rhat": result.rhat if np.isfinite(result.rhat) else None,
+        "log_evidence": result.log_evidence,
         "converged": result.converged,
         "reason": result.reason,
     }

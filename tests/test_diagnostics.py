@@ -1,5 +1,3 @@
-import builtins
-
 import arviz
 import emcee
 import numpy as np
@@ -7,12 +5,10 @@ import pytest
 
 from sedcast.baselines.diagnostics import (
     autocorrelation_time,
-    c2st,
     effective_sample_size,
-    marginal_wasserstein,
     split_rhat,
 )
-from sedcast.data.errors import MissingDependencyError, ParameterError
+from sedcast.data.errors import ParameterError
 
 
 def ar1(correlation, *, n_step, n_walker, n_dim=1, seed=0):
@@ -68,34 +64,6 @@ def test_rhat_of_groups_falls_with_the_effective_sample_size_of_the_whole():
     assert split_rhat(chain, n_groups=4).max() < 1.01
 
 
-def test_wasserstein_of_shifted_normals_is_the_shift():
-    rng = np.random.default_rng(0)
-    first, second = rng.standard_normal((20_000, 2)), rng.normal([0.0, 1.0], 1.0, (15_000, 2))
-    np.testing.assert_allclose(marginal_wasserstein(first, second), [0.0, 1.0], atol=0.03)
-    np.testing.assert_allclose(marginal_wasserstein(first, second, scale=np.array([1.0, 2.0])), [0.0, 0.5], atol=0.03)
-
-
-def test_c2st_is_half_for_equal_sets_and_follows_the_exact_accuracy_for_shifted_ones():
-    rng = np.random.default_rng(0)
-    first, same, shifted = (rng.standard_normal((1000, 3)) for _ in range(3))
-    assert c2st(first, same, seed=1) == pytest.approx(0.5, abs=0.04)
-    shifted[:, 0] += 2.0
-    assert c2st(first, shifted, seed=1) == pytest.approx(0.8413, abs=0.03)  # Phi(1), the best that any classifier can do
-
-
-def test_c2st_without_scikit_learn_says_what_to_install(monkeypatch):
-    real_import = builtins.__import__
-
-    def no_sklearn(name, *args, **kwargs):
-        if name.startswith("sklearn"):
-            raise ImportError(name)
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", no_sklearn)
-    with pytest.raises(MissingDependencyError, match="scikit-learn"):
-        c2st(np.zeros((20, 2)), np.zeros((20, 2)), seed=0)
-
-
 def test_bad_input_is_refused():
     with pytest.raises(ParameterError, match="n_step, n_walker, n_dim"):
         autocorrelation_time(np.zeros((100, 4)))
@@ -103,9 +71,3 @@ def test_bad_input_is_refused():
         split_rhat(np.zeros((4, 4, 1)))
     with pytest.raises(ParameterError, match="must divide"):
         split_rhat(np.zeros((10, 4, 1)), n_groups=3)
-    with pytest.raises(ParameterError, match="samples have shapes"):
-        marginal_wasserstein(np.zeros((10, 2)), np.zeros((10, 3)))
-    with pytest.raises(ParameterError, match="not finite"):
-        marginal_wasserstein(np.full((10, 2), np.nan), np.zeros((10, 2)))
-    with pytest.raises(ParameterError, match="folds"):
-        c2st(np.zeros((4, 2)), np.zeros((4, 2)), seed=0)

@@ -54,7 +54,7 @@ def compare(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for runs, tables and pictures.")] = Path("comparison"),
     model: Model = "bundled",
     methods: Annotated[
-        str, typer.Option(help="What to run, with commas between: flow, refined, emcee, zeus.")
+        str, typer.Option(help="What to run, with commas between: flow, refined, emcee, zeus, nautilus.")
     ] = "flow,refined,emcee,zeus",
     simulator: Annotated[
         Literal["emulator", "direct"],

@@ -15,7 +15,7 @@ from sedcast.posterior.infer import QUANTITY_NAMES
 __all__ = ["CORNER_NAMES", "c2st_plot", "corner_of", "difference_plot"]
 
 CORNER_NAMES = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2", "dust_index")
-_METHOD_COLORS = {"flow": _COLORS[1], "refined": _COLORS[2], "emcee": _COLORS[0], "zeus": _COLORS[3]}
+_METHOD_COLORS = {"flow": _COLORS[1], "refined": _COLORS[2], "emcee": _COLORS[0], "zeus": _COLORS[3], "nautilus": _COLORS[4]}
 
 
 def _color(pair: Pair) -> str:
