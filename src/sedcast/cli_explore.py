@@ -19,7 +19,8 @@ def add_explore_command(app: typer.Typer) -> None:
 
 def explore(
     catalog: Annotated[
-        str, typer.Argument(metavar="[CATALOG]", help="FITS, ECSV, CSV or HDF5 table, or 'sdss' for the bundled 10,000 galaxies.")
+        str,
+        typer.Argument(metavar="[CATALOG]", help="FITS, ECSV, CSV or HDF5 table, or 'sdss' for the bundled 10,000 galaxies."),
     ] = "sdss",
     model: Model = "bundled",
     unit: Unit = "nanomaggies",

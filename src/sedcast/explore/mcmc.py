@@ -124,8 +124,5 @@ def _run(pipe: Connection, model: str, observed: Observed) -> None:
     except SedcastError as error:
         pipe.send(("failed", str(error)))
         return
-    facts = (
-        f"emcee {result.reason}; {result.n_steps:,} steps of {config.n_total} walkers, {result.n_evaluations:,} model "
-        f"evaluations in {result.wall_s:.1f} s; effective sample size {result.ess.min():,.0f}, R-hat {result.rhat:.3f}"
-    )
+    facts = f"emcee {result.reason}; {config.n_total} walkers in {result.wall_s:.1f} s"
     pipe.send(("done", (result.thinned(_N_KEPT), facts)))

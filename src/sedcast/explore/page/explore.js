@@ -207,7 +207,7 @@ function drawSed() {
       ctx.fill();
     });
   });
-  frame(p, { yLabel: "flux density [nanomaggies]", showX: false, xTicks: waveTicks(xRange, box.w) });
+  frame(p, { yLabel: box.h > 210 ? "flux density [nanomaggies]" : "flux [nanomaggies]", showX: false, xTicks: waveTicks(xRange, box.w) });
   drawResiduals(ctx, { x: box.x, y: box.y + box.h, w: box.w, h: rest }, xRange, centres);
   const q = panel(ctx, { x: box.x, y: box.y + box.h + rest, w: box.w, h: foot }, xRange, [0, 1.15], { logX: true });
   inside(q, () => setup.filters.forEach((one, i) => {
@@ -342,6 +342,7 @@ function drawCorner() {
     });
     frame(p, { ...ticks, yTicks: ticksOf(yName), showY: i === 0, xLabel: last ? words(xName) : [], yLabel: i === 0 ? words(yName) : [], labelGap: 58 });
   }));
+  if (n > 1) legend(ctx, { x: left + cell, y: 0, w: cell * (n - 1) - 6, h: overlay ? 46 : 28 }, [["flow", BLUE, "line"], ...(overlay ? [["MCMC", ORANGE, "line"]] : [])]);
   canvas.setAttribute("aria-label", `Corner plot of ${names.map((name) => quantity(name).label).join(", ")}; the table below has the numbers`);
 }
 
