@@ -15,6 +15,7 @@ from sedcast.cli_common import (
     Unit,
     load_catalog,
     load_posterior,
+    lock_output,
     make_screen,
     pool_of,
 )
@@ -88,6 +89,7 @@ def compare(
 
     if output.exists() and not output.is_dir():
         raise ParameterError(f"-o {output} is a file: give a folder")
+    lock_output(output)
     estimator = load_posterior(model)
     estimator.refuse_inferred_redshift("the comparison with MCMC")
     chosen = {"methods": methods.split(","), "seed": seed}

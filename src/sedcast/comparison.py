@@ -16,6 +16,7 @@ from sedcast.cli_common import simulator_of
 from sedcast.data.artifacts import atomic_path
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import CatalogError, ParameterError
+from sedcast.data.provenance import provenance
 from sedcast.emulator.simulate import PhotometrySimulator, noise_model
 from sedcast.plotting_compare import c2st_plot, corner_of, difference_plot
 from sedcast.posterior.calibration import draw_mocks
@@ -49,6 +50,7 @@ def about(setting: Setting, command: str, *, zred: float) -> dict[str, Any]:
     """What the comparison was run with, for the record; times one FSPS model at `zred` where FSPS runs."""
     cost = fsps_cost(zred)
     card = setting.estimator.card
+    artifacts = {"estimator": str(card.get("sha256", "")), "simulator": setting.simulator_name}
     return {
         "command": command,
         "version": __version__,
@@ -56,6 +58,7 @@ def about(setting: Setting, command: str, *, zred: float) -> dict[str, Any]:
         "bands": list(setting.estimator.bands),
         "simulator": setting.simulator_name,
         "machine": f"{platform.machine()}, {_processor()}",
+        "provenance": provenance(config=setting.config.model_dump(mode="json"), artifacts=artifacts, command=command),
         "fsps": {"seconds_per_model": cost.seconds_per_model, "measured": cost.measured, "label": cost.label},
     }
 
