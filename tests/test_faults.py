@@ -1,0 +1,122 @@
+"""Kills, full disks, interruptions and two runs at once, at reduced count; the benchmark `faults` has the full one."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kills import make_tasks
+from sedcast.cli_common import explain_os_error
+from sedcast.data.artifacts import atomic_path, load_artifact, reserve, save_artifact
+from sedcast.data.errors import ArtifactError, ConfigError
+from sedcast.data.locks import output_lock
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_killed_commands_lose_nothing() -> None:
+    """In a process of its own, which forks: this one may have TensorFlow's threads."""
+    command = [sys.executable, "-m", "benchmarks", "faults", "--kills", "4", "--inputs", "0", "--small"]
+    done = subprocess.run([*command, "--commands", "simulate,infer"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["kills"] == 4
+    assert figures["problems"] == []
+    for found in figures["commands"].values():
+        assert {found[fault] for fault in ("full disk", "unwritable folder", "Ctrl-C", "two runs at once")} == {"survived"}
+
+
+@pytest.mark.slow
+def test_killed_trainings_lose_nothing() -> None:
+    command = [sys.executable, "-m", "benchmarks", "faults", "--kills", "4", "--inputs", "0", "--small"]
+    names = "train posterior,train emulator,compare"
+    done = subprocess.run([*command, "--commands", names], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1])["problems"] == []
+
+
+def test_tasks_name_their_commands(tmp_path: Path) -> None:
+    assert [task.name for task in make_tasks(tmp_path, small=True)] == [
+        "simulate",
+        "infer",
+        "train posterior",
+        "train emulator",
+        "compare",
+    ]
+
+
+def test_what_a_dead_process_left_is_deleted_and_a_living_one_s_is_not(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with atomic_path(tmp_path / "x.npz") as temporary:
+        temporary.write_bytes(b"")
+    stem = temporary.name.removesuffix(f"{os.getpid()}.part")
+    left, others = tmp_path / f"{stem}{dead.pid}.part", tmp_path / f"{stem}{os.getppid()}.part"
+    for path in (left, others):
+        path.write_bytes(b"unfinished")
+    save_artifact(tmp_path / "x.npz", "thing", {}, {})
+    assert not left.exists()
+    assert others.exists()
+    assert load_artifact(tmp_path / "x.npz", "thing")[0] == {}
+
+
+def test_file_and_folder_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: (flushed.append(os.readlink(f"/proc/self/fd/{number}")), real(number))[1])
+    with atomic_path(tmp_path / "x") as temporary:
+        temporary.write_bytes(b"1")
+        assert not (tmp_path / "x").exists()
+    assert flushed == [str(temporary), str(tmp_path)]
+
+
+def test_a_full_disk_while_an_artifact_is_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_artifact(tmp_path / "x.npz", "thing", {}, {"version": 1})
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "x.npz")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space") as caught:
+            save_artifact(tmp_path / "x.npz", "thing", {}, {"version": 2})
+    assert "the disk is full" in str(explain_os_error(caught.value))
+    assert load_artifact(tmp_path / "x.npz", "thing")[1]["version"] == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", lambda *_: full(0))
+        with pytest.raises(OSError, match="No space"):
+            reserve(tmp_path / "y", 1 << 40)
+
+
+def test_errors_of_files_are_explained() -> None:
+    assert "no permission for /x" in str(explain_os_error(PermissionError(errno.EACCES, "Permission denied", "/x")))
+    assert "the disk is full" in str(explain_os_error(RuntimeError("Can't write (errno = 28, error message = 'No space')")))
+    assert explain_os_error(ValueError("x")) is None
+
+
+def test_the_second_of_two_runs_is_refused_and_the_lock_goes(tmp_path: Path) -> None:
+    output = tmp_path / "out.npz"
+    with output_lock(output):
+        code = "import sys; from sedcast.data.locks import output_lock\nwith output_lock(sys.argv[1]): pass"
+        second = subprocess.run([sys.executable, "-c", code, output], capture_output=True, text=True, check=False)
+        assert "another process is writing" in second.stderr
+        with pytest.raises(ConfigError, match="another process"), output_lock(output):
+            pass
+    assert list(tmp_path.iterdir()) == []
+    with output_lock(output):
+        pass
+
+
+def test_schemas_of_other_versions_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sedcast.data import artifacts
+
+    for schema, advice in ((artifacts.SCHEMA_VERSION + 1, "update sedcast"), (0, "use the sedcast that wrote it")):
+        with monkeypatch.context() as patched:
+            patched.setattr(artifacts, "SCHEMA_VERSION", schema)
+            save_artifact(tmp_path / "x.npz", "thing", {}, {})
+        with pytest.raises(ArtifactError, match=f"schema version {schema}.*{advice}"):
+            load_artifact(tmp_path / "x.npz", "thing")
