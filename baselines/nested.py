@@ -146,4 +146,3 @@ def _with_drawn_mass(likelihood: GaussianLikelihood, others: np.ndarray, rng: np
     low, high = likelihood.prior.log_mstar
     unit = (_conditional(likelihood, others).draw(rng) - low) / (high - low)
     return np.column_stack([ndtri(np.clip(unit, 1e-12, 1 - 1e-12)), others])
-

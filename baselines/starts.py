@@ -3,14 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import logsumexp
 
-from sedcast.baselines.coordinates import (
-    Coordinates,
-    FlowCoordinates,
-    FlowMap,
-    choose_coordinates,
-    log_standard_normal,
-)
+from sedcast.baselines.coordinates import Coordinates, FlowCoordinates, FlowMap, choose_coordinates
 from sedcast.baselines.moves import MixtureProposal, NormalProposal, Proposal
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
@@ -22,13 +17,13 @@ __all__ = ["Start", "find_start"]
 
 N_DIM = len(FREE_PARAMETER_NAMES)
 _JITTER = 1e-2
-_N_COMPONENTS = 3
-_MAX_ROUNDS = 8
-_FIT_ESS = 400.0
+_N_COMPONENTS = 6
+_MAX_ROUNDS = 5
+_FIT_ESS = 800.0
 # A round costs as much as some ten steps of the chains; better proposals than this save less.
-_GOOD_EFFICIENCY = 0.3
-# Above it, hundreds of the draws are effectively the posterior's own.
-_WEIGHTED = 0.02
+_CLOSE = 0.5
+# Effective draws in all of the rounds, above which the start points are nearly the posterior's own.
+_WEIGHTED_ESS = 400.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +46,16 @@ class Start:
     origin: str
 
 
+@dataclass(frozen=True)
+class _Pool:
+    """Draws (n, 11), their log importance weights, and the best proposal so far with exp(-divergence) from the posterior."""
+
+    points: np.ndarray
+    log_weight: np.ndarray
+    proposal: Proposal | None = None
+    closeness: float = 0.0
+
+
 def find_start(
     likelihood: GaussianLikelihood,
     n_walker: int,
@@ -62,14 +67,14 @@ def find_start(
 ) -> Start:
     """Start points, coordinates and proposal of a run.
 
-    With a flow, points are importance-resampled from `n_screen` of its draws. With `start` they are some of it. Else a
-    mixture of t distributions is adapted to the posterior by population Monte Carlo, from `n_screen` prior draws on.
+    With `start` the points are some of it. Else they are importance-resampled, from `n_screen` draws of the flow or, without
+    one, of the prior, and as many in each round that adapts mixtures of t distributions to the posterior.
 
     Parameters
     ----------
     likelihood : the galaxy.
     n_walker : points wanted.
-    n_screen : draws to choose from.
+    n_screen : draws of each round.
     seed : of the draws.
     start : (n, 12) parameters, at least `n_walker` distinct ones of finite posterior.
     flow : at the galaxy's photometry.
@@ -81,30 +86,19 @@ def find_start(
     if start is not None and flow is not None:
         raise ParameterError("start and flow were both given: with a flow the start points are its own; pass one of them")
     rng = np.random.default_rng(seed)
-    if flow is not None:
-        return _from_flow(likelihood, n_walker, n_screen, rng, flow)
     if start is not None:
         return _from_samples(likelihood, n_walker, start, rng)
-    return _from_prior(likelihood, n_walker, n_screen, rng)
-
-
-def _from_flow(likelihood: GaussianLikelihood, n_walker: int, n_screen: int, rng: np.random.Generator, flow: FlowMap) -> Start:
-    coordinates = FlowCoordinates(likelihood, flow)
-    proposal = NormalProposal(N_DIM)
-    y = rng.standard_normal((max(n_screen, 4 * n_walker), N_DIM))
-    draws = _Draws(y, coordinates.log_prob(y) - proposal.log_prob(y), proposal)
-    _alive(draws.log_weight, f"{len(y)} draws of the flow")
-    return _start(_adapted(coordinates, draws, rng), n_walker, coordinates, "importance sampling from the flow's draws", rng)
-
-
-def _from_prior(likelihood: GaussianLikelihood, n_walker: int, n_screen: int, rng: np.random.Generator) -> Start:
-    x = rng.standard_normal((max(n_screen, 4 * n_walker), N_DIM))
-    coordinates = choose_coordinates(likelihood, x)
-    y = coordinates.candidates(x)
-    # The draws are as bright as the galaxy: only their other coordinates are the prior's.
-    draws = _Draws(y, coordinates.log_prob(y) - log_standard_normal(x[:, 1:]), None)
-    _alive(draws.log_weight, f"{len(y)} prior draws")
-    return _start(_adapted(coordinates, draws, rng), n_walker, coordinates, "population Monte Carlo from prior draws", rng)
+    x = rng.standard_normal((n_screen, N_DIM))
+    if flow is not None:
+        coordinates: Coordinates = FlowCoordinates(likelihood, flow)
+        origin = "adaptive importance sampling from the flow"
+        pool = _adapted(coordinates, x, NormalProposal(N_DIM), rng, f"{n_screen} draws of the flow")
+    else:
+        free = choose_coordinates(likelihood, x)
+        coordinates, origin = free, "adaptive importance sampling from the prior"
+        pool = _adapted(coordinates, free.candidates(x), None, rng, f"{n_screen} prior draws")
+    points = _resampled(pool, n_walker, coordinates, rng)
+    return Start(points, coordinates, pool.proposal, effective_sample_size(pool.log_weight) > _WEIGHTED_ESS, origin)
 
 
 def _from_samples(likelihood: GaussianLikelihood, n_walker: int, start: np.ndarray, rng: np.random.Generator) -> Start:
@@ -122,38 +116,49 @@ def _from_samples(likelihood: GaussianLikelihood, n_walker: int, start: np.ndarr
     return Start(chosen, coordinates, None, False, "given samples")
 
 
-@dataclass(frozen=True)
-class _Draws:
-    """Points (n, 11), their log importance weights, and the density that they are from; None if it is not known."""
+def _adapted(
+    coordinates: Coordinates, first: np.ndarray, proposal: Proposal | None, rng: np.random.Generator, where: str
+) -> _Pool:
+    """Adaptive multiple importance sampling (Cornuet et al. 2012, arXiv:0907.1254), until a proposal is good.
 
-    points: np.ndarray
-    log_weight: np.ndarray
-    proposal: Proposal | None
-
-    @property
-    def efficiency(self) -> float:
-        return effective_sample_size(self.log_weight) / len(self.points)
-
-
-def _adapted(coordinates: Coordinates, first: _Draws, rng: np.random.Generator) -> _Draws:
-    """The best of some rounds of population Monte Carlo (Cappé et al. 2008, arXiv:0710.4242), each fitted to the last."""
-    best = last = first
+    All draws so far are weighted by the mixture of all proposals so far, so that a small mode which one round came across
+    is not forgotten by the next. Draws `first` (n, 11) of an unknown density only serve the first fit.
+    """
+    log_prob = coordinates.log_prob(first)
+    _alive(log_prob, where)
+    proposals: list[Proposal] = []
+    drawn: list[tuple[np.ndarray, np.ndarray]] = []
+    pool = _Pool(first, log_prob)
+    if proposal is not None:
+        proposals, drawn = [proposal], [(first, log_prob)]
+        pool = _pooled(drawn, proposals)
     for _ in range(_MAX_ROUNDS):
-        if (best.proposal is not None and best.efficiency > _GOOD_EFFICIENCY) or last.efficiency * len(last.points) < 1:
+        if pool.closeness > _CLOSE or np.count_nonzero(np.isfinite(pool.log_weight)) <= N_DIM:
             break
-        if np.count_nonzero(np.isfinite(last.log_weight)) <= N_DIM:
-            break
-        mixture = StudentMixture.fit(last.points, tempered(last.log_weight, _FIT_ESS), _N_COMPONENTS, rng)
-        points = mixture.sample(len(first.points), rng)
-        last = _Draws(points, coordinates.log_prob(points) - mixture.log_prob(points), MixtureProposal(mixture))
-        if best.proposal is None or last.efficiency > best.efficiency:
-            best = last
-    return best
+        mixture = StudentMixture.fit(pool.points, tempered(pool.log_weight, _FIT_ESS), _N_COMPONENTS, rng)
+        points = mixture.sample(len(first), rng)
+        proposals.append(MixtureProposal(mixture))
+        drawn.append((points, coordinates.log_prob(points)))
+        if np.isfinite(drawn[-1][1]).any():
+            pool = _pooled(drawn, proposals)
+    return pool
 
 
-def _start(draws: _Draws, n_walker: int, coordinates: Coordinates, origin: str, rng: np.random.Generator) -> Start:
-    points = _resampled(draws, n_walker, coordinates, rng)
-    return Start(points, coordinates, draws.proposal, draws.efficiency > _WEIGHTED, origin)
+def _pooled(drawn: list[tuple[np.ndarray, np.ndarray]], proposals: list[Proposal]) -> _Pool:
+    """All draws, and the proposal of the least divergence from the posterior, as these draws show it.
+
+    Their weights are truncated (Ionides 2008), so that a single draw in a narrow mode does not decide.
+    """
+    points, log_prob = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    log_q = np.stack([proposal.log_prob(points) for proposal in proposals])
+    log_weight = log_prob - logsumexp(log_q, axis=0) + np.log(len(proposals))
+    alive = np.isfinite(log_weight)
+    share = np.minimum(log_weight[alive] - logsumexp(log_weight), -0.5 * np.log(len(points)))
+    log_evidence = logsumexp(share) + logsumexp(log_weight) - np.log(len(points))
+    share = np.exp(share - logsumexp(share))
+    divergence = ((log_prob - log_evidence - log_q)[:, alive] * share).sum(axis=1)
+    best = int(np.argmin(divergence))
+    return _Pool(points, log_weight, proposals[best], float(np.exp(-divergence[best])))
 
 
 def _alive(log_prob: np.ndarray, where: str) -> np.ndarray:
@@ -166,11 +171,11 @@ def _alive(log_prob: np.ndarray, where: str) -> np.ndarray:
     return alive
 
 
-def _resampled(draws: _Draws, n: int, coordinates: Coordinates, rng: np.random.Generator) -> np.ndarray:
+def _resampled(pool: _Pool, n: int, coordinates: Coordinates, rng: np.random.Generator) -> np.ndarray:
     """Distinct points (n, 11), drawn by weight without replacement (Gumbel's trick), of finite posterior."""
-    alive = _alive(draws.log_weight, "the draws")
-    key = draws.log_weight[alive] + rng.gumbel(size=len(alive))
-    chosen = draws.points[alive[np.argsort(-key, kind="stable")[:n]]]
+    alive = np.flatnonzero(np.isfinite(pool.log_weight))
+    key = pool.log_weight[alive] + rng.gumbel(size=len(alive))
+    chosen = pool.points[alive[np.argsort(-key, kind="stable")[:n]]]
     if len(chosen) < n:
         # Few draws survive: walkers share them, apart by a little, since an ensemble needs distinct points.
         chosen = chosen[np.arange(n) % len(chosen)] + _JITTER * rng.standard_normal((n, N_DIM))

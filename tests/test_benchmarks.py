@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from standin import gaussian_estimator
 
 from benchmarks import common, emulator, emulator_accuracy, mcmc, sbi_comparison, scale, sps
 from benchmarks.__main__ import BENCHMARKS, main
+from sedcast.baselines.mcmc import McmcConfig
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import MissingDependencyError
@@ -287,11 +289,11 @@ def test_posterior(run: Any, tmp_path: Path) -> None:
 
 
 def test_mcmc(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # zeus takes a minute for as many steps.
-    monkeypatch.setitem(mcmc.SAMPLERS, "zeus", mcmc.run_emcee)
-    figures = run("mcmc", "--galaxies", "1", "--max-steps", "200")
+    monkeypatch.setattr(mcmc, "McmcConfig", functools.partial(McmcConfig, n_walkers=22, n_groups=2, n_screen=500))
+    monkeypatch.setattr(mcmc, "parse_config", lambda settings, config, _: config(**settings))
+    figures = run("mcmc", "--rows", "1", "--max-evaluations", "8000")
     for sampler in ("emcee", "zeus"):
-        keys = ("s_per_galaxy", "ess_per_s", "evaluations_per_s", "overhead_fraction")
+        keys = ("cpu_s_per_galaxy", "ess_per_cpu_s", "evaluations_per_cpu_s", "overhead_fraction")
         assert_positive(figures, *(f"{sampler}_{key}" for key in keys))
         assert figures[f"{sampler}_overhead_fraction"] < 1
         assert figures[f"{sampler}_converged"] == 0

@@ -1,0 +1,64 @@
+"""Catalogues by MCMC: posteriors in the same files, read by the same functions, as the flow's."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sedcast.baselines.coordinates import FlowMap
+from sedcast.baselines.fallback import NOT_CONVERGED
+from sedcast.baselines.mcmc import McmcConfig, run_emcee
+from sedcast.posterior.importance import Refined, Refiner
+from sedcast.posterior.likelihood import GaussianLikelihood
+
+__all__ = ["ChainRefiner"]
+
+
+@dataclass(frozen=True)
+class ChainRefiner(Refiner):
+    """A `Refiner` that runs emcee on every galaxy: pass it to `infer_catalog` or, for parallel processes, to `infer_file`.
+
+    Posteriors are then those of `read_posteriors`, ``refinement/step`` is ``"emcee"``, and galaxies whose chains did not converge
+    are flagged. (zeus draws from global generators, which threads would share: run it through `compare_galaxies`.)
+
+    Attributes
+    ----------
+    estimator, simulator : as of `Refiner`.
+    config : of every chain, its seed apart.
+    use_flow : whether chains move in the flow's noise, or know nothing of it.
+    """
+
+    config: McmcConfig = field(default_factory=McmcConfig)  # type: ignore[assignment]
+    use_flow: bool = True
+
+    def __call__(
+        self,
+        flux: np.ndarray,
+        flux_ivar: np.ndarray,
+        zred: float,
+        n_samples: int,
+        *,
+        seed: int,
+        key: int = 0,
+        n_threads: int | None = None,
+    ) -> Refined:
+        """Sample one galaxy; arguments as of `Refiner`, `n_threads` without effect."""
+        likelihood = GaussianLikelihood(self.simulator, self.estimator.prior, flux=flux, flux_ivar=flux_ivar, zred=zred)
+        flow = FlowMap.at(self.estimator, flux, flux_ivar, zred) if self.use_flow else None
+        own_seed = int(np.random.SeedSequence((seed, key)).generate_state(1)[0])
+        result = run_emcee(likelihood, self.config.model_copy(update={"seed": own_seed}), flow=flow)
+        rows = np.linspace(0, len(result.theta) - 1, n_samples).round().astype(int)
+        ess = float(result.ess.min())
+        return Refined(
+            theta_unbounded=result.theta_unbounded[rows],
+            theta=result.theta[rows],
+            ess=ess,
+            efficiency=ess / result.n_evaluations,
+            khat=float("nan"),
+            log_evidence=float("nan"),
+            log_evidence_error=float("nan"),
+            step="emcee",
+            flag="" if result.converged else NOT_CONVERGED,
+            tried=(),
+            n_evaluations=result.n_evaluations,
+            wall_s=result.wall_s,
+        )
