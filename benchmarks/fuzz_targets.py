@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -172,13 +174,15 @@ def _artifacts(folder: Path) -> list[tuple[str, Path, Callable[[Path], object]]]
     segment = _segment()
     LogSpectrumEmulator((segment,), ("a", "b"), ("a",), ((0.1, 1.0), (0.0, 1.0)), {}).save(folder / "log.npz")
     affine = {"theta_mean": np.zeros(2), "theta_std": np.ones(2)}
-    vectors = {name: np.zeros(5, dtype="f4") for name in ("params", "moment1", "moment2", "ema", "best")}
+    weights = {"kernel": np.zeros((2, 2), dtype="f4")}
+    graph: Any = SimpleNamespace(affine=affine, shapes={"kernel": (2, 2)}, arrays=lambda: weights)
+    best = {f"{flow_training._BEST}{name}": values for name, values in weights.items()}
     state = {"step": 3, "epoch": 1, "position": 0, "loss_sum": 0.5, "best": 1.5, "best_epoch": 0, "minutes": 0.1}
     card = {
         "state": state | {"history": [{"epoch": 0}], "affine": {k: v.tolist() for k, v in affine.items()}},
         "identity": "{}",
     }
-    save_artifact(folder / "flow.checkpoint.npz", "flow-checkpoint", vectors, card)
+    save_artifact(folder / "flow.checkpoint.npz", "flow-checkpoint", weights | best, card)
     targets, identity = np.ones((2, 3), dtype="f4"), {"network": {"hidden": [4]}, "inputs": "0", "n_output": 3}
     network_card = {
         "state": {"step": 0, "epoch": 2, "waited": 1, "best": 0.1, "seconds": 1.0, "stopped": "", "curve": [[1.0, 1.0]]}
@@ -194,7 +198,7 @@ def _artifacts(folder: Path) -> list[tuple[str, Path, Callable[[Path], object]]]
         (
             "checkpoint of a flow",
             folder / "flow.checkpoint.npz",
-            lambda path: flow_training._read_checkpoint(path, "{}", affine, vectors),
+            lambda path: flow_training._read_checkpoint(path, "{}", graph),
         ),
         (
             "checkpoint of a network",
