@@ -93,7 +93,8 @@ class _Judged:
 
     def __init__(self, estimator: PosteriorEstimator, simulator: PhotometrySimulator, galaxies: Galaxies) -> None:
         assert estimator.outliers is not None
-        checks = estimator.outliers.check(galaxies.flux, galaxies.flux_ivar, galaxies.zred)
+        zred = None if estimator.infers_redshift else galaxies.zred
+        checks = estimator.outliers.check(galaxies.flux, galaxies.flux_ivar, zred)
         fit = predicted_misfit(estimator, simulator, galaxies, seed=0)
         self.scores: OutlierScores = estimator.outliers.judge(checks, fit)
         magnitude = asinh_magnitude(galaxies.flux, estimator.bands)

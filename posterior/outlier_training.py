@@ -86,7 +86,8 @@ def predicted_misfit(
     value = np.empty(len(galaxies))
     for start in range(0, len(galaxies), _ROWS_PER_BLOCK):
         rows = np.arange(start, min(start + _ROWS_PER_BLOCK, len(galaxies)))
-        flux, ivar, zred = galaxies.flux[rows], galaxies.flux_ivar[rows], galaxies.zred[rows]
+        flux, ivar = galaxies.flux[rows], galaxies.flux_ivar[rows]
+        zred = None if estimator.infers_redshift else galaxies.zred[rows]
         points = estimator.sample_unbounded(flux, ivar, zred, MISFIT_SAMPLES, seed=seed, row_keys=rows)
         value[rows] = misfit(predict(estimator, simulator, points, zred), flux, ivar)
         if progress is not None:
@@ -95,12 +96,18 @@ def predicted_misfit(
 
 
 def predict(
-    estimator: PosteriorEstimator, simulator: PhotometrySimulator, points: np.ndarray, zred: np.ndarray, *, n_threads: int = 2
+    estimator: PosteriorEstimator,
+    simulator: PhotometrySimulator,
+    points: np.ndarray,
+    zred: np.ndarray | None,
+    *,
+    n_threads: int = 2,
 ) -> np.ndarray:
-    """Noiseless fluxes (n, n_samples, n_band) of probit-space samples (n, n_samples, 11); NaN for those not finite."""
+    """Noiseless fluxes (n, n_samples, n_band) of probit-space samples (n, n_samples, dim); NaN for those not finite."""
     finite = np.isfinite(points).all(axis=2)
-    theta = estimator.to_theta(np.where(finite[..., None], points, 0.0), n_threads=n_threads)
-    flux = simulator.flux(theta.reshape(-1, theta.shape[-1]), np.repeat(zred, points.shape[1]), n_threads=n_threads)
+    points = np.where(finite[..., None], points, 0.0)
+    theta, redshifts = estimator.to_theta(points, n_threads=n_threads), estimator.redshifts(points, zred)
+    flux = simulator.flux(theta.reshape(-1, theta.shape[-1]), redshifts.ravel(), n_threads=n_threads)
     return np.where(finite[..., None], flux.reshape(*points.shape[:2], -1), np.nan)
 
 
@@ -120,9 +127,6 @@ class OutlierScorer:
         self.estimator = estimator
         self.limits = ""
         self._simulator: PhotometrySimulator | None = None
-        if estimator.infers_redshift:
-            self.limits = f"no outlier score: {estimator.name!r} infers the redshift, the score needs it given"
-            return
         if estimator.outliers is None:
             self.limits = f"no outlier score: {estimator.name!r} was trained without one, `fit_outliers` adds it"
             return
@@ -147,12 +151,12 @@ class OutlierScorer:
         Parameters
         ----------
         flux, flux_ivar : (n, n_band).
-        zred : (n,), or None if the estimator infers it: there is no outlier model then.
-        samples : (n, n_samples, 11) of the flow in probit space; drawn if there are fewer than `misfit` takes.
+        zred : (n,), or None if the estimator infers it.
+        samples : (n, n_samples, dim) of the flow in probit space; drawn if there are fewer than `misfit` takes.
         seed, row_keys : of samples that are drawn.
         """
         model = self.estimator.outliers
-        if model is None or zred is None or len(zred) == 0:
+        if model is None or len(flux) == 0:
             return OutlierScores(np.full(len(flux), np.nan), np.full(len(flux), ""))
         checks = model.check(flux, flux_ivar, zred)
         if self._simulator is None:
@@ -188,9 +192,7 @@ def fit_outliers(
     Raises
     ------
     ArtifactError : if the estimator's card does not tell what it was trained on.
-    ParameterError : if the estimator infers the redshift.
     """
-    estimator.refuse_inferred_redshift("the outlier score")
     config = config or OutlierConfig()
     simulator = simulator or training_simulator(estimator)
     seed = _SEED_STEP * (config.seed + 1)
@@ -205,8 +207,8 @@ def fit_outliers(
             progress(done, len(mocks))
 
     fit = predicted_misfit(estimator, simulator, mocks, seed=seed, progress=report)
-    observed = {"flux": mocks.flux, "flux_ivar": mocks.flux_ivar, "zred": mocks.zred}
-    model = OutlierModel.calibrated(estimator.bands, density, **observed, misfit=fit)
+    zred = None if estimator.infers_redshift else mocks.zred
+    model = OutlierModel.calibrated(estimator.bands, density, flux=mocks.flux, flux_ivar=mocks.flux_ivar, zred=zred, misfit=fit)
     described = config.model_dump() | {"false_alarm_rate": FALSE_ALARM_RATE, "misfit_samples": MISFIT_SAMPLES}
     described["statistics"] = list(STATISTICS)
     logger.info("outlier score of %s: %d Gaussians, %d mocks", estimator.name, config.n_components, len(mocks))

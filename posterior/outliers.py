@@ -132,7 +132,7 @@ class OutlierModel:
         *,
         flux: np.ndarray,
         flux_ivar: np.ndarray,
-        zred: np.ndarray,
+        zred: np.ndarray | None,
         misfit: np.ndarray,
     ) -> "OutlierModel":
         """A model whose probabilities are those of mocks that were not used to fit the density.
@@ -142,16 +142,16 @@ class OutlierModel:
         bands : band names.
         density : of noiseless photometry.
         flux, flux_ivar : (n, n_band) mocks; both 0 where unmeasured.
-        zred : (n,).
+        zred : (n,), or None if redshifts are unknown.
         misfit : (n,) from the function of that name.
 
         Raises
         ------
         ParameterError : if there are fewer than 500 mocks.
         """
-        if len(zred) < _MIN_PER_COUNT:
+        if len(flux) < _MIN_PER_COUNT:
             raise ParameterError(
-                f"{len(zred)} mocks: expected {_MIN_PER_COUNT} at least, to know the rarest per cent; draw more"
+                f"{len(flux)} mocks: expected {_MIN_PER_COUNT} at least, to know the rarest per cent; draw more"
             )
         errors = _usual_errors(bands, flux, flux_ivar)
         measured = flux_ivar > 0
@@ -166,7 +166,7 @@ class OutlierModel:
                 rows = (measured == patterns[table]).all(axis=1)
             else:
                 rows = measured.sum(axis=1) == table - len(patterns) + 1
-            rows = rows if rows.sum() >= _MIN_PER_COUNT else np.ones(len(zred), dtype=bool)
+            rows = rows if rows.sum() >= _MIN_PER_COUNT else np.ones(len(flux), dtype=bool)
             model._calibrate(table, values[rows])
         return model
 
@@ -184,8 +184,8 @@ class OutlierModel:
     def _log_levels(self, table: int) -> np.ndarray:
         return np.linspace(0.0, np.log(self.least[table]), _LEVELS)
 
-    def check(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray) -> PhotometryChecks:
-        """What photometry alone says; flux, flux_ivar (n, n_band), both 0 where unmeasured, and zred (n,)."""
+    def check(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray | None) -> PhotometryChecks:
+        """What photometry alone says; flux, flux_ivar (n, n_band), both 0 where unmeasured, and zred (n,), None if unknown."""
         measured = flux_ivar > 0
         sigma = np.where(measured, flux_ivar, np.nan) ** -0.5
         magnitude = np.where(measured, asinh_magnitude(flux, self.bands), np.nan)
@@ -202,26 +202,27 @@ class OutlierModel:
         worst = np.take_along_axis(deviation, np.abs(deviation).argmax(axis=1)[:, None], axis=1)[:, 0]
         tail = np.where(np.isnan(seen.tail), np.inf, seen.tail)
         oddest = np.where(measured.sum(axis=1) > 1, tail.argmin(axis=1), -1)
-        bright = seen.bright[np.arange(len(zred)), oddest]
+        bright = seen.bright[np.arange(len(flux)), oddest]
         stars = self._stars(magnitude, error, zred, seen.log_prob)
         values = np.column_stack([-seen.log_prob, seen.log_prob_inflated - seen.log_prob, np.abs(worst), stars])
         return PhotometryChecks(measured, values, oddest, bright, seen.log_prob_inflated, np.sign(worst))
 
-    def _stars(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray, log_prob: np.ndarray) -> np.ndarray:
+    def _stars(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray | None, log_prob: np.ndarray) -> np.ndarray:
         """The statistic ``stars`` (n,) by the bands u g r i z; `log_prob` (n,) is that of galaxies in all bands."""
         columns = [b for b, band in enumerate(self.bands) if band in SDSS_BANDS]
-        ratio = np.full(len(zred), np.nan)
+        ratio = np.full(len(magnitude), np.nan)
         rows = np.flatnonzero(np.isfinite(magnitude[:, columns]).sum(axis=1) > 1)
         if not rows.size:
             return ratio
-        of_star = magnitude[np.ix_(rows, columns)], error[np.ix_(rows, columns)], zred[rows]
-        ratio[rows] = star_density(tuple(self.bands[b] for b in columns)).log_prob(*of_star) - log_prob[rows]
+        optical = magnitude[np.ix_(rows, columns)], error[np.ix_(rows, columns)]
+        ratio[rows] = star_density(tuple(self.bands[b] for b in columns)).log_prob(*optical, None) - log_prob[rows]
         others = [b for b in range(len(self.bands)) if b not in columns]
         beyond = rows[np.isfinite(magnitude[np.ix_(rows, others)]).any(axis=1)]
         if beyond.size:
-            optical = magnitude[beyond]
-            optical[:, others] = np.nan
-            ratio[beyond] += log_prob[beyond] - self.density.log_prob(optical, error[beyond], zred[beyond])
+            only = magnitude[beyond]
+            only[:, others] = np.nan
+            given = None if zred is None else zred[beyond]
+            ratio[beyond] += log_prob[beyond] - self.density.log_prob(only, error[beyond], given)
         return ratio
 
     def judge(self, checks: PhotometryChecks, misfit: np.ndarray | None = None) -> OutlierScores:

@@ -103,13 +103,15 @@ class PhotometryDensity:
         """Number of bands."""
         return self.means.shape[1] - 1
 
-    def statistics(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray, *, inflation: float) -> DensityStatistics:
+    def statistics(
+        self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray | None, *, inflation: float
+    ) -> DensityStatistics:
         """Evaluate rows of photometry.
 
         Parameters
         ----------
         magnitude, error : (n, n_band) asinh magnitudes and their errors; NaN where unmeasured.
-        zred : (n,).
+        zred : (n,), or None where it is unknown: the density is then that of the magnitudes at any redshift.
         inflation : factor of the larger errors.
 
         Raises
@@ -117,10 +119,10 @@ class PhotometryDensity:
         ParameterError : if shapes disagree, or a row has no measured band.
         """
         measured = self._measured(magnitude, error, zred)
-        log_prob, inflated = np.empty((2, len(zred)))
+        log_prob, inflated = np.empty((2, len(measured)))
         tail, bright = np.full(measured.shape, np.nan), np.zeros(measured.shape, dtype=bool)
         for rows, bands in _blocks(measured):
-            given = self._given_zred(zred[rows], bands)
+            given = self._given_zred(zred, rows, bands)
             m, e = magnitude[np.ix_(rows, bands)], error[np.ix_(rows, bands)]
             inflated[rows] = _MixtureRows(*given, m, inflation * e).log_prob
             mixture = _MixtureRows(*given, m, e)
@@ -129,17 +131,17 @@ class PhotometryDensity:
                 tail[np.ix_(rows, bands)], bright[np.ix_(rows, bands)] = mixture.leave_one_out()
         return DensityStatistics(log_prob, inflated, tail, bright)
 
-    def log_prob(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray) -> np.ndarray:
+    def log_prob(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray | None) -> np.ndarray:
         """`DensityStatistics.log_prob` alone, (n,); arguments and errors as in `statistics`."""
-        log_prob = np.empty(len(zred))
+        log_prob = np.empty(len(magnitude))
         for rows, bands in _blocks(self._measured(magnitude, error, zred)):
             m, e = magnitude[np.ix_(rows, bands)], error[np.ix_(rows, bands)]
-            log_prob[rows] = _MixtureRows(*self._given_zred(zred[rows], bands), m, e).log_prob
+            log_prob[rows] = _MixtureRows(*self._given_zred(zred, rows, bands), m, e).log_prob
         return log_prob
 
-    def _measured(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray) -> np.ndarray:
+    def _measured(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray | None) -> np.ndarray:
         """Which bands of which rows are measured, (n, n_band) bool; or an error."""
-        shape = (len(zred), self.n_band)
+        shape = (len(magnitude if zred is None else zred), self.n_band)
         if magnitude.shape != shape or error.shape != shape:
             raise ParameterError(f"magnitude {magnitude.shape} and error {error.shape}: expected {shape}")
         measured = np.isfinite(magnitude) & np.isfinite(error)
@@ -147,10 +149,16 @@ class PhotometryDensity:
             raise ParameterError(f"row {int(np.argmin(measured.any(axis=1)))} has no measured band: leave such rows out")
         return np.asarray(measured)
 
-    def _given_zred(self, zred: np.ndarray, bands: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _given_zred(
+        self, zred: np.ndarray | None, rows: np.ndarray, bands: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The mixture at given redshifts: log weights (n, K), means (n_used, n, K), covariances (K, n_used, n_used)."""
+        if zred is None:
+            log_weights = np.broadcast_to(np.log(self.weights), (len(rows), len(self.weights)))
+            means = np.broadcast_to(self.means[:, bands].T[:, None], (len(bands), len(rows), len(self.weights)))
+            return log_weights, means, self.covariances[:, bands[:, None], bands]
         variance = self.covariances[:, -1, -1]
-        away = zred[:, None] - self.means[:, -1]
+        away = zred[rows, None] - self.means[:, -1]
         log_weights = np.log(self.weights / np.sqrt(variance)) - 0.5 * away**2 / variance
         slope = self.covariances[:, bands, -1] / variance[:, None]
         means = self.means[:, bands].T[:, None] + slope.T[:, None] * away

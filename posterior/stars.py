@@ -24,7 +24,6 @@ _COLOURS = {
     "i-z": (-0.2270331, 0.7794558, -0.7350749, 0.3727802, -0.0735412, 0.0049808),
 }
 _N_COMPONENTS = 48
-_ANY_REDSHIFT = 1e3
 _MIDDLE_MAGNITUDE, _MAGNITUDE_SPREAD = 17.0, 3.0
 
 
@@ -36,7 +35,7 @@ def stellar_locus(colour: np.ndarray) -> np.ndarray:
 
 
 def star_density(bands: tuple[str, ...]) -> PhotometryDensity:
-    """The density of stars' magnitudes in `bands`, each one of u g r i z; of any brightness, whatever their stated redshift."""
+    """The density of stars' magnitudes in `bands`, each one of u g r i z; of any brightness; ask for it without redshifts."""
     columns = [SDSS_BANDS.index(band) for band in bands]
     colour, step = np.linspace(*LOCUS_RANGE, _N_COMPONENTS, retstep=True)
     means = stellar_locus(colour)[:, columns] + _MIDDLE_MAGNITUDE
@@ -45,6 +44,6 @@ def star_density(bands: tuple[str, ...]) -> PhotometryDensity:
     n = len(bands)
     covariances = np.zeros((_N_COMPONENTS, n + 1, n + 1))
     covariances[:, :n, :n] = scatter + along[:, :, None] * along[:, None, :] + _MAGNITUDE_SPREAD**2
-    covariances[:, n, n] = _ANY_REDSHIFT**2
+    covariances[:, n, n] = 1.0
     weights = np.full(_N_COMPONENTS, 1 / _N_COMPONENTS)
     return PhotometryDensity(weights, np.column_stack([means, np.zeros(_N_COMPONENTS)]), covariances)

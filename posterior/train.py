@@ -69,8 +69,6 @@ class PosteriorConfig(Config):
             raise ValueError("give either [simulation] or simulation_file, the training set's source")
         if self.stream is not None and self.simulation is None:
             raise ValueError("[stream] draws fresh galaxies and needs [simulation], not simulation_file")
-        if self.redshift == "inferred" and "outliers" in self.model_fields_set:
-            raise ValueError("[outliers]: the score needs redshifts, there is none with redshift = 'inferred'; remove it")
         return self
 
 
@@ -156,7 +154,7 @@ def read_training_set(path: str | Path) -> TrainingSet:
 def train_posterior(
     config: PosteriorConfig, *, checkpoint: str | Path | None = None, progress: TrainingProgress | None = None
 ) -> PosteriorEstimator:
-    """Simulate or read the training set, train an estimator on it, and (if the redshift is observed) fit its outlier score.
+    """Simulate or read the training set, train an estimator on it, and fit its outlier score.
 
     Parameters
     ----------
@@ -176,7 +174,7 @@ def train_posterior(
     estimator = _train(config, checkpoint=checkpoint, progress=progress)
     library = _emulator(training_simulation(estimator)).model.library
     estimator = replace(estimator, surviving=SurvivingMass.known(library))
-    return estimator if estimator.infers_redshift else fit_outliers(estimator, config.outliers)
+    return fit_outliers(estimator, config.outliers)
 
 
 def _train(config: PosteriorConfig, *, checkpoint: str | Path | None, progress: TrainingProgress | None) -> PosteriorEstimator:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from sedcast.posterior.calibration import Mocks, calibrate, draw_mocks
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import Refiner
 from sedcast.posterior.infer import AT_EDGE, infer_catalog, read_posteriors
-from sedcast.posterior.outlier_training import fit_outliers
+from sedcast.posterior.outlier_training import OutlierConfig, draw_like_training, fit_outliers, training_simulator
 from sedcast.posterior.photoz import redshift_figures
 from sedcast.posterior.reweight import PriorModel, reweight_to
 from sedcast.posterior.train import PosteriorConfig, TrainingSet, fit_posterior, train_posterior
@@ -90,10 +91,11 @@ def test_training_on_a_stream_draws_redshifts_from_the_prior():
         "simulation": SIMULATION | {"n_galaxies": 600},
         "stream": {"n_validation": 500, "missing": {"optional": ["u"]}},
         "training": {"batch_size": 100, "max_epochs": 2, "warmup_steps": 5},
+        "outliers": {"n_fit": 200, "n_calibration": 500, "n_components": 2},
     }
     estimator = train_posterior(config(**settings))
     assert estimator.redshift_prior == PRIOR
-    assert estimator.outliers is None
+    assert estimator.outliers is not None
     assert estimator.context.mask
     assert not any("zred" in name for name in estimator.context.names)
     flux, ivar, _ = mock_photometry(3, 8)
@@ -141,15 +143,26 @@ def test_what_needs_a_redshift_refuses():
     message = "needs the redshift given, which 'stand-in' infers"
     with pytest.raises(ParameterError, match=f"importance refinement {message}"):
         Refiner(estimator, simulator=None)  # type: ignore[arg-type]
-    with pytest.raises(ParameterError, match=f"the outlier score {message}"):
-        fit_outliers(estimator)
-    flux, ivar, zred = mock_photometry(2, 3)
     with pytest.raises(ParameterError, match=f"the comparison with MCMC {message}"):
         compare_galaxies(Setting(estimator, None, "none", CompareConfig()), [], "nowhere")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="the score needs redshifts"):
-        config(outliers={"n_fit": 400})
     with pytest.raises(ConfigError, match="redshift"):
         config(redshift="guessed")
+
+
+def test_the_outlier_score_without_redshifts(tmp_path):
+    estimator = photoz_estimator(0.3, 0.5)
+    estimator = replace(estimator, card=dict(estimator.card) | {"simulation": SIMULATION})
+    scored = fit_outliers(estimator, OutlierConfig(n_fit=400, n_calibration=1000, n_components=4))
+    mocks = draw_like_training(scored, training_simulator(scored), 300, seed=77)
+    wrong = mocks.flux.copy()
+    wrong[:, 2] *= 10
+    for flux, low, high in ((mocks.flux, 0.0, 0.05), (wrong, 0.95, 1.0)):
+        path = tmp_path / "scored.h5"
+        unknown = np.full(300, np.nan)
+        infer_catalog(scored, Catalog(np.arange(300), BANDS, flux, mocks.flux_ivar, unknown), path, n_samples=64)
+        with read_posteriors(path) as posteriors:
+            assert posteriors.provenance["outlier_limits"] == ""
+            assert low <= np.mean(posteriors.score <= 0.01) <= high
 
 
 def test_a_catalogue_without_redshifts(tmp_path):
@@ -172,7 +185,7 @@ def test_a_catalogue_without_redshifts(tmp_path):
         assert np.isnan(table["zred_p50"][6])
         assert AT_EDGE not in " ".join(posteriors.flags)
         assert posteriors.provenance["redshift_prior"]["z0"] == 0.07
-        assert "infers the redshift" in posteriors.provenance["outlier_limits"]
+        assert "trained without one" in posteriors.provenance["outlier_limits"]
         assert np.isnan(posteriors.score).all()
     _, expected = estimator.sample_with_redshift(flux[3:4], ivar[3:4], 200, seed=2, row_keys=np.array([3]))
     np.testing.assert_array_equal(samples["zred"], expected[0])
