@@ -1,0 +1,123 @@
+"""Headers of provenance, and outputs repeated from them."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from standin import BANDS, mock_photometry
+from typer.testing import CliRunner
+
+from sedcast.cli import app
+from sedcast.data.artifacts import save_artifact
+from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
+from sedcast.data.provenance import provenance, read_provenance
+from sedcast.emulator import mass_simulation, simulate
+from sedcast.rerun import header_differences, options_of, output_differences
+
+HEADER = {"format", "versions", "command", "invocation", "files", "time", "config", "artifacts"}
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Path:
+    flux, ivar, zred = mock_photometry(12, 5)
+    columns = {f"flux_{band}": flux[:, k] for k, band in enumerate(BANDS)}
+    columns |= {f"flux_ivar_{band}": ivar[:, k] for k, band in enumerate(BANDS)}
+    path = tmp_path / "mine.fits"
+    Table(columns | {"zred": zred}).write(path)
+    return path
+
+
+@pytest.fixture
+def mapping(tmp_path: Path) -> Path:
+    bands = "".join(f'[bands.{band}]\nflux = "flux_{band}"\nivar = "flux_ivar_{band}"\n' for band in BANDS)
+    path = tmp_path / "mine.toml"
+    path.write_text(f'redshift = "zred"\n{bands}', encoding="utf-8")
+    return path
+
+
+def run(*arguments: object) -> str:
+    done = CliRunner().invoke(app, ["--quiet", *map(str, arguments)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return str(done.stdout)
+
+
+@pytest.mark.parametrize("name", ["out.h5", "out.fits", "out.parquet"])
+def test_inferred_catalogues_are_repeated(
+    name: str, catalog: Path, mapping: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow", reason="needs pyarrow")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    made, again = tmp_path / name, tmp_path / "again" / name
+    run("infer", catalog, "--model", "sdss-ugriz", "--mapping", mapping, "--n-samples", 7, "--seed", 5, "-o", made)
+    header = read_provenance(made)
+    assert header.keys() >= HEADER
+    assert header["time"] == "2023-11-14T22:13:20Z"
+    assert header["command"].startswith("sedcast infer")
+    assert header["invocation"]["options"]["seed"] == 5
+    assert header["files"]["mapping"]["text"] == mapping.read_text(encoding="utf-8")
+    assert len(header["files"]["catalog"]["sha256"]) == len(header["artifacts"]["estimator"]) == 64
+    # The mapping is in the header; the catalogue must be there.
+    mapping.unlink()
+    run("rerun", made, "-o", again)
+    assert output_differences(made, again) == []
+    assert header_differences(header, read_provenance(again)) == []
+    assert json.loads(run("rerun", made, "--check", "--json"))["identical"] is True
+    catalog.write_bytes(catalog.read_bytes() + b"\0" * 2880)
+    with pytest.raises(ArtifactError, match="changed since"):
+        run("rerun", made, "--check")
+
+
+def test_simulations_are_repeated_by_any_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (simulate, mass_simulation):
+        monkeypatch.setattr(module, "PROPOSALS_PER_CHUNK", 512)
+    (tmp_path / "s.toml").write_text('n_galaxies = 300\nseed = 2\nbands = ["g", "r"]\n', encoding="utf-8")
+    made = tmp_path / "out.h5"
+    run("simulate", tmp_path / "s.toml", "-o", made)
+    (tmp_path / "s.toml").unlink()
+    run("rerun", made, "-o", tmp_path / "again.h5")
+    assert output_differences(made, tmp_path / "again.h5") == []
+    config = simulate.SimulationConfig(n_galaxies=300, seed=2, bands=("g", "r"))
+    for workers, chunks in ((1, 1), (3, 5)):
+        monkeypatch.setattr(mass_simulation, "_CHUNKS_PER_SEGMENT", chunks)
+        mass_simulation.simulate(config, tmp_path / f"{workers}.h5", n_workers=workers)
+        assert output_differences(made, tmp_path / f"{workers}.h5") == []
+    with h5py.File(tmp_path / "again.h5", "a") as file:
+        file["flux"][0] += 1
+    assert output_differences(made, tmp_path / "again.h5") == ["flux"]
+
+
+def test_what_cannot_be_repeated_says_why(tmp_path: Path) -> None:
+    save_artifact(tmp_path / "x.npz", "thing", {}, {})
+    with pytest.raises(ArtifactError, match="carries no header"):
+        read_provenance(tmp_path / "x.npz")
+    with pytest.raises(ArtifactError, match="no output at"):
+        read_provenance(tmp_path / "nothing.h5")
+    save_artifact(tmp_path / "x.npz", "thing", {}, {"provenance": provenance(config={}, artifacts={})})
+    with pytest.raises(ArtifactError, match="from Python"):
+        options_of(read_provenance(tmp_path / "x.npz"), tmp_path / "y.npz", tmp_path)
+    with pytest.raises(ParameterError, match="give -o"):
+        run("rerun", tmp_path / "x.npz")
+
+
+def test_no_code_is_run_unasked(tmp_path: Path) -> None:
+    text = 'simulator = "os:system"\n[options]\ncommand = "touch pwned"\n'
+    made = {"name": ["train", "emulator"], "options": {"config": "gone.toml", "output": "x.npz"}}
+    header = {"invocation": made, "files": {"config": {"bytes": len(text), "sha256": "", "text": text}}}
+    with pytest.raises(ConfigError, match="code would be run"):
+        options_of(header, tmp_path / "y.npz", tmp_path)
+    assert options_of(header, tmp_path / "y.npz", tmp_path, allow_code=True)[0] == ("train", "emulator")
+    with pytest.raises(ArtifactError, match="can be repeated"):
+        options_of({"invocation": {"name": ["demo"], "options": {}}, "files": {}}, tmp_path / "y", tmp_path)
+
+
+def test_long_headers_survive_fits(tmp_path: Path) -> None:
+    header = provenance(config={"text": "a  " * 200, "other": "é" * 90}, artifacts={})
+    table = fits.BinTableHDU(np.zeros(1, dtype=[("a", "f4")]))
+    table.header["HISTORY"] = json.dumps(header)
+    table.writeto(tmp_path / "x.fits")
+    assert read_provenance(tmp_path / "x.fits") == header
