@@ -26,6 +26,7 @@ from sedcast.cli_common import (
 )
 from sedcast.cli_compare import add_compare_commands
 from sedcast.cli_explore import add_explore_command
+from sedcast.cli_fit import add_fit_command
 from sedcast.cli_infer import add_infer_commands
 from sedcast.cli_rerun import add_rerun_command
 from sedcast.cli_setup import add_setup_commands
@@ -45,7 +46,8 @@ app = typer.Typer(
     name="sedcast",
     cls=CommandGroup,
     help="Full Bayesian posteriors of galaxy properties from photometry.",
-    epilog="Start with:  sedcast demo    |    templates: sedcast init    |    check the installation: sedcast doctor    |    "
+    epilog="Start with:  sedcast demo    |    one galaxy of yours: sedcast fit --help    |    templates: sedcast init    |    "
+    "check the installation: sedcast doctor    |    "
     "exit status: 0 done, 1 broken or unexpected, 2 an error of usage or input, 130 interrupted",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -56,6 +58,7 @@ add_setup_commands(app)
 add_compare_commands(app)
 add_rerun_command(app)
 add_infer_commands(app)
+add_fit_command(app)
 add_explore_command(app)
 app.add_typer(train_app, name="train")
 app.add_typer(ssp_app, name="ssp")
