@@ -25,7 +25,7 @@ __all__ = [
     "stream_mapped",
 ]
 
-BUNDLED_MAPPINGS = ("nsa-v0", "nsa-v1", "nsa-v1-sersic", "kcorrect-sdss", "desi-legacy")
+BUNDLED_MAPPINGS = ("nsa-v0", "nsa-v1", "nsa-v1-sersic", "kcorrect-sdss", "kcorrect-full", "desi-legacy")
 """Names that `load_mapping` knows."""
 
 Unit = Literal["nanomaggies", "maggies", "uJy", "mJy", "Jy", "AB", "asinh"]

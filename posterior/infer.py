@@ -44,6 +44,7 @@ __all__ = [
     "quantity_names",
     "read_posteriors",
     "redshift_at_edge",
+    "warn_of_flags",
 ]
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def infer_catalog(
     refiner: Refiner | None = None,
     rows_per_block: int | None = None,
     n_threads: int | None = None,
-    first_row: int = 0,
+    first_row: int | None = None,
     sample_type: Literal["float16", "float32"] | None = "float32",
     compression: Literal["gzip", "lzf"] | None = None,
     command: str = "",
@@ -117,7 +118,7 @@ def infer_catalog(
     refiner : of the same estimator, to refine each row by importance sampling; None writes the flow's own samples.
     rows_per_block : rows worked on at a time; by default about 65,000 samples' worth.
     n_threads : the number of usable cores by default.
-    first_row : number of the first row, if these are part of a longer catalogue.
+    first_row : number of the first row, if these are part of a longer catalogue, for which `warn_of_flags` is the caller's.
     sample_type : of ``samples``; None leaves them out.
     compression : of ``samples``.
     command : the command that asked for it, for the provenance.
@@ -139,7 +140,7 @@ def infer_catalog(
         raise ParameterError(f"n_samples={n_samples} and rows_per_block must be positive, seed={seed} not negative")
     if refiner is not None and refiner.estimator is not estimator:
         raise ParameterError("refiner holds another estimator than the one given: make it as Refiner(estimator, simulator)")
-    started = time.perf_counter()
+    started, offset = time.perf_counter(), first_row or 0
     if catalog.bands != estimator.bands or estimator.context.mask or estimator.infers_redshift:
         catalog = estimator.select(catalog)
     status = estimator.status(catalog)
@@ -157,15 +158,15 @@ def infer_catalog(
     def work(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         observed = estimator.observed(catalog, rows)
         if refiner is None:
-            points = estimator.sample_unbounded(*observed, n_samples, seed=seed, row_keys=rows + first_row, n_threads=1)
+            points = estimator.sample_unbounded(*observed, n_samples, seed=seed, row_keys=rows + offset, n_threads=1)
         else:
             points = np.empty((len(rows), n_samples, len(FREE_PARAMETER_NAMES)))
             for into, row in zip(points, rows.tolist(), strict=True):
                 galaxy = catalog.flux[row], catalog.flux_ivar[row], float(catalog.zred[row])
-                result = refiner(*galaxy, n_samples, seed=seed, key=row + first_row, n_threads=1)
+                result = refiner(*galaxy, n_samples, seed=seed, key=row + offset, n_threads=1)
                 into[:] = result.theta_unbounded
                 refined[row] = replace(result, theta=_NOTHING, theta_unbounded=_NOTHING)
-        judged = scorer(*observed, points if refiner is None else None, seed=seed, row_keys=rows + first_row)
+        judged = scorer(*observed, points if refiner is None else None, seed=seed, row_keys=rows + offset)
         score[rows] = judged.score
         values = _quantities(estimator, points, observed[2])
         edge = np.full(len(rows), "")
@@ -200,14 +201,8 @@ def infer_catalog(
         if refiner is not None:
             header["refinement"] = refiner.config.model_dump()
         file.attrs["provenance"] = json.dumps(header)
-    if figures["flagged"] > figures["inferred"] / 2:
-        common = Counter(flag for row in flags for flag in str(row).split("; ") if flag).most_common(1)[0][0]
-        logger.warning(
-            "%d of %d posteriors are flagged, most often for %r: check the unit and the errors of the fluxes",
-            figures["flagged"],
-            figures["inferred"],
-            common,
-        )
+    if first_row is None:
+        warn_of_flags(figures["inferred"], Counter(flags.tolist()))
     logger.info("%s: posteriors of %d of %d galaxies", output, figures["inferred"], figures["galaxies"])
     return figures
 
@@ -216,6 +211,28 @@ def _new_file(path: Path, n_rows: int, row_bytes: int, n_quantities: int) -> h5p
     """A new HDF5 file with room on the disk for samples (`row_bytes` of each quantity) and summaries."""
     reserve(path, n_rows * n_quantities * (row_bytes + 4 * len(PERCENTILES)))
     return h5py.File(path, "w")
+
+
+def warn_of_flags(inferred: int, rows_by_flags: Counter[str]) -> None:
+    """Warn if most posteriors are flagged, naming the commonest reason.
+
+    Parameters
+    ----------
+    inferred : number of posteriors.
+    rows_by_flags : number of rows by their flags, "" among them.
+    """
+    flagged = rows_by_flags.total() - rows_by_flags[""]
+    if flagged <= inferred / 2:
+        return
+    reasons: Counter[str] = Counter()
+    for flags, n_rows in rows_by_flags.items():
+        reasons.update({flag: n_rows for flag in flags.split("; ") if flag})
+    logger.warning(
+        "%d of %d posteriors are flagged, most often for %r: check the unit and the errors of the fluxes",
+        flagged,
+        inferred,
+        reasons.most_common(1)[0][0],
+    )
 
 
 def quantity_names(estimator: PosteriorEstimator) -> tuple[str, ...]:

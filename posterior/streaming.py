@@ -26,7 +26,7 @@ from sedcast.data.tables import TableFile, open_table
 from sedcast.emulator.segments import Segments, open_segments, partial_folder, write_segment
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import Refiner
-from sedcast.posterior.infer import PERCENTILES, QUANTITY_NAMES, infer_catalog
+from sedcast.posterior.infer import PERCENTILES, QUANTITY_NAMES, infer_catalog, warn_of_flags
 
 __all__ = ["DATA_MODEL_NAMES", "ROWS_PER_SEGMENT", "SampleOptions", "infer_file"]
 
@@ -295,15 +295,14 @@ def _summary(file: h5py.File, dtypes: dict[str, np.dtype]) -> np.ndarray:
 
 
 def _join_summaries(segments: Segments, output: Path, header: dict[str, Any]) -> dict[str, Any]:
-    dtypes, flagged, reasons = _dtypes(segments), 0, Counter[str]()
+    dtypes, flagged, reasons = _dtypes(segments), Counter[str](), Counter[str]()
     efficiencies: list[np.ndarray] = []
 
     def rows() -> Iterator[np.ndarray]:
-        nonlocal flagged
         for path in segments.paths:
             with h5py.File(path, "r") as file:
                 run = _summary(file, dtypes)
-            flagged += int(np.count_nonzero(run["flags"] != b""))
+            flagged.update(np.char.decode(run["flags"], "utf-8").tolist())
             reasons.update(np.char.decode(run["status"], "utf-8").tolist())
             if "efficiency" in (run.dtype.names or ()):
                 efficiencies.append(run["efficiency"][np.isfinite(run["efficiency"])].astype(np.float32))
@@ -313,8 +312,14 @@ def _join_summaries(segments: Segments, output: Path, header: dict[str, Any]) ->
         write = _write_parquet if output.suffix == ".parquet" else _write_fits
         write(temporary, rows(), segments.n_rows, header)
     inferred = reasons.pop("", 0)
+    warn_of_flags(inferred, flagged)
     excluded = dict(reasons.most_common())
-    figures = {"galaxies": segments.n_rows, "inferred": inferred, "flagged": flagged, "excluded": excluded}
+    figures = {
+        "galaxies": segments.n_rows,
+        "inferred": inferred,
+        "flagged": flagged.total() - flagged[""],
+        "excluded": excluded,
+    }
     if efficiencies:
         figures["efficiency_median"] = float(np.median(np.concatenate(efficiencies)))
     return figures

@@ -11,6 +11,9 @@ import pytest
 from sedcast.data.errors import ConfigError, ParameterError, SedcastError
 from sedcast.data.executors import task_pool
 
+# On a busy machine Dask wonders about the time that its folders take.
+pytestmark = pytest.mark.filterwarnings("ignore:Creating scratch directories")
+
 
 def power(base: int, exponent: int) -> int:
     return base**exponent

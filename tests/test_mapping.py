@@ -1,5 +1,6 @@
 """Mapping files and table readers on small files of the surveys' own layouts."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import h5py
@@ -8,9 +9,11 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
+from sedcast.data.artifacts import load_artifact
 from sedcast.data.catalog import load_sdss_sample, read_catalog
 from sedcast.data.config import parse_config
 from sedcast.data.errors import CatalogError, ConfigError, ParameterError
+from sedcast.data.filters import BANDS
 from sedcast.data.mapping import BUNDLED_MAPPINGS, CatalogMapping, load_mapping, read_mapped, stream_mapped
 from sedcast.data.sdss_flags import sdss_clean, sdss_flag_word
 from sedcast.data.tables import open_table
@@ -175,3 +178,14 @@ def test_flags_agree_with_the_survey_query() -> None:
 
 def test_the_bundled_sample_has_the_bands_of_its_mapping() -> None:
     assert load_sdss_sample().bands == tuple(load_mapping("kcorrect-sdss").bands)
+
+
+def test_the_full_sample_is_read_as_its_own_reader_does(tmp_path: Path) -> None:
+    arrays, _ = load_artifact(Path(str(files("sedcast.data").joinpath("bundled", "sdss_sample.npz"))), "sdss-sample")
+    Table(arrays).write(tmp_path / "sample.fits")
+    mine, own = read_mapped(tmp_path / "sample.fits", load_mapping("kcorrect-full")), load_sdss_sample(bands=tuple(BANDS))
+    assert mine.bands == own.bands
+    np.testing.assert_array_equal(mine.flux_ivar > 0, own.flux_ivar > 0)
+    assert (own.flux_ivar > 0).sum(axis=0).min() > 500
+    np.testing.assert_allclose(mine.flux, own.flux, rtol=1e-5)
+    np.testing.assert_allclose(mine.flux_ivar, own.flux_ivar, rtol=1e-5)

@@ -25,6 +25,9 @@ from sedcast.posterior.importance import RefineConfig, Refiner
 from sedcast.posterior.infer import infer_catalog, read_posteriors
 from sedcast.posterior.streaming import infer_file
 
+# On a busy machine Dask wonders about the time that its folders take.
+pytestmark = pytest.mark.filterwarnings("ignore:Creating scratch directories")
+
 N = 60
 
 

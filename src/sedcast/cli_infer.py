@@ -62,7 +62,8 @@ def infer(
     mapping: Annotated[
         str | None,
         typer.Option(
-            help="Which columns are which band: a TOML file, or nsa-v0, nsa-v1, nsa-v1-sersic, kcorrect-sdss, desi-legacy."
+            help="Which columns are which band: a TOML file, or nsa-v0, nsa-v1, nsa-v1-sersic, kcorrect-sdss, kcorrect-full, "
+            "desi-legacy."
         ),
     ] = None,
     samples: Annotated[
