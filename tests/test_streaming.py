@@ -192,6 +192,7 @@ def test_a_dask_cluster_that_loses_a_worker_gives_the_same_bytes(
     estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distributed = pytest.importorskip("distributed", reason="needs dask and distributed")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     (tmp_path / "alone").mkdir()
     (tmp_path / "many").mkdir()
     options: dict[str, Any] = {"n_samples": 200, "rows_per_segment": 4, "samples": (Path("out.h5"), "float32", None)}
