@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from benchmarks.common import ZRED_MIN, add_emulator, draw, load_emulator, note, positive, table, verdict
@@ -20,6 +19,7 @@ from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 from sedcast.emulator.simulate import PhotometrySimulator
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.sps import SPSModel
+from sedcast.plotting_model import emulator_accuracy_plot
 
 FAINTEST = 1e-12
 N_WORST = 10
@@ -273,24 +273,6 @@ def worst_cases(
     return cases
 
 
-def percentile_plot(wave: np.ndarray, by_wave: np.ndarray, n: int) -> Figure:
-    """Percentiles of |ΔL/L| against wavelength, with the bars that 99% and 99.9% must stay below."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    colors = dict(zip(_PERCENTILES, ("#000000", "#0072B2", "#D55E00", "#009E73"), strict=True))
-    for values, (percentile, color) in zip(by_wave, colors.items(), strict=True):
-        axes.plot(wave, values, color=color, lw=1, label=f"{percentile:g}% of draws")
-    for percentile, bar in SPECTRUM_BARS.items():
-        axes.axhline(bar, color=colors[percentile], lw=1, ls="--", label=f"bar for {percentile:g}%")
-    axes.set(xscale="log", yscale="log", xlabel="Rest-frame wavelength [Å]", ylabel=r"$|\Delta L_\lambda / L_\lambda|$")
-    axes.set_title(f"Emulator against the direct model, {n:,} prior draws", fontsize="medium")
-    axes.tick_params(which="both", direction="in", top=True, right=True)
-    # Room for the legend above the bars.
-    axes.set_ylim(top=0.2)
-    axes.legend(frameon=False, ncols=2, fontsize="small", loc="upper right")
-    return figure
-
-
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Compare on `--draws` draws from the emulator's whole prior, and on `--edge-draws` at each of its edges."""
     emulator = load_emulator(options.emulator)
@@ -314,7 +296,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
     if options.plot is not None:
         options.plot.parent.mkdir(parents=True, exist_ok=True)
-        percentile_plot(comparison.wave, by_wave, len(theta)).savefig(options.plot, dpi=150)
+        by_percentile = dict(zip(_PERCENTILES, by_wave, strict=True))
+        emulator_accuracy_plot(comparison.wave, by_percentile, n_draws=len(theta), bars=SPECTRUM_BARS).savefig(options.plot)
         note(f"wrote {options.plot}")
     return {
         **photometry,

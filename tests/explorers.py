@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from sedcast.cli_common import load_posterior, simulator_of
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.explore.compute import Explorer
-from sedcast.explore.server import ExplorerServer
 
 
 def bundled_explorer() -> Explorer:
@@ -18,6 +17,8 @@ def bundled_explorer() -> Explorer:
 @contextlib.contextmanager
 def served(explorer: Explorer) -> Iterator[str]:
     """The address of the page, while it is served."""
+    from sedcast.explore.server import ExplorerServer
+
     server = ExplorerServer(explorer, "bundled")
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -12,16 +12,14 @@ from urllib.parse import urlsplit
 import h5py
 import numpy as np
 import pytest
+from explorers import bundled_explorer, served
 
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import PARAMETER_NAMES
+from sedcast.explore.compute import MAX_SAMPLES, Explorer
 
 pytest.importorskip("starlette", reason="the explorer's server needs Starlette")
 pytest.importorskip("uvicorn", reason="the explorer's server needs uvicorn")
-
-from explorers import bundled_explorer, served
-from sedcast.explore.compute import MAX_SAMPLES, Explorer
-from sedcast.explore.server import ExplorerServer
 
 SHOWN = ["log_mstar", "dust2"]
 
@@ -165,5 +163,7 @@ def test_a_run_of_mcmc_is_cancelled_at_once(explorer: Explorer, url: str) -> Non
 
 
 def test_a_port_in_use_is_refused(explorer: Explorer, url: str) -> None:
+    from sedcast.explore.server import ExplorerServer
+
     with pytest.raises(ParameterError, match="cannot be had"):
         ExplorerServer(explorer, "bundled", port=urlsplit(url).port or 0)

@@ -11,10 +11,8 @@ from typer.testing import CliRunner
 from sedcast import cli
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.errors import ParameterError
-from sedcast.emulator.histories import column
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import infer_catalog, read_posteriors
-from sedcast.report import history_plot
 
 
 @pytest.fixture(scope="module")
@@ -31,25 +29,19 @@ def test_report_is_self_contained_and_escaped(posteriors: Path, tmp_path: Path) 
     output = tmp_path / "report.html"
     with read_posteriors(posteriors) as held:
         row = int(np.flatnonzero(held.status == "")[0])
-    result = CliRunner().invoke(cli.app, ["report", str(posteriors), "-o", str(output), "--rows", str(row)])
+    result = CliRunner().invoke(cli.app, ["report", str(posteriors), "-o", str(output), "--rows", str(row), "--mocks", "40"])
     assert result.exception is None, result.exception
     text = output.read_text(encoding="utf-8")
     assert "<script" not in text
     assert row != 0 or "&lt;script&gt;alert(1)" in text
-    assert text.count('src="data:image/png;base64,') == len(re.findall(r"<img ", text)) == 5
+    assert text.count('src="data:image/png;base64,') == len(re.findall(r"<img ", text)) == 8
     assert not re.search(r"""(src|href)=["']?(https?:|//)""", text)
 
 
 def test_rows_that_are_not_there_are_refused(posteriors: Path, tmp_path: Path) -> None:
     for rows, said in (("99", "rows 0 … 19"), ("x", "expected row numbers")):
-        result = CliRunner().invoke(cli.app, ["report", str(posteriors), "-o", str(tmp_path / "r.html"), "--rows", rows])
+        result = CliRunner().invoke(
+            cli.app, ["report", str(posteriors), "-o", str(tmp_path / "r.html"), "--rows", rows, "--mocks", "0"]
+        )
         assert isinstance(result.exception, ParameterError)
         assert said in str(result.exception)
-
-
-def test_the_drawn_history_forms_the_mass() -> None:
-    estimator = PosteriorEstimator.default()
-    theta = np.tile(estimator.prior.sample(1, np.random.default_rng(1)), (5, 1))
-    upper, _ = history_plot(theta, 0.1, estimator).axes
-    values, edges, _ = upper.patches[-1].get_data()  # type: ignore[attr-defined]
-    assert np.sum(values * np.diff(edges)) * 1e9 == pytest.approx(10 ** theta[0, column("log_mstar")], rel=1e-6)

@@ -1,13 +1,21 @@
 """`sedcast report`: one HTML file about a file of posteriors."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sedcast.cli_common import check_writable, make_screen
+from sedcast.cli_common import check_writable, load_posterior, make_screen, simulator_of
+
+if TYPE_CHECKING:
+    from sedcast.console import Screen
+    from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig
+    from sedcast.posterior.calibration import CalibrationResult
+    from sedcast.posterior.estimator import PosteriorEstimator
 
 __all__ = ["report"]
+
+_SEED, _N_SAMPLES = 20_221_103, 200
 
 
 def report(
@@ -18,15 +26,15 @@ def report(
         typer.Option(help="Row numbers of galaxies to show one by one, such as 0,5,12. Default: the first three posteriors."),
     ] = None,
     model: Annotated[str, typer.Option(metavar="FILE", help="The posterior that made the file, or 'bundled'.")] = "bundled",
+    n_mocks: Annotated[
+        int, typer.Option("--mocks", min=0, help="Mocks on which the posterior's calibration is shown; 0 leaves that out.")
+    ] = 500,
 ) -> None:
     """Write a self-contained HTML report: the sample, chosen galaxies, diagnostics and provenance."""
     screen = make_screen()
     import numpy as np
 
-    from sedcast.data.config import parse_config
     from sedcast.data.errors import ParameterError
-    from sedcast.emulator.simulate import SimulationConfig, default_simulator
-    from sedcast.posterior.estimator import PosteriorEstimator
     from sedcast.posterior.infer import read_posteriors
     from sedcast.report import write_report
 
@@ -34,15 +42,31 @@ def report(
     if output.exists() and posteriors.exists() and output.samefile(posteriors):
         raise ParameterError(f"-o {output} is the file of posteriors itself: give another name")
     with read_posteriors(posteriors) as held:
-        estimator = PosteriorEstimator.find(model)
+        estimator = load_posterior(model)
         made_by = held.provenance["estimator"]
         if made_by["sha256"] != estimator.card.get("sha256"):
             raise ParameterError(f"{posteriors} was made by another posterior, {made_by['name']!r}: give its file with --model")
-        settings = parse_config(estimator.card.get("simulation"), SimulationConfig, f"simulation of {estimator.name}")
         try:
             good = np.flatnonzero(held.status == "")[:3].tolist()
             chosen = good if rows is None else [int(row) for row in rows.split(",")]
         except ValueError as error:
             raise ParameterError(f"--rows {rows!r}: expected row numbers with commas between them, such as 0,5") from error
-        write_report(held, estimator, default_simulator(settings), output, rows=chosen)
+        simulator, settings = simulator_of(estimator)
+        calibration = _calibration(estimator, simulator, settings, n_mocks, screen) if n_mocks else None
+        write_report(held, estimator, simulator, output, rows=chosen, calibration=calibration)
     screen.note(f"wrote {output}")
+
+
+def _calibration(
+    estimator: "PosteriorEstimator",
+    simulator: "PhotometrySimulator",
+    settings: "SimulationConfig",
+    n_mocks: int,
+    screen: "Screen",
+) -> "CalibrationResult":
+    from sedcast.emulator.simulate import noise_model
+    from sedcast.posterior.calibration import calibrate, draw_mocks
+
+    with screen.progress("testing the posterior on mocks") as progress:
+        mocks = draw_mocks(n_mocks, simulator, estimator, noise_model(settings), seed=_SEED)
+        return calibrate(estimator, mocks, n_samples=_N_SAMPLES, seed=_SEED, progress=progress)

@@ -16,7 +16,7 @@ from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulate import PhotometrySimulator
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
-from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
+from sedcast.plotting import CORNER_QUANTITIES, corner_plot, mass_sfr_plane, sed_plot
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import PosteriorCatalog, infer_catalog, read_posteriors
 from sedcast.posterior.likelihood import GaussianLikelihood
@@ -24,7 +24,6 @@ from sedcast.posterior.likelihood import GaussianLikelihood
 __all__ = ["run_demo"]
 
 QUANTITIES = ("log_mstar", "log_sfr_1gyr", "log_ssfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2")
-_CORNER = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2", "dust_index")
 _COMPARED = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2")
 _MCMC = McmcConfig(target_ess=500.0, max_rhat=1.02, max_steps=12_000)
 _N_PREDICTED, _N_COMPARED = 500, 10_000
@@ -173,8 +172,8 @@ def _compare(
     for key, theta in samples.items():
         derived = derived_properties(theta, np.full(len(theta), galaxy.zred), estimator.bases, estimator.cosmology)
         quantities[key] = dict(zip(PARAMETER_NAMES, theta.T, strict=True)) | derived
-    stacked = {key: np.stack([values[name] for name in _CORNER], axis=1) for key, values in quantities.items()}
-    corner_plot(stacked, _CORNER, title=galaxy.title).savefig(folder / "corner.png")
+    stacked = {key: np.stack([values[name] for name in CORNER_QUANTITIES], axis=1) for key, values in quantities.items()}
+    corner_plot(stacked, CORNER_QUANTITIES, title=galaxy.title).savefig(folder / "corner.png")
     return {
         name: {key: [float(q) for q in np.percentile(values[name], [16, 50, 84])] for key, values in quantities.items()}
         for name in _COMPARED

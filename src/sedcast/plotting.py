@@ -18,7 +18,10 @@ from sedcast.data.errors import ParameterError
 from sedcast.data.filters import load_filter
 from sedcast.emulator.prior import PARAMETER_LABELS
 
-__all__ = ["corner_plot", "corner_size", "draw_corner", "draw_sed", "mass_sfr_plane", "sed_plot"]
+__all__ = ["CORNER_QUANTITIES", "corner_plot", "corner_size", "draw_corner", "draw_sed", "mass_sfr_plane", "sed_plot"]
+
+CORNER_QUANTITIES = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2", "dust_index")
+"""What a corner plot of a galaxy shows where nothing else is asked for."""
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":", "-.")

@@ -16,15 +16,16 @@ from matplotlib.figure import Figure
 from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import ParameterError
 from sedcast.data.filters import flux_density
-from sedcast.emulator.histories import BETA, GAMMA, HistoryGrid, burst_fraction, column
 from sedcast.emulator.simulate import PhotometrySimulator
-from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
+from sedcast.plotting import CORNER_QUANTITIES, corner_plot, mass_sfr_plane, sed_plot
+from sedcast.plotting_calibration import pp_plot, sbc_plot, tarp_plot
+from sedcast.plotting_model import history_plot
+from sedcast.posterior.calibration import CalibrationResult
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import PosteriorCatalog
 
-__all__ = ["history_plot", "write_report"]
+__all__ = ["write_report"]
 
-_CORNER = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2", "dust_index")
 _N_PREDICTED = 300
 
 
@@ -35,6 +36,7 @@ def write_report(
     output: str | Path,
     *,
     rows: Sequence[int] = (),
+    calibration: CalibrationResult | None = None,
 ) -> None:
     """Write the report: pictures are in the file, which needs no network, and text from the catalogue is escaped.
 
@@ -44,6 +46,7 @@ def write_report(
     estimator, simulator : those that the posteriors were made with.
     output : HTML file to write.
     rows : row numbers of the galaxies to show one by one.
+    calibration : of the estimator on mocks, to be shown among the diagnostics.
 
     Raises
     ------
@@ -70,7 +73,8 @@ def write_report(
         ],
         pictures=_sample_pictures(posteriors) if inferred else [],
         galaxies=[_galaxy(posteriors, estimator, simulator, row) for row in rows],
-        diagnostics=_diagnostics(posteriors),
+        diagnostics=_diagnostics(posteriors, calibration),
+        calibration=[] if calibration is None else _calibration_pictures(calibration),
         provenance=[(name, json.dumps(value)) for name, value in posteriors.provenance.items()],
     )
     with atomic_path(output) as temporary:
@@ -87,7 +91,8 @@ def _sample_pictures(posteriors: PosteriorCatalog) -> list[tuple[str, str]]:
     table = posteriors.summary()
     good = table[table["status"] == ""]
     zred = np.asarray(good["zred_p50"] if "zred_p50" in good.colnames else good["zred"])
-    plane = mass_sfr_plane(np.asarray(good["log_mstar_p50"]), np.asarray(good["log_sfr_1gyr_p50"]))
+    mass, sfr = (np.stack([good[f"{name}_p{q}"] for q in (16, 50, 84)]) for name in ("log_mstar", "log_sfr_1gyr"))
+    plane = mass_sfr_plane(mass[1], sfr[1], log_mstar_error=np.ptp(mass, axis=0) / 2, log_sfr_error=np.ptp(sfr, axis=0) / 2)
     histogram = Figure(figsize=(6.2, 3.0), layout="constrained")
     axes = histogram.subplots()
     axes.hist(zred, bins=40, color="#0072B2")
@@ -111,7 +116,7 @@ def _galaxy(
         wave_obs=wave,
         predicted_spectrum=spectra,
     )
-    corner = corner_plot({"posterior": np.stack([samples[name] for name in _CORNER], axis=1)}, _CORNER)
+    corner = corner_plot({"posterior": np.stack([samples[name] for name in CORNER_QUANTITIES], axis=1)}, CORNER_QUANTITIES)
     intervals = {name: np.percentile(values, [16, 50, 84]) for name, values in samples.items()}
     return {
         "title": f"Galaxy {posteriors.ids[row]}, row {row}, z = {at:.4f}",
@@ -122,51 +127,20 @@ def _galaxy(
         "pictures": [
             ("Observed and predicted photometry, spectrum", _png(sed)),
             ("Corner plot of the posterior", _png(corner)),
-            ("Star-formation and metallicity histories", _png(history_plot(theta, at, estimator))),
+            ("Star-formation and metallicity histories", _png(history_plot(theta, at, estimator.bases, estimator.cosmology))),
         ],
     }
 
 
-def history_plot(theta: np.ndarray, zred: float, estimator: PosteriorEstimator) -> Figure:
-    """Star-formation rate (burst included) and metallicity against lookback time: medians, 68% and 95% bands.
-
-    Parameters
-    ----------
-    theta : (n_sample, 12) posterior samples.
-    zred : redshift of the galaxy, which sets its age.
-    estimator : whose bases and cosmology the histories have.
-    """
-    grid = HistoryGrid(estimator.bases)
-    age = estimator.cosmology.age_gyr(np.full(len(theta), zred))
-    burst, time = burst_fraction(theta, age)[:, None], theta[:, column("tburst")]
-    masses = (1 - burst) * grid.masses(theta[:, BETA], age)
-    within = np.clip(np.searchsorted(grid.edges_gyr, time, side="right") - 1, 0, grid.n_bin - 1)
-    masses[np.arange(len(theta)), within] += burst[:, 0]
-    # Four bins of 0.1 dex at once, or a burst would be a spike as high as its bin is narrow.
-    last = int(grid.closing_bin(age)[0][0])
-    starts = np.arange(0, last + 1, 4)
-    edges = np.append(grid.edges_gyr[starts], age[0])
-    formed = np.add.reduceat(masses[:, : last + 1], starts, axis=1)
-    rate = formed * 10 ** theta[:, [column("log_mstar")]] / (np.diff(edges) * 1e9)
-    metallicity = np.log10(grid.metallicities(theta[:, GAMMA], age)[:, : last + 1])
-    figure = Figure(figsize=(7.0, 5.0), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    low95, low, median, high, high95 = np.percentile(rate, [2.5, 16, 50, 84, 97.5], axis=0)
-    upper.stairs(high95, edges, baseline=low95, fill=True, color="#0072B2", alpha=0.2, label="95%")
-    upper.stairs(high, edges, baseline=low, fill=True, color="#0072B2", alpha=0.35, label="68%")
-    upper.stairs(median, edges, baseline=None, color="#0072B2", label="median")
-    upper.set(ylabel=r"SFR [M$_\odot$ yr$^{-1}$]")
-    upper.legend(frameon=False, fontsize=9)
-    bands = np.percentile(metallicity, [2.5, 16, 50, 84, 97.5], axis=0)
-    centres = np.append(grid.centres_gyr[:last], grid.closing_bin(age)[1][0])
-    lower.fill_between(centres, bands[0], bands[4], color="#0072B2", alpha=0.2, linewidth=0)
-    lower.fill_between(centres, bands[1], bands[3], color="#0072B2", alpha=0.35, linewidth=0)
-    lower.plot(centres, bands[2], color="#0072B2")
-    lower.set(ylabel=r"$\log_{10} Z$", xlabel="lookback time [Gyr]", xlim=(0, age[0]))
-    return figure
+def _calibration_pictures(result: CalibrationResult) -> list[tuple[str, str]]:
+    return [
+        ("p–p plot of the posterior on mocks", _png(pp_plot(result.pit, result.names))),
+        ("Ranks of the mocks' true parameters", _png(sbc_plot(result.pit, result.names))),
+        ("Expected coverage on mocks (TARP)", _png(tarp_plot(result.tarp.levels, result.tarp.ecp, len(result.pit)))),
+    ]
 
 
-def _diagnostics(posteriors: PosteriorCatalog) -> list[tuple[str, str]]:
+def _diagnostics(posteriors: PosteriorCatalog, calibration: CalibrationResult | None) -> list[tuple[str, str]]:
     score = posteriors.score[np.isfinite(posteriors.score)]
     found = [("rows with an outlier score", f"{len(score)}")]
     if len(score):
@@ -174,4 +148,8 @@ def _diagnostics(posteriors: PosteriorCatalog) -> list[tuple[str, str]]:
     for name, values in posteriors.refinement.items():
         if values.dtype.kind == "f" and np.isfinite(values).any():
             found.append((f"{name}, 5%, 50%, 95%", ", ".join(f"{q:.3g}" for q in np.nanpercentile(values, [5, 50, 95]))))
+    if calibration is not None:
+        figures = calibration.to_json_dict()
+        found.append(("mocks of the calibration below", f"{len(calibration.pit):,}"))
+        found.append(("smallest p-value of uniform ranks, after Holm", f"{min(figures['ks_p_holm'].values()):.2g}"))
     return found

@@ -100,7 +100,8 @@ class McmcJob:
             self._finish({"status": "done", "message": value[1]})
 
     def _finish(self, state: dict[str, Any]) -> None:
-        assert self._process is not None and self._pipe is not None
+        assert self._process is not None
+        assert self._pipe is not None
         self._process.join()
         self._pipe.close()
         self._process = self._pipe = None
