@@ -101,7 +101,8 @@ infer_file(PosteriorEstimator.default(), sys.argv[1], load_mapping("nsa-v1"), sy
 """
 
 
-def test_killed_runs_resume_to_the_same_bytes(catalog: Path, tmp_path: Path) -> None:
+def test_killed_runs_resume_to_the_same_bytes(catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     once, often = tmp_path / "once" / "out.fits", tmp_path / "often" / "out.fits"
     rng, kills = np.random.default_rng(8), 0
     for output, limit in ((once, 0), (often, 3)):
