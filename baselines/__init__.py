@@ -8,14 +8,21 @@ if TYPE_CHECKING:
     from sedcast.baselines.compare import compare_galaxies
     from sedcast.baselines.coordinates import FlowMap
     from sedcast.baselines.mcmc import McmcConfig, McmcResult, run_emcee, run_zeus
+    from sedcast.baselines.outcomes import CompareConfig, Galaxy, Setting
+    from sedcast.baselines.two_samples import c2st, two_samples
 
 __all__ = [
+    "CompareConfig",
     "FlowMap",
+    "Galaxy",
     "McmcConfig",
     "McmcResult",
+    "Setting",
+    "c2st",
     "compare_galaxies",
     "run_emcee",
     "run_zeus",
+    "two_samples",
 ]
 
 __getattr__ = lazy_getattr(
@@ -24,5 +31,7 @@ __getattr__ = lazy_getattr(
         "sedcast.baselines.compare": ("compare_galaxies",),
         "sedcast.baselines.coordinates": ("FlowMap",),
         "sedcast.baselines.mcmc": ("McmcConfig", "McmcResult", "run_emcee", "run_zeus"),
+        "sedcast.baselines.outcomes": ("CompareConfig", "Galaxy", "Setting"),
+        "sedcast.baselines.two_samples": ("c2st", "two_samples"),
     },
 )
