@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sedcast.data.executors import task_pool
     from sedcast.data.filters import BANDS, FilterProjection, load_filter
     from sedcast.data.noise import NoiseModel
+    from sedcast.data.provenance import read_provenance
     from sedcast.data.sfh_bases import SFHBases
     from sedcast.data.ssp import SSPLibrary
 
@@ -50,6 +51,7 @@ __all__ = [
     "read_card",
     "read_catalog",
     "read_mapped",
+    "read_provenance",
     "save_artifact",
     "task_pool",
 ]
@@ -74,6 +76,7 @@ __getattr__ = lazy_getattr(
         "sedcast.data.filters": ("BANDS", "FilterProjection", "load_filter"),
         "sedcast.data.mapping": ("load_mapping", "read_mapped"),
         "sedcast.data.noise": ("NoiseModel",),
+        "sedcast.data.provenance": ("read_provenance",),
         "sedcast.data.sfh_bases": ("SFHBases",),
         "sedcast.data.ssp": ("SSPLibrary",),
     },
