@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="an untrained flow of so many blocks and these hidden widths, for example 8 256 256, in place of the artifact's",
     )
+    parser.add_argument("--activation", choices=("relu", "tanh", "elu", "silu"), default="silu", help="of the flow of --flow")
     parser.add_argument("--galaxies", type=positive, default=10, help="real galaxies a sampling call")
     parser.add_argument("--samples", type=positive, default=1000, help="samples a galaxy")
     parser.add_argument("--batch", type=positive, default=1024, help="galaxies a training step")
@@ -170,7 +171,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     load_s = time.perf_counter() - started
     catalog = inferable(estimator)
     if options.flow:
-        config = parse_config({"n_blocks": options.flow[0], "hidden": options.flow[1:]}, FlowConfig, "--flow")
+        shape = {"n_blocks": options.flow[0], "hidden": options.flow[1:], "activation": options.activation}
+        config = parse_config(shape, FlowConfig, "--flow")
         estimator = replace(estimator, flow=untrained(config, estimator.flow))
     flow = estimator.flow
     figures = time_calls(estimator, catalog, options)
@@ -187,7 +189,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "catalog_galaxies_per_s": len(many) / seconds,
         **survey,
         "train_per_s": float(np.median(train_rates(flow, options))),
-        "flow": {"untrained": bool(options.flow), **flow.config.model_dump(include={"n_blocks", "hidden", "activation"})},
+        "flow": {
+            "untrained": bool(options.flow),
+            **flow.config.model_dump(include={"n_blocks", "hidden", "activation", "embedding"}),
+        },
         "n_samples": options.samples,
         "n_catalog": len(many),
         "batch": options.batch,

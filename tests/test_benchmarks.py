@@ -280,12 +280,12 @@ def test_posterior(run: Any, tmp_path: Path) -> None:
     path = tmp_path / "posterior.npz"
     gaussian_estimator().save(path)
     small = ("--samples", "20", "--catalog", "5", "--galaxies", "3", "--survey", "1", "--batch", "64", "--steps", "2")
-    figures = run("posterior", "--posterior", str(path), "--flow", "1", "16", *small, "--repeats", "1")
+    figures = run("posterior", "--posterior", str(path), "--flow", "1", "16", "--activation", "relu", *small, "--repeats", "1")
     assert_positive(figures, "samples_per_s", "tfp_samples_per_s", "tfp_as_it_comes_per_s", "log_prob_per_s", "gemm_fraction")
     assert_positive(figures, "one_galaxy_ms", "batch64_ms", "catalog_galaxies_per_s", "survey_wall_hours", "train_per_s")
     assert figures["flop_per_sample_of_all_weights"] == 2 * (11 * 16 + 16 * 22)
     assert figures["flop_per_sample"] < figures["flop_per_sample_of_all_weights"]
-    assert figures["flow"] == {"untrained": True, "n_blocks": 1, "hidden": [16], "activation": "silu"}
+    assert figures["flow"] == {"untrained": True, "n_blocks": 1, "hidden": [16], "activation": "relu", "embedding": []}
 
 
 def test_mcmc(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
