@@ -225,7 +225,7 @@ def to_markdown(comparison: Comparison) -> str:
     """The report: what was run, a summary of each group, distances by quantity, and every run."""
     lines = ["# Comparison of the flow with MCMC", "", *_about_lines(comparison)]
     for name, group in summarise(comparison).items():
-        lines += ["", f"## {group['n_galaxies']} {GROUPS[name]}", "", "Medians over galaxies.", ""]
+        lines += ["", f"## {GROUPS[name].capitalize()}", "", f"Medians over {group['n_galaxies']}.", ""]
         lines += _table(*cost_rows(group))
         if group["pairs"]:
             lines += ["", *_table(*pair_rows(group)), "", *_quantity_lines(group)]

@@ -186,8 +186,7 @@ def _show(screen: "Screen", comparison: "Comparison") -> None:
     from sedcast.posterior.infer import QUANTITY_NAMES
 
     for name, group in summarise(comparison).items():
-        title = f"{group['n_galaxies']} {GROUPS[name]}, medians"
-        screen.table(title, *cost_rows(group))
+        screen.table(f"{GROUPS[name].capitalize()}, medians of {group['n_galaxies']}", *cost_rows(group))
         if group["pairs"]:
             screen.table(f"How far apart, {GROUPS[name]}", *pair_rows(group))
         if group.get("calibration"):

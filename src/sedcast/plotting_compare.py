@@ -40,7 +40,7 @@ def c2st_plot(comparison: Comparison) -> Figure:
                 axes.step(steps, share, where="post", color=_color(pair), linestyle=dash, linewidth=1.5)
     handles = [Line2D([], [], color=_color(pair), label=pair_name(pair)) for pair in comparison.pairs]
     handles += [
-        Line2D([], [], color="black", linestyle=dash, label=f"{len(comparison.group(group))} {GROUPS[group]}")
+        Line2D([], [], color="black", linestyle=dash, label=f"{GROUPS[group]} ({len(comparison.group(group))})")
         for group, dash in zip(groups, ("-", "--"), strict=False)
     ]
     axes.legend(handles=handles, loc="lower right", fontsize=9, frameon=False)
