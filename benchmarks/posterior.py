@@ -24,6 +24,7 @@ _TFP = "TFP sampling, "
 _AS_IT_COMES = "as it comes"
 _SURVEY_GALAXIES = 33_884
 _SURVEY_SAMPLES = 10_000
+_SHAPE = {"n_blocks", "hidden", "activation", "embedding"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
