@@ -17,8 +17,8 @@ __all__ = ["ChainRefiner"]
 class ChainRefiner(Refiner):
     """A `Refiner` that runs emcee on every galaxy: pass it to `infer_catalog` or, for parallel processes, to `infer_file`.
 
-    Posteriors are then those of `read_posteriors`, ``refinement/step`` is ``"emcee"``, and galaxies whose chains did not converge
-    are flagged. (zeus draws from global generators, which threads would share: run it through `compare_galaxies`.)
+    Posteriors are then those of `read_posteriors`, ``refinement/step`` is ``"emcee"``, and galaxies whose chains did not
+    converge are flagged. (zeus draws from global generators, which threads would share: run it through `compare_galaxies`.)
 
     Attributes
     ----------

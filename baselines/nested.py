@@ -23,8 +23,8 @@ _LOWEST = -1e300
 def run_nautilus(likelihood: GaussianLikelihood, config: McmcConfig) -> McmcResult:
     """Sample one galaxy's posterior with nautilus, and integrate its evidence.
 
-    Fluxes are proportional to the mass in most models: then the mass is integrated out in closed form, the other ten coordinates
-    are sampled, and each sample gets a mass from its exact conditional posterior. Else all eleven are sampled.
+    Fluxes are proportional to the mass in most models: then the mass is integrated out in closed form, the other ten
+    coordinates are sampled, and each sample gets a mass from its exact conditional posterior. Else all eleven are sampled.
 
     Parameters
     ----------

@@ -1,0 +1,125 @@
+"""A linear-Gaussian model: emcee, zeus, nautilus and a trained flow must reproduce its posterior, nautilus its evidence."""
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from sedcast.baselines.coordinates import FlowCoordinates, FlowMap
+from sedcast.baselines.mcmc import McmcConfig, run_emcee, run_zeus
+from sedcast.baselines.nested import run_nautilus
+from sedcast.data.errors import ParameterError
+from sedcast.emulator.prior import Prior
+from sedcast.posterior.flow import FlowConfig
+from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig
+from sedcast.posterior.likelihood import GaussianLikelihood
+
+PRIOR = Prior()
+SIGMA = np.array([0.6, 0.5, 0.8])
+COUPLING = np.random.default_rng(4).standard_normal((3, 11)) / 2
+FLUX = np.array([0.5, -0.7, 0.4])
+CONFIG = McmcConfig(n_walkers=32, n_groups=2, thin=2, check_every=60, n_screen=2000, seed=11)
+
+
+class Linear:
+    def flux(self, theta, zred):
+        return PRIOR.to_unbounded(theta) @ COUPLING.T
+
+
+def galaxy():
+    return GaussianLikelihood(Linear(), PRIOR, flux=FLUX, flux_ivar=SIGMA**-2, zred=0.1)
+
+
+def exact():
+    """Mean and covariance of the posterior in probit space, and the log evidence."""
+    covariance = np.linalg.inv(np.eye(11) + COUPLING.T @ np.diag(SIGMA**-2) @ COUPLING)
+    evidence = multivariate_normal(np.zeros(3), COUPLING @ COUPLING.T + np.diag(SIGMA**2)).logpdf(FLUX)
+    return covariance @ COUPLING.T @ (FLUX / SIGMA**2), covariance, evidence
+
+
+def assert_exact(x, ess, *, bias=0.0):
+    """Means and covariances within 4.5 Monte-Carlo errors, and, for what is only trained, a bias in posterior sigma."""
+    mean, covariance, _ = exact()
+    deviation = np.sqrt(np.diag(covariance))
+    assert (np.abs(x.mean(axis=0) - mean) < (4.5 / np.sqrt(ess) + bias) * deviation).all()
+    correlation = covariance / np.outer(deviation, deviation)
+    got = np.cov(x, rowvar=False) / np.outer(deviation, deviation)
+    assert (np.abs(got - correlation) < 4.5 * np.sqrt((1 + correlation**2) / np.min(ess)) + 2 * bias).all()
+
+
+@pytest.fixture(scope="module")
+def flow():
+    """A small flow, trained on simulated pairs."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((20_000, 11))
+    context = x @ COUPLING.T + SIGMA * rng.standard_normal((20_000, 3))
+    training = FlowTrainingConfig(batch_size=256, max_epochs=8, learning_rate=3e-3, ema_decay=0.99)
+    return FlowTrainer(FlowConfig(n_blocks=2, hidden=(32,)), training).fit(x, context).flow
+
+
+def test_the_flow_reproduces_the_posterior(flow):
+    x = flow.sample(FLUX[None].astype(np.float32), 8000, seed=0)[0]
+    assert_exact(x.astype(float), np.full(11, 8000.0), bias=0.15)
+
+
+@pytest.mark.parametrize("run", [run_emcee, run_zeus])
+def test_chains_reproduce_the_posterior_without_the_flow(run):
+    result = run(galaxy(), CONFIG.model_copy(update={"target_ess": 1000.0 if run is run_emcee else 400.0, "max_rhat": 1.02}))
+    assert result.converged, result.reason
+    assert result.coordinates == "probit"
+    assert_exact(result.theta_unbounded, result.ess)
+
+
+@pytest.mark.parametrize("run", [run_emcee, run_zeus])
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_chains_in_the_noise_of_a_flow_reproduce_the_posterior_even_if_the_flow_is_wrong(run, shift, flow):
+    at = FlowMap(flow, (FLUX + shift)[None])
+    config = CONFIG.model_copy(update={"target_ess": 1000.0 if run is run_emcee else 400.0, "max_rhat": 1.02})
+    result = run(galaxy(), config, flow=at)
+    assert result.converged, result.reason
+    assert result.coordinates == "flow"
+    assert_exact(result.theta_unbounded, result.ess)
+    np.testing.assert_allclose(
+        result.log_prob.ravel()[:50], galaxy().log_posterior_unbounded(result.theta_unbounded[:50]), atol=2e-3
+    )
+    if run is run_emcee:
+        assert any("independence" in move for move in result.moves)
+
+
+def test_the_flows_noise_has_the_density_of_the_posterior(flow):
+    at = FlowMap(flow, FLUX[None])
+    coordinates = FlowCoordinates(galaxy(), at)
+    noise = np.random.default_rng(0).standard_normal((40, 11))
+    x, log_prob = coordinates.decode(noise, coordinates.log_prob(noise))
+    np.testing.assert_allclose(log_prob, galaxy().log_posterior_unbounded(x), atol=1e-3)
+    # The same map by the flow's other direction: log q at the points, and a single point by itself.
+    np.testing.assert_allclose(at(noise)[1], flow.log_prob(x, np.repeat(FLUX[None], 40, axis=0)), atol=1e-3)
+    np.testing.assert_allclose(at(noise[:1])[0], x[:1], atol=1e-5)
+    noise[0, 0], noise[1, 3] = 11.0, np.inf
+    assert (coordinates.log_prob(noise)[:2] == -np.inf).all()
+
+
+def test_nautilus_reproduces_posterior_and_evidence():
+    pytest.importorskip("nautilus", reason="needs nautilus-sampler")
+    result = run_nautilus(galaxy(), CONFIG.model_copy(update={"target_ess": 3000.0}))
+    assert result.converged, result.reason
+    assert result.theta_unbounded.shape == (len(result.theta), 11)
+    assert_exact(result.theta_unbounded, np.full(11, min(3000.0, len(result.theta))))
+    assert abs(result.log_evidence - exact()[2]) < 4.5 * result.log_evidence_error
+    short = run_nautilus(galaxy(), CONFIG.model_copy(update={"max_evaluations": 3000}))
+    assert not short.converged
+
+
+def test_a_start_and_a_flow_exclude_each_other(flow):
+    with pytest.raises(ParameterError, match="start and flow were both given"):
+        run_emcee(galaxy(), CONFIG, start=PRIOR.sample(200, 0), flow=FlowMap(flow, FLUX[None]))
+
+
+def test_results_go_to_arviz_by_group():
+    result = run_emcee(galaxy(), CONFIG.model_copy(update={"max_steps": 60}))
+    data = result.to_arviz()
+    n_step, n_walker = result.log_prob.shape
+    assert data.posterior.sizes["chain"] == 2
+    assert data.posterior.sizes["draw"] == n_step * n_walker // 2
+    second = result.theta.reshape(n_step, n_walker, 12)[:, n_walker // 2 :, 10].ravel()
+    np.testing.assert_array_equal(data.posterior["dust2"].values[1], second)
+    assert len(result.thinned(100)) == 100

@@ -1,0 +1,85 @@
+"""Chains with any simulator: the emulator, the direct tabulated model, FSPS; nested sampling beside importance refinement."""
+
+import emcee
+import numpy as np
+import pytest
+
+from sedcast.baselines.chain_refiner import ChainRefiner
+from sedcast.baselines.coordinates import SignalCoordinates
+from sedcast.baselines.mcmc import McmcConfig, run_emcee
+from sedcast.baselines.moves import emcee_moves
+from sedcast.baselines.nested import run_nautilus
+from sedcast.data.catalog import load_sdss_sample
+from sedcast.data.ssp import SSPLibrary
+from sedcast.emulator.fsps_model import FSPSModel
+from sedcast.emulator.prior import Prior
+from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig, default_simulator
+from sedcast.emulator.spectrum_emulator import SpectrumEmulator
+from sedcast.emulator.sps import SPSModel
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.importance import Refiner
+from sedcast.posterior.infer import infer_catalog, read_posteriors
+from sedcast.posterior.likelihood import GaussianLikelihood
+
+BANDS = ("u", "g", "r", "i", "z")
+SHORT = McmcConfig(n_walkers=22, n_groups=2, max_steps=20, check_every=20, thin=1, n_screen=200, seed=5)
+
+
+def galaxy(model, row=1):
+    catalog = load_sdss_sample(bands=BANDS)
+    simulator = PhotometrySimulator(model, BANDS, 0.2)
+    # Errors of a tenth: a start is found among a few hundred draws.
+    ivar = np.full(5, 100.0) / catalog.flux[row] ** 2
+    return GaussianLikelihood(simulator, Prior(), flux=catalog.flux[row], flux_ivar=ivar, zred=float(catalog.zred[row]))
+
+
+def test_emulator_and_direct_model_give_the_same_likelihood_and_both_run():
+    emulated, direct = galaxy(SpectrumEmulator.default()), galaxy(SPSModel(SSPLibrary.popstar()))
+    results = [run_emcee(likelihood, SHORT) for likelihood in (emulated, direct)]
+    assert all(result.coordinates == "signal-to-noise" and np.isfinite(result.log_prob).all() for result in results)
+    theta = results[0].theta[:50]
+    np.testing.assert_allclose(emulated.log_likelihood(theta), direct.log_likelihood(theta), atol=0.2)
+
+
+@pytest.mark.fsps
+def test_fsps_itself_evaluates_the_likelihood_and_takes_steps():
+    likelihood = galaxy(FSPSModel())
+    coordinates = SignalCoordinates(likelihood)
+    y = coordinates.candidates(np.random.default_rng(0).standard_normal((22, 11)))
+    log_prob = coordinates.log_prob(y)
+    assert np.isfinite(log_prob).all()
+    moves, _ = emcee_moves(1, None)
+    sampler = emcee.EnsembleSampler(22, 11, coordinates.log_prob, moves=moves, vectorize=True)
+    state = sampler.run_mcmc(emcee.State(y, log_prob=log_prob), 2)
+    assert likelihood.n_evaluations == 66
+    assert (state.log_prob >= -np.inf).all()
+    assert sampler.acceptance_fraction.max() > 0
+
+
+def test_a_catalogue_by_mcmc_is_read_like_the_flows(tmp_path):
+    estimator = PosteriorEstimator.default()
+    simulator = default_simulator(SimulationConfig.model_validate(estimator.card["simulation"]))
+    catalog = load_sdss_sample(bands=estimator.bands).subset(np.array([1]))
+    config = SHORT.model_copy(update={"n_screen": 4096})
+    infer_catalog(
+        estimator, catalog, tmp_path / "mcmc.h5", n_samples=50, refiner=ChainRefiner(estimator, simulator, config), n_threads=1
+    )
+    with read_posteriors(tmp_path / "mcmc.h5") as posteriors:
+        assert posteriors.refinement["step"][0] == "emcee"
+        assert "MCMC did not converge" in posteriors.flags[0]
+        assert posteriors.to_arviz(posteriors.ids[0]).posterior["dust2"].shape == (1, 50)
+
+
+@pytest.mark.slow
+def test_nested_sampling_and_importance_refinement_agree_on_the_evidence():
+    pytest.importorskip("nautilus", reason="needs nautilus-sampler")
+    estimator = PosteriorEstimator.default()
+    simulator = default_simulator(SimulationConfig.model_validate(estimator.card["simulation"]))
+    catalog = load_sdss_sample(bands=estimator.bands)
+    data = catalog.flux[1], catalog.flux_ivar[1], float(catalog.zred[1])
+    refined = Refiner(estimator, simulator)(*data, 1000, seed=0)
+    likelihood = GaussianLikelihood(simulator, estimator.prior, flux=data[0], flux_ivar=data[1], zred=data[2])
+    nested = run_nautilus(likelihood, McmcConfig(target_ess=3000))
+    assert nested.converged, nested.reason
+    error = np.hypot(refined.log_evidence_error, nested.log_evidence_error)
+    assert abs(nested.log_evidence - refined.log_evidence) < 4.5 * error
