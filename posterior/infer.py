@@ -39,6 +39,7 @@ __all__ = [
     "REFINEMENT_NAMES",
     "SURVIVING_NAME",
     "PosteriorCatalog",
+    "count_reasons",
     "find_row",
     "infer_catalog",
     "quantity_names",
@@ -213,6 +214,11 @@ def _new_file(path: Path, n_rows: int, row_bytes: int, n_quantities: int) -> h5p
     return h5py.File(path, "w")
 
 
+def count_reasons(reasons: np.ndarray) -> Counter[str]:
+    """Rows by the reason in their ``status`` (n,), "" among them; reasons with numbers in them are counted by their words."""
+    return Counter("redshift beyond the training range" if r.startswith("redshift ") and "beyond" in r else r for r in reasons)
+
+
 def warn_of_flags(inferred: int, rows_by_flags: Counter[str]) -> None:
     """Warn if most posteriors are flagged, naming the commonest reason.
 
@@ -356,8 +362,7 @@ def _percentiles(samples: np.ndarray) -> np.ndarray:
 
 
 def _figures(reasons: np.ndarray, flags: np.ndarray, seconds: float) -> dict[str, Any]:
-    # Reasons with numbers in them are counted by their words.
-    kinds = Counter("redshift beyond the training range" if r.startswith("redshift ") and "beyond" in r else r for r in reasons)
+    kinds = count_reasons(reasons)
     inferred = kinds.pop("", 0)
     return {
         "galaxies": len(reasons),

@@ -26,7 +26,7 @@ from sedcast.data.tables import TableFile, open_table
 from sedcast.emulator.segments import Segments, open_segments, partial_folder, write_segment
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import Refiner
-from sedcast.posterior.infer import PERCENTILES, QUANTITY_NAMES, infer_catalog, warn_of_flags
+from sedcast.posterior.infer import PERCENTILES, QUANTITY_NAMES, count_reasons, infer_catalog, warn_of_flags
 
 __all__ = ["DATA_MODEL_NAMES", "ROWS_PER_SEGMENT", "SampleOptions", "infer_file"]
 
@@ -303,7 +303,7 @@ def _join_summaries(segments: Segments, output: Path, header: dict[str, Any]) ->
             with h5py.File(path, "r") as file:
                 run = _summary(file, dtypes)
             flagged.update(np.char.decode(run["flags"], "utf-8").tolist())
-            reasons.update(np.char.decode(run["status"], "utf-8").tolist())
+            reasons.update(count_reasons(np.char.decode(run["status"], "utf-8")))
             if "efficiency" in (run.dtype.names or ()):
                 efficiencies.append(run["efficiency"][np.isfinite(run["efficiency"])].astype(np.float32))
             yield run
