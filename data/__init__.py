@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sedcast.data.provenance import read_provenance
     from sedcast.data.sfh_bases import SFHBases
     from sedcast.data.ssp import SSPLibrary
+    from sedcast.data.units import as_nanomaggies
 
 __all__ = [
     "BANDS",
@@ -41,6 +42,7 @@ __all__ = [
     "SSPLibrary",
     "SedcastError",
     "apply_calibration",
+    "as_nanomaggies",
     "asinh_magnitude",
     "asinh_magnitude_error",
     "load_artifact",
@@ -79,5 +81,6 @@ __getattr__ = lazy_getattr(
         "sedcast.data.provenance": ("read_provenance",),
         "sedcast.data.sfh_bases": ("SFHBases",),
         "sedcast.data.ssp": ("SSPLibrary",),
+        "sedcast.data.units": ("as_nanomaggies",),
     },
 )

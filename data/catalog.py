@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 from astropy.table import Table
+from astropy.units import UnrecognizedUnit
 
 from sedcast.data.artifacts import load_artifact
 from sedcast.data.asinh import POGSON
@@ -16,13 +18,11 @@ from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.filters import BANDS, check_bands
 from sedcast.data.sdss import AB_OFFSETS, ERROR_FLOORS, SDSS_BANDS, is_sdss_layout, needed_sdss_columns, sdss_photometry
 from sedcast.data.tables import open_table, reading
+from sedcast.data.units import NANOMAGGIES_PER_UNIT, as_nanomaggies
 
 __all__ = ["NANOMAGGIES_PER_UNIT", "Catalog", "apply_calibration", "load_sdss_sample", "read_catalog"]
 
 logger = logging.getLogger(__name__)
-
-NANOMAGGIES_PER_UNIT = {"nanomaggies": 1.0, "maggies": 1e9, "uJy": 1.0 / 3.631, "mJy": 1e3 / 3.631, "Jy": 1e6 / 3.631}
-"""Nanomaggies per unit of flux: a maggie is 3631 Jy."""
 
 _UNIT_ALIASES = {"nmgy": "nanomaggies", "nanomaggy": "nanomaggies", "nanomaggie": "nanomaggies", "nmaggy": "nanomaggies"}
 _MISSING_CODES = (-99.0, -999.0, -9999.0)
@@ -48,7 +48,7 @@ class Catalog:
     ----------
     ids : (n,) int64 or str.
     bands : band names, the order of the second axis.
-    flux : (n, n_band) nanomaggies.
+    flux : (n, n_band) nanomaggies, or with units, see `as_nanomaggies`.
     flux_ivar : (n, n_band) nanomaggies^-2. A band is missing where flux or ivar is not finite or ivar is not positive; both are
         then stored as 0.
     zred : (n,) redshift; NaN where unknown.
@@ -69,7 +69,7 @@ class Catalog:
 
     def __post_init__(self) -> None:
         bands = tuple(self.bands)
-        flux, ivar = np.array(self.flux, dtype=float), np.array(self.flux_ivar, dtype=float)
+        flux, ivar = as_nanomaggies(self.flux, self.flux_ivar)
         zred, ids = np.array(self.zred, dtype=float), np.asarray(self.ids)
         expected = (len(zred), len(bands))
         if flux.shape != expected or ivar.shape != expected or ids.shape != zred.shape:
@@ -211,8 +211,9 @@ def _read_table(path: Path) -> Table:
         raise CatalogError(f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(_FORMATS)}")
     # Astropy believes a header's sizes, and reads a damaged archive for ever: they are checked, and unpacked, before.
     checked = open_table(path) if path.suffix.lower() == ".gz" or kinds[0] in ("fits", "hdf5") else None
-    with reading(path):
-        table = Table.read(path if checked is None else checked.source, format=kinds[0])
+    source = path if checked is None else checked.source
+    with reading(path), source.open("rb") as handle:
+        table = Table.read(handle if kinds[0] == "fits" else source, format=kinds[0])
     if len(table) == 0:
         raise CatalogError(f"{path} has no rows: a catalogue needs at least one galaxy")
     return table
@@ -256,6 +257,30 @@ def _check_unit(table: Table, name: str, unit: str) -> None:
     stated = _UNIT_ALIASES.get(stated.lower(), stated)
     if stated and stated != unit and (stated in NANOMAGGIES_PER_UNIT or stated.startswith("mag")):
         raise CatalogError(f"column {name!r} says its unit is {stated!r}, but unit={unit!r} was given: one of them is wrong")
+
+
+def _all_with_units(
+    table: Table, bands: Sequence[str], columns: Mapping[str, str]
+) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Flux and ivar of each band in nanomaggies, by the units of the columns; None if no flux has a unit that is known."""
+    names = {band: _find(table, columns, f"flux_{band}") for band in bands}
+    bare = {band for band, name in names.items() if name and isinstance(table[name].unit, NoneType | UnrecognizedUnit)}
+    if bare or None in names.values():
+        if bare not in (set(), set(bands)):
+            raise CatalogError(f"fluxes of {', '.join(sorted(bare))} have no unit, the others have: give every column its unit")
+        return None
+    pairs = []
+    for band, name in names.items():
+        spread = _find(table, columns, f"flux_ivar_{band}") or _find(table, columns, f"flux_err_{band}")
+        if spread is None:
+            raise _no_column(table, f"flux_ivar_{band}", f"flux_err_{band}")
+        try:
+            flux, flux_ivar = as_nanomaggies(table[name], table[spread])
+        except ParameterError as error:
+            raise CatalogError(f"columns {name!r} and {spread!r}: {error}") from error
+        flux[np.isin(np.asarray(table[name]), _MISSING_CODES)] = np.nan
+        pairs.append((flux, flux_ivar))
+    return pairs
 
 
 def _band_columns(table: Table, band: str, columns: Mapping[str, str], unit: str) -> tuple[np.ndarray, np.ndarray]:
@@ -343,7 +368,7 @@ def _check_redshifts(zred: np.ndarray, name: str) -> None:
 
 
 def read_catalog(
-    path: str | Path,
+    path: str | Path | Table,
     *,
     bands: Sequence[str] | None = None,
     columns: Mapping[str, str] | None = None,
@@ -352,7 +377,7 @@ def read_catalog(
     ragged: bool = False,
     redshift: bool = True,
 ) -> Catalog:
-    """Read a catalogue from FITS, ECSV, CSV or HDF5.
+    """Read a catalogue from FITS, ECSV, CSV or HDF5, or from an astropy Table in memory.
 
     Two layouts are recognised: SDSS's (`sedcast.data.sdss`), and one column per quantity: ``flux_u``, ``flux_ivar_u`` or
     ``flux_err_u`` and so on, ``zred`` or ``z``, and ``id`` if there is one. The fluxes of the second must be AB, total, and
@@ -360,7 +385,7 @@ def read_catalog(
 
     Parameters
     ----------
-    path : the file.
+    path : the file; or a Table or QTable, whose columns' units, if they have any, are converted (see `as_nanomaggies`).
     bands : bands to read, in order; by default u g r i z of the SDSS layout, else every known band the file has.
     columns : names in the file where they differ, for example ``{"flux_u": "FLUX_U", "zred": "Z_BEST"}``.
     unit : unit of the fluxes, a key of `NANOMAGGIES_PER_UNIT`; errors are in the same unit, ivar in its inverse square.
@@ -378,11 +403,12 @@ def read_catalog(
         are read as (magnitudes as fluxes, velocities as redshifts).
     ParameterError : if a band or the unit is unknown.
     """
-    path = Path(path)
+    in_memory = isinstance(path, Table)
+    source = Path("the table") if isinstance(path, Table) else Path(path)
     if unit not in NANOMAGGIES_PER_UNIT:
         raise ParameterError(f"unit={unit!r}: expected one of {', '.join(NANOMAGGIES_PER_UNIT)}")
     chosen = None if bands is None else tuple(bands)
-    table, columns = _read_table(path), dict(columns or {})
+    table, columns = path if isinstance(path, Table) else _read_table(source), dict(columns or {})
     # A band of a user's own filter curve is known by its column only.
     others = tuple(band for band in chosen or () if band not in BANDS and not _find(table, columns, f"flux_{band}"))
     if others:
@@ -405,11 +431,12 @@ def read_catalog(
         zred_name = _find(table, columns, "zred", "z")
         if zred_name is None and redshift:
             raise _no_column(table, "zred", "z")
-        _say_unused(table, chosen, columns, path)
-        pairs = [_band_columns(table, band, columns, unit) for band in chosen]
+        _say_unused(table, chosen, columns, source)
+        pairs = _all_with_units(table, chosen, columns) if in_memory else None
+        scale = NANOMAGGIES_PER_UNIT[unit] if pairs is None else 1.0
+        pairs = pairs or [_band_columns(table, band, columns, unit) for band in chosen]
         flux, flux_ivar = np.stack([p[0] for p in pairs], axis=1), np.stack([p[1] for p in pairs], axis=1)
-        _check_not_magnitudes(flux, chosen, path)
-        scale = NANOMAGGIES_PER_UNIT[unit]
+        _check_not_magnitudes(flux, chosen, source)
         zred = np.full(len(table), np.nan) if zred_name is None else _numbers(table, zred_name)
         catalog = Catalog(ids, chosen, flux * scale, flux_ivar / scale**2, zred)
     if redshift:
@@ -418,5 +445,5 @@ def read_catalog(
         catalog = catalog.select(wanted or catalog.bands, ragged=ragged, redshift=redshift)
     excluded = int((~catalog.ok).sum())
     if excluded:
-        logger.warning("%s: %d of %d rows cannot be inferred; their status says why", path, excluded, len(catalog))
+        logger.warning("%s: %d of %d rows cannot be inferred; their status says why", source, excluded, len(catalog))
     return catalog

@@ -8,6 +8,7 @@ import numpy as np
 from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.filters import check_bands
+from sedcast.data.units import as_nanomaggies
 
 __all__ = ["ContextTransform", "TrainingDomain"]
 
@@ -67,7 +68,7 @@ class ContextTransform:
 
         Parameters
         ----------
-        flux : (n, n_band) nanomaggies.
+        flux : (n, n_band) nanomaggies, or with units, see `sedcast.data.as_nanomaggies`.
         flux_ivar : (n, n_band) nanomaggies^-2, positive; with a mask also 0 or NaN for a band that is not measured.
         zred : (n,), positive; None if the redshift is not part of the context.
 
@@ -99,7 +100,7 @@ class ContextTransform:
 
         With a mask, flux and flux_ivar are 0 where a band is not measured. A redshift that is not part of the context is NaN.
         """
-        flux, flux_ivar = (np.atleast_2d(np.asarray(values, dtype=float)) for values in (flux, flux_ivar))
+        flux, flux_ivar = (np.atleast_2d(values) for values in as_nanomaggies(flux, flux_ivar))
         zred = self._checked_redshift(zred, len(flux))
         expected = (len(zred), len(self.bands))
         for name, values in (("flux", flux), ("flux_ivar", flux_ivar)):

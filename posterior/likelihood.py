@@ -5,6 +5,7 @@ from typing import Protocol
 import numpy as np
 
 from sedcast.data.errors import ParameterError
+from sedcast.data.units import as_nanomaggies
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 
 __all__ = ["UNBOUNDED_LIMIT", "FluxSimulator", "GaussianLikelihood"]
@@ -33,7 +34,7 @@ class GaussianLikelihood:
     ----------
     simulator : noiseless photometry of the galaxy's bands, in their order.
     prior : prior of the 12 parameters.
-    flux : (n_band,) observed fluxes, nanomaggies; negative ones are fine.
+    flux : (n_band,) observed fluxes, nanomaggies, or with units, see `sedcast.data.as_nanomaggies`; negative ones are fine.
     flux_ivar : (n_band,) inverse variances, nanomaggies^-2; a band with 0 is not measured and drops out.
     zred : redshift.
 
@@ -47,7 +48,7 @@ class GaussianLikelihood:
     """
 
     def __init__(self, simulator: FluxSimulator, prior: Prior, *, flux: np.ndarray, flux_ivar: np.ndarray, zred: float) -> None:
-        observed, ivar = np.array(flux, dtype=float), np.array(flux_ivar, dtype=float)
+        observed, ivar = as_nanomaggies(flux, flux_ivar)
         if observed.ndim != 1 or observed.shape != ivar.shape:
             raise ParameterError(
                 f"flux has shape {observed.shape} and flux_ivar {ivar.shape}, expected the same (n_band,): pass one galaxy"

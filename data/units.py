@@ -1,0 +1,91 @@
+"""Photometry with astropy units, as nanomaggies."""
+
+from typing import Any
+
+import numpy as np
+
+from sedcast.data.asinh import POGSON
+from sedcast.data.errors import ParameterError
+
+__all__ = ["NANOMAGGIES_PER_UNIT", "as_nanomaggies"]
+
+NANOMAGGIES_PER_UNIT = {"nanomaggies": 1.0, "maggies": 1e9, "uJy": 1.0 / 3.631, "mJy": 1e3 / 3.631, "Jy": 1e6 / 3.631}
+"""Nanomaggies per unit of flux: a maggie is 3631 Jy."""
+
+
+def as_nanomaggies(flux: Any, flux_ivar: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Fluxes in nanomaggies and their inverse variances in nanomaggies^-2, from numbers or from astropy Quantities and Columns.
+
+    Numbers without a unit are taken to be nanomaggies already. With units, `flux` may be a flux density per frequency
+    (Jy, nJy, erg/s/cm²/Hz …), maggies, or AB magnitudes (``u.ABmag``); `flux_ivar` may be the inverse variance
+    (``u.nJy**-2``) or, as its unit tells, the error (``u.nJy``, ``u.mag``). Masked values become NaN.
+
+    Parameters
+    ----------
+    flux, flux_ivar : arrays of the same shape.
+
+    Returns
+    -------
+    flux, flux_ivar : float64 arrays; an error that is not positive has the inverse variance 0, which is "not measured".
+
+    Raises
+    ------
+    ParameterError : if one has a unit and the other has none, or a unit is that of something else.
+    """
+    units = [getattr(values, "unit", None) for values in (flux, flux_ivar)]
+    if units == [None, None]:
+        return _plain(flux), _plain(flux_ivar)
+    if None in units:
+        raise ParameterError(
+            f"flux has the unit {units[0]} and flux_ivar {units[1]}: give both with units, or both as numbers of nanomaggies"
+        )
+    return _converted(*(_quantity(values) for values in (flux, flux_ivar)))
+
+
+def _plain(values: Any) -> np.ndarray:
+    if isinstance(values, np.ma.MaskedArray):
+        return np.asarray(values.astype(float).filled(np.nan))
+    return np.array(values, dtype=float)
+
+
+def _quantity(values: Any) -> Any:
+    """A Column as a Quantity, masked values as NaN; magnitudes stay magnitudes."""
+    from astropy import units as u
+
+    if hasattr(values, "mask") and hasattr(values, "unmasked"):
+        values = np.where(values.mask, np.nan, values.unmasked.value) * values.unit
+    if isinstance(values, u.Quantity | u.Magnitude):
+        return values
+    return _plain(values) << u.Unit(values.unit)
+
+
+def _converted(flux: Any, spread: Any) -> tuple[np.ndarray, np.ndarray]:
+    from astropy import units as u
+
+    if isinstance(flux.unit, u.MagUnit):
+        try:
+            fluxes = 10 ** (0.4 * (22.5 - flux.to_value(u.ABmag)))
+        except u.UnitConversionError as error:
+            raise ParameterError(f"flux has the unit {flux.unit}: expected AB magnitudes or fluxes ({error})") from error
+    else:
+        fluxes = _in_nanomaggies(flux, 1, "flux")
+    if spread.unit.is_equivalent(u.mag):
+        sigma = fluxes * spread.to_value(u.mag) / POGSON
+    elif any(spread.unit.is_equivalent(unit**-2) for unit in (u.Jy, u.maggy)):
+        return fluxes, _in_nanomaggies(spread, -2, "flux_ivar")
+    else:
+        sigma = _in_nanomaggies(spread, 1, "flux_ivar")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return fluxes, np.where(sigma > 0, sigma**-2.0, 0.0)
+
+
+def _in_nanomaggies(values: Any, power: int, name: str) -> np.ndarray:
+    from astropy import units as u
+
+    for unit, size in ((u.Jy, NANOMAGGIES_PER_UNIT["Jy"]), (u.maggy, NANOMAGGIES_PER_UNIT["maggies"])):
+        if values.unit.is_equivalent(unit**power):
+            return np.asarray(values.to_value(unit**power), dtype=float) * size**power
+    wanted = "a flux per frequency such as nJy, maggies, or AB magnitudes"
+    if name == "flux_ivar":
+        wanted = "an inverse variance such as nJy^-2, or an error such as nJy or mag"
+    raise ParameterError(f"{name} has the unit {values.unit}: expected {wanted}; a flux per wavelength must be converted first")

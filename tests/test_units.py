@@ -1,0 +1,90 @@
+"""Astropy's units where arrays are."""
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.table import Column, MaskedColumn, QTable
+from astropy.utils.masked import Masked
+
+from sedcast.data.catalog import Catalog, load_sdss_sample, read_catalog
+from sedcast.data.errors import CatalogError, ParameterError
+from sedcast.data.units import as_nanomaggies
+from sedcast.emulator.prior import Prior
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.likelihood import GaussianLikelihood
+
+FLUX, SIGMA = np.array([[10.0, 20.0], [30.0, 5.0]]), np.array([[0.5, 1.0], [2.0, 0.1]])
+# A nanomaggie is 3.631 µJy (Fukugita et al. 1996: the AB zero point is 3631 Jy).
+MICRO = 3.631
+
+
+@pytest.mark.parametrize(
+    ("flux", "spread"),
+    [
+        (FLUX * u.nmgy, SIGMA**-2 / u.nmgy**2),
+        (FLUX * u.nmgy, SIGMA * u.nmgy),
+        (FLUX * MICRO * u.uJy, (SIGMA * MICRO) ** -2 * u.uJy**-2),
+        (FLUX * MICRO * 1e3 * u.nJy, SIGMA * MICRO * u.uJy),
+        (FLUX * MICRO * 1e-29 * u.erg / u.s / u.cm**2 / u.Hz, SIGMA * MICRO * u.uJy),
+        ((22.5 - 2.5 * np.log10(FLUX)) * u.ABmag, SIGMA / FLUX * 2.5 / np.log(10) * u.mag),
+        (Column(FLUX * MICRO, unit="uJy"), Column(SIGMA * MICRO, unit="uJy")),
+        (FLUX, SIGMA**-2),
+    ],
+)
+def test_every_way_to_say_it_gives_the_same_nanomaggies(flux: object, spread: object) -> None:
+    got_flux, got_ivar = as_nanomaggies(flux, spread)
+    assert type(got_flux) is type(got_ivar) is np.ndarray
+    assert np.allclose(got_flux, FLUX, rtol=1e-12)
+    assert np.allclose(got_ivar, SIGMA**-2, rtol=1e-12)
+
+
+def test_what_is_masked_or_has_no_error_is_not_measured() -> None:
+    hidden = np.array([[True, False], [False, False]])
+    masked = Masked(FLUX * MICRO * u.uJy, mask=hidden)
+    none = SIGMA * MICRO * u.uJy
+    none[1, 1] = 0
+    flux, ivar = as_nanomaggies(masked, none)
+    assert np.isnan(flux[0, 0])
+    assert ivar[1, 1] == 0
+    assert np.isnan(as_nanomaggies(MaskedColumn(FLUX[0], mask=[True, False]), SIGMA[0])[0][0])
+
+
+@pytest.mark.parametrize(
+    ("flux", "spread", "said"),
+    [
+        (FLUX * u.Jy, SIGMA, "give both with units"),
+        (FLUX * u.m, SIGMA * u.m, "flux has the unit m"),
+        (FLUX * u.erg / u.s / u.cm**2 / u.AA, SIGMA * u.Jy, "flux per wavelength must be converted"),
+        (FLUX * u.Jy, SIGMA * u.s, "flux_ivar has the unit s"),
+        (FLUX * u.STmag, SIGMA * u.mag, "expected AB magnitudes"),
+    ],
+)
+def test_other_units_are_refused(flux: object, spread: object, said: str) -> None:
+    with pytest.raises(ParameterError, match=said):
+        as_nanomaggies(flux, spread)
+
+
+def test_units_are_understood_where_photometry_goes_in() -> None:
+    estimator = PosteriorEstimator.default()
+    sample = load_sdss_sample(bands=estimator.bands).subset(slice(0, 2))
+    flux, error = sample.flux * MICRO * u.uJy, sample.sigma * MICRO * u.uJy
+    plain = estimator.sample(sample.flux, sample.flux_ivar, sample.zred, 5, seed=1)
+    assert np.allclose(estimator.sample(flux, error, sample.zred, 5, seed=1), plain, rtol=1e-3)
+    catalog = Catalog(sample.ids, sample.bands, flux, error, sample.zred)
+    assert np.allclose(catalog.flux_ivar, sample.flux_ivar)
+    likelihood = GaussianLikelihood(None, Prior(), flux=flux[0], flux_ivar=error[0], zred=0.1)  # type: ignore[arg-type]
+    assert np.allclose(likelihood.data[1], sample.flux[0])
+
+
+def test_a_table_in_memory_is_a_catalogue() -> None:
+    table = QTable({"id": [7, 8], "zred": [0.1, 0.2]})
+    for column, band in enumerate("gr"):
+        table[f"flux_{band}"] = FLUX[:, column] * MICRO * u.uJy
+        table[f"flux_err_{band}"] = SIGMA[:, column] * MICRO * 1e3 * u.nJy
+    catalog = read_catalog(table, bands=["g", "r"])
+    assert np.allclose(catalog.flux, FLUX)
+    assert np.allclose(catalog.flux_ivar, SIGMA**-2)
+    assert catalog.ids.tolist() == [7, 8]
+    table["flux_err_r"] = table["flux_err_r"].value
+    with pytest.raises(CatalogError, match=r"flux_r.*units"):
+        read_catalog(table, bands=["g", "r"])
