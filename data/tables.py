@@ -81,7 +81,8 @@ class _Fits(TableFile):
     """A binary table, read by its place in the file: memory mapped pages would count as the process's memory."""
 
     def __init__(self, path: Path, source: Path) -> None:
-        with fits.open(source, memmap=True) as hdus:
+        # Opened here, because astropy leaves a file open that it cannot make sense of.
+        with source.open("rb") as handle, fits.open(handle, memmap=False) as hdus:
             tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)]
             if not tables:
                 raise CatalogError(f"{path} has no binary table: expected one in an extension")
