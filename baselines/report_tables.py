@@ -27,12 +27,12 @@ _COST_HEADER = (
     "ESS",
     "R-hat",
     "evaluations",
-    "wall [s]",
-    "CPU [s]",
+    "wall, s",
+    "CPU, s",
     "ESS / CPU s",
-    "FSPS alone [h]",
+    "FSPS alone, h",
 )
-_PAIR_HEADER = ("pair", "galaxies", "C2ST", "90% below", f"≤ {C2ST_BAR}", "Wasserstein [prior σ]", "shift [σ]", "95%", "width")
+_PAIR_HEADER = ("pair", "galaxies", "C2ST", "90% below", f"≤ {C2ST_BAR}", "Wasserstein, prior σ", "shift, σ", "95%", "width")
 
 
 def pair_name(pair: Pair) -> str:
@@ -278,7 +278,7 @@ def _calibration_lines(calibration: dict[str, Any]) -> list[str]:
 
 
 def _galaxy_lines(comparison: Comparison) -> list[str]:
-    header = ("galaxy", "method", *(f"`{name}`" for name in SHOWN), "C2ST", "ESS", "wall [s]", "evaluations", "how it ended")
+    header = ("galaxy", "method", *(f"`{name}`" for name in SHOWN), "C2ST", "ESS", "wall, s", "evaluations", "how it ended")
     columns = [QUANTITY_NAMES.index(name) for name in SHOWN]
     rows = []
     for one in comparison.galaxies:

@@ -95,5 +95,5 @@ def corner_of(one: GalaxyComparison, physical: Callable[[np.ndarray, float], np.
         if not outcome.failed
     }
     truth = None if one.galaxy.truth is None else physical(one.galaxy.truth[None], one.galaxy.zred)[0, columns]
-    title = f"{one.galaxy.name}, z = {one.galaxy.zred:.4f}"
+    title = f"{'galaxy ' * (one.galaxy.truth is None)}{one.galaxy.name}, z = {one.galaxy.zred:.4f}"
     return corner_plot(samples, CORNER_NAMES, truth=truth, title=title)  # type: ignore[arg-type]
