@@ -28,6 +28,8 @@ BENCHMARKS = {
     "photoz": ("benchmarks.photoz", "inferred redshifts beside the spectroscopic ones of real galaxies"),
     "faults": ("benchmarks.faults", "commands killed and begun again, full disks, spoilt files"),
     "galex": ("benchmarks.galex", "what FUV and NUV add to posteriors of real galaxies and of mocks"),
+    "explorer": ("benchmarks.explorer", "from a change on the explorer's page to the picture drawn"),
+    "gallery": ("benchmarks.gallery", "the pictures of the documents' gallery"),
     "outliers": ("benchmarks.outliers", "flagged shares of fresh mocks, planted outliers and real galaxies"),
 }
 

@@ -37,7 +37,7 @@ QUANTITIES = (
 )
 """What the page can show: name, label, unit."""
 
-_N_SAMPLES, _N_SPECTRA, _N_HISTORIES = 2000, 160, 1000
+_N_SAMPLES, _N_SPECTRA, _N_HISTORIES = 3000, 200, 1000
 _N_CELLS, _N_BINS, _SMOOTHING = 26, 40, 1.2
 _MAX_WAVE = 400
 _LEVELS = (0.68, 0.95)
