@@ -7,6 +7,7 @@ from sedcast.data._lazy import lazy_getattr
 if TYPE_CHECKING:
     from sedcast.posterior.calibration import CalibrationResult, calibrate
     from sedcast.posterior.estimator import PosteriorEstimator
+    from sedcast.posterior.exchange import to_bagpipes, to_prospector
     from sedcast.posterior.flow import MaskedAutoregressiveFlow
     from sedcast.posterior.importance import RefineConfig, Refined, Refiner
     from sedcast.posterior.infer import infer_catalog, read_posteriors
@@ -37,6 +38,8 @@ __all__ = [
     "read_posteriors",
     "redshift_figures",
     "reweight_to",
+    "to_bagpipes",
+    "to_prospector",
     "train_posterior",
 ]
 
@@ -45,6 +48,7 @@ __getattr__ = lazy_getattr(
     {
         "sedcast.posterior.calibration": ("CalibrationResult", "calibrate"),
         "sedcast.posterior.estimator": ("PosteriorEstimator",),
+        "sedcast.posterior.exchange": ("to_bagpipes", "to_prospector"),
         "sedcast.posterior.flow": ("MaskedAutoregressiveFlow",),
         "sedcast.posterior.importance": ("RefineConfig", "Refined", "Refiner"),
         "sedcast.posterior.infer": ("infer_catalog", "read_posteriors"),

@@ -1,0 +1,145 @@
+"""Posteriors in the shapes that Prospector and BAGPIPES users' scripts read: dictionaries of arrays, by the names used there.
+
+Names and definitions follow Prospector 1 (``results_from`` gives ``chain``, ``lnprobability``, ``theta_labels``, ``obs`` …) and
+BAGPIPES 1 (``fit.posterior.samples``). A quantity has their name only where it is the same quantity; what has no counterpart
+keeps ours.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sedcast.data.asinh import POGSON
+from sedcast.data.cosmology import Cosmology
+from sedcast.data.errors import ParameterError
+from sedcast.emulator.dust import DustLaw
+from sedcast.emulator.prior import PARAMETER_NAMES, Prior
+from sedcast.posterior.likelihood import GaussianLikelihood
+
+__all__ = ["BAGPIPES_SOLAR_METALLICITY", "PROSPECTOR_LABELS", "to_bagpipes", "to_prospector"]
+
+PROSPECTOR_LABELS = {"log_mstar": "logmass", "tburst": "tburst_lookback"}
+"""Labels that differ from sedcast's. Prospector's ``logmass`` is the mass formed too, its dust parameters are the same as ours
+(``dust_type=4``); its ``tburst`` counts from the Big Bang, ours back from the galaxy, hence the other label."""
+
+BAGPIPES_SOLAR_METALLICITY = 0.02
+"""Metal mass fraction that BAGPIPES' metallicities are multiples of."""
+
+_V_WAVE = 5500.0
+_DIRICHLET = float(np.log(6.0))
+
+
+def to_prospector(samples: Mapping[str, np.ndarray], likelihood: GaussianLikelihood) -> dict[str, Any]:
+    """One galaxy's posterior as the dictionary that Prospector's ``results_from`` returns first.
+
+    Parameters
+    ----------
+    samples : (n,) arrays by quantity, as `PosteriorCatalog.samples` gives them for a row; the parameters are needed.
+    likelihood : of the same galaxy.
+
+    Returns
+    -------
+    results : ``chain`` (n, 12), ``theta_labels``, ``weights`` (equal, sum 1), ``lnlikelihood``, ``lnprobability`` (likelihood
+        times the prior's density in the labelled parameters), ``bestfit`` (the most probable sample's ``parameter`` and
+        ``photometry`` in maggies, of measured bands), ``obs`` (``maggies``, ``maggies_unc``, ``phot_mask``, ``filternames``,
+        ``redshift``), ``run_params``, ``model`` (None).
+
+    Raises
+    ------
+    ParameterError : if a parameter is missing, or the redshift is one of the quantities: a likelihood has one redshift.
+    """
+    if "zred" in samples:
+        raise ParameterError("these samples have inferred redshifts: Prospector's shape needs the likelihood at one redshift")
+    theta = _stacked(samples, PARAMETER_NAMES)
+    model = likelihood.model_flux(theta)
+    ln_likelihood = likelihood.log_prob_flux(model)
+    ln_probability = ln_likelihood + _log_prior(likelihood.prior, theta)
+    best = int(np.argmax(ln_probability))
+    measured, flux, error, zred = likelihood.data
+    maggies, uncertainty = np.zeros((2, len(measured)))
+    maggies[measured], uncertainty[measured] = flux * 1e-9, error * 1e-9
+    return {
+        "chain": theta,
+        "theta_labels": [PROSPECTOR_LABELS.get(name, name) for name in PARAMETER_NAMES],
+        "weights": np.full(len(theta), 1 / len(theta)),
+        "lnlikelihood": ln_likelihood,
+        "lnprobability": ln_probability,
+        "bestfit": {"parameter": theta[best], "photometry": model[best] * 1e-9},
+        "obs": {
+            "maggies": maggies,
+            "maggies_unc": uncertainty,
+            "phot_mask": np.array(measured),
+            "filternames": list(getattr(likelihood.simulator, "bands", ())),
+            "redshift": zred,
+            "wavelength": None,
+            "spectrum": None,
+            "unc": None,
+            "mask": None,
+        },
+        "run_params": {"object_redshift": zred},
+        "model": None,
+    }
+
+
+def to_bagpipes(
+    samples: Mapping[str, np.ndarray], *, zred: float | None = None, cosmology: Cosmology | None = None
+) -> dict[str, np.ndarray]:
+    """One galaxy's posterior by the keys of BAGPIPES' ``fit.posterior.samples``.
+
+    Parameters
+    ----------
+    samples : (n,) arrays by quantity, as `PosteriorCatalog.samples` gives them for a row, derived ones included.
+    zred : the galaxy's redshift, unless it is one of the quantities.
+    cosmology : of the estimator; Planck 2013 by default.
+
+    Returns
+    -------
+    samples : (n,) arrays: ``redshift``; ``formed_mass`` (log10 Msun); ``sfr`` (Msun/yr over 100 Myr, BAGPIPES' default);
+        ``mass_weighted_age`` and ``tform`` (Gyr); ``mass_weighted_zmet`` (solar, 0.02; ours weights by mass formed, theirs by
+        mass surviving); ``dust:Av`` (mag, diffuse, 5500 Å), ``dust:eta`` (young stars' A_V over it), ``dust:delta`` (slope
+        offset); and where the mass that survives is known, ``stellar_mass`` (log10 Msun) and ``ssfr`` (log10 yr^-1).
+
+    Raises
+    ------
+    ParameterError : if a quantity or the redshift is missing.
+    """
+    if (zred is None) == ("zred" not in samples):
+        raise ParameterError("the redshift must be given once: as zred, or as a quantity of the samples where it is inferred")
+    needed = ("log_mstar", "log_sfr_100myr", "log_z_mw", "t_mw_gyr", "dust1", "dust2", "dust_index")
+    mass, log_sfr, log_z, age, clouds, diffuse, slope = _stacked(samples, needed).T
+    redshift = np.full(len(mass), zred) if zred is not None else _stacked(samples, ("zred",))[:, 0]
+    at_v = diffuse * DustLaw(np.array([_V_WAVE])).curve(slope)[:, 0]
+    with np.errstate(divide="ignore"):
+        ratio = 1 + clouds / at_v
+    found = {
+        "redshift": redshift,
+        "formed_mass": mass,
+        "sfr": 10.0**log_sfr,
+        "mass_weighted_age": age,
+        "tform": (cosmology or Cosmology()).age_gyr(redshift) - age,
+        "mass_weighted_zmet": 10.0**log_z / BAGPIPES_SOLAR_METALLICITY,
+        "dust:Av": POGSON * at_v,
+        "dust:eta": ratio,
+        "dust:delta": slope,
+    }
+    if "log_mstar_surviving" in samples:
+        surviving = _stacked(samples, ("log_mstar_surviving",))[:, 0]
+        found |= {"stellar_mass": surviving, "ssfr": log_sfr - surviving}
+    return found
+
+
+def _stacked(samples: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
+    absent = [name for name in names if name not in samples]
+    if absent:
+        raise ParameterError(f"samples lack {', '.join(absent)}: pass those of PosteriorCatalog.samples(row), all quantities")
+    return np.stack([np.asarray(samples[name], dtype=float) for name in names], axis=1)
+
+
+def _log_prior(prior: Prior, theta: np.ndarray) -> np.ndarray:
+    """Log density (n,) in the parameters themselves, of the four SFH weights in any three."""
+    total = np.full(len(theta), _DIRICHLET)
+    for name, (low, high) in prior.to_dict().items():
+        values = theta[:, PARAMETER_NAMES.index(name)]
+        total -= np.log(values * np.log(high / low)) if name.startswith("gamma") else np.log(high - low)
+    return total

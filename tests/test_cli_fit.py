@@ -1,0 +1,83 @@
+"""`sedcast fit`: a galaxy typed in."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.table import Table
+from typer.testing import CliRunner
+
+from sedcast import cli
+from sedcast.cli_fit import QUANTITIES, parse_errors, parse_magnitudes
+from sedcast.data.errors import ParameterError
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.infer import quantity_names, read_posteriors
+
+MAGS, ERRORS = "u=18.95,g=17.67,r=16.94,i=16.53,z=16.26", "0.067,0.021,0.021,0.021,0.033"
+FIVE = ["fit", "--mags", MAGS, "--errors", ERRORS, "--redshift", "0.09"]
+
+
+def test_five_magnitudes_give_a_table_samples_and_a_picture(tmp_path: Path) -> None:
+    out, plot = tmp_path / "galaxy.csv", tmp_path / "galaxy.png"
+    result = CliRunner().invoke(cli.app, [*FIVE, "-o", str(out), "--plot", str(plot)])
+    assert result.exit_code == 0, result.exception
+    assert "log mass formed" in result.output
+    assert "Msun" in result.output
+    samples = Table.read(out)
+    assert set(samples.colnames) == set(quantity_names(PosteriorEstimator.default()))
+    # A galaxy of r = 16.9 at z = 0.09 has some 10^10 to 10^11.5 solar masses.
+    assert 10 < np.median(samples["log_mstar"]) < 11.5
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_json_agrees_with_the_estimator(tmp_path: Path) -> None:
+    out = tmp_path / "galaxy.h5"
+    result = CliRunner().invoke(cli.app, [*FIVE, "--n-samples", "400", "--seed", "3", "--json", "-o", str(out)])
+    found = json.loads(result.output)
+    magnitude = np.array([float(part[2:]) for part in MAGS.split(",")])
+    flux = 10 ** (0.4 * (22.5 - magnitude))[None]
+    ivar = (flux * np.array(ERRORS.split(","), float) * np.log(10) / 2.5) ** -2
+    theta = PosteriorEstimator.default().sample(flux, ivar, np.array([0.09]), 400, seed=3)
+    assert found["quantities"]["log_mstar"]["median"] == pytest.approx(float(np.median(theta[..., 0])), abs=1e-4)
+    assert found["quantities"]["log_mstar"]["width_over_prior"] < 0.5
+    assert found["model"] == "sdss-ugriz"
+    with read_posteriors(out) as posteriors:
+        assert len(posteriors) == 1
+
+
+def test_other_bands_choose_another_posterior() -> None:
+    three = ["fit", "--mags", "g=17.67,r=16.94,i=16.53", "--errors", "0.02", "-z", "0.09", "--n-samples", "100", "--json"]
+    assert json.loads(CliRunner().invoke(cli.app, three).output)["model"] == "galex-sdss"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--mags", "u:18", "--errors", "0.1", "-z", "0.1"], "is not BAND=MAGNITUDE"),
+        (["--mags", "u=18,u=19", "--errors", "0.1", "-z", "0.1"], "twice"),
+        (["--mags", "u=-5", "--errors", "0.1", "-z", "0.1"], "no AB magnitude"),
+        (["--mags", "u=18,g=17", "--errors", "0.1,0.1,0.1", "-z", "0.1"], "3 numbers for the 2 bands"),
+        (["--mags", "u=18,g=17", "--errors", "0.1,0", "-z", "0.1"], "'0' is not an error"),
+        (["--mags", "Y=18", "--errors", "0.1", "-z", "0.1"], "no posterior for Y with a redshift"),
+        (["--mags", MAGS, "--errors", ERRORS, "-z", "3"], "beyond the training range"),
+        ([*FIVE[1:], "-o", "x.txt"], "expected a name that ends in .csv"),
+    ],
+)
+def test_mistakes_are_explained(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(cli.app, ["fit", *arguments])
+    assert isinstance(result.exception, ParameterError)
+    assert said in str(result.exception)
+
+
+def test_errors_by_name_and_one_for_all() -> None:
+    bands = tuple(parse_magnitudes("u=18.9, g=17.6"))
+    assert parse_errors("g=0.1,u=0.2", bands) == {"u": 0.2, "g": 0.1}
+    assert parse_errors("0.3", bands) == {"u": 0.3, "g": 0.3}
+    with pytest.raises(ParameterError, match="name the same bands"):
+        parse_errors("g=0.1,r=0.2", bands)
+    assert set(quantity_names(PosteriorEstimator.default())) - set(QUANTITIES) == {
+        *(f"beta{i}_sfh" for i in range(1, 5)),
+        "gamma1_zh",
+        "gamma2_zh",
+    }
