@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,6 +115,16 @@ def test_the_history_that_is_drawn_forms_the_mass(rng: np.random.Generator) -> N
     formed = np.sum(histories.sfr * np.diff(histories.edges_gyr), axis=1) * 1e9
     np.testing.assert_allclose(formed, 10 ** theta[:, column("log_mstar")], rtol=1e-6)
     assert histories.edges_gyr[-1] == pytest.approx(Cosmology().age_gyr(np.array([0.1]))[0])
+
+
+def test_the_gallery_s_code_runs() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "pictures.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 7
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "pictures.md", "exec"), names)
+    assert isinstance(names["figure"], Figure)
 
 
 def test_accuracy_refuses_what_does_not_fit() -> None:
