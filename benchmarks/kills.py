@@ -90,7 +90,7 @@ def _same_bytes(one: Path, other: Path) -> bool:
 
 def _without_times(card: Any) -> Any:
     if isinstance(card, dict):
-        return {key: _without_times(value) for key, value in card.items() if not key.startswith(_TIMES)}
+        return {key: _without_times(value) for key, value in card.items() if not any(word in key for word in _TIMES)}
     return [_without_times(value) for value in card] if isinstance(card, list) else card
 
 

@@ -25,6 +25,7 @@ _BATCH_ROWS = 65_536
 _BUFFER_BYTES = 1 << 20
 # No real catalogue packs that well: beyond it a file is made to fill the disk or the memory.
 _MOST_PACKED = 300
+_MOST_FIELDS = 999
 _VARIABLE_LENGTH = ("P", "Q")
 
 
@@ -86,6 +87,8 @@ class _Fits(TableFile):
             tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)]
             if not tables:
                 raise CatalogError(f"{path} has no binary table: expected one in an extension")
+            if not 0 <= int(tables[0].header["TFIELDS"]) <= _MOST_FIELDS:
+                raise CatalogError(f"{path} claims {tables[0].header['TFIELDS']} columns, FITS allows {_MOST_FIELDS}")
             self._columns, self._offset = tables[0].columns, tables[0].fileinfo()["datLoc"]
             self.n_rows = int(tables[0].header["NAXIS2"])
             self._dtype = self._columns.dtype.newbyteorder(">")
