@@ -8,6 +8,7 @@ import gc
 import json
 import logging
 import os
+import queue
 import resource
 import selectors
 import shutil
@@ -20,11 +21,13 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.common import note
 from benchmarks.fuzz_targets import Target, make_targets
 from sedcast.data.errors import SedcastError
 
@@ -186,6 +189,8 @@ def run_fuzzer(folder: Path, n_cases: int, *, seed: int = 0, n_workers: int = 2,
     started = time.perf_counter()
     for case, target, outcome, path in _interleaved(streams):
         kind = outcome if outcome in ("read", "refused") else "unhandled"
+        if sum(outcomes.values()) % 1000 == 999:
+            note(f"  {sum(outcomes.values()) + 1} inputs, {outcomes['unhandled']} unhandled")
         outcomes[kind] += 1
         by_target[target] += 1
         if kind == "unhandled":
@@ -201,14 +206,30 @@ def run_fuzzer(folder: Path, n_cases: int, *, seed: int = 0, n_workers: int = 2,
 
 
 def _interleaved(streams: list[Iterator[tuple[int, str, str, Path]]]) -> Iterator[tuple[int, str, str, Path]]:
-    waiting = list(streams)
-    while waiting:
-        for stream in list(waiting):
-            found = next(stream, None)
-            if found is None:
-                waiting.remove(stream)
+    """What all of them give, as it comes."""
+    found: queue.SimpleQueue[tuple[int, str, str, Path] | BaseException | None] = queue.SimpleQueue()
+
+    def drain(stream: Iterator[tuple[int, str, str, Path]]) -> None:
+        try:
+            for item in stream:
+                found.put(item)
+        except BaseException as error:
+            found.put(error)
+        finally:
+            found.put(None)
+
+    with ThreadPoolExecutor(len(streams)) as pool:
+        for stream in streams:
+            pool.submit(drain, stream)
+        left = len(streams)
+        while left:
+            item = found.get()
+            if isinstance(item, BaseException):
+                raise item
+            if item is None:
+                left -= 1
             else:
-                yield found
+                yield item
 
 
 if __name__ == "__main__":
