@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
@@ -27,6 +28,7 @@ from sedcast.posterior.infer import PosteriorCatalog
 __all__ = ["write_report"]
 
 _N_PREDICTED = 300
+_REDSHIFT = re.compile(r"redshift [-+.\de]+(?= beyond)")
 
 
 def write_report(
@@ -60,7 +62,8 @@ def write_report(
         if posteriors.status[row]:
             raise ParameterError(f"row {row} has no posterior: {posteriors.status[row]}")
     kinds = Counter(part for flags in posteriors.flags for part in str(flags).split("; ") if part)
-    excluded = Counter(str(reason) for reason in posteriors.status if reason)
+    # Reasons that differ in their galaxy's redshift only are one.
+    excluded = Counter(_REDSHIFT.sub("redshift", str(reason)) for reason in posteriors.status if reason)
     inferred = int(np.count_nonzero(posteriors.status == ""))
     page = Environment(autoescape=True).from_string((files("sedcast") / "report.html.j2").read_text(encoding="utf-8"))
     text = page.render(
@@ -120,10 +123,8 @@ def _galaxy(
     intervals = {name: np.percentile(values, [16, 50, 84]) for name, values in samples.items()}
     return {
         "title": f"Galaxy {posteriors.ids[row]}, row {row}, z = {at:.4f}",
-        "facts": [
-            ("flags", posteriors.flags[row] or "none"),
-            *((name, f"{q[1]:.4g}  (68%: {q[0]:.4g} to {q[2]:.4g})") for name, q in intervals.items()),
-        ],
+        "facts": [("flags", posteriors.flags[row] or "none")],
+        "intervals": [(name, f"{q[1]:.4g}  (68%: {q[0]:.4g} to {q[2]:.4g})") for name, q in intervals.items()],
         "pictures": [
             ("Observed and predicted photometry, spectrum", _png(sed)),
             ("Corner plot of the posterior", _png(corner)),
