@@ -24,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inputs", type=int, default=20_000, help="spoilt files to read")
     parser.add_argument("--commands", default="simulate,infer,train posterior,train emulator,compare", help="to kill")
     parser.add_argument("--no-faults", action="store_true", help="leave out full disks, Ctrl-C and their like")
-    parser.add_argument("--small", action="store_true", help="commands of a second or two, for the tests")
     parser.add_argument("--workers", type=positive, default=2, help="processes that read spoilt files")
     parser.add_argument(
         "--keep", type=Path, metavar="FOLDER", help="keep there the files that were not refused as they should be"
@@ -55,7 +54,7 @@ def _commands(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_USE_LEGACY_KERAS": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}
     for module in _IMPORTED + (_IMPORTED_TO_TRAIN if any(name.startswith("train") for name in wanted) else ()):
         importlib.import_module(module)
-    tasks = [task for task in make_tasks(folder / "inputs", small=options.small) if task.name in wanted]
+    tasks = [task for task in make_tasks(folder / "inputs") if task.name in wanted]
     rng = np.random.default_rng(options.seed)
     by_command: dict[str, Any] = {}
     problems: list[str] = []

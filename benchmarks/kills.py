@@ -23,7 +23,7 @@ __all__ = ["FAULTS", "Task", "kill_and_resume", "make_tasks", "run_fault"]
 
 _TIMES = ("seconds", "minutes", "wall_s", "cpu_s", "per_s", "per_cpu_s", "sha256")
 _EPOCH = "1700000000"
-_SIMULATE = "n_galaxies = {n}\nseed = 3\n"
+_SIMULATE = "n_galaxies = 9000\nseed = 3\n"
 _POSTERIOR = """
 name = "tiny"
 [simulation]
@@ -32,7 +32,7 @@ n_galaxies = 1500
 n_blocks = 1
 hidden = [16]
 [training]
-max_epochs = {epochs}
+max_epochs = 3
 batch_size = 64
 checkpoint_minutes = 0.0
 [outliers]
@@ -48,19 +48,19 @@ segment_edges = [3000.0, 5000.0, 7000.0]
 pca_tolerance = 1e-2
 max_pca = 8
 [parameters]
-beta_stick1 = {{prior = "power", exponent = 3, min = 0, max = 1}}
-beta_stick2 = {{prior = "power", exponent = 2, min = 0, max = 1}}
-beta_stick3 = {{prior = "uniform", min = 0, max = 1}}
-gamma1_zh = {{prior = "log-uniform", min = 4.5e-5, max = 1.5e-2}}
-gamma2_zh = {{prior = "log-uniform", min = 4.5e-5, max = 1.5e-2}}
-dust1 = {{prior = "uniform", min = 0, max = 3}}
-dust2 = {{prior = "uniform", min = 0, max = 3}}
-dust_index = {{prior = "uniform", min = -2, max = 1}}
-t_age_gyr = {{prior = "uniform", min = 10.0, max = 13.79}}
+beta_stick1 = {prior = "power", exponent = 3, min = 0, max = 1}
+beta_stick2 = {prior = "power", exponent = 2, min = 0, max = 1}
+beta_stick3 = {prior = "uniform", min = 0, max = 1}
+gamma1_zh = {prior = "log-uniform", min = 4.5e-5, max = 1.5e-2}
+gamma2_zh = {prior = "log-uniform", min = 4.5e-5, max = 1.5e-2}
+dust1 = {prior = "uniform", min = 0, max = 3}
+dust2 = {prior = "uniform", min = 0, max = 3}
+dust_index = {prior = "uniform", min = -2, max = 1}
+t_age_gyr = {prior = "uniform", min = 10.0, max = 13.79}
 [network]
 hidden = [16]
 batch_size = 64
-epochs = {epochs}
+epochs = 10
 checkpoint_minutes = 0.0
 """
 
@@ -112,23 +112,18 @@ def _same_comparison(one: Path, other: Path) -> bool:
     return bool(cards[0] == cards[1])
 
 
-def make_tasks(folder: Path, *, small: bool = False) -> list[Task]:
-    """Write the inputs of the tasks to a folder.
-
-    Parameters
-    ----------
-    small : tasks of a second or two, for the test suite.
-    """
+def make_tasks(folder: Path) -> list[Task]:
+    """Write the inputs of the tasks, each of a few seconds, to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
     texts = {
-        "simulate": _SIMULATE.format(n=9_000 if small else 30_000),
-        "posterior": _POSTERIOR.format(epochs=3 if small else 15),
-        "emulator": _EMULATOR.format(epochs=10 if small else 60),
+        "simulate": _SIMULATE,
+        "posterior": _POSTERIOR,
+        "emulator": _EMULATOR,
     }
     for name, text in texts.items():
         (folder / f"{name}.toml").write_text(text, encoding="utf-8")
-    rng, n = np.random.default_rng(1), 400 if small else 2000
+    rng, n = np.random.default_rng(1), 400
     flux = 50 * 10 ** rng.normal(0, 0.2, (n, 1)) * np.array([0.1, 0.2, 0.3, 1, 2, 3, 4]) * rng.normal(1, 0.03, (n, 7))
     columns = {"NSAID": np.arange(n), "Z": rng.uniform(0.03, 0.15, n), "ELPETRO_NMGY": flux}
     Table(columns | {"ELPETRO_NMGY_IVAR": (0.03 * flux) ** -2.0}).write(folder / "nsa.fits", overwrite=True)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_killed_commands_lose_nothing() -> None:
     """In a process of its own, which forks: this one may have TensorFlow's threads."""
-    command = [sys.executable, "-m", "benchmarks", "faults", "--kills", "4", "--inputs", "0", "--small"]
+    command = [sys.executable, "-m", "benchmarks", "faults", "--kills", "4", "--inputs", "0"]
     done = subprocess.run([*command, "--commands", "simulate,infer"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     figures = json.loads(done.stdout.splitlines()[-1])
@@ -32,7 +32,7 @@ def test_killed_commands_lose_nothing() -> None:
 
 @pytest.mark.slow
 def test_killed_trainings_lose_nothing() -> None:
-    command = [sys.executable, "-m", "benchmarks", "faults", "--kills", "4", "--inputs", "0", "--small"]
+    command = [sys.executable, "-m", "benchmarks", "faults", "--kills", "4", "--inputs", "0"]
     names = "train posterior,train emulator,compare"
     done = subprocess.run([*command, "--commands", names], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -40,7 +40,7 @@ def test_killed_trainings_lose_nothing() -> None:
 
 
 def test_tasks_name_their_commands(tmp_path: Path) -> None:
-    assert [task.name for task in make_tasks(tmp_path, small=True)] == [
+    assert [task.name for task in make_tasks(tmp_path)] == [
         "simulate",
         "infer",
         "train posterior",
