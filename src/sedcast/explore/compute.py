@@ -155,9 +155,9 @@ class Explorer:
         if zred is None:
             raise ParameterError("redshift: expected a number, got nothing")
         _within("redshift", zred, self.estimator.zred_range, f", which {self.estimator.name} was trained for")
-        m, e = (np.array([0.0 if value is None else value for value in values]) for values in (magnitude, error))
-        flux = asinh_flux(m, bands)
-        sigma = asinh_flux_error(flux, np.where(seen, e, 1.0), bands)
+        magnitudes, errors = (np.array([0.0 if value is None else value for value in values]) for values in (magnitude, error))
+        flux = asinh_flux(magnitudes, bands)
+        sigma = asinh_flux_error(flux, np.where(seen, errors, 1.0), bands)
         return Observed(np.where(seen, flux, 0.0), np.where(seen, sigma**-2.0, 0.0), zred)
 
     def sample(self, observed: Observed, n_samples: int = _N_SAMPLES) -> np.ndarray:
