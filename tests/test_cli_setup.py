@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from sedcast import cli, cli_setup
 from sedcast.cli_common import Options, options
 from sedcast.data.config import load_config
+from sedcast.data.mapping import CatalogMapping
 from sedcast.emulator.simulate import SimulationConfig
 from sedcast.emulator.spectrum_emulator import EmulatorConfig
 from sedcast.posterior.train import PosteriorConfig
@@ -26,7 +27,8 @@ def test_init_writes_the_examples_and_they_load(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.app, ["init", "-o", str(tmp_path / "new")])
     assert result.exit_code == 0
     assert {path.name for path in (tmp_path / "new").iterdir()} == {path.name for path in EXAMPLES.glob("*.toml")}
-    for name, model in (("emulator", EmulatorConfig), ("simulate", SimulationConfig), ("posterior", PosteriorConfig)):
+    models = {"emulator": EmulatorConfig, "simulate": SimulationConfig, "posterior": PosteriorConfig, "mapping": CatalogMapping}
+    for name, model in models.items():
         path = tmp_path / "new" / f"{name}.toml"
         assert path.read_bytes() == (EXAMPLES / path.name).read_bytes()
         load_config(path, model)

@@ -27,6 +27,7 @@ class Template(StrEnum):
     EMULATOR = "emulator"
     SIMULATE = "simulate"
     POSTERIOR = "posterior"
+    MAPPING = "mapping"
 
 
 def add_setup_commands(app: typer.Typer) -> None:
@@ -41,7 +42,7 @@ def init(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
-    """Write configuration templates, with a comment on every setting, for `simulate` and `train`."""
+    """Write configuration templates, with a comment on every setting, for `simulate`, `train` and `infer --mapping`."""
     screen = make_screen()
     from sedcast.data.artifacts import atomic_path
     from sedcast.data.errors import ParameterError

@@ -1,0 +1,23 @@
+"""The notebooks of `examples/` run, and hold no output."""
+
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+REASON = "needs nbclient and ipykernel: pip install 'sedcast[test]'"
+
+
+@pytest.mark.parametrize("name", ["quickstart", "catalogue"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_notebook_runs(name: str, tmp_path: Path) -> None:
+    nbclient = pytest.importorskip("nbclient", reason=REASON)
+    pytest.importorskip("ipykernel", reason=REASON)
+    nbformat = pytest.importorskip("nbformat", reason=REASON)
+    notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert code
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    # The last cell shows something: a residual, a picture.
+    assert code[-1].outputs
