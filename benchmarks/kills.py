@@ -23,7 +23,7 @@ __all__ = ["FAULTS", "Task", "kill_and_resume", "make_tasks", "run_fault"]
 
 _TIMES = ("seconds", "minutes", "wall_s", "cpu_s", "per_s", "per_cpu_s", "sha256")
 _EPOCH = "1700000000"
-_SIMULATE = "n_galaxies = 9000\nseed = 3\n"
+_SIMULATE = "n_galaxies = 5000\nseed = 3\n"
 _POSTERIOR = """
 name = "tiny"
 [simulation]
@@ -172,11 +172,12 @@ def _start(task: Task, folder: Path, prepare: Callable[[], None] | None = None) 
             for stream in (1, 2):
                 os.dup2(log.fileno(), stream)
         from sedcast import cli
-        from sedcast.emulator import mass_simulation
+        from sedcast.emulator import mass_simulation, simulate
         from sedcast.posterior import streaming
 
         # Several segments in a short time.
-        streaming._ROWS, mass_simulation._CHUNKS_PER_SEGMENT = 200, 1
+        streaming._ROWS, mass_simulation._CHUNKS_PER_SEGMENT = 50, 1
+        simulate.PROPOSALS_PER_CHUNK = mass_simulation.PROPOSALS_PER_CHUNK = 2048
         sys.argv = ["sedcast", "--quiet", *task.arguments]
         if prepare is not None:
             prepare()

@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.kills import make_tasks
+from benchmarks.kills import FAULTS, make_tasks
 from sedcast.cli_common import explain_os_error
 from sedcast.data.artifacts import atomic_path, load_artifact, reserve, save_artifact
 from sedcast.data.errors import ArtifactError, ConfigError
@@ -18,25 +19,29 @@ from sedcast.data.locks import output_lock
 ROOT = Path(__file__).parent.parent
 
 
-def test_killed_commands_lose_nothing() -> None:
-    """In a process of its own, which forks: this one may have TensorFlow's threads."""
-    command = [sys.executable, "-m", "benchmarks", "faults", "--kills", "4", "--inputs", "0"]
-    done = subprocess.run([*command, "--commands", "simulate,infer"], cwd=ROOT, capture_output=True, text=True, check=False)
+def faults(*arguments: str) -> dict[str, Any]:
+    """The benchmark in a process of its own, which forks: this one may have TensorFlow's threads."""
+    command = [sys.executable, "-m", "benchmarks", "faults", "--inputs", "0", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    figures = json.loads(done.stdout.splitlines()[-1])
-    assert figures["kills"] == 4
-    assert figures["problems"] == []
-    for found in figures["commands"].values():
-        assert {found[fault] for fault in ("full disk", "unwritable folder", "Ctrl-C", "two runs at once")} == {"survived"}
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_killed_commands_lose_nothing() -> None:
+    figures = faults("--kills", "2", "--commands", "infer", "--no-faults")
+    assert (figures["kills"], figures["problems"]) == (2, [])
+
+
+def test_other_faults_lose_nothing() -> None:
+    figures = faults("--kills", "2", "--commands", "simulate")
+    assert (figures["kills"], figures["problems"]) == (2, [])
+    survived = {figures["commands"]["simulate"][fault] for fault in FAULTS}
+    assert survived == {"survived"}
 
 
 @pytest.mark.slow
 def test_killed_trainings_lose_nothing() -> None:
-    command = [sys.executable, "-m", "benchmarks", "faults", "--kills", "4", "--inputs", "0"]
-    names = "train posterior,train emulator,compare"
-    done = subprocess.run([*command, "--commands", names], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1])["problems"] == []
+    assert faults("--kills", "6", "--commands", "train posterior,train emulator,compare")["problems"] == []
 
 
 def test_tasks_name_their_commands(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ class CommandGroup(TyperGroup):
             carrier = typer.Typer(add_completion=False)
             carrier.command()(_every_command)
             command.params += typer.main.get_command(carrier).params
-            command.invoke = _recorded(command.invoke)  # type: ignore[method-assign]
+            command.invoke = _recorded(command.invoke)  # type: ignore[method-assign, assignment]
         return command
 
 
