@@ -126,20 +126,23 @@ def make_figures(
     """
     simulator, settings = simulator_of(estimator)
     noise = noise_model(settings)
-    training = draw_mocks(_N_TRAINING, simulator, estimator, noise, seed=seed)
-    good = estimator.status(catalog).ok & (catalog.flux_ivar > 0).all(axis=1)
-    figures = {"fig1_training": training_figure(training, catalog.subset(good))}
-    figures["fig2_posterior"] = _posterior(estimator, comparison, row)
-    mocks = draw_mocks(n_mocks, simulator, estimator, noise, seed=seed + 1)
-    result = calibrate(estimator, mocks, seed=seed + 1, progress=progress)
-    figures |= _calibration(result, comparison)
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, figure in figures.items():
+    written: list[str] = []
+
+    def save(name: str, figure: Figure) -> None:
         for form in FORMATS:
             written.append(f"{name}.{form}")
             figure.savefig(folder / written[-1])
-    return written
+
+    save("fig2_posterior", _posterior(estimator, comparison, row))
+    training = draw_mocks(_N_TRAINING, simulator, estimator, noise, seed=seed)
+    good = estimator.status(catalog).ok & (catalog.flux_ivar > 0).all(axis=1)
+    save("fig1_training", training_figure(training, catalog.subset(good)))
+    mocks = draw_mocks(n_mocks, simulator, estimator, noise, seed=seed + 1)
+    result = calibrate(estimator, mocks, seed=seed + 1, progress=progress)
+    for name, figure in _calibration(result, comparison).items():
+        save(name, figure)
+    return sorted(written)
 
 
 def _posterior(estimator: PosteriorEstimator, comparison: ComparisonRecord, row: int | None) -> Figure:
