@@ -1,6 +1,6 @@
 """Libraries of simple stellar populations (SSPs): spectra of unit mass on a grid of ages and metallicities."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -118,7 +118,9 @@ class SSPLibrary:
             return cls.load(path)
 
     @classmethod
-    def from_fsps(cls, population: Any = None, *, pool: TaskPool | None = None) -> "SSPLibrary":
+    def from_fsps(
+        cls, population: Any = None, *, pool: TaskPool | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> "SSPLibrary":
         """Tabulate a running FSPS at its own ages and metallicities, unattenuated.
 
         Parameters
@@ -126,6 +128,7 @@ class SSPLibrary:
         population : an ``fsps.StellarPopulation`` with ``zcontinuous=1``, whose IMF and other settings are taken as they
             are, and which has its settings back afterwards; `stellar_population()` if not given. FSPS bears one per process.
         pool : processes that share the metallicities, each with an FSPS of its own; not with a `population`.
+        progress : called as (metallicities done, metallicities).
 
         Raises
         ------
@@ -135,10 +138,12 @@ class SSPLibrary:
         if pool is not None and population is not None:
             raise ParameterError("population and pool: the processes of a pool make populations of their own, give one of them")
         population = stellar_population() if population is None else population
-        if pool is None:
-            table = [_tabulate(population, number) for number in range(len(population.zlegend))]
-        else:
-            table = list(pool.map(_tabulate_here, range(len(population.zlegend))))
+        numbers, table = range(len(population.zlegend)), []
+        made = (_tabulate(population, number) for number in numbers) if pool is None else pool.map(_tabulate_here, numbers)
+        for one in made:
+            table.append(one)
+            if progress is not None:
+                progress(len(table), len(numbers))
         before = dict(population.params.iteritems())
         libraries = [part.decode() if isinstance(part, bytes) else str(part) for part in population.libraries]
         provenance = {

