@@ -73,12 +73,12 @@ def asinh_flux(magnitude: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
 
 
 def _slope(flux: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
-    """|dm/df| in magnitudes per nanomaggie."""
+    """``|dm/df|`` in magnitudes per nanomaggie."""
     return POGSON / np.sqrt(np.square(flux) + 4.0 * softening_nanomaggies(bands) ** 2)
 
 
 def asinh_magnitude_error(flux: np.ndarray, sigma: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
-    """Error of the asinh magnitude, |dm/df| sigma; shapes as in `asinh_magnitude`, `sigma` in nanomaggies."""
+    """Error of the asinh magnitude, ``|dm/df|`` sigma; shapes as in `asinh_magnitude`, `sigma` in nanomaggies."""
     return _slope(flux, bands) * np.asarray(sigma)
 
 
