@@ -20,6 +20,7 @@ _JITTER = 1e-2
 _N_COMPONENTS = 6
 _MAX_ROUNDS = 5
 _FIT_ESS = 800.0
+_FIT_POINTS = 4000
 # A round costs as much as some ten steps of the chains; better proposals than this save less.
 _CLOSE = 0.5
 # Effective draws in all of the rounds, above which the start points are nearly the posterior's own.
@@ -135,7 +136,8 @@ def _adapted(
     for _ in range(_MAX_ROUNDS):
         if pool.closeness > _CLOSE or np.count_nonzero(np.isfinite(pool.log_weight)) <= N_DIM:
             break
-        mixture = StudentMixture.fit(pool.points, tempered(pool.log_weight, _FIT_ESS), _N_COMPONENTS, rng)
+        rows = rng.choice(len(pool.points), _FIT_POINTS, p=tempered(pool.log_weight, _FIT_ESS))
+        mixture = StudentMixture.fit(pool.points[rows], np.full(_FIT_POINTS, 1 / _FIT_POINTS), _N_COMPONENTS, rng)
         points = mixture.sample(len(first), rng)
         proposals.append(MixtureProposal(mixture))
         drawn.append((points, coordinates.log_prob(points)))
