@@ -166,6 +166,8 @@ def _start(task: Task, folder: Path, prepare: Callable[[], None] | None = None) 
     status = 1
     try:
         os.setpgid(0, 0)
+        # A shell that starts this in the background has it ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.chdir(folder)
         os.environ["SOURCE_DATE_EPOCH"] = _EPOCH
         with (folder.parent / f"{folder.name}.log").open("w", encoding="utf-8") as log:
