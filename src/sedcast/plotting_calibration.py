@@ -120,7 +120,7 @@ def sbc_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] |
         axes.axhline(len(ranks) / n_bins, color=_GREY, linewidth=0.8)
         axes.hist(ranks[:, index], bins=n_bins, range=(0, 1), histtype="step", color=_BLUE, linewidth=1.3)
         axes.set_title(label, fontsize=10)
-        axes.set_xlim(0, 1)
+        axes.set(xlim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"))
     for axes in grid.flat[len(shown) :]:
         axes.set_axis_off()
     for axes in grid.flat[max(0, len(shown) - n_column) : len(shown)]:
