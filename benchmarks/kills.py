@@ -1,5 +1,6 @@
 """Commands killed at random moments and begun again, until their outputs can be compared with those of runs left alone."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -162,6 +163,9 @@ def _start(task: Task, folder: Path, prepare: Callable[[], None] | None = None) 
     folder.mkdir(parents=True, exist_ok=True)
     number = os.fork()
     if number:
+        # Here and there, so that the group is there before either goes on.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.setpgid(number, number)
         return number
     status = 1
     try:
