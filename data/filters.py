@@ -15,6 +15,7 @@ __all__ = [
     "FilterCurve",
     "FilterProjection",
     "band_name",
+    "check_band_names",
     "check_bands",
     "flux_density",
     "load_filter",
@@ -127,8 +128,12 @@ def _read_curve(path: Path) -> FilterCurve:
 
 def check_bands(bands: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of the bands, or raise on an empty, repeated or unknown one."""
-    names = tuple(load_filter(band).name for band in bands)
-    if not names or len(set(names)) != len(names):
+    return check_band_names(tuple(load_filter(band).name for band in bands))
+
+
+def check_band_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names, of which some may be those of a user's own filter curves, or raise on an empty or repeated one."""
+    if not names or len(set(names)) != len(names) or not all(names):
         raise ParameterError(f"bands {names} must be a non-empty sequence without repetition")
     return names
 

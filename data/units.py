@@ -44,7 +44,7 @@ def as_nanomaggies(flux: Any, flux_ivar: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _plain(values: Any) -> np.ndarray:
     if isinstance(values, np.ma.MaskedArray):
-        return np.asarray(values.astype(float).filled(np.nan))
+        return np.where(np.ma.getmaskarray(values), np.nan, np.asarray(values.data, dtype=float))
     return np.array(values, dtype=float)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
 from sedcast.data.errors import ArtifactError, ParameterError
-from sedcast.data.filters import check_bands
+from sedcast.data.filters import check_band_names
 from sedcast.data.units import as_nanomaggies
 
 __all__ = ["ContextTransform", "TrainingDomain"]
@@ -40,7 +40,7 @@ class ContextTransform:
 
     Raises
     ------
-    ParameterError : if a band is unknown or repeated.
+    ParameterError : if there is no band, or one is repeated.
     """
 
     bands: tuple[str, ...]
@@ -48,7 +48,7 @@ class ContextTransform:
     redshift: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bands", check_bands(tuple(self.bands)))
+        object.__setattr__(self, "bands", check_band_names(tuple(self.bands)))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -106,8 +106,14 @@ def test_bad_values_name_row_and_band(name, value, words):
 def test_wrong_width_says_what_was_expected():
     with pytest.raises(ParameterError, match=r"flux has shape \(4, 3\), expected \(4, 5\)"):
         ContextTransform(BANDS)(np.ones((4, 3)), np.ones((4, 5)), np.full(4, 0.1))
-    with pytest.raises(ParameterError, match="unknown band"):
-        ContextTransform(("u", "nonsense"))
+    with pytest.raises(ParameterError, match="without repetition"):
+        ContextTransform(("u", "u"))
+
+
+def test_a_band_of_the_user_s_own_needs_no_curve_here():
+    flux, ivar, zred = mock_photometry(10, 3)
+    transform = ContextTransform(("u", "mine"))
+    assert transform(flux[:, :2], ivar[:, :2], zred).shape == (10, transform.n_context)
 
 
 def test_domain_flags_what_lies_outside():

@@ -41,7 +41,8 @@ def test_pages_run(page: str, shown: str, tmp_path: Path) -> None:
 
 
 def test_what_a_page_prints_stands_below_its_code(tmp_path: Path) -> None:
-    page = "```toml\n# file: a.toml\nx = 1\n```\n```python\nprint(open('a.toml').read()[-6:-1])\n```\nend\n"
+    page = "```toml\n# file: a.toml\nx = 1\n```\n"
+    page += "```python\nfrom pathlib import Path\nprint(Path('a.toml').read_text()[-6:-1])\n```\nend\n"
     assert execute(page, tmp_path).endswith("```\n\n```text\nx = 1\n```\nend\n")
     with pytest.raises(RuntimeError, match="status 2"):
         execute("```bash\nsedcast nothing\n```\n", tmp_path)

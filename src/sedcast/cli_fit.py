@@ -263,14 +263,14 @@ def _draw(estimator: "PosteriorEstimator", galaxy: "Catalog", samples: Mapping[s
     from sedcast.plotting_paper import posterior_figure
     from sedcast.posterior.infer import QUANTITY_NAMES
 
-    simulator, _ = simulator_of(estimator)
+    simulator, settings = simulator_of(estimator)
     theta = np.stack([samples[name][:_N_PREDICTED] for name in PARAMETER_NAMES], axis=1).astype(float)
     zred = np.asarray(samples.get("zred", np.repeat(galaxy.zred, len(theta)))[:_N_PREDICTED], dtype=float)
     at, model = float(np.median(zred)), simulator.model
     wave, spectra = flux_density(model.spectra(theta, zred), model.wave_rest, at, estimator.cosmology)
     figure = posterior_figure(
         {"posterior": np.stack([samples[name] for name in QUANTITY_NAMES], axis=1)},
-        galaxy.bands,
+        settings.bands,
         galaxy.flux[0],
         galaxy.flux_ivar[0],
         predicted_flux=simulator.flux(theta, zred),
