@@ -5,6 +5,7 @@
 
 import contextlib
 import gc
+import itertools
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import warnings
@@ -36,7 +38,7 @@ __all__ = ["run_fuzzer"]
 SECONDS_PER_CASE = 10
 _MEMORY = 1 << 30
 # A case has its seconds of computing; on a busy machine they may take long, and the first one waits for the valid files.
-_SILENCE = 300
+_SILENCE = 1200
 _FORBIDDEN = {
     *("os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "os.remove", "os.rename", "os.rmdir", "os.kill"),
     *("subprocess.Popen", "socket.connect", "pickle.find_class", "shutil.rmtree", "shutil.unpack_archive", "ctypes.dlopen"),
@@ -135,7 +137,7 @@ def _suffix(path: Path) -> str:
 
 
 def _lines(process: "subprocess.Popen[str]") -> Iterator[str]:
-    """Lines of a worker, until it ends or is silent for too long; then it is killed."""
+    """Lines of a worker, until it ends or is silent for too long."""
     assert process.stdout is not None
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
@@ -144,30 +146,31 @@ def _lines(process: "subprocess.Popen[str]") -> Iterator[str]:
             if not line:
                 break
             yield line
-    process.kill()
 
 
-def _watched(folder: Path, seed: int, start: int, stop: int, step: int) -> Iterator[tuple[int, str, str, Path]]:
+def _watched(folder: Path, seed: int, cases: range, stop: threading.Event) -> Iterator[tuple[int, str, str, Path]]:
     """(case, target, outcome, file) of every case, through deaths of the worker."""
-    while start < stop:
-        arguments = [sys.executable, "-m", "benchmarks.fuzz", str(folder), *map(str, (seed, start, stop, step))]
+    start = cases.start
+    while start < cases.stop and not stop.is_set():
+        arguments = [sys.executable, "-m", "benchmarks.fuzz", str(folder), *map(str, (seed, start, cases.stop, cases.step))]
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             under_way: tuple[int, str, str] | None = None
-            for line in _lines(process):
+            for line in itertools.takewhile(lambda _: not stop.is_set(), _lines(process)):
                 said = json.loads(line)
                 if isinstance(said, list):
                     under_way = (said[0], said[1], said[2])
                 elif under_way is not None:
                     yield under_way[0], under_way[1], said, Path(under_way[2])
-                    start, under_way = under_way[0] + step, None
+                    start, under_way = under_way[0] + cases.step, None
+            process.kill()
             process.wait()
             error = process.stderr.read() if process.stderr else ""
         if under_way is not None:
             yield under_way[0], under_way[1], f"the process died with status {process.returncode}", Path(under_way[2])
-            start = under_way[0] + step
-        elif start < stop:
+            start = under_way[0] + cases.step
+        elif start < cases.stop and not stop.is_set():
             raise RuntimeError(f"the fuzzer's worker failed: {error[-2000:]}")
 
 
@@ -185,9 +188,10 @@ def run_fuzzer(folder: Path, n_cases: int, *, seed: int = 0, n_workers: int = 2,
         they were, with the number of each), ``by_target``.
     """
     outcomes, failures, by_target = Counter[str](), Counter[str](), Counter[str]()
-    streams = [_watched(folder / str(worker), seed, worker, n_cases, n_workers) for worker in range(n_workers)]
+    stop = threading.Event()
+    streams = [_watched(folder / str(worker), seed, range(worker, n_cases, n_workers), stop) for worker in range(n_workers)]
     started = time.perf_counter()
-    for case, target, outcome, path in _interleaved(streams):
+    for case, target, outcome, path in _interleaved(streams, stop):
         kind = outcome if outcome in ("read", "refused") else "unhandled"
         if sum(outcomes.values()) % 1000 == 999:
             note(f"  {sum(outcomes.values()) + 1} inputs, {outcomes['unhandled']} unhandled")
@@ -205,7 +209,9 @@ def run_fuzzer(folder: Path, n_cases: int, *, seed: int = 0, n_workers: int = 2,
     return figures | {"failures": dict(failures.most_common()), "by_target": dict(by_target)}
 
 
-def _interleaved(streams: list[Iterator[tuple[int, str, str, Path]]]) -> Iterator[tuple[int, str, str, Path]]:
+def _interleaved(
+    streams: list[Iterator[tuple[int, str, str, Path]]], stop: threading.Event
+) -> Iterator[tuple[int, str, str, Path]]:
     """What all of them give, as it comes."""
     found: queue.SimpleQueue[tuple[int, str, str, Path] | BaseException | None] = queue.SimpleQueue()
 
@@ -225,6 +231,7 @@ def _interleaved(streams: list[Iterator[tuple[int, str, str, Path]]]) -> Iterato
         while left:
             item = found.get()
             if isinstance(item, BaseException):
+                stop.set()
                 raise item
             if item is None:
                 left -= 1
