@@ -131,7 +131,7 @@ def _over(values: np.ndarray) -> dict[str, float]:
 
 def _calibration(comparison: Comparison) -> dict[str, Any] | None:
     """Kolmogorov-Smirnov p-values of the truths' ranks by method; None for too few mocks."""
-    result = {}
+    result: dict[str, Any] = {}
     for method in comparison.config.methods:
         ranks = comparison.mock_ranks(method)
         if len(ranks) < _MIN_MOCKS:
@@ -148,7 +148,7 @@ def _calibration(comparison: Comparison) -> dict[str, Any] | None:
 
 def cost_rows(group: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and a row a method, as text."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, one in group["methods"].items():
         n = one["n"]
         converged = "–" if one["converged"] is None else f"{one['converged']}/{n}"
@@ -172,7 +172,7 @@ def cost_rows(group: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, .
 
 def pair_rows(group: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and a row a pair, as text."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, one in group["pairs"].items():
         c2st, shift, width = one["c2st"] or {}, one["shift_sigma"], one["width_ratio"]
         rows.append(

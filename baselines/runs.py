@@ -90,13 +90,14 @@ def run_method(setting: Setting, galaxy: Galaxy, method: Method) -> Outcome:
             found = _sampled(setting, galaxy, likelihood, method)
         if not np.isfinite(found.samples).all():
             raise ParameterError("samples are not finite: the photometry is far outside what the method can describe")
-        seconds = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+        wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
         columns = physical(found.samples, galaxy.zred, setting.estimator)
         return Outcome(
             draws=found.draws.astype(np.float32),
             quantiles=np.percentile(compared_columns(found.samples, columns), _PERCENTILES, axis=0),
             physical=np.percentile(columns, _PERCENTILES, axis=0),
-            **seconds,
+            wall_s=wall_s,
+            cpu_s=cpu_s,
             **found.figures,
         )
     except Exception as error:  # whatever a simulator or a sampler raises must not take the other galaxies along

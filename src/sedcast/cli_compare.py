@@ -204,9 +204,9 @@ def _show(screen: "Screen", comparison: "Comparison") -> None:
             for method, outcome in one.outcomes.items()
             if not outcome.failed
         }
-        rows = [(name, *(cells[k] for cells in values.values())) for k, name in enumerate(SHOWN)]
+        lines = [(name, *(cells[k] for cells in values.values())) for k, name in enumerate(SHOWN)]
         title = f"Galaxy {one.galaxy.name}, z = {one.galaxy.zred:.4f}: median ± half the 68% interval"
-        screen.table(title, ("", *values), rows)
+        screen.table(title, ("", *values), lines)
         for method, outcome in one.outcomes.items():
             if outcome.failed or outcome.converged is False:
                 screen.note(f"{method}: {'failed: ' * outcome.failed}{outcome.reason}")

@@ -83,7 +83,7 @@ def posterior_figure(
     columns = [QUANTITY_NAMES.index(name) for name in _CORNER]
     size = corner_size(len(_CORNER))
     figure = Figure(figsize=(size, size + _SED_HEIGHT), dpi=_DPI)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(size, _SED_HEIGHT))
+    top, bottom = np.ravel(np.asarray(figure.subfigures(2, 1, height_ratios=(size, _SED_HEIGHT))))
     draw_corner(top, {name: values[:, columns] for name, values in samples.items()}, _CORNER, title=title)
     axes = bottom.subplots()
     bottom.subplots_adjust(left=1.05 / size, right=1 - 0.1 / size, bottom=0.75 / _SED_HEIGHT, top=1 - 0.15 / _SED_HEIGHT)
