@@ -129,7 +129,9 @@ def _zeus_steps(
     sampler: Any, moment: Moment | None, found: Start, generators: GlobalGenerators, n_tuning: int
 ) -> Iterator[Moment]:
     """The states of a zeus sampler, whose slices step out and are tuned for the first `n_tuning` steps only."""
-    points, log_prob, done = found.points, None, 0
+    points: np.ndarray | None = found.points
+    log_prob: np.ndarray | None = None
+    done = 0
     if moment is not None:
         points, log_prob, done, sampler.mu = moment.points, moment.log_prob, moment.extra["n_steps"], moment.extra["mu"]
         generators.set(moment.random_state, moment.extra["python_random"])

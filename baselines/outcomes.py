@@ -208,7 +208,8 @@ def load_outcome(path: Path, key: str) -> Outcome | None:
     except ArtifactError as error:
         logger.warning("run again: %s", error)
         return None
-    return Outcome(**arrays, **card["figures"]) if card["key"] == key else None
+    fields: dict[str, Any] = {**arrays, **card["figures"]}
+    return Outcome(**fields) if card["key"] == key else None
 
 
 def run_draws(path: Path) -> np.ndarray:

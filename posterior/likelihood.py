@@ -79,7 +79,7 @@ class GaussianLikelihood:
 
     @property
     def data(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-        """What is observed: measured bands (n_band,) bool, their fluxes and errors (n_measured,) in nanomaggies, and redshift."""
+        """What is observed: measured bands (n_band,) bool, their fluxes and errors (n_measured,), nanomaggies, and redshift."""
         return self._measured, self._flux, 1 / self._root_ivar, self.zred
 
     @property

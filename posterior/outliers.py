@@ -209,14 +209,14 @@ class OutlierModel:
 
     def _stars(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray | None, log_prob: np.ndarray) -> np.ndarray:
         """The statistic ``stars`` (n,) by the bands u g r i z; `log_prob` (n,) is that of galaxies in all bands."""
-        columns = [b for b, band in enumerate(self.bands) if band in SDSS_BANDS]
+        optical_band = np.isin(self.bands, SDSS_BANDS)
+        columns, others = np.flatnonzero(optical_band), np.flatnonzero(~optical_band)
         ratio = np.full(len(magnitude), np.nan)
         rows = np.flatnonzero(np.isfinite(magnitude[:, columns]).sum(axis=1) > 1)
         if not rows.size:
             return ratio
         optical = magnitude[np.ix_(rows, columns)], error[np.ix_(rows, columns)]
         ratio[rows] = star_density(tuple(self.bands[b] for b in columns)).log_prob(*optical, None) - log_prob[rows]
-        others = [b for b in range(len(self.bands)) if b not in columns]
         beyond = rows[np.isfinite(magnitude[np.ix_(rows, others)]).any(axis=1)]
         if beyond.size:
             only = magnitude[beyond]

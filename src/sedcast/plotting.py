@@ -183,7 +183,7 @@ def _tints(color: str) -> list[tuple[float, float, float]]:
     return [tuple(1 - share * (1 - rgb)) for share in (0.22, 0.45)]
 
 
-def _fit_diagonals(figure: Figure, n: int) -> None:
+def _fit_diagonals(figure: Figure | SubFigure, n: int) -> None:
     # corner leaves each histogram panel at the height of the last estimate drawn.
     for axes in figure.axes[:: n + 1]:
         curves = [np.asarray(line.get_ydata()) for line in axes.lines]
