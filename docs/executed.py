@@ -6,6 +6,7 @@ would; a TOML block that begins with ``# file: NAME`` is written to NAME. All in
 
 import contextlib
 import io
+import logging
 import re
 import shlex
 import tempfile
@@ -28,8 +29,13 @@ def execute(text: str, folder: Path) -> str:
         printed = {"python": _python, "bash": _bash, "toml": _toml}[kind](code, folder, names).rstrip()
         return block.group() + (f"\n```text\n{printed}\n```\n" if printed else "")
 
-    with contextlib.chdir(folder):
-        return _BLOCK.sub(shown, text)
+    # The pages show what is printed; log lines would fill the screen of the build.
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.chdir(folder):
+            return _BLOCK.sub(shown, text)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _python(code: str, folder: Path, names: dict[str, Any]) -> str:
