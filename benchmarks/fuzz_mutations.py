@@ -153,10 +153,10 @@ def _mutate_arrays(arrays: dict[str, np.ndarray], rng: np.random.Generator) -> N
         lambda: array.ravel(),
         lambda: np.array(["text"]),
         lambda: np.zeros(()),
-        lambda: -array if array.dtype.kind in "if" else array[::-1],
+        lambda: -array if array.dtype.kind in "if" else np.flip(array),
         lambda: array.astype("f8") * 1e300 if array.dtype.kind in "iuf" else array,
         lambda: np.zeros_like(array),
-        lambda: np.swapaxes(array, 0, -1) if array.ndim > 1 else array[::-1],
+        lambda: np.swapaxes(array, 0, -1) if array.ndim > 1 else np.flip(array),
         lambda: array.astype("c16") if array.dtype.kind in "iuf" else array,
         lambda: array[:-1] if array.ndim else array,
     ]
