@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -46,8 +47,12 @@ _MAX_MEMBERS = 10_000
 _MAX_DEFLATE_RATIO = 1032
 _CARD = "card"
 _CHECKSUM = "sha256"
-# What zipfile, zlib and NumPy raise on files that are damaged somewhere; RuntimeError for flags of encryption or compression.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError)
+# What zipfile, zlib and NumPy raise on files that are damaged somewhere; RuntimeError for flags of encryption, TokenError for
+# headers of arrays.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError),
+    SyntaxError,
+)
 # What constructors raise that are given arrays and cards of other shapes and types than they were written for.
 _INCONSISTENT = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError, RuntimeError, MemoryError)
 
@@ -196,6 +201,8 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
     if len(members) > _MAX_MEMBERS or len(set(names)) != len(names):
         raise ArtifactError(f"{path} has {len(names)} members, some of them repeated or too many: not written by sedcast")
     for member in members:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ArtifactError(f"{path} packs {member.filename!r} by another method than DEFLATE: not written by sedcast")
         if not member.filename.endswith(".npy") or "/" in member.filename or "\\" in member.filename:
             raise ArtifactError(f"{path} has a member {member.filename!r}: expected arrays only, without folders")
         if member.compress_size > size or member.file_size > _MAX_DEFLATE_RATIO * member.compress_size:

@@ -1,12 +1,13 @@
 """HDF5 datasets read whole, but not beyond what their file can hold."""
 
+import itertools
 import math
 import os
 
 import h5py
 import numpy as np
 
-__all__ = ["check_size", "read_whole"]
+__all__ = ["check_size", "check_type", "read_whole"]
 
 # What DEFLATE can do at most; a dataset that was never written takes no room at all, whatever shape it claims.
 _MOST_PER_BYTE = 1032
@@ -19,11 +20,27 @@ def check_size(dataset: h5py.Dataset) -> None:
     ------
     ValueError : naming it.
     """
-    if dataset.dtype.kind == "O" and h5py.check_string_dtype(dataset.dtype) is None:
-        raise ValueError(f"{dataset.name} holds {dataset.dtype} of variable length, expected numbers or text")
+    check_type(dataset)
     largest = max(dataset.size or 0, math.prod(dataset.chunks or ())) * max(dataset.dtype.itemsize, 1)
     if largest > _MOST_PER_BYTE * os.stat(dataset.file.filename).st_size:
         raise ValueError(f"{dataset.name} claims {largest} bytes, more than the file can hold")
+
+
+def check_type(dataset: h5py.Dataset) -> None:
+    """Refuse a dataset that is neither of numbers nor of text, or whose type is damaged, which may crash the process.
+
+    Raises
+    ------
+    ValueError : naming it.
+    """
+    dtype = dataset.dtype
+    if dtype.kind == "O" and h5py.check_string_dtype(dtype) is None:
+        raise ValueError(f"{dataset.name} holds {dtype} of variable length, expected numbers or text")
+    if dtype.names:
+        # A type that has no like in NumPy becomes a wider one, which the next field's place does not allow for.
+        spans = sorted((offset, offset + part.itemsize) for part, offset, *_ in dtype.fields.values())
+        if spans[-1][1] > dtype.itemsize or any(end > start for (_, end), (start, _) in itertools.pairwise(spans)):
+            raise ValueError(f"{dataset.name} has fields that overlap: damaged")
 
 
 def read_whole(dataset: h5py.Dataset) -> np.ndarray:

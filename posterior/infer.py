@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from sedcast.data.artifacts import atomic_path, consistent, reserve
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, CatalogError, MissingDependencyError, ParameterError
-from sedcast.data.hdf5 import check_size, read_whole
+from sedcast.data.hdf5 import check_size, check_type, read_whole
 from sedcast.data.provenance import provenance
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
@@ -516,6 +516,8 @@ class PosteriorCatalog:
         if not kept:
             raise ParameterError("the file has no samples: infer the catalogue again and keep them")
         with self._consistent():
+            for name in names:
+                check_type(self.file["samples"][name])
             return {name: np.asarray(self.file["samples"][name][row]) for name in names}
 
     def theta(self, row: int) -> np.ndarray:
