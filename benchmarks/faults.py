@@ -25,9 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--commands", default="simulate,infer,train posterior,train emulator,compare", help="to kill")
     parser.add_argument("--no-faults", action="store_true", help="leave out full disks, Ctrl-C and their like")
     parser.add_argument("--workers", type=positive, default=2, help="processes that read spoilt files")
-    parser.add_argument(
-        "--keep", type=Path, metavar="FOLDER", help="keep there the files that were not refused as they should be"
-    )
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -41,9 +38,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             # Imported late: these need what a run without them does not.
             from benchmarks.fuzz import run_fuzzer
 
-            figures |= run_fuzzer(
-                folder / "inputs", options.inputs, seed=options.seed, n_workers=options.workers, keep=options.keep
-            )
+            figures |= run_fuzzer(folder / "inputs", options.inputs, seed=options.seed, n_workers=options.workers)
     finally:
         shutil.rmtree(folder)
     return figures

@@ -1,9 +1,9 @@
 """A seeded fuzzer of everything that sedcast reads: worker processes with little memory, a clock, and an audit of what they do.
 
 ``python -m benchmarks.fuzz FOLDER SEED START STOP STEP`` is one such worker; `run_fuzzer` starts, watches and restarts them.
+To have the file of case N of seed S again: ``python -m benchmarks.fuzz FOLDER S N N+1 1``.
 """
 
-import contextlib
 import gc
 import itertools
 import json
@@ -124,7 +124,7 @@ def work(folder: Path, seed: int, cases: range) -> None:
     for case in cases:
         target = targets[case % len(targets)]
         path = folder / f"case{_suffix(target.seed)}"
-        print(json.dumps([case, target.name, str(path)]), flush=True)
+        print(json.dumps([case, target.name]), flush=True)
         outcome = _one(target, path, seed, case, watch)
         print(json.dumps(outcome), flush=True)
         if case % 50 == 0:
@@ -148,39 +148,38 @@ def _lines(process: "subprocess.Popen[str]") -> Iterator[str]:
             yield line
 
 
-def _watched(folder: Path, seed: int, cases: range, stop: threading.Event) -> Iterator[tuple[int, str, str, Path]]:
-    """(case, target, outcome, file) of every case, through deaths of the worker."""
+def _watched(folder: Path, seed: int, cases: range, stop: threading.Event) -> Iterator[tuple[int, str, str]]:
+    """(case, target, outcome) of every case, through deaths of the worker."""
     start = cases.start
     while start < cases.stop and not stop.is_set():
         arguments = [sys.executable, "-m", "benchmarks.fuzz", str(folder), *map(str, (seed, start, cases.stop, cases.step))]
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            under_way: tuple[int, str, str] | None = None
+            under_way: tuple[int, str] | None = None
             for line in itertools.takewhile(lambda _: not stop.is_set(), _lines(process)):
                 said = json.loads(line)
                 if isinstance(said, list):
-                    under_way = (said[0], said[1], said[2])
+                    under_way = (said[0], said[1])
                 elif under_way is not None:
-                    yield under_way[0], under_way[1], said, Path(under_way[2])
+                    yield *under_way, said
                     start, under_way = under_way[0] + cases.step, None
             process.kill()
             process.wait()
             error = process.stderr.read() if process.stderr else ""
         if under_way is not None:
-            yield under_way[0], under_way[1], f"the process died with status {process.returncode}", Path(under_way[2])
+            yield *under_way, f"the process died with status {process.returncode}"
             start = under_way[0] + cases.step
         elif start < cases.stop and not stop.is_set():
             raise RuntimeError(f"the fuzzer's worker failed: {error[-2000:]}")
 
 
-def run_fuzzer(folder: Path, n_cases: int, *, seed: int = 0, n_workers: int = 2, keep: Path | None = None) -> dict[str, Any]:
+def run_fuzzer(folder: Path, n_cases: int, *, seed: int = 0, n_workers: int = 2) -> dict[str, Any]:
     """Feed `n_cases` spoilt files to sedcast's readers.
 
     Parameters
     ----------
     folder : for the files; emptied first.
-    keep : folder to keep in what was not refused as it should be.
 
     Returns
     -------
@@ -191,7 +190,7 @@ def run_fuzzer(folder: Path, n_cases: int, *, seed: int = 0, n_workers: int = 2,
     stop = threading.Event()
     streams = [_watched(folder / str(worker), seed, range(worker, n_cases, n_workers), stop) for worker in range(n_workers)]
     started = time.perf_counter()
-    for case, target, outcome, path in _interleaved(streams, stop):
+    for case, target, outcome in _interleaved(streams, stop):
         kind = outcome if outcome in ("read", "refused") else "unhandled"
         if sum(outcomes.values()) % 1000 == 999:
             note(f"  {sum(outcomes.values()) + 1} inputs, {outcomes['unhandled']} unhandled")
@@ -200,22 +199,16 @@ def run_fuzzer(folder: Path, n_cases: int, *, seed: int = 0, n_workers: int = 2,
         if kind == "unhandled":
             failures[f"{target}: {outcome}"] += 1
             print(f"case {case}, {target}: {outcome}", file=sys.stderr, flush=True)
-            if keep is not None:
-                keep.mkdir(parents=True, exist_ok=True)
-                with contextlib.suppress(OSError):
-                    shutil.copyfile(path, keep / f"{case}-{target.replace(' ', '_')}{_suffix(path)}")
     figures = {"inputs": sum(outcomes.values()), "unhandled": outcomes["unhandled"]}
     figures |= {"read": outcomes["read"], "refused": outcomes["refused"], "fuzz_seconds": time.perf_counter() - started}
     return figures | {"failures": dict(failures.most_common()), "by_target": dict(by_target)}
 
 
-def _interleaved(
-    streams: list[Iterator[tuple[int, str, str, Path]]], stop: threading.Event
-) -> Iterator[tuple[int, str, str, Path]]:
+def _interleaved(streams: list[Iterator[tuple[int, str, str]]], stop: threading.Event) -> Iterator[tuple[int, str, str]]:
     """What all of them give, as it comes."""
-    found: queue.SimpleQueue[tuple[int, str, str, Path] | BaseException | None] = queue.SimpleQueue()
+    found: queue.SimpleQueue[tuple[int, str, str] | BaseException | None] = queue.SimpleQueue()
 
-    def drain(stream: Iterator[tuple[int, str, str, Path]]) -> None:
+    def drain(stream: Iterator[tuple[int, str, str]]) -> None:
         try:
             for item in stream:
                 found.put(item)

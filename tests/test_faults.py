@@ -39,11 +39,6 @@ def test_other_faults_lose_nothing() -> None:
     assert survived == {"survived"}
 
 
-@pytest.mark.slow
-def test_killed_trainings_lose_nothing() -> None:
-    assert faults("--kills", "6", "--commands", "train posterior,train emulator,compare")["problems"] == []
-
-
 def test_tasks_name_their_commands(tmp_path: Path) -> None:
     assert [task.name for task in make_tasks(tmp_path)] == [
         "simulate",

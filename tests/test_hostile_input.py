@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -19,7 +20,7 @@ from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.catalog import read_catalog
 from sedcast.data.config import load_config, parse_config
 from sedcast.data.errors import ArtifactError, CatalogError, ConfigError, SedcastError
-from sedcast.data.hdf5 import read_whole
+from sedcast.data.hdf5 import check_type, read_whole
 from sedcast.data.mapping import load_mapping
 from sedcast.data.tables import open_table
 from sedcast.emulator.simulate import SimulationConfig
@@ -131,6 +132,29 @@ def test_datasets_never_written_are_not_believed(tmp_path: Path) -> None:
         open_table(path)
     with h5py.File(path) as file, pytest.raises(ValueError, match="more than the file can hold"):
         read_whole(file["id"])
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_ways_of_packing_are_refused(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("card.npy", b"x" * 100)
+    with pytest.raises(ArtifactError, match="another method"):
+        load_artifact(path, "thing")
+
+
+def test_fields_that_overlap_are_refused(tmp_path: Path) -> None:
+    """What h5py makes of some altered types; reading such rows corrupts memory."""
+    dtype = np.dtype({"names": ["id", "flux_r"], "formats": ["f16", "f8"], "offsets": [0, 8], "itemsize": 16})
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        dataset = file.create_dataset("rows", data=np.zeros(3, dtype=[("id", "f8"), ("flux_r", "f8")]))
+        check_type(dataset)
+        check_type(file.create_dataset("text", data=["a", "b"], dtype=h5py.string_dtype()))
+        with pytest.raises(ValueError, match="overlap"):
+            check_type(SimpleNamespace(dtype=dtype, name="/rows"))  # type: ignore[arg-type]
+        references = file.create_dataset("references", data=[dataset.ref], dtype=h5py.ref_dtype)
+        with pytest.raises(ValueError, match="numbers or text"):
+            check_type(references)
 
 
 def test_ecsv_runs_nothing(tmp_path: Path) -> None:
