@@ -251,7 +251,7 @@ def test_compare_sets_methods_side_by_side(run: Run, galaxies: Path, tmp_path: P
     }
     record = json.loads((tmp_path / "c" / "comparison.json").read_text())
     assert "sha256" in record["about"]["simulator"]
-    assert "documented" in record["about"]["fsps"]["label"]
+    assert record["about"]["fsps"]["label"].startswith("computed, not run")
     status, _, err = run("compare", galaxies, "--methods", "magic")
     assert (status, "methods" in err) == (2, True)
 

@@ -166,7 +166,7 @@ def test_fallback_takes_over_where_refinement_falls_short():
 def test_emcee_fallback_samples_the_linear_model_and_says_when_it_stopped_early():
     sigma = np.full(5, 3.0)
     likelihood = GaussianLikelihood(Linear(Prior()), Prior(), flux=FLUX, flux_ivar=sigma**-2, zred=ZRED)
-    short = emcee_fallback(McmcConfig(max_steps=400, thin=2, n_walkers=32))
+    short = emcee_fallback(McmcConfig(max_steps=100, thin=2, n_walkers=32, target_ess=1e6))
     samples, flag = short(likelihood, np.empty((0, 12)), 3)
     assert flag == NOT_CONVERGED
     assert samples.shape[1] == 11

@@ -111,6 +111,12 @@ def contents(path: Path) -> dict[str, np.ndarray]:
         return {name: values[:] for name, values in file.items()} | {key: np.array(value) for key, value in file.attrs.items()}
 
 
+@pytest.fixture(autouse=True)
+def one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of two runs differ in the time that their headers name."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+
+
 def assert_identical(path: Path, other: Path) -> None:
     one, two = contents(path), contents(other)
     assert one.keys() == two.keys()
