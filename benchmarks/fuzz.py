@@ -38,7 +38,7 @@ __all__ = ["run_fuzzer"]
 SECONDS_PER_CASE = 10
 _MEMORY = 1 << 30
 # A case has its seconds of computing; on a busy machine they may take long, and the first one waits for the valid files.
-_SILENCE = 1200
+_SILENCE_AT_FIRST, _SILENCE = 1200, 90
 _FORBIDDEN = {
     *("os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "os.remove", "os.rename", "os.rmdir", "os.kill"),
     *("subprocess.Popen", "socket.connect", "pickle.find_class", "shutil.rmtree", "shutil.unpack_archive", "ctypes.dlopen"),
@@ -141,7 +141,9 @@ def _lines(process: "subprocess.Popen[str]") -> Iterator[str]:
     assert process.stdout is not None
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
-        while selector.select(_SILENCE):
+        patience = _SILENCE_AT_FIRST
+        while selector.select(patience):
+            patience = _SILENCE
             line = process.stdout.readline()
             if not line:
                 break
