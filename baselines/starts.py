@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+import emcee
 import numpy as np
 from scipy.special import logsumexp
 
 from sedcast.baselines.coordinates import Coordinates, FlowCoordinates, FlowMap, choose_coordinates
-from sedcast.baselines.moves import MixtureProposal, NormalProposal, Proposal
+from sedcast.baselines.moves import MixtureProposal, NormalProposal, Proposal, emcee_moves
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.likelihood import GaussianLikelihood
@@ -23,6 +24,9 @@ _FIT_ESS = 800.0
 _FIT_POINTS = 4000
 # A round costs as much as some ten steps of the chains; better proposals than this save less.
 _CLOSE = 0.5
+# Efficiency of all rounds together, below which a pilot run pays: there are narrow modes that no round has covered.
+_PILOT_BELOW = 0.2
+_PILOT_STEPS, _PILOT_THIN, _PILOT_POINTS, _PILOT_COMPONENTS, _PILOT_FITS = 150, 5, 6000, 16, 3
 # Effective draws in all of the rounds, above which the start points are nearly the posterior's own.
 _WEIGHTED_ESS = 400.0
 
@@ -98,8 +102,12 @@ def find_start(
         free = choose_coordinates(likelihood, x)
         coordinates, origin = free, "adaptive importance sampling from the prior"
         pool = _adapted(coordinates, free.candidates(x), None, rng, f"{n_screen} prior draws")
-    points = _resampled(pool, n_walker, coordinates, rng)
-    return Start(points, coordinates, pool.proposal, effective_sample_size(pool.log_weight) > _WEIGHTED_ESS, origin)
+    points, proposal = _resampled(pool, n_walker, coordinates, rng), pool.proposal
+    ess = effective_sample_size(pool.log_weight)
+    if proposal is not None and ess < _PILOT_BELOW * len(pool.points):
+        points, proposal = _pilot(coordinates, points, proposal, rng)
+        origin += ", then a pilot run"
+    return Start(points, coordinates, proposal, ess > _WEIGHTED_ESS, origin)
 
 
 def _from_samples(likelihood: GaussianLikelihood, n_walker: int, start: np.ndarray, rng: np.random.Generator) -> Start:
@@ -144,6 +152,21 @@ def _adapted(
         if np.isfinite(drawn[-1][1]).any():
             pool = _pooled(drawn, proposals)
     return pool
+
+
+def _pilot(
+    coordinates: Coordinates, points: np.ndarray, proposal: Proposal, rng: np.random.Generator
+) -> tuple[np.ndarray, Proposal]:
+    """End points of a short run, and a finer mixture fitted to it: small modes that it fills get components of their own."""
+    sampler = emcee.EnsembleSampler(*points.shape, coordinates.log_prob, moves=emcee_moves(1, proposal)[0], vectorize=True)
+    state = emcee.State(points, random_state=np.random.RandomState(int(rng.integers(2**32))).get_state())
+    state = sampler.run_mcmc(state, _PILOT_STEPS, skip_initial_state_check=True)
+    visited = sampler.get_chain(discard=_PILOT_STEPS // 2, thin=_PILOT_THIN, flat=True)
+    visited = visited[rng.permutation(len(visited))[:_PILOT_POINTS]]
+    shares = np.full(len(visited), 1 / len(visited))
+    # Expectation maximisation depends on where it begins.
+    fits = [StudentMixture.fit(visited, shares, _PILOT_COMPONENTS, rng) for _ in range(_PILOT_FITS)]
+    return state.coords, MixtureProposal(max(fits, key=lambda mixture: float(mixture.log_prob(visited).mean())))
 
 
 def _pooled(drawn: list[tuple[np.ndarray, np.ndarray]], proposals: list[Proposal]) -> _Pool:

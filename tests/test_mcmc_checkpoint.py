@@ -45,7 +45,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(run, tmp_path):
     whole = run(galaxy(), SHORT)
     path = tmp_path / "run.h5"
     # Enough calls for zeus, whose steps take several, to be past its tuning.
-    stopped = run(galaxy(simulator=Stopping(80 if run is run_emcee else 900)), SHORT, checkpoint=path)
+    stopped = run(galaxy(simulator=Stopping(330 if run is run_emcee else 1100)), SHORT, checkpoint=path)
     assert stopped.interrupted
     assert "interrupted" in stopped.reason
     assert stopped.n_steps < 90
