@@ -1,5 +1,6 @@
 """How the fuzzer spoils files: bytes, text, FITS headers, and artifacts whose checksum is right but whose contents are not."""
 
+import copy
 import io
 import json
 import re
@@ -178,7 +179,7 @@ def _mutate_card(card: Any, rng: np.random.Generator) -> None:
         if rng.random() < 0.25:
             del card[key]
         else:
-            card[key] = _CARD_VALUES[int(rng.integers(len(_CARD_VALUES)))]
+            card[key] = copy.deepcopy(_CARD_VALUES[int(rng.integers(len(_CARD_VALUES)))])
         return
 
 
