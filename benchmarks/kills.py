@@ -182,7 +182,7 @@ def _start(task: Task, folder: Path, prepare: Callable[[], None] | None = None) 
         from sedcast.posterior import streaming
 
         # Several segments in a short time.
-        streaming._ROWS, mass_simulation._CHUNKS_PER_SEGMENT = 50, 1
+        streaming.ROWS_PER_SEGMENT, mass_simulation._CHUNKS_PER_SEGMENT = 50, 1
         simulate.PROPOSALS_PER_CHUNK = mass_simulation.PROPOSALS_PER_CHUNK = 2048
         sys.argv = ["sedcast", "--quiet", *task.arguments]
         if prepare is not None:
