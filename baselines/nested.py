@@ -143,6 +143,5 @@ def _without_mass(likelihood: GaussianLikelihood) -> Callable[[np.ndarray], np.n
 
 def _with_drawn_mass(likelihood: GaussianLikelihood, others: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Points (n, 11) of probit space, with masses from their conditional posterior."""
-    low, high = likelihood.prior.log_mstar
-    unit = (_conditional(likelihood, others).draw(rng) - low) / (high - low)
-    return np.column_stack([ndtri(np.clip(unit, 1e-12, 1 - 1e-12)), others])
+    log_mstar = _conditional(likelihood, others).draw(rng)
+    return np.column_stack([likelihood.prior.log_mstar_to_unbounded(log_mstar), others])

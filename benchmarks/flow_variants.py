@@ -4,15 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.common import note, positive, table
 from sedcast.data.config import load_config
-from sedcast.emulator.simulate import default_simulator, noise_model
-from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.flow_training import FlowTrainer
-from sedcast.posterior.stream import Galaxies, GalaxyStream
-from sedcast.posterior.train import PosteriorConfig
+from sedcast.posterior.train import PosteriorConfig, training_stream
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as bundled": {},
@@ -46,21 +41,13 @@ def changed(config: PosteriorConfig, changes: dict[str, Any], minutes: float) ->
 
 def train(config: PosteriorConfig, n_fixed: int | None) -> dict[str, Any]:
     """Figures of one training, on fresh galaxies or on a fixed number of them, held out on the stream's own."""
-    simulation, stream_config = config.simulation, config.stream
-    assert simulation is not None
-    assert stream_config is not None
-    transform = ContextTransform(simulation.band_names, mask=stream_config.missing is not None)
-
-    def pairs(galaxies: Galaxies) -> tuple[np.ndarray, np.ndarray]:
-        return galaxies.theta_unbounded, transform(galaxies.flux, galaxies.flux_ivar, galaxies.zred)
-
-    with GalaxyStream(default_simulator(simulation), noise_model(simulation), simulation, stream_config) as stream:
+    with training_stream(config) as (stream, _, pairs):
         validation = pairs(stream.validation())
         trainer = FlowTrainer(config.flow, config.training)
         if n_fixed is None:
             result = trainer.fit_stream(lambda index: pairs(stream.chunk(index)), validation=validation)
         else:
-            chunks = [pairs(stream.chunk(index)) for index in range(-(-n_fixed // simulation.n_galaxies))]
+            chunks = [pairs(stream.chunk(index)) for index in range(-(-n_fixed // stream.simulation.n_galaxies))]
             result = trainer.fit_stream(lambda index: chunks[index % len(chunks)], validation=validation)
     last = result.history[-1]
     return {

@@ -9,11 +9,10 @@ import numpy as np
 from benchmarks.common import BUNDLED, note, positive, table
 from sedcast.baselines.fallback import emcee_fallback
 from sedcast.data.catalog import load_sdss_sample
-from sedcast.data.config import parse_config
 from sedcast.data.errors import ParameterError
-from sedcast.emulator.simulate import SimulationConfig, default_simulator
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import RefineConfig, Refined, Refiner
+from sedcast.posterior.outlier_training import training_simulator
 
 EFFICIENCY_AIM, KHAT_AIM = 0.02, 0.7
 QUANTILES = (1, 5, 25, 50, 75)
@@ -61,7 +60,7 @@ def against_emcee(refiner: Refiner, galaxies: list[tuple[Any, ...]], seed: int) 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Refine real galaxies, and tell what the flow alone, and the steps after it, bring."""
     estimator = PosteriorEstimator.find(options.posterior)
-    simulator = default_simulator(parse_config(estimator.card["simulation"], SimulationConfig, "simulation"))
+    simulator = training_simulator(estimator)
     catalog = load_sdss_sample(bands=estimator.bands)
     rows = np.flatnonzero(estimator.status(catalog).ok)
     if options.n > len(rows):

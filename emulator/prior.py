@@ -155,6 +155,10 @@ class Prior:
         """Map theta (n, 12) to probit space (n, 11), where the prior is a standard normal."""
         return ndtri(self.to_unit(theta))
 
+    def log_mstar_to_unbounded(self, log_mstar: np.ndarray) -> np.ndarray:
+        """Map masses (n,) to their probit coordinate (n,), the first of `to_unbounded`."""
+        return np.asarray(ndtri(np.clip(self._cdf("log_mstar", log_mstar), _UNIT_EDGE, 1 - _UNIT_EDGE)))
+
     def log_prob_unbounded(self, theta_unbounded: np.ndarray) -> np.ndarray:
         """Log density of the prior in probit space, shape (n,): a standard normal."""
         x = np.asarray(theta_unbounded, dtype=float)

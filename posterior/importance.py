@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from pydantic import Field
-from scipy.special import logsumexp, ndtri
+from scipy.special import logsumexp
 
 from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError
@@ -358,8 +358,6 @@ def _equal_weights(draws: _Draws, likelihood: GaussianLikelihood, n: int, rng: n
 def _redraw_mass(draws: _Draws, likelihood: GaussianLikelihood, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Points (n, 11) of some draws with masses from their conditional posterior: a Gibbs step, which keeps the posterior."""
     points = draws.points[rows].copy()
-    low, high = likelihood.prior.log_mstar
     drawn = MassConditional(likelihood, draws.model[rows], draws.log_mstar[rows]).draw(rng)
-    unit = np.clip((drawn - low) / (high - low), 1e-12, 1 - 1e-12)
-    points[:, 0] = np.where(np.isfinite(drawn), ndtri(unit), points[:, 0])
+    points[:, 0] = np.where(np.isfinite(drawn), likelihood.prior.log_mstar_to_unbounded(drawn), points[:, 0])
     return points

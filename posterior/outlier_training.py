@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from sedcast.data.asinh import asinh_magnitude
-from sedcast.data.config import Config
+from sedcast.data.config import Config, parse_config
 from sedcast.data.errors import ArtifactError, SedcastError
 from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig, default_simulator, noise_model
 from sedcast.posterior.estimator import PosteriorEstimator
@@ -16,7 +16,15 @@ from sedcast.posterior.outliers import FALSE_ALARM_RATE, MISFIT_SAMPLES, STATIST
 from sedcast.posterior.photometry_density import PhotometryDensity
 from sedcast.posterior.stream import Galaxies, GalaxyStream, MissingBands, StreamConfig
 
-__all__ = ["OutlierConfig", "OutlierScorer", "draw_like_training", "fit_outliers", "predicted_misfit", "training_simulator"]
+__all__ = [
+    "OutlierConfig",
+    "OutlierScorer",
+    "draw_like_training",
+    "fit_outliers",
+    "predicted_misfit",
+    "training_simulation",
+    "training_simulator",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +55,12 @@ def training_simulation(estimator: PosteriorEstimator) -> SimulationConfig:
     Raises
     ------
     ArtifactError : if the card has none.
+    ConfigError : if it is none that this sedcast knows.
     """
     described = estimator.card.get("simulation")
     if not described:
         raise ArtifactError(f"the card of {estimator.name!r} does not say what it was trained on: train it again")
-    return SimulationConfig(**described)
+    return parse_config(described, SimulationConfig, f"simulation of {estimator.name}")
 
 
 def training_simulator(estimator: PosteriorEstimator) -> PhotometrySimulator:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from pydantic import Field, model_validator
-from scipy.special import ndtri
 
 from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError
@@ -26,7 +25,6 @@ __all__ = ["Galaxies", "GalaxyStream", "MissingBands", "StreamConfig"]
 
 _MAX_TRIES = 10_000
 _PIECE = 65_536
-_UNIT_EDGE = 1e-12
 _SPECTRA, _CHUNKS, _VALIDATION_SPECTRA, _VALIDATION = range(4)
 """Random streams of one seed."""
 
@@ -251,6 +249,5 @@ class GalaxyStream:
         accepted = self._noise.accept(log_weight, rng) & self._noise.in_range(flux, sigma)
         kept, log_mstar = kept[accepted], log_mstar[accepted]
         theta_unbounded = spectra.theta_unbounded[row[kept]]
-        low, high = self.prior.log_mstar
-        theta_unbounded[:, 0] = ndtri(np.clip((log_mstar - low) / (high - low), _UNIT_EDGE, 1 - _UNIT_EDGE))
+        theta_unbounded[:, 0] = self.prior.log_mstar_to_unbounded(log_mstar)
         return kept, (theta_unbounded, flux[accepted], sigma[accepted] ** -2.0, spectra.zred[row[kept]])

@@ -1,9 +1,10 @@
 """Training a posterior estimator: simulate or read mock galaxies, check them, fit the flow, describe the result."""
 
+import contextlib
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -30,7 +31,7 @@ from sedcast.posterior.made import FlowConfig
 from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers, training_simulation
 from sedcast.posterior.stream import Galaxies, GalaxyStream, StreamConfig
 
-__all__ = ["PosteriorConfig", "TrainingSet", "fit_posterior", "read_training_set", "train_posterior"]
+__all__ = ["PosteriorConfig", "TrainingSet", "fit_posterior", "read_training_set", "train_posterior", "training_stream"]
 
 logger = logging.getLogger(__name__)
 
@@ -247,6 +248,25 @@ def _observed(galaxies: TrainingSet | Galaxies, transform: ContextTransform) -> 
     return galaxies.flux, galaxies.flux_ivar, galaxies.zred if transform.redshift else None
 
 
+@contextlib.contextmanager
+def training_stream(
+    config: PosteriorConfig,
+) -> Iterator[tuple[GalaxyStream, ContextTransform, Callable[[Galaxies], tuple[np.ndarray, np.ndarray]]]]:
+    """Fresh galaxies of a configuration with ``[stream]``, their context, and what makes pairs (theta, context) of them."""
+    simulation, stream_config = config.simulation, config.stream
+    assert simulation is not None
+    assert stream_config is not None
+    transform = ContextTransform(
+        simulation.band_names, mask=stream_config.missing is not None, redshift=config.redshift == "observed"
+    )
+
+    def pairs(galaxies: Galaxies) -> tuple[np.ndarray, np.ndarray]:
+        return _points(galaxies, simulation, config), transform(*_observed(galaxies, transform))
+
+    with GalaxyStream(default_simulator(simulation), noise_model(simulation), simulation, stream_config) as stream:
+        yield stream, transform, pairs
+
+
 def _train_on_stream(
     config: PosteriorConfig, *, checkpoint: str | Path | None, progress: TrainingProgress | None
 ) -> PosteriorEstimator:
@@ -255,14 +275,7 @@ def _train_on_stream(
     assert simulation is not None
     assert stream_config is not None
     emulator = _emulator(simulation)
-    transform = ContextTransform(
-        simulation.band_names, mask=stream_config.missing is not None, redshift=config.redshift == "observed"
-    )
-    with GalaxyStream(default_simulator(simulation), noise_model(simulation), simulation, stream_config) as stream:
-
-        def pairs(galaxies: Galaxies) -> tuple[np.ndarray, np.ndarray]:
-            return _points(galaxies, simulation, config), transform(*_observed(galaxies, transform))
-
+    with training_stream(config) as (stream, transform, pairs):
         validation = pairs(stream.validation())
         first = stream.chunk(0)
         domain = _domain(transform, _observed(first, transform), simulation)

@@ -10,8 +10,10 @@ from sedcast._version import __version__
 from sedcast.cli_common import (
     EXIT_INTERRUPTED,
     INTERRUPTED,
+    MOCK_SEED,
     AsJson,
     CommandGroup,
+    MockSeed,
     Scheduler,
     Seed,
     Workers,
@@ -235,7 +237,7 @@ def validate(
     ] = "bundled",
     n_mocks: Annotated[int, typer.Option("-n", "--n-mocks", min=20, help="Mock galaxies to draw.")] = 10_000,
     n_samples: Annotated[int, typer.Option(min=1, help="Posterior samples per mock.")] = 400,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of mocks and samples; not that of the training set.")] = 20_221_103,
+    seed: MockSeed = MOCK_SEED,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for plots and validation.json.")] = None,
     refine: Annotated[
         int | None, typer.Option(min=20, metavar="MOCKS", help="Test refined samples too, on so many mocks: seconds each.")

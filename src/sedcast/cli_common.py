@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 __all__ = [
     "EXIT_INTERRUPTED",
     "INTERRUPTED",
+    "MOCK_SEED",
     "AsJson",
     "Calibrate",
     "CommandGroup",
+    "MockSeed",
     "Model",
     "Options",
     "Scheduler",
@@ -54,7 +56,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 EXIT_INTERRUPTED = 130
 INTERRUPTED = "interrupted; long work goes on from where it was when the same command is given again"
 _OF_THE_SCREEN = ("as_json", "quiet", "verbose", "debug")
+MOCK_SEED = 20_221_103
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
+MockSeed = Annotated[int, typer.Option("--seed", min=0, help="Seed of mocks and samples; not that of the training set.")]
 Model = Annotated[
     str,
     typer.Option(metavar="FILE", help="Posterior artifact, or bundled one: sdss-ugriz, galex-sdss."),
@@ -269,8 +273,6 @@ def load_posterior(model: str) -> "PosteriorEstimator":
 
 def simulator_of(estimator: "PosteriorEstimator") -> "tuple[PhotometrySimulator, SimulationConfig]":
     """The simulator and the settings that the estimator was trained with."""
-    from sedcast.data.config import parse_config
-    from sedcast.emulator.simulate import SimulationConfig, default_simulator
+    from sedcast.posterior.outlier_training import training_simulation, training_simulator
 
-    settings = parse_config(estimator.card.get("simulation"), SimulationConfig, f"simulation of {estimator.name}")
-    return default_simulator(settings), settings
+    return training_simulator(estimator), training_simulation(estimator)

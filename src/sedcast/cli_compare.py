@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sedcast.cli_common import (
+    MOCK_SEED,
     AsJson,
     Calibrate,
+    MockSeed,
     Model,
     Scheduler,
     Seed,
@@ -135,7 +137,7 @@ def figures(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the pictures.")] = Path("figures"),
     model: Model = "bundled",
     n_mocks: Annotated[int, typer.Option(min=20, help="Mocks for the flow's ranks.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of mocks and samples; not that of the training set.")] = 20_221_103,
+    seed: MockSeed = MOCK_SEED,
     n_workers: Workers = None,
     unit: Unit = "nanomaggies",
     calibrate: Calibrate = True,

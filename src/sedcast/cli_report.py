@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sedcast.cli_common import check_writable, load_posterior, make_screen, simulator_of
+from sedcast.cli_common import MOCK_SEED, check_writable, load_posterior, make_screen, simulator_of
 
 if TYPE_CHECKING:
     from sedcast.console import Screen
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["report"]
 
-_SEED, _N_SAMPLES = 20_221_103, 200
+_N_SAMPLES = 200
 
 
 def report(
@@ -68,5 +68,5 @@ def _calibration(
     from sedcast.posterior.calibration import calibrate, draw_mocks
 
     with screen.progress("testing the posterior on mocks") as progress:
-        mocks = draw_mocks(n_mocks, simulator, estimator, noise_model(settings), seed=_SEED)
-        return calibrate(estimator, mocks, n_samples=_N_SAMPLES, seed=_SEED, progress=progress)
+        mocks = draw_mocks(n_mocks, simulator, estimator, noise_model(settings), seed=MOCK_SEED)
+        return calibrate(estimator, mocks, n_samples=_N_SAMPLES, seed=MOCK_SEED, progress=progress)
