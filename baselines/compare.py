@@ -1,7 +1,6 @@
 """The flow, the refined flow and MCMC on the same galaxies, likelihood and prior: how far apart, and at what cost."""
 
 import contextlib
-import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from sedcast.baselines.outcomes import (
     Galaxy,
     Outcome,
     Setting,
+    load_kept,
     load_outcome,
     quantities,
     run_key,
@@ -24,9 +24,9 @@ from sedcast.baselines.outcomes import (
 )
 from sedcast.baselines.runs import RunTask, run_task
 from sedcast.baselines.two_samples import TwoSamples, two_samples
-from sedcast.data.artifacts import load_artifact, save_artifact
+from sedcast.data.artifacts import save_artifact
 from sedcast.data.catalog import Catalog
-from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.errors import ParameterError
 from sedcast.data.executors import TaskPool, task_pool
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.calibration import Mocks
@@ -42,8 +42,6 @@ __all__ = [
     "galaxies_of_catalog",
     "galaxies_of_mocks",
 ]
-
-logger = logging.getLogger(__name__)
 
 Pair = tuple[str, str]
 FLOOR = "halves"
@@ -293,15 +291,9 @@ def _ranks(setting: Setting, task: _PairTask) -> dict[str, np.ndarray]:
 
 
 def _load_pairs(path: Path, key: str) -> dict[Pair, TwoSamples] | None:
-    if not path.exists():
+    if (kept := load_kept(path, PAIRS_KIND, key)) is None:
         return None
-    try:
-        arrays, card = load_artifact(path, PAIRS_KIND)
-    except ArtifactError as error:
-        logger.warning("compared again: %s", error)
-        return None
-    if card["key"] != key:
-        return None
+    arrays, card = kept
     return {
         (a, b): TwoSamples(
             float(arrays[f"{a} {b} c2st"]),

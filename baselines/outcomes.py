@@ -33,6 +33,7 @@ __all__ = [
     "PosteriorSampler",
     "Setting",
     "compared_columns",
+    "load_kept",
     "load_outcome",
     "physical",
     "quantities",
@@ -199,17 +200,24 @@ def run_key(setting: Setting, galaxy: Galaxy, method: Method) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def load_outcome(path: Path, key: str) -> Outcome | None:
-    """The finished run of that key in a file; None if there is none, or another's, or it is damaged."""
+def load_kept(path: Path, kind: str, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Arrays and card of a result of that key; None if there is none, or another's, or it is damaged."""
     if not path.exists():
         return None
     try:
-        arrays, card = load_artifact(path, KIND)
+        arrays, card = load_artifact(path, kind)
     except ArtifactError as error:
         logger.warning("run again: %s", error)
         return None
-    fields: dict[str, Any] = {**arrays, **card["figures"]}
-    return Outcome(**fields) if card["key"] == key else None
+    return (arrays, card) if card["key"] == key else None
+
+
+def load_outcome(path: Path, key: str) -> Outcome | None:
+    """The finished run of that key in a file, if it is there (see `load_kept`)."""
+    if (kept := load_kept(path, KIND, key)) is None:
+        return None
+    fields: dict[str, Any] = {**kept[0], **kept[1]["figures"]}
+    return Outcome(**fields)
 
 
 def run_draws(path: Path) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 from sedcast.baselines.compare import FLOOR, Comparison, GalaxyComparison, Pair
 from sedcast.baselines.outcomes import COMPARED_NAMES, Outcome
 from sedcast.baselines.two_samples import TwoSamples
+from sedcast.data.provenance import jsonable
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.infer import QUANTITY_NAMES
 from sedcast.posterior.ranks import holm, ks_p_values
@@ -194,11 +195,11 @@ def pair_rows(group: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, .
 def to_json(comparison: Comparison) -> dict[str, Any]:
     """Everything but the samples, as JSON-serialisable values; what is not finite is None."""
     return {
-        "about": _jsonable(comparison.about),
+        "about": jsonable(comparison.about),
         "config": comparison.config.model_dump(mode="json"),
         "compared": list(COMPARED_NAMES),
         "quantities": list(QUANTITY_NAMES),
-        "summary": _jsonable(summarise(comparison)),
+        "summary": jsonable(summarise(comparison)),
         "galaxies": [_galaxy_json(one) for one in comparison.galaxies],
     }
 
@@ -210,14 +211,14 @@ def _galaxy_json(one: GalaxyComparison) -> dict[str, Any]:
         "row": galaxy.row,
         "name": galaxy.name,
         "zred": galaxy.zred,
-        "flux": _jsonable(galaxy.flux),
-        "flux_ivar": _jsonable(galaxy.flux_ivar),
+        "flux": jsonable(galaxy.flux),
+        "flux_ivar": jsonable(galaxy.flux_ivar),
         "methods": {
-            name: _jsonable(outcome.figures()) | {"quantiles_16_50_84": _jsonable(outcome.physical.T)}
+            name: jsonable(outcome.figures()) | {"quantiles_16_50_84": jsonable(outcome.physical.T)}
             for name, outcome in one.outcomes.items()
         },
-        "pairs": {pair_name(pair): _jsonable(vars(figures)) for pair, figures in one.pairs.items()},
-        "ranks": {name: _jsonable(ranks) for name, ranks in one.ranks.items()},
+        "pairs": {pair_name(pair): jsonable(vars(figures)) for pair, figures in one.pairs.items()},
+        "ranks": {name: jsonable(ranks) for name, ranks in one.ranks.items()},
     }
 
 
@@ -293,17 +294,6 @@ def _galaxy_lines(comparison: Comparison) -> list[str]:
             ending = [c2st, f"{outcome.ess:.0f}", f"{outcome.wall_s:.3g}", f"{outcome.n_evaluations:,}", end]
             rows.append((f"{one.galaxy.name}, z = {one.galaxy.zred:.3f}", name, *values, *ending))
     return _table(header, rows)
-
-
-def _jsonable(value: Any) -> Any:
-    """Plain Python values for JSON, which knows no NaN."""
-    if isinstance(value, dict):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | list | tuple):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _number(value: float | None, form: str) -> str:

@@ -4,7 +4,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import sys
 import time
@@ -18,6 +17,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from sedcast.data.artifacts import software_versions
+from sedcast.data.provenance import jsonable, processor_name
 from sedcast.emulator.prior import Prior
 from sedcast.emulator.simulate import SpectrumModel
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
@@ -57,28 +57,12 @@ def verdict(good: bool) -> str:
 
 def as_json(figures: Mapping[str, Any]) -> str:
     """One line of strict JSON: NumPy's numbers as Python's, what is not finite as null."""
-    return json.dumps(_plain(figures), allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(jsonable(figures), allow_nan=False)
 
 
 def machine(threads: int) -> dict[str, Any]:
     """What the figures were measured on."""
-    model = platform.processor()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return {"threads": threads, "cpu": model, "load_average": os.getloadavg()[0], "versions": software_versions()}
+    return {"threads": threads, "cpu": processor_name(), "load_average": os.getloadavg()[0], "versions": software_versions()}
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from sedcast.data.errors import ArtifactError, SedcastError
 
 __all__ = [
     "FULL",
+    "MAX_DEFLATE_RATIO",
     "SCHEMA_VERSION",
     "atomic_path",
     "consistent",
@@ -38,13 +39,14 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 MAX_ARTIFACT_BYTES = 4 * 1024**3
+MAX_DEFLATE_RATIO = 1032
+"""DEFLATE packs no more than this many bytes into one; what claims more is damaged, or made to fill the memory."""
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a full disk, a used up quota or a limit of files' sizes is known by."""
 
 _MAX_CARD_BYTES = 64 * 1024**2
 _MAX_MEMBERS = 10_000
-# DEFLATE packs no more than this many bytes into one; what claims more is damaged, or made to fill the memory.
-_MAX_DEFLATE_RATIO = 1032
 _CARD = "card"
 _CHECKSUM = "sha256"
 # What zipfile, zlib and NumPy raise on files that are damaged somewhere; RuntimeError for flags of encryption, TokenError for
@@ -205,7 +207,7 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
             raise ArtifactError(f"{path} packs {member.filename!r} by another method than DEFLATE: not written by sedcast")
         if not member.filename.endswith(".npy") or "/" in member.filename or "\\" in member.filename:
             raise ArtifactError(f"{path} has a member {member.filename!r}: expected arrays only, without folders")
-        if member.compress_size > size or member.file_size > _MAX_DEFLATE_RATIO * member.compress_size:
+        if member.compress_size > size or member.file_size > MAX_DEFLATE_RATIO * member.compress_size:
             raise ArtifactError(
                 f"{path}: {member.filename!r} claims {member.file_size} bytes, more than it can hold: truncated or altered"
             )

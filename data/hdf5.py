@@ -7,10 +7,9 @@ import os
 import h5py
 import numpy as np
 
-__all__ = ["check_size", "check_type", "read_whole"]
+from sedcast.data.artifacts import MAX_DEFLATE_RATIO
 
-# What DEFLATE can do at most; a dataset that was never written takes no room at all, whatever shape it claims.
-_MOST_PER_BYTE = 1032
+__all__ = ["check_size", "check_type", "read_whole"]
 
 
 def check_size(dataset: h5py.Dataset) -> None:
@@ -22,7 +21,8 @@ def check_size(dataset: h5py.Dataset) -> None:
     """
     check_type(dataset)
     largest = max(dataset.size or 0, math.prod(dataset.chunks or ())) * max(dataset.dtype.itemsize, 1)
-    if largest > _MOST_PER_BYTE * os.stat(dataset.file.filename).st_size:
+    # A dataset that was never written takes no room at all, whatever shape it claims.
+    if largest > MAX_DEFLATE_RATIO * os.stat(dataset.file.filename).st_size:
         raise ValueError(f"{dataset.name} claims {largest} bytes, more than the file can hold")
 
 

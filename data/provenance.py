@@ -4,7 +4,9 @@ import contextlib
 import contextvars
 import hashlib
 import json
+import math
 import os
+import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 from astropy.io import fits
 
 from sedcast.data.artifacts import consistent, read_card, software_versions
 from sedcast.data.errors import ArtifactError
 
-__all__ = ["WRITTEN", "Invocation", "describe_file", "invocation", "provenance", "read_provenance"]
+__all__ = [
+    "WRITTEN",
+    "Invocation",
+    "describe_file",
+    "invocation",
+    "jsonable",
+    "processor_name",
+    "provenance",
+    "read_provenance",
+]
 
 FORMAT = 1
 WRITTEN = ("output", "samples", "export")
@@ -75,6 +87,26 @@ def provenance(*, config: Mapping[str, Any], artifacts: Mapping[str, str], comma
         "artifacts": dict(artifacts),
     }
     return dict(json.loads(json.dumps(header, default=str)))
+
+
+def processor_name() -> str:
+    """The processor that this program runs on, as the system calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
+
+
+def jsonable(value: Any) -> Any:
+    """Plain Python values of mappings, sequences, arrays and NumPy scalars, for JSON; what is not finite becomes None."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [jsonable(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _files(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

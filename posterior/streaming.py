@@ -119,9 +119,10 @@ def infer_file(
             artifacts = {"estimator": manifest["estimator"]["sha256"]}
             header = provenance(config=manifest, artifacts=artifacts, command=command)
             header |= {name: manifest[name] for name in ("estimator", "n_samples", "seed")}
+            dtypes = _dtypes(segments)
             if samples is not None:
-                _join_samples(segments, samples[0], header)
-            figures = _join_summaries(segments, output, header)
+                _join_samples(segments, samples[0], dtypes, header)
+            figures = _join_summaries(segments, output, dtypes, header)
             segments.discard()
     except (OSError, RuntimeError) as error:
         # HDF5 raises RuntimeError where a file cannot be written when it is closed.
@@ -258,8 +259,8 @@ def _dtypes(segments: Segments) -> dict[str, np.dtype]:
     return widest
 
 
-def _join_samples(segments: Segments, path: Path, header: dict[str, Any]) -> None:
-    dtypes, start = _dtypes(segments), 0
+def _join_samples(segments: Segments, path: Path, dtypes: dict[str, np.dtype], header: dict[str, Any]) -> None:
+    start = 0
     with atomic_path(path) as temporary, segments.joined_file(temporary) as joined:
         for segment in segments.paths:
             with h5py.File(segment, "r") as file:
@@ -294,8 +295,8 @@ def _summary(file: h5py.File, dtypes: dict[str, np.dtype]) -> np.ndarray:
     return rows
 
 
-def _join_summaries(segments: Segments, output: Path, header: dict[str, Any]) -> dict[str, Any]:
-    dtypes, flagged, reasons = _dtypes(segments), Counter[str](), Counter[str]()
+def _join_summaries(segments: Segments, output: Path, dtypes: dict[str, np.dtype], header: dict[str, Any]) -> dict[str, Any]:
+    flagged, reasons = Counter[str](), Counter[str]()
     efficiencies: list[np.ndarray] = []
 
     def rows() -> Iterator[np.ndarray]:

@@ -200,15 +200,15 @@ def _galaxy(
     estimator: "PosteriorEstimator", magnitudes: Mapping[str, float], sigmas: Mapping[str, float], redshift: float | None
 ) -> "Catalog":
     import numpy as np
+    from astropy import units as u
 
-    from sedcast.data.asinh import POGSON
     from sedcast.data.catalog import Catalog
+    from sedcast.data.units import as_nanomaggies
 
+    columns = [estimator.bands.index(band) for band in magnitudes]
+    errors = [sigmas[band] for band in magnitudes]
     flux, ivar = np.zeros((2, 1, len(estimator.bands)))
-    for column, band in enumerate(estimator.bands):
-        if band in magnitudes:
-            flux[0, column] = 10 ** (0.4 * (22.5 - magnitudes[band]))
-            ivar[0, column] = (flux[0, column] * sigmas[band] / POGSON) ** -2
+    flux[0, columns], ivar[0, columns] = as_nanomaggies([*magnitudes.values()] * u.ABmag, errors * u.mag)
     return Catalog(np.zeros(1, int), estimator.bands, flux, ivar, np.array([np.nan if redshift is None else redshift]))
 
 

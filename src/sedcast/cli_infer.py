@@ -99,11 +99,7 @@ def infer(
         if path.exists() and Path(catalog).exists() and path.samefile(catalog):
             raise ParameterError(f"-o {path} is the catalogue itself, which would be overwritten: give another name")
     refiner = _refiner(estimator, n_draws, fallback) if refine or fallback is not None else None
-    command = f"sedcast infer {catalog} --model {model} --n-samples {n_samples} --seed {seed} --unit {unit}"
-    command += "" if calibrate else " --no-calibrate"
-    command += "" if mapping is None else f" --mapping {mapping}"
-    command += "" if refiner is None else f" --refine --n-draws {n_draws}" + (f" --fallback {fallback}" if fallback else "")
-    common: dict[str, Any] = {"n_samples": n_samples, "seed": seed, "refiner": refiner, "command": command}
+    common: dict[str, Any] = {"n_samples": n_samples, "seed": seed, "refiner": refiner}
     if streamed:
         kept: Any = None if samples is None else (samples, sample_type, compression)
         columns = load_mapping(str(mapping))

@@ -16,7 +16,7 @@ from sedcast.cli_common import simulator_of
 from sedcast.data.artifacts import atomic_path
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import CatalogError, ParameterError
-from sedcast.data.provenance import provenance
+from sedcast.data.provenance import processor_name, provenance
 from sedcast.emulator.simulate import PhotometrySimulator, noise_model
 from sedcast.plotting_compare import c2st_plot, corner_of, difference_plot
 from sedcast.posterior.calibration import draw_mocks
@@ -57,18 +57,10 @@ def about(setting: Setting, command: str, *, zred: float) -> dict[str, Any]:
         "model": f"{card.get('name')} (sha256 {str(card.get('sha256', ''))[:12]})",
         "bands": list(setting.estimator.bands),
         "simulator": setting.simulator_name,
-        "machine": f"{platform.machine()}, {_processor()}",
+        "machine": f"{platform.machine()}, {processor_name()}",
         "provenance": provenance(config=setting.config.model_dump(mode="json"), artifacts=artifacts, command=command),
         "fsps": {"seconds_per_model": cost.seconds_per_model, "measured": cost.measured, "label": cost.label},
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
 
 
 def choose_galaxies(

@@ -15,7 +15,7 @@ from sedcast.cli_common import simulator_of
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.filters import flux_density
-from sedcast.emulator.simulate import noise_model
+from sedcast.emulator.simulate import PhotometrySimulator, noise_model
 from sedcast.plotting_calibration import pp_plot, sbc_plot
 from sedcast.plotting_paper import posterior_figure, training_figure
 from sedcast.posterior.calibration import CalibrationResult, calibrate, draw_mocks
@@ -134,7 +134,7 @@ def make_figures(
             written.append(f"{name}.{form}")
             figure.savefig(folder / written[-1])
 
-    save("fig2_posterior", _posterior(estimator, comparison, row))
+    save("fig2_posterior", _posterior(estimator, simulator, comparison, row))
     training = draw_mocks(_N_TRAINING, simulator, estimator, noise, seed=seed)
     good = estimator.status(catalog).ok & (catalog.flux_ivar > 0).all(axis=1)
     save("fig1_training", training_figure(training, catalog.subset(good)))
@@ -145,13 +145,14 @@ def make_figures(
     return sorted(written)
 
 
-def _posterior(estimator: PosteriorEstimator, comparison: ComparisonRecord, row: int | None) -> Figure:
+def _posterior(
+    estimator: PosteriorEstimator, simulator: PhotometrySimulator, comparison: ComparisonRecord, row: int | None
+) -> Figure:
     galaxy = comparison.galaxy(row)
     draws, zred = {}, galaxy["zred"]
     for name, label in (("flow", "sedcast"), (comparison.chain, comparison.chain)):
         if name in galaxy["methods"]:
             draws[label] = run_draws(run_path(comparison.folder, "real", galaxy["row"], name))
-    simulator, _ = simulator_of(estimator)
     theta = estimator.prior.from_unbounded(next(iter(draws.values()))[:_N_PREDICTED])
     zreds, model = np.full(len(theta), zred), simulator.model
     wave, spectra = flux_density(model.spectra(theta, zreds), model.wave_rest, zred, estimator.cosmology)
