@@ -6,13 +6,15 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.common import note, positive, table, verdict
 from sedcast.data.errors import MissingDependencyError, SedcastError
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 BAR_MS = 200.0
 
@@ -26,6 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Serve the bundled galaxies in a process, and turn sliders by the keyboard, one change after the other's answer."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise MissingDependencyError(f"no playwright ({error}): pip install 'sedcast[browser]'") from error
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         raise MissingDependencyError("no Chromium: install it, for example apt-get install chromium")
@@ -53,7 +59,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return figures | {"passes": passes}
 
 
-def _measured(page: Page, name: str, n_changes: int) -> dict[str, float]:
+def _measured(page: "Page", name: str, n_changes: int) -> dict[str, float]:
     _wait(page, 1)
     total, server = [], []
     sliders = page.query_selector_all("input[type=range]")
@@ -71,7 +77,7 @@ def _measured(page: Page, name: str, n_changes: int) -> dict[str, float]:
     }
 
 
-def _wait(page: Page, n: int) -> None:
+def _wait(page: "Page", n: int) -> None:
     deadline = time.monotonic() + _WAIT_S
     while int(page.get_attribute("body", "data-answers") or 0) < n:
         if time.monotonic() > deadline:
