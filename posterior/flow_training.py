@@ -109,6 +109,8 @@ class FlowTrainer:
     ----------
     flow : architecture.
     training : how to train.
+    start : trained flow of this architecture to begin with, for example of `warm_start`; its standardisation is kept. None:
+        random weights, and the standardisation of the data.
     checkpoint : file written every few minutes; if it exists, training resumes from it, exactly.
     progress : called after each epoch with its record: epoch, train_nll, validation_nll (nats), galaxies_per_s, minutes.
     """
@@ -118,11 +120,13 @@ class FlowTrainer:
         flow: FlowConfig,
         training: FlowTrainingConfig,
         *,
+        start: MaskedAutoregressiveFlow | None = None,
         checkpoint: str | Path | None = None,
         progress: Callable[[Record], None] | None = None,
     ) -> None:
         self.flow = flow
         self.training = training
+        self.start = start
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.progress = progress
 
@@ -167,7 +171,13 @@ class FlowTrainer:
     def _train(self, chunks: Callable[[int], Pairs], validation: Pairs) -> TrainingResult:
         theta, context = chunks(0)
         affine = _standardisation(theta, context)
-        graph = _Graph(self.flow, self.training, affine)
+        if self.start is None:
+            weights = initial_parameters(self.flow, theta.shape[1], context.shape[1])
+        else:
+            arrays = self.start.to_arrays()
+            affine = {name: arrays[name] for name in affine}
+            weights = {name: arrays[name] for name in parameter_shapes(self.flow, theta.shape[1], context.shape[1])}
+        graph = _Graph(self.flow, self.training, affine, weights)
         state = self._resume(graph)
         graph.set(state.arrays)
         steps_per_epoch = len(theta) // self.training.batch_size
@@ -309,14 +319,19 @@ def _read_checkpoint(path: Path, identity: str, graph: "_Graph") -> _State:
 class _Graph:
     """The compiled parts: training steps, validation, and what they change."""
 
-    def __init__(self, config: FlowConfig, training: FlowTrainingConfig, affine: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self,
+        config: FlowConfig,
+        training: FlowTrainingConfig,
+        affine: Mapping[str, np.ndarray],
+        start: Mapping[str, np.ndarray],
+    ) -> None:
         self.tf, _ = import_tensorflow()
         tf = self.tf
         self.config, self.training, self.affine = config, training, dict(affine)
         self.dim, self.n_context = affine["theta_mean"].size, affine["context_mean"].size
         self.permutation = permutations(config, self.dim)
         self.shapes = parameter_shapes(config, self.dim, self.n_context)
-        start = initial_parameters(config, self.dim, self.n_context)
         self._weights = {name: tf.Variable(start[name]) for name in self.shapes}
         self._averages = {name: tf.Variable(start[name]) for name in self.shapes}
         masks = parameter_masks(config, self.dim)

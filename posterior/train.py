@@ -26,10 +26,12 @@ from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.estimator import PosteriorEstimator, with_redshift
+from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, TrainingResult
 from sedcast.posterior.made import FlowConfig
 from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers, training_simulation
 from sedcast.posterior.stream import Galaxies, GalaxyStream, StreamConfig
+from sedcast.posterior.warm_start import warm_start
 
 __all__ = ["PosteriorConfig", "TrainingSet", "fit_posterior", "read_training_set", "train_posterior", "training_stream"]
 
@@ -51,6 +53,7 @@ class PosteriorConfig(Config):
         that the simulations draw it from (`SimulationConfig.zred`).
     stream : draw fresh galaxies for every epoch instead of repeating a fixed set, and let bands be missing if so wanted.
     flow : architecture.
+    start : a posterior to begin with, a bundled one's name or a file, see `warm_start`; random weights if left out.
     training : schedule.
     outliers : the score of galaxies unlike the training set; there is none if the redshift is inferred.
     """
@@ -61,6 +64,7 @@ class PosteriorConfig(Config):
     redshift: Literal["observed", "inferred"] = "observed"
     stream: StreamConfig | None = None
     flow: FlowConfig = FlowConfig()
+    start: str | None = None
     training: FlowTrainingConfig = FlowTrainingConfig()
     outliers: OutlierConfig = OutlierConfig()
 
@@ -214,11 +218,13 @@ def fit_posterior(
     """Train an estimator on a training set; `bases` and `cosmology` are those of the model that simulated it."""
     transform = ContextTransform(training_set.config.band_names, redshift=config.redshift == "observed")
     observed = _observed(training_set, transform)
-    trainer = _trainer(config, checkpoint, progress)
-    result = trainer.fit(_points(training_set, training_set.config, config), transform(*observed))
+    context = transform(*observed)
+    start, origin = _start(config, transform, context)
+    trainer = _trainer(config, start, checkpoint, progress)
+    result = trainer.fit(_points(training_set, training_set.config, config), context)
     n_train = len(training_set) - max(1, round(config.training.validation_fraction * len(training_set)))
     domain = _domain(transform, observed, training_set.config)
-    card = _card(config, training_set.config, result, {"n_train": n_train}, provenance)
+    card = _card(config, training_set.config, result, {"n_train": n_train}, {**(provenance or {}), **origin})
     return _estimator(config, training_set.config, result, domain, cosmology=cosmology, bases=bases, card=card)
 
 
@@ -279,11 +285,12 @@ def _train_on_stream(
         validation = pairs(stream.validation())
         first = stream.chunk(0)
         domain = _domain(transform, _observed(first, transform), simulation)
-        trainer = _trainer(config, checkpoint, progress)
+        start, origin = _start(config, transform, validation[1])
+        trainer = _trainer(config, start, checkpoint, progress)
         result = trainer.fit_stream(lambda index: pairs(stream.chunk(index) if index else first), validation=validation)
         n_spectra = stream.spectra_per_chunk * (len(result.history) + stream_config.pool_epochs - 1)
     figures = {"n_train": result.n_seen, "n_spectra": n_spectra, "n_validation": len(validation[0])}
-    card = _card(config, simulation, result, figures, _provenance(emulator))
+    card = _card(config, simulation, result, figures, _provenance(emulator) | origin)
     return _estimator(config, simulation, result, domain, cosmology=emulator.cosmology, bases=emulator.model.bases, card=card)
 
 
@@ -299,7 +306,23 @@ def _domain(transform: ContextTransform, observed: Observed, simulation: Simulat
     return TrainingDomain.of(transform, *observed, zred_range=(simulation.zred.min, simulation.zred.max))
 
 
-def _trainer(config: PosteriorConfig, checkpoint: str | Path | None, progress: TrainingProgress | None) -> FlowTrainer:
+def _start(
+    config: PosteriorConfig, transform: ContextTransform, context: np.ndarray
+) -> tuple[MaskedAutoregressiveFlow | None, dict[str, Any]]:
+    """The flow to begin with, and what to say of where it comes from."""
+    if config.start is None:
+        return None, {}
+    estimator = PosteriorEstimator.find(config.start)
+    flow = warm_start(estimator, config.flow, names=transform.names, context=context)
+    return flow, {"start": {name: estimator.card.get(name) for name in ("config", "figures", "sha256")}}
+
+
+def _trainer(
+    config: PosteriorConfig,
+    start: MaskedAutoregressiveFlow | None,
+    checkpoint: str | Path | None,
+    progress: TrainingProgress | None,
+) -> FlowTrainer:
     def report(record: Mapping[str, float]) -> None:
         if progress is not None:
             figures = {"train": record["train_nll"], "validation": record["validation_nll"]}
@@ -308,7 +331,7 @@ def _trainer(config: PosteriorConfig, checkpoint: str | Path | None, progress: T
                 total = max(done, min(total, round(done * limit / record["minutes"])))
             progress(done, total, figures)
 
-    return FlowTrainer(config.flow, config.training, checkpoint=checkpoint, progress=report)
+    return FlowTrainer(config.flow, config.training, start=start, checkpoint=checkpoint, progress=report)
 
 
 def _card(
@@ -316,7 +339,7 @@ def _card(
     simulation: SimulationConfig,
     result: TrainingResult,
     counts: Mapping[str, int],
-    provenance: Mapping[str, Any] | None,
+    provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     best = min(result.history, key=lambda record: record["validation_nll"])
     seconds = 60 * result.history[-1]["minutes"]
@@ -330,8 +353,7 @@ def _card(
         "galaxies_per_s": result.n_seen / seconds,
         "stopped": result.reason,
     }
-    emulator = (provenance or {}).get("emulator", {}).get("sha256")
-    artifacts = {} if emulator is None else {"emulator": emulator}
+    artifacts = {name: origin["sha256"] for name, origin in provenance.items() if origin.get("sha256")}
     logger.info("trained %s: validation %.4f nats in %.0f s", config.name, result.best_validation_nll, seconds)
     return {
         "name": config.name,
@@ -339,5 +361,5 @@ def _card(
         "simulation": simulation.model_dump(mode="json"),
         "figures": figures,
         "history": [{name: float(f"{value:.6g}") for name, value in record.items()} for record in result.history],
-        "provenance": made_now(config=config.model_dump(mode="json"), artifacts=artifacts) | dict(provenance or {}),
+        "provenance": made_now(config=config.model_dump(mode="json"), artifacts=artifacts) | dict(provenance),
     }

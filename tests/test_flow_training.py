@@ -44,9 +44,9 @@ def test_loss_numpy_and_tfp_agree(activation):
     theta, x, *_ = linear_gaussian(64, 2)
     config = SMALL.model_copy(update={"activation": activation})
     affine = _standardisation(theta.astype(np.float32), x.astype(np.float32))
-    graph = _Graph(config, FlowTrainingConfig(), affine)
     rng = np.random.default_rng(5)
     weights, masks = initial_parameters(config, 3, 4), parameter_masks(config, 3)
+    graph = _Graph(config, FlowTrainingConfig(), affine, weights)
     for name, array in weights.items():
         array += (0.1 * rng.standard_normal(array.shape) * masks.get(name, 1)).astype(np.float32)
     flow = graph.flow(weights)
