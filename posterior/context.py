@@ -93,6 +93,28 @@ class ContextTransform:
         columns = [mean, *deviations, ln_error, *redshift, *masks]
         return np.concatenate(columns, axis=1).astype(np.float32)
 
+    def from_wider(self, wider: "ContextTransform") -> np.ndarray:
+        """The matrix (wider.n_context, n_context) from contexts of more bands to these, where all these bands are measured.
+
+        The mean magnitude and the deviations from it change with the bands that take part in it; all else is the same.
+
+        Raises
+        ------
+        ParameterError : if `wider` lacks some of these columns; they are named.
+        """
+        absent = [name for name in self.names if name not in wider.names]
+        if absent:
+            raise ParameterError(f"the context of bands {' '.join(wider.bands)} lacks the columns {', '.join(absent)}")
+        matrix = np.zeros((wider.n_context, self.n_context))
+        matrix[[wider.names.index(name) for name in self.names], np.arange(self.n_context)] = 1
+        if len(wider.bands) > 1:
+            deviations = [wider.names.index(f"mag_{band}-mean") for band in self.bands]
+            share = 1 / len(self.bands)
+            matrix[deviations, 0] += share
+            if len(self.bands) > 1:
+                matrix[np.ix_(deviations, 1 + np.arange(len(self.bands)))] -= share
+        return matrix
+
     def validate(
         self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -38,6 +38,9 @@ Record = dict[str, float]
 _STEPS_PER_CALL = 50
 _VALIDATION_BATCH = 8192
 _LEAST_RESIDUAL = 1e-3
+# Beyond it a galaxy's loss grows as a logarithm: one that a flow begun elsewhere holds impossible, at 1e30 nats, must not
+# decide every step alone.
+_TOLERABLE_NLL = 100.0
 # SOAP's: by measurement. Its other figures are `Soap`'s.
 _SECOND_DECAY, _OBSERVE, _REFRESH = 0.98, 8, 50
 _CHECKPOINT_KIND = "flow-checkpoint"
@@ -399,7 +402,9 @@ class _Graph:
     def _one_step(self, theta: Any, context: Any, rate: Any) -> Any:
         tf = self.tf
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(self.loss(self._weights, theta, context))
+            nll = self.loss(self._weights, theta, context)
+            excess = tf.nn.relu(nll - _TOLERABLE_NLL)
+            loss = tf.reduce_mean(nll - excess + tf.math.log1p(excess))
         gradients = tape.gradient(loss, list(self._weights.values()))
         gradients = [g if mask is None else g * mask for g, mask in zip(gradients, self._masks, strict=True)]
         gradients, _ = tf.clip_by_global_norm(gradients, self.training.clip_norm)

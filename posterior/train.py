@@ -313,7 +313,7 @@ def _start(
     if config.start is None:
         return None, {}
     estimator = PosteriorEstimator.find(config.start)
-    flow = warm_start(estimator, config.flow, names=transform.names, context=context)
+    flow = warm_start(estimator, config.flow, transform=transform, context=context)
     return flow, {"start": {name: estimator.card.get(name) for name in ("config", "figures", "sha256")}}
 
 

@@ -93,6 +93,17 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, stream):
         fit(FlowTrainer(SMALL, training.model_copy(update={"batch_size": 50}), checkpoint=path))
 
 
+def test_a_training_begins_where_its_start_ended():
+    theta, x, *_ = linear_gaussian(8_000, 0)
+    training = FlowTrainingConfig(batch_size=256, max_epochs=3, learning_rate=3e-3, ema_decay=0.99)
+    first = FlowTrainer(SMALL, training).fit(theta, x)
+    held_still = training.model_copy(update={"max_epochs": 1, "learning_rate": 1e-12})
+    again = FlowTrainer(SMALL, held_still, start=first.flow).fit(theta, x)
+    assert again.best_validation_nll == pytest.approx(first.best_validation_nll, abs=1e-5)
+    longer = FlowTrainer(SMALL, training, start=first.flow).fit(theta, x)
+    assert longer.best_validation_nll < first.best_validation_nll - 1e-3
+
+
 def test_training_stops_early_in_time_and_on_divergence():
     theta, x, *_ = linear_gaussian(2000, 0)
     late = FlowTrainingConfig(batch_size=100, max_epochs=10_000, max_minutes=0.02)
