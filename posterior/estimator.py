@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
@@ -16,12 +16,13 @@ from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.catalog import Catalog
 from sedcast.data.config import parse_config
 from sedcast.data.cosmology import Cosmology
-from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.context import ContextTransform, TrainingDomain
+from sedcast.posterior.expert_flow import Flow, FlowWithExpert, flow_from_arrays
 from sedcast.posterior.flow import MaskedAutoregressiveFlow, usable_cores
 from sedcast.posterior.outliers import STATISTICS, OutlierModel
 
@@ -91,7 +92,7 @@ class PosteriorEstimator:
     ArtifactError : if the flow's dimensions are not those of the parameters and the context.
     """
 
-    flow: MaskedAutoregressiveFlow
+    flow: Flow
     domain: TrainingDomain
     prior: Prior
     cosmology: Cosmology
@@ -348,6 +349,40 @@ class PosteriorEstimator:
         """Flux, inverse variance and (None if it is inferred) redshift of rows of a catalogue, as `sample` takes them."""
         return catalog.flux[rows], catalog.flux_ivar[rows], None if self.infers_redshift else catalog.zred[rows]
 
+    def with_expert(self, expert: "PosteriorEstimator") -> "PosteriorEstimator":
+        """The same, with the flow of another estimator for the galaxies measured in exactly the bands of that one.
+
+        Raises
+        ------
+        ConfigError : if this one does not serve any subset of its bands, the other does, or has not fewer of the bands; if they
+            are of different models or the other's redshift range is smaller.
+        """
+        transform, bands = self.context, set(expert.bands)
+        if not transform.mask or expert.context.mask or not bands < set(transform.bands):
+            raise ConfigError(
+                f"expert: {expert.name} for {' '.join(expert.bands)} cannot serve {self.name} for {' '.join(self.bands)}: "
+                "the one must need every one of its bands, the other any subset of these and more"
+            )
+        (low, high), (least, most) = self.zred_range, expert.zred_range
+        same = (self.prior, self.cosmology, self.free_names) == (expert.prior, expert.cosmology, expert.free_names)
+        same &= all(np.array_equal(getattr(self.bases, name), getattr(expert.bases, name)) for name in _BASES_ARRAYS)
+        if not same or low < least or high > most:
+            raise ConfigError(
+                f"expert: {expert.name} was trained with another prior, cosmology, bases or redshift range than {self.name}: "
+                "train both with the same"
+            )
+        general = self.flow.general if isinstance(self.flow, FlowWithExpert) else self.flow
+        assert isinstance(expert.flow, MaskedAutoregressiveFlow)
+        flow = FlowWithExpert(
+            general,
+            expert.flow,
+            columns=np.array([transform.names.index(f"measured_{band}") for band in transform.bands]),
+            measured=np.array([band in bands for band in transform.bands], dtype=np.float32),
+            matrix=expert.context.from_wider(transform),
+        )
+        origin = {name: expert.card.get(name) for name in ("config", "figures", "sha256")}
+        return replace(self, flow=flow, card=self.card | {"expert": {"bands": list(expert.bands), **origin}})
+
     def save(self, path: str | Path) -> None:
         """Write the artifact (kind ``posterior-estimator``): arrays and card, float32 weights."""
         arrays = {f"flow_{name}": array for name, array in self.flow.to_arrays().items()}
@@ -391,7 +426,7 @@ class PosteriorEstimator:
             flow = {name.removeprefix("flow_"): array for name, array in arrays.items() if name.startswith("flow_")}
             time, sfh, zh = (arrays[f"bases_{name}"] for name in _BASES_ARRAYS)
             return cls(
-                MaskedAutoregressiveFlow.from_arrays(flow),
+                flow_from_arrays(flow),
                 TrainingDomain.from_arrays(context, arrays, "domain_"),
                 Prior.from_dict(card["prior"]),
                 Cosmology(card["cosmology"]),

@@ -28,7 +28,7 @@ from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel
 from sedcast.posterior.made import FlowConfig, hidden_degrees, parameter_masks, parameter_shapes
 
-__all__ = ["FlowConfig", "MaskedAutoregressiveFlow", "usable_cores"]
+__all__ = ["FlowConfig", "MaskedAutoregressiveFlow", "checked_context", "usable_cores"]
 
 logger = logging.getLogger(__name__)
 
@@ -324,14 +324,7 @@ class MaskedAutoregressiveFlow:
         return result[:, 0] if np.ndim(theta) == 2 else result
 
     def _given(self, context: np.ndarray) -> _Given:
-        context = np.asarray(context, dtype=np.float32)
-        if context.ndim != 2 or context.shape[1] != self.n_context:
-            raise ParameterError(f"context must be (n, {self.n_context}), got {context.shape}")
-        bad = np.flatnonzero(~np.isfinite(context).all(axis=1))
-        if bad.size:
-            raise ParameterError(
-                f"context has non-finite values in {bad.size} of {len(context)} rows, first {bad[0]}: leave them out"
-            )
+        context = checked_context(context, self.n_context)
         standard = (context - self._arrays["context_mean"]) / self._arrays["context_std"]
         centre = self._arrays["theta_mean"] + standard @ self._arrays["theta_slope"]
         if not self.config.embedding:
@@ -512,6 +505,24 @@ def _chunks(n_rows: int, n_samples: int) -> Iterator[tuple[slice, slice]]:
     for row in range(0, n_rows, rows_each):
         for column in range(0, n_samples, samples_each):
             yield slice(row, min(row + rows_each, n_rows)), slice(column, min(column + samples_each, n_samples))
+
+
+def checked_context(context: np.ndarray, n_context: int) -> np.ndarray:
+    """The context (n, n_context) as float32.
+
+    Raises
+    ------
+    ParameterError : if its shape is wrong or a value is not finite.
+    """
+    context = np.asarray(context, dtype=np.float32)
+    if context.ndim != 2 or context.shape[1] != n_context:
+        raise ParameterError(f"context must be (n, {n_context}), got {context.shape}")
+    bad = np.flatnonzero(~np.isfinite(context).all(axis=1))
+    if bad.size:
+        raise ParameterError(
+            f"context has non-finite values in {bad.size} of {len(context)} rows, first {bad[0]}: leave them out"
+        )
+    return context
 
 
 def _checked(name: str, array: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:

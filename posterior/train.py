@@ -54,6 +54,8 @@ class PosteriorConfig(Config):
     stream : draw fresh galaxies for every epoch instead of repeating a fixed set, and let bands be missing if so wanted.
     flow : architecture.
     start : a posterior to begin with, a bundled one's name or a file, see `warm_start`; random weights if left out.
+    expert : a posterior, a bundled one's name or a file, whose flow serves the galaxies measured in exactly its bands, see
+        `PosteriorEstimator.with_expert`; none if left out.
     training : schedule.
     outliers : the score of galaxies unlike the training set; there is none if the redshift is inferred.
     """
@@ -65,6 +67,7 @@ class PosteriorConfig(Config):
     stream: StreamConfig | None = None
     flow: FlowConfig = FlowConfig()
     start: str | None = None
+    expert: str | None = None
     training: FlowTrainingConfig = FlowTrainingConfig()
     outliers: OutlierConfig = OutlierConfig()
 
@@ -176,7 +179,10 @@ def train_posterior(
     ConfigError, ParameterError, ArtifactError : if a file that the configuration names is missing or wrong, or the training
         set cannot be used.
     """
+    expert = None if config.expert is None else PosteriorEstimator.find(config.expert)
     estimator = _train(config, checkpoint=checkpoint, progress=progress)
+    if expert is not None:
+        estimator = estimator.with_expert(expert)
     library = _emulator(training_simulation(estimator)).model.library
     estimator = replace(estimator, surviving=SurvivingMass.known(library))
     return fit_outliers(estimator, config.outliers)

@@ -1,0 +1,104 @@
+"""A flow of its own for the galaxies measured in one set of bands."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sedcast.data.catalog import load_sdss_sample
+from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
+from sedcast.emulator.prior import Prior
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.expert_flow import FlowWithExpert, flow_from_arrays
+
+
+@pytest.fixture(scope="module")
+def general():
+    estimator = PosteriorEstimator.find("galex-sdss")
+    return replace(estimator, flow=getattr(estimator.flow, "general", estimator.flow))
+
+
+@pytest.fixture(scope="module")
+def five():
+    return PosteriorEstimator.default()
+
+
+@pytest.fixture(scope="module")
+def galaxies(general):
+    """Fluxes, inverse variances and redshifts of 40 galaxies, of which every other lacks FUV and NUV and some z."""
+    catalog = load_sdss_sample(bands=general.bands)
+    both = np.isfinite(catalog.flux).all(axis=1) & (catalog.flux_ivar > 0).all(axis=1)
+    catalog = catalog.subset(np.flatnonzero(both & general.status(catalog).ok)[:40])
+    ivar = np.array(catalog.flux_ivar)
+    ivar[::2, :2] = 0
+    ivar[::8, 6] = 0
+    return catalog.flux, ivar, catalog.zred
+
+
+def only_five(ivar):
+    return (ivar[:, :2] == 0).all(axis=1) & (ivar[:, 2:] > 0).all(axis=1)
+
+
+def test_each_row_gets_its_flow(general, five, galaxies):
+    flux, ivar, zred = galaxies
+    both = general.with_expert(five)
+    mine = only_five(ivar)
+    assert 10 <= mine.sum() < 20
+    keys = np.arange(100, 140)
+    samples = both.sample_unbounded(flux, ivar, zred, 50, seed=4, row_keys=keys)
+    rest = general.sample_unbounded(flux[~mine], ivar[~mine], zred[~mine], 50, seed=4, row_keys=keys[~mine])
+    np.testing.assert_allclose(samples[~mine], rest, atol=1e-5)
+    dedicated = five.sample_unbounded(flux[mine][:, 2:], ivar[mine][:, 2:], zred[mine], 50, seed=4, row_keys=keys[mine])
+    np.testing.assert_allclose(samples[mine], dedicated, atol=0.01)
+    context = both.context(flux, ivar, zred)
+    drawn, log_q = both.flow.sample_with_log_prob(context, 50, seed=4, row_keys=keys)
+    np.testing.assert_allclose(both.flow.log_prob(drawn, context), log_q, atol=0.5)
+    noise = np.random.default_rng(0).standard_normal((40, 3, 11))
+    carried, _ = both.flow.transform_noise(noise, context)
+    alone, _ = general.flow.transform_noise(noise[~mine], context[~mine])
+    np.testing.assert_allclose(carried[~mine], alone, atol=1e-5)
+
+
+def test_rows_are_the_same_alone_and_in_company(general, five, galaxies):
+    flux, ivar, zred = galaxies
+    both = general.with_expert(five)
+    keys = np.arange(len(zred))
+    together = both.sample_unbounded(flux, ivar, zred, 20, seed=1)
+    for row in (0, 1, 2):
+        one = slice(row, row + 1)
+        alone = both.sample_unbounded(flux[one], ivar[one], zred[one], 20, seed=1, row_keys=keys[one])
+        np.testing.assert_allclose(together[one], alone, atol=0.01)
+    assert both.flow.sample(np.empty((0, both.flow.n_context)), 3, seed=0).shape == (0, 3, 11)
+
+
+def test_it_survives_a_file(general, five, galaxies, tmp_path):
+    flux, ivar, zred = galaxies
+    both = general.with_expert(five)
+    both.save(tmp_path / "both.npz")
+    again = PosteriorEstimator.load(tmp_path / "both.npz")
+    assert isinstance(again.flow, FlowWithExpert)
+    assert again.card["expert"] == both.card["expert"]
+    assert again.card["expert"]["sha256"] == five.card["sha256"]
+    samples = [one.sample_unbounded(flux, ivar, zred, 20, seed=1) for one in (both, again)]
+    np.testing.assert_array_equal(*samples)
+    arrays = both.flow.to_arrays()
+    del arrays["expert_matrix"]
+    with pytest.raises(ArtifactError, match="lacks the arrays matrix"):
+        flow_from_arrays(arrays)
+    with pytest.raises(ArtifactError, match="do not belong together"):
+        flow_from_arrays(both.flow.to_arrays() | {"expert_matrix": np.eye(3)})
+
+
+def test_what_does_not_fit_is_refused(general, five):
+    with pytest.raises(ConfigError, match="the one must need every one of its bands"):
+        five.with_expert(general)
+    with pytest.raises(ConfigError, match="another prior, cosmology, bases or redshift range"):
+        general.with_expert(replace(five, prior=Prior(dust2=(0.0, 2.0))))
+    flow = general.with_expert(five).flow
+    context = np.zeros((2, flow.n_context))
+    with pytest.raises(ParameterError, match="row_keys must be one key per row"):
+        flow.sample(context, 1, seed=0, row_keys=np.arange(3))
+    with pytest.raises(ParameterError, match="theta must have one entry per row"):
+        flow.log_prob(np.zeros((3, 11)), context)
+    with pytest.raises(ParameterError, match="context has non-finite values"):
+        flow.sample(context * np.nan, 1, seed=0)
