@@ -1,6 +1,7 @@
 """What do GALEX's bands add? Widths of real galaxies' posteriors and true errors on mocks, with and without FUV and NUV."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sedcast.emulator.simulate import noise_model
 from sedcast.plotting_galex import galex_plot
 from sedcast.posterior.calibration import Mocks, draw_mocks
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.expert_flow import FlowWithExpert
 from sedcast.posterior.outlier_training import training_simulation, training_simulator
 
 QUANTITIES = ("log_mstar", "dust1", "dust2", "dust_index", "log_sfr_1gyr", "log_sfr_100myr", "t_mw_gyr")
@@ -86,9 +88,14 @@ def against_dedicated(estimator: PosteriorEstimator, options: argparse.Namespace
     flux, ivar = np.zeros((2, len(mocks), len(estimator.bands)))
     flux[:, columns], ivar[:, columns] = mocks.flux, mocks.flux_ivar
     own = dedicated.log_prob(mocks.theta, mocks.flux, mocks.flux_ivar, mocks.zred)
-    general = estimator.log_prob(mocks.theta, flux, ivar, mocks.zred)
-    lost = own - general
-    return {"nats_lost": float(lost.mean()), "nats_lost_error": float(lost.std() / np.sqrt(len(lost))), "nats_mocks": len(lost)}
+    figures: dict[str, float] = {"nats_mocks": len(mocks)}
+    tested = {"nats_lost": estimator}
+    if isinstance(estimator.flow, FlowWithExpert):
+        tested["nats_lost_without_expert"] = replace(estimator, flow=estimator.flow.general)
+    for name, one in tested.items():
+        lost = own - one.log_prob(mocks.theta, flux, ivar, mocks.zred)
+        figures |= {name: float(lost.mean()), f"{name}_error": float(lost.std() / np.sqrt(len(lost)))}
+    return figures
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
