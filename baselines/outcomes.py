@@ -19,8 +19,8 @@ from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.posterior.importance import RefineConfig
-from sedcast.posterior.infer import DERIVED_NAMES
 from sedcast.posterior.likelihood import FluxSimulator
+from sedcast.posterior.posterior_catalog import DERIVED_NAMES
 
 __all__ = [
     "COMPARED_NAMES",

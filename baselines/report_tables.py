@@ -10,7 +10,7 @@ from sedcast.baselines.outcomes import COMPARED_NAMES, Outcome
 from sedcast.baselines.two_samples import TwoSamples
 from sedcast.data.provenance import jsonable
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
-from sedcast.posterior.infer import QUANTITY_NAMES
+from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
 from sedcast.posterior.ranks import holm, ks_p_values
 
 __all__ = ["GROUPS", "SHOWN", "cost_rows", "pair_name", "pair_rows", "summarise", "to_json", "to_markdown"]

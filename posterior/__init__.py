@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from sedcast.posterior.exchange import to_bagpipes, to_prospector
     from sedcast.posterior.flow import MaskedAutoregressiveFlow
     from sedcast.posterior.importance import RefineConfig, Refined, Refiner
-    from sedcast.posterior.infer import infer_catalog, read_posteriors
+    from sedcast.posterior.infer import infer_catalog
     from sedcast.posterior.likelihood import GaussianLikelihood
     from sedcast.posterior.made import FlowConfig
     from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers
     from sedcast.posterior.photoz import RedshiftFigures, redshift_figures
+    from sedcast.posterior.posterior_catalog import read_posteriors
     from sedcast.posterior.reweight import PriorModel, Reweighted, reweight_to
     from sedcast.posterior.train import PosteriorConfig, train_posterior
 
@@ -51,11 +52,12 @@ __getattr__ = lazy_getattr(
         "sedcast.posterior.exchange": ("to_bagpipes", "to_prospector"),
         "sedcast.posterior.flow": ("MaskedAutoregressiveFlow",),
         "sedcast.posterior.importance": ("RefineConfig", "Refined", "Refiner"),
-        "sedcast.posterior.infer": ("infer_catalog", "read_posteriors"),
+        "sedcast.posterior.infer": ("infer_catalog",),
         "sedcast.posterior.likelihood": ("GaussianLikelihood",),
         "sedcast.posterior.made": ("FlowConfig",),
         "sedcast.posterior.outlier_training": ("OutlierConfig", "fit_outliers"),
         "sedcast.posterior.photoz": ("RedshiftFigures", "redshift_figures"),
+        "sedcast.posterior.posterior_catalog": ("read_posteriors",),
         "sedcast.posterior.reweight": ("PriorModel", "Reweighted", "reweight_to"),
         "sedcast.posterior.train": ("PosteriorConfig", "train_posterior"),
     },

@@ -8,7 +8,7 @@ import numpy as np
 
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.tables import TableFile, open_table
-from sedcast.posterior.infer import PERCENTILES, REFINEMENT_NAMES, find_row, read_posteriors
+from sedcast.posterior.posterior_catalog import PERCENTILES, REFINEMENT_NAMES, find_row, read_posteriors
 
 __all__ = ["Summary", "read_summary"]
 

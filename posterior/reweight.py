@@ -22,7 +22,7 @@ from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.infer import DERIVED_NAMES
+from sedcast.posterior.posterior_catalog import DERIVED_NAMES
 from sedcast.posterior.psis import effective_sample_size, pareto_smooth
 
 __all__ = ["LogDensity", "PriorModel", "Reweighted", "reweight_to"]

@@ -26,7 +26,8 @@ from sedcast.data.tables import TableFile, open_table
 from sedcast.emulator.segments import Segments, open_segments, partial_folder, write_segment
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import Refiner
-from sedcast.posterior.infer import PERCENTILES, QUANTITY_NAMES, count_reasons, infer_catalog, warn_of_flags
+from sedcast.posterior.infer import count_reasons, infer_catalog, warn_of_flags
+from sedcast.posterior.posterior_catalog import PERCENTILES, QUANTITY_NAMES
 
 __all__ = ["DATA_MODEL_NAMES", "ROWS_PER_SEGMENT", "SampleOptions", "infer_file"]
 
@@ -39,7 +40,7 @@ DATA_MODEL_NAMES = {
     "gamma2_zh": "gamma2",
     "log_z_mw": "log_Z_MW",
 }
-"""Names of the paper's data model, where they are not those of `sedcast.posterior.infer.QUANTITY_NAMES`."""
+"""Names of the paper's data model, where they are not those of `sedcast.posterior.posterior_catalog.QUANTITY_NAMES`."""
 
 _FITS_BLOCK = 2880
 ROWS_PER_SEGMENT, _REFINED_ROWS = 16_384, 256

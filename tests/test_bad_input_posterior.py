@@ -14,7 +14,8 @@ from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig
-from sedcast.posterior.infer import infer_catalog, read_posteriors
+from sedcast.posterior.infer import infer_catalog
+from sedcast.posterior.posterior_catalog import read_posteriors
 
 
 def test_training_that_diverges_keeps_the_best_weights_and_says_so(caplog):

@@ -21,7 +21,7 @@ from sedcast.data.config import Config, load_config
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.simulate import SimulationConfig
 from sedcast.emulator.spectrum_emulator import EmulatorConfig
-from sedcast.posterior.infer import read_posteriors
+from sedcast.posterior.posterior_catalog import read_posteriors
 from sedcast.posterior.train import PosteriorConfig
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

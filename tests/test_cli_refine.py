@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from sedcast import cli
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.errors import ParameterError
-from sedcast.posterior.infer import read_posteriors
+from sedcast.posterior.posterior_catalog import read_posteriors
 
 
 @pytest.fixture

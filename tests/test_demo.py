@@ -15,7 +15,7 @@ from sedcast.baselines.mcmc import McmcConfig
 from sedcast.console import Screen
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.filters import FilterProjection, flux_density
-from sedcast.posterior.infer import read_posteriors
+from sedcast.posterior.posterior_catalog import read_posteriors
 
 README = Path(__file__).parent.parent / "README.md"
 

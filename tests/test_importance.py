@@ -13,9 +13,10 @@ from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import Prior
 from sedcast.posterior.importance import HEAVY_TAIL, INEFFICIENT, RefineConfig, Refiner
-from sedcast.posterior.infer import REFINEMENT_NAMES, infer_catalog, read_posteriors
+from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.mass import MassConditional
+from sedcast.posterior.posterior_catalog import REFINEMENT_NAMES, read_posteriors
 from sedcast.posterior.student_mixture import StudentMixture
 
 FLUX = np.array([20.0, 26.0, 30.0, 33.0, 36.0])

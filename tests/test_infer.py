@@ -15,7 +15,8 @@ from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior import infer
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.infer import DERIVED_NAMES, PERCENTILES, QUANTITY_NAMES, infer_catalog, read_posteriors
+from sedcast.posterior.infer import infer_catalog
+from sedcast.posterior.posterior_catalog import DERIVED_NAMES, PERCENTILES, QUANTITY_NAMES, read_posteriors
 
 
 def broken_catalog() -> Catalog:

@@ -9,8 +9,8 @@ from astropy.table import Table
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.mapping import load_mapping
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.infer import read_posteriors
 from sedcast.posterior.lookup import read_summary
+from sedcast.posterior.posterior_catalog import read_posteriors
 from sedcast.posterior.streaming import infer_file
 
 N = 12

@@ -18,8 +18,9 @@ from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.sps import SPSModel
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import Refiner
-from sedcast.posterior.infer import infer_catalog, read_posteriors
+from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.likelihood import GaussianLikelihood
+from sedcast.posterior.posterior_catalog import read_posteriors
 
 BANDS = ("u", "g", "r", "i", "z")
 SHORT = McmcConfig(n_walkers=22, n_groups=2, max_steps=20, check_every=20, thin=1, n_screen=200, seed=5)

@@ -11,10 +11,11 @@ from sedcast.data.asinh import asinh_magnitude
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.infer import infer_catalog, read_posteriors
+from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers
 from sedcast.posterior.outliers import FALSE_ALARM_RATE, OutlierModel, misfit
 from sedcast.posterior.photometry_density import PhotometryDensity
+from sedcast.posterior.posterior_catalog import read_posteriors
 
 SIMULATION = {"n_galaxies": 10, "seed": 3, "bands": BANDS}
 

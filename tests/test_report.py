@@ -12,7 +12,8 @@ from sedcast import cli
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.errors import ParameterError
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.infer import infer_catalog, read_posteriors
+from sedcast.posterior.infer import infer_catalog
+from sedcast.posterior.posterior_catalog import read_posteriors
 
 
 @pytest.fixture(scope="module")

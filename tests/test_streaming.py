@@ -22,7 +22,8 @@ from sedcast.emulator.segments import partial_folder
 from sedcast.emulator.simulate import SimulationConfig, default_simulator
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import RefineConfig, Refiner
-from sedcast.posterior.infer import infer_catalog, read_posteriors
+from sedcast.posterior.infer import infer_catalog
+from sedcast.posterior.posterior_catalog import read_posteriors
 from sedcast.posterior.streaming import infer_file
 
 # On a busy machine Dask wonders about the time that its folders take.

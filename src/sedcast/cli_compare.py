@@ -185,7 +185,7 @@ def figures(
 def _show(screen: "Screen", comparison: "Comparison") -> None:
     """A summary of each group; and the galaxies one by one, if they are few."""
     from sedcast.baselines.report_tables import GROUPS, SHOWN, cost_rows, pair_rows, summarise
-    from sedcast.posterior.infer import QUANTITY_NAMES
+    from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
 
     for name, group in summarise(comparison).items():
         screen.table(f"{GROUPS[name].capitalize()}, medians of {group['n_galaxies']}", *cost_rows(group))

@@ -77,7 +77,8 @@ def fit(
     """
     screen = make_screen(as_json)
     from sedcast.data.errors import ParameterError
-    from sedcast.posterior.infer import infer_catalog, read_posteriors
+    from sedcast.posterior.infer import infer_catalog
+    from sedcast.posterior.posterior_catalog import read_posteriors
 
     magnitudes = parse_magnitudes(mags)
     sigmas = parse_errors(errors, tuple(magnitudes))
@@ -261,7 +262,7 @@ def _draw(estimator: "PosteriorEstimator", galaxy: "Catalog", samples: Mapping[s
     from sedcast.data.filters import flux_density
     from sedcast.emulator.prior import PARAMETER_NAMES
     from sedcast.plotting_paper import posterior_figure
-    from sedcast.posterior.infer import QUANTITY_NAMES
+    from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
 
     simulator, settings = simulator_of(estimator)
     theta = np.stack([samples[name][:_N_PREDICTED] for name in PARAMETER_NAMES], axis=1).astype(float)

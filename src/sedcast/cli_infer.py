@@ -138,8 +138,8 @@ def show(
 ) -> None:
     """Show one galaxy of a file of posteriors, however long the file is."""
     screen = make_screen(as_json)
-    from sedcast.posterior.infer import PERCENTILES
     from sedcast.posterior.lookup import read_summary
+    from sedcast.posterior.posterior_catalog import PERCENTILES
 
     found = read_summary(posteriors, galaxy_id, row=row)
     if as_json:

@@ -35,7 +35,7 @@ def report(
     import numpy as np
 
     from sedcast.data.errors import ParameterError
-    from sedcast.posterior.infer import read_posteriors
+    from sedcast.posterior.posterior_catalog import read_posteriors
     from sedcast.report import write_report
 
     check_writable(output)

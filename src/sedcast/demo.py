@@ -18,8 +18,9 @@ from sedcast.emulator.simulate import PhotometrySimulator
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.plotting import CORNER_QUANTITIES, corner_plot, mass_sfr_plane, sed_plot
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.infer import PosteriorCatalog, infer_catalog, read_posteriors
+from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.likelihood import GaussianLikelihood
+from sedcast.posterior.posterior_catalog import PosteriorCatalog, read_posteriors
 
 __all__ = ["run_demo"]
 
@@ -28,7 +29,7 @@ _COMPARED = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2")
 _MCMC = McmcConfig(target_ess=500.0, max_rhat=1.02, max_steps=12_000)
 _N_PREDICTED, _N_COMPARED = 500, 10_000
 _FILES = {
-    "posteriors.h5": "samples and summaries of every galaxy; open it with sedcast.posterior.infer.read_posteriors",
+    "posteriors.h5": "samples and summaries of every galaxy; open it with sedcast.posterior.read_posteriors",
     "corner.png": "posterior of one galaxy: the flow's samples beside emcee's on the same likelihood",
     "sed.png": "observed photometry of that galaxy against what its posterior predicts",
     "mass_sfr.png": "stellar mass and star-formation rate of the sample",

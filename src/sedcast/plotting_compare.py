@@ -10,7 +10,7 @@ from sedcast.baselines.compare import FLOOR, Comparison, GalaxyComparison, Pair
 from sedcast.baselines.outcomes import COMPARED_NAMES
 from sedcast.baselines.report_tables import C2ST_BAR, GROUPS, pair_name
 from sedcast.plotting import _COLORS, _DPI, _GREY, CORNER_QUANTITIES, _labels, _ticks_inward, corner_plot
-from sedcast.posterior.infer import QUANTITY_NAMES
+from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
 
 __all__ = ["c2st_plot", "corner_of", "difference_plot"]
 

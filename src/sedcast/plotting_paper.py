@@ -11,7 +11,7 @@ from sedcast.data.catalog import Catalog
 from sedcast.data.filters import load_filter
 from sedcast.plotting import _DPI, _ticks_inward, corner_plot, corner_size, draw_corner, draw_sed
 from sedcast.posterior.calibration import Mocks
-from sedcast.posterior.infer import QUANTITY_NAMES
+from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
 
 __all__ = ["posterior_figure", "training_figure"]
 

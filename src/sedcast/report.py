@@ -23,7 +23,7 @@ from sedcast.plotting_calibration import pp_plot, sbc_plot, tarp_plot
 from sedcast.plotting_model import history_plot
 from sedcast.posterior.calibration import CalibrationResult
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.infer import PosteriorCatalog
+from sedcast.posterior.posterior_catalog import PosteriorCatalog
 
 __all__ = ["write_report"]
 

@@ -1,0 +1,269 @@
+"""Files of posteriors, one row a galaxy: the quantities in them, and their reader."""
+
+import contextlib
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+from astropy.table import Table
+
+from sedcast.data.artifacts import consistent
+from sedcast.data.errors import ArtifactError, MissingDependencyError, ParameterError
+from sedcast.data.hdf5 import check_size, check_type, read_whole
+from sedcast.emulator.prior import PARAMETER_NAMES
+
+__all__ = [
+    "DERIVED_NAMES",
+    "FORMAT",
+    "PERCENTILES",
+    "QUANTITY_NAMES",
+    "REFINEMENT_NAMES",
+    "SURVIVING_NAME",
+    "PosteriorCatalog",
+    "all_quantity_names",
+    "find_row",
+    "read_posteriors",
+]
+
+DERIVED_NAMES = ("log_sfr_1gyr", "log_sfr_100myr", "log_ssfr_1gyr", "log_z_mw", "t_mw_gyr")
+"""Quantities computed from each sample, after the parameters."""
+
+QUANTITY_NAMES = (*PARAMETER_NAMES, *DERIVED_NAMES)
+"""Names of the datasets under ``samples`` and ``summary``; `SURVIVING_NAME` follows where the estimator knows the mass that
+survives, then ``zred`` where the redshift is inferred."""
+
+SURVIVING_NAME = "log_mstar_surviving"
+"""Log10 of the mass in stars and remnants, Msun; ``log_mstar`` is the mass formed."""
+
+PERCENTILES = (2.5, 16.0, 50.0, 84.0, 97.5)
+"""Columns of the summaries."""
+
+REFINEMENT_NAMES = ("ess", "efficiency", "khat", "log_evidence", "log_evidence_error")
+"""Datasets under ``refinement``, figures of `Refined`."""
+
+FORMAT = "sedcast-posteriors-1"
+"""What such a file says that it is."""
+
+_IDS_AT_A_TIME = 1 << 18
+
+
+def all_quantity_names(*, surviving: bool, zred: bool) -> tuple[str, ...]:
+    """`QUANTITY_NAMES`, then `SURVIVING_NAME` and ``zred`` where they are among the quantities."""
+    return (*QUANTITY_NAMES, *([SURVIVING_NAME] if surviving else []), *(["zred"] if zred else []))
+
+
+@dataclass(frozen=True)
+class PosteriorCatalog:
+    """An open file of posteriors, read on demand; make one with `read_posteriors`, use it as a context manager.
+
+    Attributes
+    ----------
+    bands : band names of `flux` and `flux_ivar`.
+    provenance : what made the file.
+    """
+
+    file: h5py.File
+    bands: tuple[str, ...]
+    provenance: dict[str, Any]
+
+    def __enter__(self) -> "PosteriorCatalog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.file["id"])
+
+    @functools.cached_property
+    def ids(self) -> np.ndarray:
+        """(n,) int64 or str."""
+        return _values(self.file, "id")
+
+    @functools.cached_property
+    def zred(self) -> np.ndarray:
+        """(n,) redshifts of the catalogue; NaN where unknown."""
+        return _values(self.file, "zred")
+
+    @functools.cached_property
+    def status(self) -> np.ndarray:
+        """(n,) str, why there is no posterior, or ""."""
+        return _values(self.file, "status")
+
+    @functools.cached_property
+    def flags(self) -> np.ndarray:
+        """(n,) str, why the posterior is not to be trusted, or ""."""
+        return _values(self.file, "flags")
+
+    @functools.cached_property
+    def score(self) -> np.ndarray:
+        """(n,) share of galaxies like the training simulations that are at least as unusual; NaN if unknown."""
+        return _values(self.file, "score") if "score" in self.file else np.full(len(self), np.nan)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    def _consistent(self) -> contextlib.AbstractContextManager[None]:
+        return consistent(self.file.filename, "file of posteriors", otherwise="infer the catalogue again")
+
+    @property
+    def quantity_names(self) -> tuple[str, ...]:
+        """`QUANTITY_NAMES`, then the mass that survives if it is known, and ``zred`` if the redshift is inferred."""
+        with self._consistent():
+            held = self.file["summary"]
+            return all_quantity_names(surviving=SURVIVING_NAME in held, zred="zred" in held)
+
+    @property
+    def flux(self) -> np.ndarray:
+        """(n, n_band) nanomaggies."""
+        with self._consistent():
+            return read_whole(self.file["flux"])
+
+    @property
+    def flux_ivar(self) -> np.ndarray:
+        """(n, n_band) nanomaggies^-2."""
+        with self._consistent():
+            return read_whole(self.file["flux_ivar"])
+
+    @property
+    def refinement(self) -> dict[str, np.ndarray]:
+        """(n,) each of `REFINEMENT_NAMES`, NaN where there is no posterior, and ``step``; empty if the file is not refined."""
+        with self._consistent():
+            if "refinement" not in self.file:
+                return {}
+            group = self.file["refinement"]
+            return {name: read_whole(group[name]) for name in REFINEMENT_NAMES} | {
+                "step": np.char.decode(read_whole(group["step"]), "utf-8")
+            }
+
+    def row(self, galaxy_id: int | str) -> int:
+        """Row number of a galaxy.
+
+        Raises
+        ------
+        ParameterError : if no row, or more than one, has that id.
+        """
+        return find_row(galaxy_id, lambda start, stop: _values(self.file, "id", start, stop), len(self))
+
+    def samples(self, row: int | slice, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
+        """Samples by quantity, (n_samples,) for a row number or (n, n_samples) for a slice; NaN where `status` says why.
+
+        All of `quantity_names` by default.
+
+        Raises
+        ------
+        ParameterError : for an unknown quantity, or a row beyond the file.
+        """
+        names = self.quantity_names if names is None else names
+        unknown = [name for name in names if name not in self.quantity_names]
+        if unknown:
+            raise ParameterError(f"unknown quantities {unknown}: expected some of {', '.join(self.quantity_names)}")
+        if not isinstance(row, slice) and not 0 <= row < len(self):
+            raise ParameterError(f"row {row}: the file has rows 0 … {len(self) - 1}")
+        with self._consistent():
+            kept = "samples" in self.file
+        if not kept:
+            raise ParameterError("the file has no samples: infer the catalogue again and keep them")
+        with self._consistent():
+            for name in names:
+                check_type(self.file["samples"][name])
+            return {name: np.asarray(self.file["samples"][name][row]) for name in names}
+
+    def theta(self, row: int) -> np.ndarray:
+        """Parameter samples of one row, (n_samples, 12)."""
+        return np.stack(list(self.samples(row, PARAMETER_NAMES).values()), axis=-1)
+
+    def summary(self) -> Table:
+        """One row per galaxy: id, zred, status, flags, score, and the percentiles of each quantity, ``<name>_p2.5`` and so on;
+        the figures of `refinement` where there are any.
+        """
+        table = Table({"id": self.ids, "zred": self.zred, "status": self.status, "flags": self.flags, "score": self.score})
+        with self._consistent():
+            for name in self.quantity_names:
+                values = read_whole(self.file["summary"][name])
+                for column, percentile in enumerate(PERCENTILES):
+                    table[f"{name}_p{percentile:g}"] = values[:, column]
+        for name, values in self.refinement.items():
+            table[name] = values
+        return table
+
+    def to_arviz(self, galaxy_id: int | str) -> Any:
+        """The samples of one galaxy as ArviZ inference data (independent draws, one chain).
+
+        Raises
+        ------
+        MissingDependencyError : if arviz is not installed.
+        ParameterError : if the galaxy is not there, or has no posterior.
+        """
+        row = self.row(galaxy_id)
+        if reason := _values(self.file, "status", row, row + 1)[0]:
+            raise ParameterError(f"galaxy {galaxy_id!r} has no posterior: {reason}")
+        try:
+            import arviz
+        except ImportError as error:
+            raise MissingDependencyError("to_arviz needs arviz: install it with 'pip install arviz'") from error
+        groups = {"posterior": {name: values[None] for name, values in self.samples(row).items()}}
+        # ArviZ 1 takes the groups as one mapping, earlier ones as keywords.
+        return arviz.from_dict(**groups) if arviz.__version__.startswith("0.") else arviz.from_dict(groups)
+
+
+def find_row(galaxy_id: int | str, ids: Callable[[int, int], np.ndarray], n_rows: int) -> int:
+    """The row of an id among many, of which ``ids(start, stop)`` gives a run, numbers or text, so that memory is bounded.
+
+    Raises
+    ------
+    ParameterError : if no row, or more than one, has that id.
+    """
+    found: list[int] = []
+    for start in range(0, n_rows, _IDS_AT_A_TIME):
+        run = ids(start, min(start + _IDS_AT_A_TIME, n_rows))
+        found += (start + np.flatnonzero(run.astype(str) == str(galaxy_id))).tolist()
+    if len(found) != 1:
+        raise ParameterError(f"id {galaxy_id!r} is that of {len(found)} rows, expected 1: use row numbers, or check the id")
+    return found[0]
+
+
+def _values(file: h5py.File, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Rows of a dataset, bytes as text."""
+    with consistent(file.filename, "file of posteriors", otherwise="infer the catalogue again"):
+        check_size(file[name])
+        values = np.asarray(file[name][start:stop])
+        return values if values.dtype.kind in "iuf" else np.char.decode(values, "utf-8")
+
+
+def read_posteriors(path: str | Path) -> PosteriorCatalog:
+    """Open a file that `infer_catalog` wrote.
+
+    Raises
+    ------
+    ArtifactError : if it is missing, or not such a file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ArtifactError(f"no file of posteriors at {path}: check the path, or make one with 'sedcast infer'")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ArtifactError(f"{path} is not a readable HDF5 file: {error}") from error
+    try:
+        with consistent(path, "file of posteriors", otherwise="infer the catalogue again"):
+            if file.attrs.get("format") != FORMAT:
+                raise ArtifactError(f"{path} is HDF5, but not a {FORMAT} file: pass one that 'sedcast infer' wrote")
+            lengths = {name: len(file[name]) for name in ("id", "zred", "status", "flags")}
+            if len(set(lengths.values())) != 1:
+                raise ArtifactError(f"{path} has columns of different lengths {lengths}: infer the catalogue again")
+            return PosteriorCatalog(
+                file=file,
+                bands=tuple(str(band) for band in file.attrs["bands"]),
+                provenance=json.loads(file.attrs["provenance"]),
+            )
+    except ArtifactError:
+        file.close()
+        raise
