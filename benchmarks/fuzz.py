@@ -32,13 +32,14 @@ import numpy as np
 from benchmarks.common import note
 from benchmarks.fuzz_targets import Target, make_targets
 from sedcast.data.errors import SedcastError
+from sedcast.data.hdf5 import PROBE
 
 __all__ = ["run_fuzzer"]
 
 SECONDS_PER_CASE = 10
 _MEMORY = 1 << 30
 # A case has its seconds of computing; on a busy machine they may take long, and the first one waits for the valid files.
-_SILENCE_AT_FIRST, _SILENCE = 1200, 90
+_SILENCE_AT_FIRST, _SILENCE = 1200, 300
 _FORBIDDEN = {
     *("os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "os.remove", "os.rename", "os.rmdir", "os.kill"),
     *("subprocess.Popen", "socket.connect", "pickle.find_class", "shutil.rmtree", "shutil.unpack_archive", "ctypes.dlopen"),
@@ -58,7 +59,11 @@ class _Watch:
         sys.addaudithook(self._hear)
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self.on:
+        if not self.on or isinstance(arguments[0], int):
+            # The number of a file or pipe that is open already.
+            return
+        if event == "subprocess.Popen" and PROBE in arguments[1]:
+            # Started again after a file that it did not survive.
             return
         writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
         # Compressed tables are unpacked to temporary files.

@@ -1,15 +1,99 @@
-"""HDF5 datasets read whole, but not beyond what their file can hold."""
+"""HDF5 files of others: looked at by a process of its own before they are opened, and read not beyond what they can hold.
 
+The HDF5 library trusts the structures of a file: a damaged one can make it loop for ever, which nothing in the same process can
+interrupt (a heap of texts with an object of no size), or crash. So `open_hdf5` asks another process to go through them first.
+"""
+
+import atexit
+import contextlib
 import itertools
+import json
 import math
 import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import h5py
 import numpy as np
 
 from sedcast.data.artifacts import MAX_DEFLATE_RATIO
 
-__all__ = ["check_size", "check_type", "read_whole"]
+__all__ = ["PROBE", "check_size", "check_type", "open_hdf5", "read_whole"]
+
+PROBE = "import sys; sys.path[:] = sys.argv[1:]; from sedcast.data.hdf5_probe import serve; serve()"
+"""The program of the process that looks at files; it imports from where this one does."""
+
+_SECONDS, _BYTES_PER_SECOND = 5.0, 50_000_000
+_LOCK = threading.Lock()
+# By the number of the process that started it: a forked one has to start its own.
+_PROBES: dict[int, "subprocess.Popen[str]"] = {}
+
+
+def open_hdf5(path: str | Path) -> h5py.File:
+    """Open a file for reading that may be damaged or hostile.
+
+    Raises
+    ------
+    OSError : if it is no HDF5 file.
+    ValueError : if the HDF5 library comes to no end or crashes over it, or its values are in other files.
+    """
+    path = Path(path).absolute()
+    seconds = _SECONDS + (path.stat().st_size / _BYTES_PER_SECOND if path.is_file() else 0)
+    with _LOCK:
+        said = _ask(path, seconds)
+    if said:
+        raise ValueError(said)
+    return h5py.File(path, "r")
+
+
+def _ask(path: Path, seconds: float) -> str:
+    """What the other process says against a file; its computing seconds are limited."""
+    probe = _PROBES.get(os.getpid())
+    if probe is None or probe.poll() is not None:
+        probe = _PROBES[os.getpid()] = _start()
+    assert probe.stdin is not None
+    assert probe.stdout is not None
+    try:
+        probe.stdin.write(json.dumps([str(path), seconds]) + "\n")
+        probe.stdin.flush()
+        answer = probe.stdout.readline()
+    except OSError:
+        answer = ""
+    if answer:
+        return str(json.loads(answer))
+    status = _stop()
+    if status == -signal.SIGPROF:
+        return f"the HDF5 library is not done with it after {seconds:.0f} s of computing: damaged"
+    if status < 0:
+        return f"the HDF5 library crashes over it (signal {-status}): damaged"
+    return f"the process that looks at HDF5 files ended with status {status}: try 'python -c \"import h5py\"'"
+
+
+def _start() -> "subprocess.Popen[str]":
+    # Threads of BLAS are of no use there and claim memory.
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", PROBE, *sys.path],
+        stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, encoding="utf-8", env=environment,
+    )  # fmt: skip
+
+
+@atexit.register
+def _stop() -> int:
+    """End the process that looks at files, if there is one; returns its status."""
+    probe = _PROBES.pop(os.getpid(), None)
+    if probe is None:
+        return 0
+    assert probe.stdin is not None
+    assert probe.stdout is not None
+    with contextlib.suppress(OSError):
+        probe.stdin.close()
+    probe.stdout.close()
+    return probe.wait()
 
 
 def check_size(dataset: h5py.Dataset) -> None:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from astropy.io import fits
 
 from sedcast.data.artifacts import consistent, read_card, software_versions
 from sedcast.data.errors import ArtifactError
+from sedcast.data.hdf5 import open_hdf5
 
 __all__ = [
     "WRITTEN",
@@ -154,7 +154,7 @@ def _read(path: Path) -> Any:
     if path.suffix == ".npz":
         return read_card(path).get("provenance")
     if path.suffix in (".h5", ".hdf5"):
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             return json.loads(file.attrs["provenance"])
     if path.suffix == ".fits":
         # The cards of a long text are cut at their width, and blanks at their ends fall off.

@@ -19,7 +19,7 @@ import numpy as np
 from astropy.io import fits
 
 from sedcast.data.errors import CatalogError, MissingDependencyError
-from sedcast.data.hdf5 import check_size
+from sedcast.data.hdf5 import check_size, open_hdf5
 
 __all__ = ["TableFile", "open_table", "reading"]
 
@@ -152,7 +152,7 @@ class _Hdf5(TableFile):
     """Either one dataset of rows, or one dataset a column."""
 
     def __init__(self, path: Path, source: Path) -> None:
-        self.path, self._file = path, h5py.File(source, "r")
+        self.path, self._file = path, open_hdf5(source)
         found = {name: item for name, item in self._file.items() if isinstance(item, h5py.Dataset) and item.ndim > 0}
         for item in found.values():
             check_size(item)

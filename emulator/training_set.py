@@ -18,7 +18,7 @@ from sedcast.data.artifacts import software_versions
 from sedcast.data.config import Config
 from sedcast.data.errors import ConfigError, SedcastError
 from sedcast.data.executors import TaskPool, task_pool
-from sedcast.data.hdf5 import check_size, read_whole
+from sedcast.data.hdf5 import check_size, open_hdf5, read_whole
 from sedcast.emulator.segments import Segments, array_digest, differences, open_segments
 from sedcast.emulator.simulators import Simulator, checked_spectra, load_simulator
 
@@ -147,7 +147,7 @@ class TrainingSet:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
                 self.manifest = json.loads(file.attrs["manifest"])
                 self.parameter_names = tuple(json.loads(file.attrs["parameter_names"]))
                 self.theta = read_whole(file["theta"])

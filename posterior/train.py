@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import h5py
 import numpy as np
 from pydantic import Field, model_validator
 
 from sedcast.data.config import Config, parse_config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ConfigError, ParameterError, SedcastError
-from sedcast.data.hdf5 import read_whole
+from sedcast.data.hdf5 import open_hdf5, read_whole
 from sedcast.data.provenance import provenance as made_now
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.mass_simulation import simulate
@@ -146,7 +145,7 @@ def read_training_set(path: str | Path) -> TrainingSet:
     ParameterError : as `TrainingSet`.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             theta_unbounded, flux, flux_ivar, zred = (read_whole(file[name]) for name in _COLUMNS)
             names = [str(name) for name in file.attrs["free_parameter_names"]]
             config = parse_config(json.loads(file.attrs["config"]), SimulationConfig, f"{path}, attribute 'config'")

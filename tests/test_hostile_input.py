@@ -16,14 +16,17 @@ from hypothesis import strategies as st
 
 from benchmarks import fuzz_mutations
 from benchmarks.fuzz import run_fuzzer
+from sedcast.data import hdf5
 from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.catalog import read_catalog
 from sedcast.data.config import load_config, parse_config
 from sedcast.data.errors import ArtifactError, CatalogError, ConfigError, SedcastError
-from sedcast.data.hdf5 import check_type, read_whole
+from sedcast.data.hdf5 import check_type, open_hdf5, read_whole
 from sedcast.data.mapping import load_mapping
+from sedcast.data.provenance import read_provenance
 from sedcast.data.tables import open_table
 from sedcast.emulator.simulate import SimulationConfig
+from sedcast.posterior.train import read_training_set
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
@@ -132,6 +135,47 @@ def test_datasets_never_written_are_not_believed(tmp_path: Path) -> None:
         open_table(path)
     with h5py.File(path) as file, pytest.raises(ValueError, match="more than the file can hold"):
         read_whole(file["id"])
+
+
+def heap_without_end(path: Path) -> Path:
+    """A file whose heap of texts holds an object of no size: the HDF5 library never steps over it."""
+    with h5py.File(path, "w") as file:
+        file.attrs["config"] = "{}"
+        file["flux"] = np.ones(3)
+    data = bytearray(path.read_bytes())
+    heap = data.index(b"GCOL") + 16
+    data[heap : heap + 4080] = bytes(4080)
+    path.write_bytes(data)
+    return path
+
+
+def test_what_the_hdf5_library_never_finishes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = heap_without_end(tmp_path / "x.h5")
+    monkeypatch.setattr(hdf5, "_SECONDS", 0.1)
+    for read, error in ((read_training_set, ConfigError), (read_catalog, CatalogError), (read_provenance, ArtifactError)):
+        with pytest.raises(error, match="not done with it"):
+            read(path)
+    with h5py.File(tmp_path / "whole.h5", "w") as file:
+        file.attrs["text"] = "text"
+    with open_hdf5(tmp_path / "whole.h5") as file:
+        assert file.attrs["text"] == "text"
+
+
+def test_values_in_other_files_are_not_fetched(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(bytes(80))
+    with h5py.File(tmp_path / "whole.h5", "w") as file:
+        file["flux"] = np.ones(10)
+    layout = h5py.VirtualLayout((10,), "f8")
+    layout[:] = h5py.VirtualSource(tmp_path / "whole.h5", "flux", (10,))
+    with h5py.File(tmp_path / "external.h5", "w") as file:
+        file.create_dataset("flux", (10,), "f8", external=[(tmp_path / "secret", 0, 80)])
+    with h5py.File(tmp_path / "virtual.h5", "w") as file:
+        file.create_virtual_dataset("flux", layout)
+    with h5py.File(tmp_path / "link.h5", "w") as file:
+        file["flux"] = h5py.ExternalLink(tmp_path / "whole.h5", "flux")
+    for name in ("external", "virtual", "link"):
+        with pytest.raises(CatalogError, match="another file"):
+            open_table(tmp_path / f"{name}.h5")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

@@ -11,6 +11,7 @@ from astropy.io import fits
 
 from sedcast.data.artifacts import load_artifact, read_card
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
+from sedcast.data.hdf5 import open_hdf5
 from sedcast.data.provenance import describe_file
 from sedcast.emulator.segments import differences
 from sedcast.emulator.simulators import BUILT_IN
@@ -117,7 +118,7 @@ def _contents(path: Path) -> dict[str, np.ndarray]:
         table = parquet.read_table(path)
         return {name: table[name].to_numpy() for name in table.column_names}
     found: dict[str, np.ndarray] = {}
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
         found |= {f"attribute {name}": np.asarray(value) for name, value in file.attrs.items() if name not in _TIMED}
     return found
