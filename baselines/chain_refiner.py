@@ -1,34 +1,50 @@
 """Catalogues by MCMC: posteriors in the same files, read by the same functions, as the flow's."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from sedcast.baselines.coordinates import FlowMap
 from sedcast.baselines.fallback import NOT_CONVERGED
 from sedcast.baselines.mcmc import McmcConfig, run_emcee
-from sedcast.posterior.importance import Refined, Refiner
-from sedcast.posterior.likelihood import GaussianLikelihood
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.exact import Refined
+from sedcast.posterior.likelihood import FluxSimulator, GaussianLikelihood
 
 __all__ = ["ChainRefiner"]
 
 
 @dataclass(frozen=True)
-class ChainRefiner(Refiner):
-    """A `Refiner` that runs emcee on every galaxy: pass it to `infer_catalog` or, for parallel processes, to `infer_file`.
+class ChainRefiner:
+    """An `ExactSampler` by emcee: pass it to `infer_catalog` or, for parallel processes, to `infer_file`.
 
     Posteriors are then those of `read_posteriors`, ``refinement/step`` is ``"emcee"``, and galaxies whose chains did not
     converge are flagged. (zeus draws from global generators, which threads would share: run it through `compare_galaxies`.)
 
     Attributes
     ----------
-    estimator, simulator : as of `Refiner`.
+    estimator : the flow.
+    simulator : noiseless photometry in the estimator's bands.
     config : of every chain, its seed apart.
     use_flow : whether chains move in the flow's noise, or know nothing of it.
+
+    Raises
+    ------
+    ParameterError : if the estimator infers the redshift.
     """
 
-    config: McmcConfig = field(default_factory=McmcConfig)  # type: ignore[assignment]
+    estimator: PosteriorEstimator
+    simulator: FluxSimulator
+    config: McmcConfig = field(default_factory=McmcConfig)
     use_flow: bool = True
+
+    def __post_init__(self) -> None:
+        self.estimator.refuse_inferred_redshift("MCMC")
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the samples beside estimator and simulator, as JSON takes it."""
+        return self.config.model_dump(mode="json") | {"use_flow": self.use_flow}
 
     def __call__(
         self,
@@ -41,7 +57,7 @@ class ChainRefiner(Refiner):
         key: int = 0,
         n_threads: int | None = None,
     ) -> Refined:
-        """Sample one galaxy; arguments as of `Refiner`, `n_threads` without effect."""
+        """Sample one galaxy; arguments as of `ExactSampler`, `n_threads` without effect."""
         likelihood = GaussianLikelihood(self.simulator, self.estimator.prior, flux=flux, flux_ivar=flux_ivar, zred=zred)
         flow = FlowMap.at(self.estimator, flux, flux_ivar, zred) if self.use_flow else None
         own_seed = int(np.random.SeedSequence((seed, key)).generate_state(1)[0])

@@ -11,7 +11,8 @@ from sedcast.baselines.fallback import emcee_fallback
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.errors import ParameterError
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.importance import RefineConfig, Refined, Refiner
+from sedcast.posterior.exact import Refined
+from sedcast.posterior.importance import RefineConfig, Refiner
 from sedcast.posterior.outlier_training import training_simulator
 
 EFFICIENCY_AIM, KHAT_AIM = 0.02, 0.7

@@ -7,9 +7,10 @@ from sedcast.data._lazy import lazy_getattr
 if TYPE_CHECKING:
     from sedcast.posterior.calibration import CalibrationResult, calibrate
     from sedcast.posterior.estimator import PosteriorEstimator
+    from sedcast.posterior.exact import ExactSampler, Refined
     from sedcast.posterior.exchange import to_bagpipes, to_prospector
     from sedcast.posterior.flow import MaskedAutoregressiveFlow
-    from sedcast.posterior.importance import RefineConfig, Refined, Refiner
+    from sedcast.posterior.importance import RefineConfig, Refiner
     from sedcast.posterior.infer import infer_catalog
     from sedcast.posterior.likelihood import GaussianLikelihood
     from sedcast.posterior.made import FlowConfig
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CalibrationResult",
+    "ExactSampler",
     "FlowConfig",
     "GaussianLikelihood",
     "MaskedAutoregressiveFlow",
@@ -49,9 +51,10 @@ __getattr__ = lazy_getattr(
     {
         "sedcast.posterior.calibration": ("CalibrationResult", "calibrate"),
         "sedcast.posterior.estimator": ("PosteriorEstimator",),
+        "sedcast.posterior.exact": ("ExactSampler", "Refined"),
         "sedcast.posterior.exchange": ("to_bagpipes", "to_prospector"),
         "sedcast.posterior.flow": ("MaskedAutoregressiveFlow",),
-        "sedcast.posterior.importance": ("RefineConfig", "Refined", "Refiner"),
+        "sedcast.posterior.importance": ("RefineConfig", "Refiner"),
         "sedcast.posterior.infer": ("infer_catalog",),
         "sedcast.posterior.likelihood": ("GaussianLikelihood",),
         "sedcast.posterior.made": ("FlowConfig",),

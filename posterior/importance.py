@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -30,13 +31,14 @@ from scipy.special import logsumexp
 from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.exact import Refined
 from sedcast.posterior.flow import _blas, usable_cores
 from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, FluxSimulator, GaussianLikelihood
 from sedcast.posterior.mass import MassConditional, check_proportional
 from sedcast.posterior.psis import effective_sample_size, pareto_smooth, tempered
 from sedcast.posterior.student_mixture import StudentMixture
 
-__all__ = ["Fallback", "RefineConfig", "Refined", "Refiner"]
+__all__ = ["Fallback", "RefineConfig", "Refiner"]
 
 INEFFICIENT = "importance sampling inefficient: samples approximate"
 HEAVY_TAIL = "importance weights have a heavy tail: samples approximate"
@@ -69,40 +71,6 @@ class RefineConfig(Config):
     max_rounds: int = Field(default=4, ge=0)
     min_efficiency: float = Field(default=0.02, ge=0, le=1)
     max_khat: float = Field(default=0.7, gt=0)
-
-
-@dataclass(frozen=True)
-class Refined:
-    """Samples of one galaxy's exact posterior, and how good they are.
-
-    Attributes
-    ----------
-    theta_unbounded : (n_samples, 11) equally weighted samples in probit space.
-    theta : (n_samples, 12) the same as parameters.
-    ess : effective number of the proposal's draws, by their unsmoothed weights.
-    efficiency : `ess` per draw.
-    khat : Pareto shape of the largest weights.
-    log_evidence : log p(x | model), nats, x in nanomaggies.
-    log_evidence_error : its standard error, estimated from the same weights.
-    step : ``"flow"``, ``"contexts"``, ``"adapted"`` or ``"mcmc"``: whose samples they are.
-    flag : "" or why the samples are approximate.
-    tried : of every step and round taken, in order: its name, efficiency, k-hat, and seconds since the start.
-    n_evaluations : model evaluations.
-    wall_s : seconds.
-    """
-
-    theta_unbounded: np.ndarray
-    theta: np.ndarray
-    ess: float
-    efficiency: float
-    khat: float
-    log_evidence: float
-    log_evidence_error: float
-    step: str
-    flag: str
-    tried: tuple[tuple[str, float, float, float], ...]
-    n_evaluations: int
-    wall_s: float
 
 
 @dataclass(frozen=True)
@@ -139,7 +107,7 @@ class _InThreads:
 
 @dataclass(frozen=True)
 class Refiner:
-    """Makes an estimator's posteriors exact, galaxy by galaxy.
+    """Makes an estimator's posteriors exact, galaxy by galaxy, by importance sampling: an `ExactSampler`.
 
     Attributes
     ----------
@@ -160,6 +128,10 @@ class Refiner:
 
     def __post_init__(self) -> None:
         self.estimator.refuse_inferred_redshift("importance refinement")
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the samples beside estimator and simulator, as JSON takes it."""
+        return self.config.model_dump(mode="json") | {"fallback": repr(self.fallback)}
 
     def __call__(
         self,

@@ -22,8 +22,8 @@ from sedcast.data.provenance import provenance
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.exact import ExactSampler, Refined
 from sedcast.posterior.flow import usable_cores
-from sedcast.posterior.importance import Refined, Refiner
 from sedcast.posterior.outlier_training import OutlierScorer
 from sedcast.posterior.posterior_catalog import (
     DERIVED_NAMES,
@@ -63,7 +63,7 @@ def infer_catalog(
     *,
     n_samples: int = 1000,
     seed: int = 0,
-    refiner: Refiner | None = None,
+    refiner: ExactSampler | None = None,
     rows_per_block: int | None = None,
     n_threads: int | None = None,
     first_row: int | None = None,
@@ -94,7 +94,7 @@ def infer_catalog(
     output : path of the file to write.
     n_samples : samples per galaxy.
     seed : of the samples.
-    refiner : of the same estimator, to refine each row by importance sampling; None writes the flow's own samples.
+    refiner : of the same estimator, to make each row's samples exact; None writes the flow's own samples.
     rows_per_block : rows worked on at a time; by default about 65,000 samples' worth.
     n_threads : the number of usable cores by default.
     first_row : number of the first row, if these are part of a longer catalogue, for which `warn_of_flags` is the caller's.
@@ -178,7 +178,7 @@ def infer_catalog(
         file.attrs["bands"] = list(catalog.bands)
         header = _provenance(estimator, n_samples, seed, command) | {"figures": figures, "outlier_limits": scorer.limits}
         if refiner is not None:
-            header["refinement"] = refiner.config.model_dump()
+            header["refinement"] = refiner.settings()
         file.attrs["provenance"] = json.dumps(header)
     if first_row is None:
         warn_of_flags(figures["inferred"], Counter(flags.tolist()))

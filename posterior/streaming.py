@@ -25,7 +25,7 @@ from sedcast.data.provenance import provenance
 from sedcast.data.tables import TableFile, open_table
 from sedcast.emulator.segments import Segments, open_segments, partial_folder, write_segment
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.importance import Refiner
+from sedcast.posterior.exact import ExactSampler
 from sedcast.posterior.infer import count_reasons, infer_catalog, warn_of_flags
 from sedcast.posterior.posterior_catalog import PERCENTILES, QUANTITY_NAMES
 
@@ -59,7 +59,7 @@ def infer_file(
     samples: SampleOptions | None = None,
     n_samples: int = 1000,
     seed: int = 0,
-    refiner: Refiner | None = None,
+    refiner: ExactSampler | None = None,
     rows_per_segment: int | None = None,
     n_threads: int | None = None,
     pool: TaskPool | None = None,
@@ -150,7 +150,7 @@ class _Job:
     seed: int
     samples: SampleOptions | None
     n_threads: int | None
-    refiner: Refiner | None
+    refiner: ExactSampler | None
 
     def rows(self, number: int) -> range:
         """The rows of a segment."""
@@ -223,7 +223,7 @@ def _manifest(
     seed: int,
     rows_per_segment: int,
     samples: SampleOptions | None,
-    refiner: Refiner | None,
+    refiner: ExactSampler | None,
 ) -> dict[str, Any]:
     """All that decides the output; a catalogue is known by its name, size and time, as a digest would mean to read it all."""
     about, card = catalog.stat(), json.dumps(estimator.card, sort_keys=True, default=str)
@@ -238,9 +238,7 @@ def _manifest(
         "seed": seed,
         "rows_per_segment": rows_per_segment,
         "samples": None if samples is None else {"path": str(samples[0]), "type": samples[1], "compression": samples[2]},
-        "refinement": None
-        if refiner is None
-        else refiner.config.model_dump(mode="json") | {"fallback": repr(refiner.fallback)},
+        "refinement": None if refiner is None else refiner.settings(),
     }
 
 

@@ -16,8 +16,8 @@ from sedcast.emulator.simulate import PhotometrySimulator
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
 from sedcast.posterior.calibration import CalibrationResult, calibrate, draw_mocks, measured_bands
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.exact import ExactSampler, Refined
 from sedcast.posterior.flow import usable_cores
-from sedcast.posterior.importance import Refined, Refiner
 
 __all__ = [
     "ALL_BANDS",
@@ -116,7 +116,7 @@ class RefinedCalibration:
 class _RefinedSampler:
     """Draws refined samples in place of an estimator's own, galaxies in threads."""
 
-    refiner: Refiner
+    refiner: ExactSampler
     results: list[Refined] = field(default_factory=list)
 
     def __call__(
@@ -133,7 +133,7 @@ class _RefinedSampler:
 
 
 def validate_refined(
-    refiner: Refiner,
+    refiner: ExactSampler,
     simulator: PhotometrySimulator,
     noise: NoiseModel,
     *,
