@@ -9,7 +9,7 @@ from sedcast.baselines.coordinates import FlowMap
 from sedcast.baselines.fallback import NOT_CONVERGED
 from sedcast.baselines.mcmc import McmcConfig, run_emcee
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.exact import Refined
+from sedcast.posterior.exact import Refined, thinned_rows
 from sedcast.posterior.likelihood import FluxSimulator, GaussianLikelihood
 
 __all__ = ["ChainRefiner"]
@@ -62,7 +62,7 @@ class ChainRefiner:
         flow = FlowMap.at(self.estimator, flux, flux_ivar, zred) if self.use_flow else None
         own_seed = int(np.random.SeedSequence((seed, key)).generate_state(1)[0])
         result = run_emcee(likelihood, self.config.model_copy(update={"seed": own_seed}), flow=flow)
-        rows = np.linspace(0, len(result.theta) - 1, n_samples).round().astype(int)
+        rows = thinned_rows(len(result.theta), n_samples)
         ess = float(result.ess.min())
         return Refined(
             theta_unbounded=result.theta_unbounded[rows],

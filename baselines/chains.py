@@ -15,6 +15,7 @@ from sedcast.baselines.starts import Start
 from sedcast.data.config import Config
 from sedcast.data.errors import MissingDependencyError
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
+from sedcast.posterior.exact import thinned_rows
 from sedcast.posterior.likelihood import GaussianLikelihood
 
 __all__ = ["N_DIM", "Chains", "McmcConfig", "McmcResult", "Meter", "Progress", "Steps"]
@@ -138,7 +139,7 @@ class McmcResult:
 
     def thinned(self, n: int) -> np.ndarray:
         """(n, 12) samples spread evenly over steps and walkers; all of them if they are fewer."""
-        return self.theta[np.linspace(0, len(self.theta) - 1, min(n, len(self.theta))).astype(int)]
+        return self.theta[thinned_rows(len(self.theta), min(n, len(self.theta)))]
 
     def to_arviz(self) -> Any:
         """The parameters as ArviZ inference data: every independent group a chain, its draws step by step.

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.stats import wasserstein_distance
 
 from sedcast.data.errors import MissingDependencyError, ParameterError
+from sedcast.posterior.exact import thinned_rows
 
 __all__ = ["TwoSamples", "c2st", "marginal_wasserstein", "two_samples"]
 
@@ -109,7 +110,7 @@ def c2st(first: np.ndarray, second: np.ndarray, *, seed: int, n_folds: int = 5) 
     n = min(len(first), len(second))
     if n < _MIN_PER_FOLD * n_folds:
         raise ParameterError(f"{n} samples in the smaller set: {n_folds} folds need at least {_MIN_PER_FOLD * n_folds}")
-    first, second = (part[np.linspace(0, len(part) - 1, n).astype(int)] for part in (first, second))
+    first, second = (part[thinned_rows(len(part), n)] for part in (first, second))
     rng = np.random.default_rng(seed)
     fold = np.concatenate([_folds(part, n_folds, rng) for part in (first, second)])
     scale = first.std(axis=0)

@@ -7,7 +7,7 @@ import numpy as np
 
 from sedcast.posterior.estimator import PosteriorEstimator
 
-__all__ = ["ExactSampler", "Refined"]
+__all__ = ["ExactSampler", "Refined", "thinned_rows"]
 
 
 @dataclass(frozen=True)
@@ -78,3 +78,8 @@ class ExactSampler(Protocol):
         n_threads : the number of usable cores by default.
         """
         ...
+
+
+def thinned_rows(n_rows: int, n: int) -> np.ndarray:
+    """(n,) row numbers spread evenly from the first to the last of `n_rows`; beyond as many, they repeat."""
+    return np.linspace(0, n_rows - 1, n).astype(int)

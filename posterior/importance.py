@@ -31,7 +31,7 @@ from scipy.special import logsumexp
 from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.exact import Refined
+from sedcast.posterior.exact import Refined, thinned_rows
 from sedcast.posterior.flow import _blas, usable_cores
 from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, FluxSimulator, GaussianLikelihood
 from sedcast.posterior.mass import MassConditional, check_proportional
@@ -181,7 +181,7 @@ class Refiner:
         if flag and self.fallback is not None:
             chain, flag = self.fallback(likelihood, _start_points(draws, likelihood, rng), sum(stream))
             if len(chain):
-                points, step = chain[np.linspace(0, len(chain) - 1, n_samples).round().astype(int)], "mcmc"
+                points, step = chain[thinned_rows(len(chain), n_samples)], "mcmc"
         n, ess = len(draws.points), draws.ess
         return Refined(
             theta_unbounded=points,

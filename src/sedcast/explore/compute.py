@@ -16,6 +16,7 @@ from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulate import PhotometrySimulator
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.exact import thinned_rows
 from sedcast.sampled_histories import sampled_histories
 
 __all__ = ["MAX_SAMPLES", "QUANTITIES", "Explorer", "Observed"]
@@ -194,8 +195,8 @@ class Explorer:
             "flags": self._flags(observed),
             "intervals": {name: _rounded(np.percentile(values[name], (16, 50, 84))) for name in known},
             "corner": _corner({name: values[name] for name in shown}),
-            "sed": self._sed(observed, theta[_spread(len(theta), _N_SPECTRA)]),
-            "history": self._history(theta[_spread(len(theta), _N_HISTORIES)], observed.zred),
+            "sed": self._sed(observed, theta[thinned_rows(len(theta), min(_N_SPECTRA, len(theta)))]),
+            "history": self._history(theta[thinned_rows(len(theta), min(_N_HISTORIES, len(theta)))], observed.zred),
         }
 
     def _flags(self, observed: Observed) -> str:
@@ -252,10 +253,6 @@ def _number(name: str, value: Any) -> float | None:
 def _within(name: str, value: float, limits: tuple[float, float], why: str = "") -> None:
     if not limits[0] <= value <= limits[1]:
         raise ParameterError(f"{name}: {value:g} is not within {limits[0]:g} … {limits[1]:g}{why}")
-
-
-def _spread(n: int, wanted: int) -> np.ndarray:
-    return np.linspace(0, n - 1, min(n, wanted)).astype(int)
 
 
 def _bands(samples: np.ndarray) -> np.ndarray:
