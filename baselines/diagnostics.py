@@ -6,7 +6,7 @@ from scipy.stats import rankdata
 
 from sedcast.data.errors import ParameterError
 
-__all__ = ["autocorrelation_time", "effective_sample_size", "rank_rhat", "split_rhat"]
+__all__ = ["autocorrelation_time", "rank_rhat", "split_rhat"]
 
 _WINDOW = 5.0
 _MIN_STEPS = 8
@@ -53,12 +53,6 @@ def autocorrelation_time(chain: np.ndarray) -> np.ndarray:
         # A window that never closes means a chain of few autocorrelation times: emcee's would return 1 then.
         time[column] = max(1.0, running[closed[0]] if len(closed) else running.max())
     return time
-
-
-def effective_sample_size(chain: np.ndarray) -> np.ndarray:
-    """Number of independent draws that each parameter's mean is worth, (n_dim,); see `autocorrelation_time`."""
-    chain = np.asarray(chain)
-    return chain.shape[0] * chain.shape[1] / autocorrelation_time(chain)
 
 
 def split_rhat(chain: np.ndarray, *, n_groups: int | None = None) -> np.ndarray:

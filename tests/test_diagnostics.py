@@ -3,11 +3,7 @@ import emcee
 import numpy as np
 import pytest
 
-from sedcast.baselines.diagnostics import (
-    autocorrelation_time,
-    effective_sample_size,
-    split_rhat,
-)
+from sedcast.baselines.diagnostics import autocorrelation_time, split_rhat
 from sedcast.data.errors import ParameterError
 
 
@@ -25,7 +21,6 @@ def test_autocorrelation_time_of_a_first_order_process(correlation):
     chain = ar1(correlation, n_step=4000, n_walker=32)
     exact = (1 + correlation) / (1 - correlation)
     assert autocorrelation_time(chain)[0] == pytest.approx(exact, rel=0.05)
-    assert effective_sample_size(chain)[0] == pytest.approx(4000 * 32 / exact, rel=0.05)
     assert autocorrelation_time(chain)[0] == pytest.approx(emcee.autocorr.integrated_time(chain)[0], rel=0.06)
 
 
@@ -59,7 +54,7 @@ def test_split_rhat_agrees_with_arviz_and_sees_drift():
 
 def test_rhat_of_groups_falls_with_the_effective_sample_size_of_the_whole():
     chain = ar1(0.9, n_step=300, n_walker=64, n_dim=10)
-    assert effective_sample_size(chain).mean() > 900
+    assert (300 * 64 / autocorrelation_time(chain)).mean() > 900
     assert split_rhat(chain).mean() > 1.03
     assert split_rhat(chain, n_groups=4).max() < 1.01
 
