@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         costs = measure_costs(estimator, folder, options, empty_task_s=two["empty_task_s"])
     paper = {f"paper_{key}": value for key, value in on_paper(costs, n_rows=10**9, n_cores=1000, n_files=1000).items()}
     rows = [(key, one[key], two[key]) for key in one]
-    table(("processes", 1, 2), rows)
+    table(("processes", "1", "2"), rows)
     return {
         "rows": options.rows,
         "samples": options.samples,
