@@ -11,14 +11,12 @@ from sedcast.baselines.two_samples import TwoSamples
 from sedcast.data.provenance import jsonable
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
+from sedcast.posterior.quantities import SHOWN_QUANTITIES
 from sedcast.posterior.ranks import holm, ks_p_values
 
-__all__ = ["GROUPS", "SHOWN", "cost_rows", "pair_name", "pair_rows", "summarise", "to_json", "to_markdown"]
+__all__ = ["GROUPS", "cost_rows", "pair_name", "pair_rows", "summarise", "to_json", "to_markdown"]
 
 GROUPS = {"real": "real galaxies", "mock": "mock galaxies"}
-SHOWN = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2", "dust_index")
-"""Quantities of the tables of single galaxies."""
-
 C2ST_BAR = 0.55
 _N_FREE = len(FREE_PARAMETER_NAMES)
 _MIN_MOCKS = 20
@@ -279,8 +277,9 @@ def _calibration_lines(calibration: dict[str, Any]) -> list[str]:
 
 
 def _galaxy_lines(comparison: Comparison) -> list[str]:
-    header = ("galaxy", "method", *(f"`{name}`" for name in SHOWN), "C2ST", "ESS", "wall, s", "evaluations", "how it ended")
-    columns = [QUANTITY_NAMES.index(name) for name in SHOWN]
+    names = [f"`{name}`" for name in SHOWN_QUANTITIES]
+    header = ("galaxy", "method", *names, "C2ST", "ESS", "wall, s", "evaluations", "how it ended")
+    columns = [QUANTITY_NAMES.index(name) for name in SHOWN_QUANTITIES]
     rows = []
     for one in comparison.galaxies:
         for name, outcome in one.outcomes.items():

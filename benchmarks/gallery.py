@@ -15,11 +15,12 @@ from sedcast.data.filters import flux_density
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulate import noise_model
-from sedcast.plotting import CORNER_QUANTITIES, corner_plot, mass_sfr_plane, sed_plot
+from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
 from sedcast.plotting_model import history_plot
 from sedcast.posterior.calibration import calibrate, draw_mocks
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.quantities import SHOWN_QUANTITIES
 
 _N_PLANE, _N_SAMPLES, _N_MOCKS = 3000, 3000, 1000
 
@@ -52,11 +53,11 @@ def _of_galaxy(estimator: PosteriorEstimator, row: int, seed: int) -> dict[str, 
     spectra = simulator.model.spectra(few, np.full(len(few), zred))
     wave, density = flux_density(spectra, simulator.model.wave_rest, zred, estimator.cosmology)
     predicted = simulator.flux(few, np.full(len(few), zred))
-    stacked = np.stack([values[name] for name in CORNER_QUANTITIES], axis=1)
+    stacked = np.stack([values[name] for name in SHOWN_QUANTITIES], axis=1)
     title = f"SDSS galaxy {row}, z = {zred:.4f}"
     seen = {"predicted_flux": predicted, "wave_obs": wave, "predicted_spectrum": density, "title": title}
     return {
-        "corner": lambda: corner_plot({"sedcast": stacked}, CORNER_QUANTITIES, title=title),
+        "corner": lambda: corner_plot({"sedcast": stacked}, SHOWN_QUANTITIES, title=title),
         "sed": lambda: sed_plot(estimator.bands, flux, flux_ivar, **seen),
         "history": lambda: history_plot(theta[:1000], zred, estimator.bases, estimator.cosmology, title=title),
     }

@@ -9,11 +9,12 @@ from astropy.table import Table
 from typer.testing import CliRunner
 
 from sedcast import cli
-from sedcast.cli_fit import QUANTITIES, parse_errors, parse_magnitudes
+from sedcast.cli_fit import parse_errors, parse_magnitudes
 from sedcast.data.errors import ParameterError
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import quantity_names
 from sedcast.posterior.posterior_catalog import read_posteriors
+from sedcast.posterior.quantities import QUANTITIES
 
 MAGS, ERRORS = "u=18.95,g=17.67,r=16.94,i=16.53,z=16.26", "0.067,0.021,0.021,0.021,0.033"
 FIVE = ["fit", "--mags", MAGS, "--errors", ERRORS, "--redshift", "0.09"]

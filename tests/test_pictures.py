@@ -19,10 +19,11 @@ from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.histories import column
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
-from sedcast.plotting import CORNER_QUANTITIES, corner_plot, mass_sfr_plane, sed_plot
+from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
 from sedcast.plotting_model import emulator_accuracy_plot, history_plot
 from sedcast.posterior.prior_edges import EdgeRanks
+from sedcast.posterior.quantities import SHOWN_QUANTITIES
 from sedcast.sampled_histories import sampled_histories
 
 FOLDER = Path(__file__).parent / "images"
@@ -34,7 +35,7 @@ def corner(rng: np.random.Generator) -> Figure:
     spread = rng.normal(size=(6, 6)) * 0.2 + np.diag([0.2, 0.3, 0.2, 1.5, 0.3, 0.3])
     centre = np.array([10.8, 0.3, -1.9, 8.0, 0.8, 0.0])
     flow, chain = (centre + rng.normal(size=(n, 6)) @ spread for n in (4000, 3000))
-    return corner_plot({"flow": flow, "emcee": chain}, CORNER_QUANTITIES, truth=centre, title="a galaxy, z = 0.05")
+    return corner_plot({"flow": flow, "emcee": chain}, SHOWN_QUANTITIES, truth=centre, title="a galaxy, z = 0.05")
 
 
 def sed(rng: np.random.Generator) -> Figure:

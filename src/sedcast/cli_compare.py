@@ -184,8 +184,9 @@ def figures(
 
 def _show(screen: "Screen", comparison: "Comparison") -> None:
     """A summary of each group; and the galaxies one by one, if they are few."""
-    from sedcast.baselines.report_tables import GROUPS, SHOWN, cost_rows, pair_rows, summarise
+    from sedcast.baselines.report_tables import GROUPS, cost_rows, pair_rows, summarise
     from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
+    from sedcast.posterior.quantities import SHOWN_QUANTITIES
 
     for name, group in summarise(comparison).items():
         screen.table(f"{GROUPS[name].capitalize()}, medians of {group['n_galaxies']}", *cost_rows(group))
@@ -199,14 +200,14 @@ def _show(screen: "Screen", comparison: "Comparison") -> None:
             screen.table("Ranks of the truths: smallest KS p after Holm's correction", ("", "mocks", "free", "all"), rows)
     if len(comparison.galaxies) > _FEW:
         return
-    columns = [QUANTITY_NAMES.index(name) for name in SHOWN]
+    columns = [QUANTITY_NAMES.index(name) for name in SHOWN_QUANTITIES]
     for one in comparison.galaxies:
         values = {
             method: [f"{m:.3f} ± {(high - low) / 2:.3f}" for low, m, high in outcome.physical[:, columns].T]
             for method, outcome in one.outcomes.items()
             if not outcome.failed
         }
-        lines = [(name, *(cells[k] for cells in values.values())) for k, name in enumerate(SHOWN)]
+        lines = [(name, *(cells[k] for cells in values.values())) for k, name in enumerate(SHOWN_QUANTITIES)]
         title = f"Galaxy {one.galaxy.name}, z = {one.galaxy.zred:.4f}: median ± half the 68% interval"
         screen.table(title, ("", *values), lines)
         for method, outcome in one.outcomes.items():

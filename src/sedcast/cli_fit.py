@@ -17,23 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_fit_command", "parse_errors", "parse_magnitudes"]
 
-QUANTITIES = {
-    "zred": ("redshift", ""),
-    "log_mstar": ("log mass formed", "Msun"),
-    "log_mstar_surviving": ("log mass surviving", "Msun"),
-    "log_sfr_1gyr": ("log SFR, last 1 Gyr", "Msun/yr"),
-    "log_sfr_100myr": ("log SFR, last 100 Myr", "Msun/yr"),
-    "log_ssfr_1gyr": ("log sSFR, last 1 Gyr", "1/yr"),
-    "log_z_mw": ("log Z, mass-weighted", ""),
-    "t_mw_gyr": ("age, mass-weighted", "Gyr"),
-    "fburst": ("burst's mass fraction", ""),
-    "tburst": ("burst's lookback time", "Gyr"),
-    "dust2": ("diffuse dust, depth", "5500 Å"),
-    "dust1": ("birth clouds, depth", "5500 Å"),
-    "dust_index": ("slope of dust curve", ""),
-}
-"""What is shown, in this order: label and unit (logarithms are to base 10). Weights of the bases mean little alone."""
-
 _TABLES = (".csv", ".ecsv", ".fits")
 _MAG_RANGE, _ERROR_RANGE = (0.0, 40.0), (1e-4, 5.0)
 _ONE_SIGMA = (16.0, 50.0, 84.0)
@@ -79,6 +62,7 @@ def fit(
     from sedcast.data.errors import ParameterError
     from sedcast.posterior.infer import infer_catalog
     from sedcast.posterior.posterior_catalog import read_posteriors
+    from sedcast.posterior.quantities import QUANTITIES
 
     magnitudes = parse_magnitudes(mags)
     sigmas = parse_errors(errors, tuple(magnitudes))
@@ -239,10 +223,12 @@ def _intervals(
 
 
 def _line(name: str, figures: Mapping[str, float]) -> tuple[str, ...]:
-    label, unit = QUANTITIES[name]
+    from sedcast.posterior.quantities import QUANTITIES
+
+    quantity = QUANTITIES[name]
     digits = 4 if name == "zred" else 2
     values = (f"{figures[key]:.{digits}f}" for key in ("median", "p16", "p84"))
-    return (label, unit, *values, f"{figures['width_over_prior']:.2f}")
+    return (quantity.words, quantity.unit or quantity.wavelength, *values, f"{figures['width_over_prior']:.2f}")
 
 
 def _write_table(path: Path, samples: Mapping[str, "np.ndarray"]) -> None:

@@ -16,11 +16,12 @@ from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulate import PhotometrySimulator
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
-from sedcast.plotting import CORNER_QUANTITIES, corner_plot, mass_sfr_plane, sed_plot
+from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.posterior_catalog import PosteriorCatalog, read_posteriors
+from sedcast.posterior.quantities import SHOWN_QUANTITIES
 
 __all__ = ["run_demo"]
 
@@ -173,8 +174,8 @@ def _compare(
     for key, theta in samples.items():
         derived = derived_properties(theta, np.full(len(theta), galaxy.zred), estimator.bases, estimator.cosmology)
         quantities[key] = dict(zip(PARAMETER_NAMES, theta.T, strict=True)) | derived
-    stacked = {key: np.stack([values[name] for name in CORNER_QUANTITIES], axis=1) for key, values in quantities.items()}
-    corner_plot(stacked, CORNER_QUANTITIES, title=galaxy.title).savefig(folder / "corner.png")
+    stacked = {key: np.stack([values[name] for name in SHOWN_QUANTITIES], axis=1) for key, values in quantities.items()}
+    corner_plot(stacked, SHOWN_QUANTITIES, title=galaxy.title).savefig(folder / "corner.png")
     return {
         name: {key: [float(q) for q in np.percentile(values[name], [16, 50, 84])] for key, values in quantities.items()}
         for name in _COMPARED

@@ -16,26 +16,14 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from sedcast.data.errors import ParameterError
 from sedcast.data.filters import load_filter
-from sedcast.emulator.prior import PARAMETER_LABELS
+from sedcast.posterior.quantities import QUANTITY_LABELS
 
-__all__ = ["CORNER_QUANTITIES", "corner_plot", "corner_size", "draw_corner", "draw_sed", "mass_sfr_plane", "sed_plot"]
-
-CORNER_QUANTITIES = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2", "dust_index")
-"""What a corner plot of a galaxy shows where nothing else is asked for."""
+__all__ = ["corner_plot", "corner_size", "draw_corner", "draw_sed", "mass_sfr_plane", "sed_plot"]
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":", "-.")
 _BLUE, _ORANGE, _GREY = _COLORS[0], _COLORS[1], "#666666"
 _DPI = 150
-_LABELS = {
-    "log_sfr_1gyr": r"$\log_{10}\,{\rm SFR}_{\rm 1\ Gyr}$ [M$_\odot$ yr$^{-1}$]",
-    "log_sfr_100myr": r"$\log_{10}\,{\rm SFR}_{\rm 100\ Myr}$ [M$_\odot$ yr$^{-1}$]",
-    "log_ssfr_1gyr": r"$\log_{10}\,{\rm sSFR}_{\rm 1\ Gyr}$ [yr$^{-1}$]",
-    "log_z_mw": r"$\log_{10} Z_{\rm MW}$",
-    "t_mw_gyr": r"$t_{\rm MW}$ [Gyr]",
-    "zred": "$z$",
-    **PARAMETER_LABELS,
-}
 
 
 def _line_style(index: int) -> dict[str, Any]:
@@ -44,7 +32,7 @@ def _line_style(index: int) -> dict[str, Any]:
 
 def _labels(names: Sequence[str], labels: Sequence[str] | None) -> list[str]:
     if labels is None:
-        return [_LABELS.get(name, name) for name in names]
+        return [QUANTITY_LABELS.get(name, name) for name in names]
     if len(labels) != len(names):
         raise ParameterError(f"{len(labels)} labels for {len(names)} names: pass one each")
     return list(labels)
@@ -299,7 +287,7 @@ def mass_sfr_plane(
     log_mstar_error: np.ndarray | None = None,
     log_sfr_error: np.ndarray | None = None,
     quenched_log_ssfr: float | None = -11.0,
-    sfr_label: str = _LABELS["log_sfr_1gyr"],
+    sfr_label: str = QUANTITY_LABELS["log_sfr_1gyr"],
 ) -> Figure:
     """Stellar mass against star-formation rate of a sample: posterior medians as points, or as density from 2,000 on.
 

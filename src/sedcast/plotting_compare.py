@@ -9,8 +9,9 @@ from matplotlib.lines import Line2D
 from sedcast.baselines.compare import FLOOR, Comparison, GalaxyComparison, Pair
 from sedcast.baselines.outcomes import COMPARED_NAMES
 from sedcast.baselines.report_tables import C2ST_BAR, GROUPS, pair_name
-from sedcast.plotting import _COLORS, _DPI, _GREY, CORNER_QUANTITIES, _labels, _ticks_inward, corner_plot
+from sedcast.plotting import _COLORS, _DPI, _GREY, _labels, _ticks_inward, corner_plot
 from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
+from sedcast.posterior.quantities import SHOWN_QUANTITIES
 
 __all__ = ["c2st_plot", "corner_of", "difference_plot"]
 
@@ -87,7 +88,7 @@ def corner_of(one: GalaxyComparison, physical: Callable[[np.ndarray, float], np.
     one : the galaxy with its runs.
     physical : from points of probit space (n, 11) and redshift to `QUANTITY_NAMES` (n, 17).
     """
-    columns = [QUANTITY_NAMES.index(name) for name in CORNER_QUANTITIES]
+    columns = [QUANTITY_NAMES.index(name) for name in SHOWN_QUANTITIES]
     samples = {
         name: physical(outcome.draws, one.galaxy.zred)[:, columns]
         for name, outcome in one.outcomes.items()
@@ -95,4 +96,4 @@ def corner_of(one: GalaxyComparison, physical: Callable[[np.ndarray, float], np.
     }
     truth = None if one.galaxy.truth is None else physical(one.galaxy.truth[None], one.galaxy.zred)[0, columns]
     title = f"{'galaxy ' * (one.galaxy.truth is None)}{one.galaxy.name}, z = {one.galaxy.zred:.4f}"
-    return corner_plot(samples, CORNER_QUANTITIES, truth=truth, title=title)  # type: ignore[arg-type]
+    return corner_plot(samples, SHOWN_QUANTITIES, truth=truth, title=title)  # type: ignore[arg-type]

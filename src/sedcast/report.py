@@ -18,12 +18,13 @@ from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import ParameterError
 from sedcast.data.filters import flux_density
 from sedcast.emulator.simulate import PhotometrySimulator
-from sedcast.plotting import CORNER_QUANTITIES, corner_plot, mass_sfr_plane, sed_plot
+from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
 from sedcast.plotting_calibration import pp_plot, sbc_plot, tarp_plot
 from sedcast.plotting_model import history_plot
 from sedcast.posterior.calibration import CalibrationResult
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.posterior_catalog import PosteriorCatalog
+from sedcast.posterior.quantities import SHOWN_QUANTITIES
 
 __all__ = ["write_report"]
 
@@ -119,7 +120,7 @@ def _galaxy(
         wave_obs=wave,
         predicted_spectrum=spectra,
     )
-    corner = corner_plot({"posterior": np.stack([samples[name] for name in CORNER_QUANTITIES], axis=1)}, CORNER_QUANTITIES)
+    corner = corner_plot({"posterior": np.stack([samples[name] for name in SHOWN_QUANTITIES], axis=1)}, SHOWN_QUANTITIES)
     intervals = {name: np.percentile(values, [16, 50, 84]) for name, values in samples.items()}
     return {
         "title": f"Galaxy {posteriors.ids[row]}, row {row}, z = {at:.4f}",

@@ -17,26 +17,27 @@ from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulate import PhotometrySimulator
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import thinned_rows
+from sedcast.posterior.quantities import QUANTITIES, SHOWN_QUANTITIES
 from sedcast.sampled_histories import sampled_histories
 
-__all__ = ["MAX_SAMPLES", "QUANTITIES", "Explorer", "Observed"]
+__all__ = ["MAX_SAMPLES", "OFFERED", "Explorer", "Observed"]
 
 MAX_SAMPLES = 10_000
 """Samples in a download."""
 
-QUANTITIES = (
-    ("log_mstar", "log M⋆ formed", "M☉"),
-    ("log_sfr_1gyr", "log SFR, 1 Gyr", "M☉/yr"),
-    ("log_ssfr_1gyr", "log sSFR, 1 Gyr", "1/yr"),
-    ("log_z_mw", "log Z, mass-weighted", ""),
-    ("t_mw_gyr", "age, mass-weighted", "Gyr"),
-    ("dust2", "τ ISM", ""),
-    ("dust1", "τ birth cloud", ""),
-    ("dust_index", "n dust", ""),
-    ("fburst", "burst fraction", ""),
-    ("tburst", "time of burst", "Gyr"),
+OFFERED = (
+    "log_mstar",
+    "log_sfr_1gyr",
+    "log_ssfr_1gyr",
+    "log_z_mw",
+    "t_mw_gyr",
+    "dust2",
+    "dust1",
+    "dust_index",
+    "fburst",
+    "tburst",
 )
-"""What the page can show: name, label, unit."""
+"""Quantities that the page can show, in its order."""
 
 _N_SAMPLES, _N_SPECTRA, _N_HISTORIES = 3000, 200, 1000
 _N_CELLS, _N_BINS, _SMOOTHING = 26, 40, 1.2
@@ -105,7 +106,8 @@ class Explorer:
             "zred_range": [low, high],
             "magnitude_range": self.estimator.domain.magnitude.tolist(),
             "filters": [_filter_curve(curve.wave, curve.response) | {"centre": curve.effective_wave} for curve in curves],
-            "quantities": [{"name": name, "label": label, "unit": unit} for name, label, unit in QUANTITIES],
+            "quantities": [_named(name) for name in OFFERED],
+            "shown": list(SHOWN_QUANTITIES),
         }
 
     def galaxy(self, row: int) -> dict[str, Any]:
@@ -178,22 +180,21 @@ class Explorer:
         Parameters
         ----------
         observed : the galaxy.
-        shown : names of quantities in the corner plot, of `QUANTITIES`.
+        shown : names of quantities in the corner plot, of `OFFERED`.
         theta : (n, 12) samples; by default those of the flow.
 
         Raises
         ------
-        ParameterError : for a name that is not in `QUANTITIES`.
+        ParameterError : for a name that is not in `OFFERED`.
         """
-        known = [name for name, _, _ in QUANTITIES]
-        unknown = [name for name in shown if name not in known]
+        unknown = [name for name in shown if name not in OFFERED]
         if unknown or len(set(shown)) != len(shown):
-            raise ParameterError(f"quantities {unknown or list(shown)}: expected some of {', '.join(known)}, each once")
+            raise ParameterError(f"quantities {unknown or list(shown)}: expected some of {', '.join(OFFERED)}, each once")
         theta = self.sample(observed) if theta is None else theta
         values = self.quantities(theta, observed.zred)
         return {
             "flags": self._flags(observed),
-            "intervals": {name: _rounded(np.percentile(values[name], (16, 50, 84))) for name in known},
+            "intervals": {name: _rounded(np.percentile(values[name], (16, 50, 84))) for name in OFFERED},
             "corner": _corner({name: values[name] for name in shown}),
             "sed": self._sed(observed, theta[thinned_rows(len(theta), min(_N_SPECTRA, len(theta)))]),
             "history": self._history(theta[thinned_rows(len(theta), min(_N_HISTORIES, len(theta)))], observed.zred),
@@ -228,6 +229,11 @@ class Explorer:
             "time": _rounded(histories.centres_gyr),
             "log_z": [_rounded(row) for row in _bands(histories.log_z)],
         }
+
+
+def _named(name: str) -> dict[str, str]:
+    quantity = QUANTITIES[name]
+    return {"name": name, "label": quantity.symbol, "unit": quantity.unit.replace("Msun", "M☉")}
 
 
 def _filter_curve(wave: np.ndarray, response: np.ndarray) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 // The page: its controls, what it asks of the server, and its four pictures.
 
 const $ = (id) => document.getElementById(id);
-const SHOWN_WIDE = ["log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2", "dust_index"];
 const SHOWN_NARROW = ["log_mstar", "log_sfr_1gyr", "dust2"];
 let setup, answer, mcmc, galaxy, busy = false, again = false, changed = 0, held = {}, polling = 0, sedPanel = null;
 
@@ -112,7 +111,7 @@ function buildBands() {
 }
 
 function buildShown() {
-  const chosen = window.innerWidth < 600 ? SHOWN_NARROW : SHOWN_WIDE;
+  const chosen = window.innerWidth < 600 ? SHOWN_NARROW : setup.shown;
   for (const { name, label: text } of setup.quantities) {
     const box = make("input", { type: "checkbox", value: name, checked: chosen.includes(name) });
     box.addEventListener("change", () => { refresh(); if (mcmc) poll(); });

@@ -1,0 +1,57 @@
+"""How the quantities of a posterior are called: in words for tables, by symbols where room is short, in TeX for pictures."""
+
+from dataclasses import dataclass
+
+from sedcast.emulator.prior import PARAMETER_LABELS
+
+__all__ = ["QUANTITIES", "QUANTITY_LABELS", "SHOWN_QUANTITIES", "Quantity"]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One quantity's names.
+
+    Attributes
+    ----------
+    words : for tables.
+    unit : of the value, "" if it has none; logarithms are to base 10.
+    symbol : for the axes of small charts.
+    wavelength : of an optical depth.
+    """
+
+    words: str
+    unit: str
+    symbol: str
+    wavelength: str = ""
+
+
+QUANTITIES = {
+    "zred": Quantity("redshift", "", "z"),
+    "log_mstar": Quantity("log mass formed", "Msun", "log M⋆ formed"),
+    "log_mstar_surviving": Quantity("log mass surviving", "Msun", "log M⋆ surviving"),
+    "log_sfr_1gyr": Quantity("log SFR, last 1 Gyr", "Msun/yr", "log SFR, 1 Gyr"),
+    "log_sfr_100myr": Quantity("log SFR, last 100 Myr", "Msun/yr", "log SFR, 100 Myr"),
+    "log_ssfr_1gyr": Quantity("log sSFR, last 1 Gyr", "1/yr", "log sSFR, 1 Gyr"),
+    "log_z_mw": Quantity("log Z, mass-weighted", "", "log Z, mass-weighted"),
+    "t_mw_gyr": Quantity("age, mass-weighted", "Gyr", "age, mass-weighted"),
+    "fburst": Quantity("burst's mass fraction", "", "burst fraction"),
+    "tburst": Quantity("burst's lookback time", "Gyr", "time of burst"),
+    "dust2": Quantity("diffuse dust, depth", "", "τ ISM", "5500 Å"),
+    "dust1": Quantity("birth clouds, depth", "", "τ birth cloud", "5500 Å"),
+    "dust_index": Quantity("slope of dust curve", "", "n dust"),
+}
+"""Those that mean something by themselves, in the order of tables: weights of the bases mean little alone."""
+
+QUANTITY_LABELS = {
+    "log_sfr_1gyr": r"$\log_{10}\,{\rm SFR}_{\rm 1\ Gyr}$ [M$_\odot$ yr$^{-1}$]",
+    "log_sfr_100myr": r"$\log_{10}\,{\rm SFR}_{\rm 100\ Myr}$ [M$_\odot$ yr$^{-1}$]",
+    "log_ssfr_1gyr": r"$\log_{10}\,{\rm sSFR}_{\rm 1\ Gyr}$ [yr$^{-1}$]",
+    "log_z_mw": r"$\log_{10} Z_{\rm MW}$",
+    "t_mw_gyr": r"$t_{\rm MW}$ [Gyr]",
+    "zred": "$z$",
+    **PARAMETER_LABELS,
+}
+"""TeX, with units, of derived quantities and of all parameters."""
+
+SHOWN_QUANTITIES = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2", "dust_index")
+"""What tables and corner plots of single galaxies show where nothing else is asked for."""
