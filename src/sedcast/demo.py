@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sedcast.baselines.coordinates import FlowMap
 from sedcast.baselines.mcmc import McmcConfig, McmcResult, run_emcee
 from sedcast.console import Screen
 from sedcast.data.catalog import Catalog, load_sdss_sample
@@ -88,7 +89,9 @@ def run_demo(
     _draw_sed(galaxy, simulator, emulator, folder)
     likelihood = GaussianLikelihood(simulator, estimator.prior, flux=galaxy.flux, flux_ivar=galaxy.flux_ivar, zred=galaxy.zred)
     with screen.progress("emcee on one galaxy, steps") as report:
-        chain = run_emcee(likelihood, _MCMC.model_copy(update={"seed": seed}), progress=report)
+        # In the flow's coordinates chains converge far sooner, to the same posterior.
+        flow = FlowMap.at(estimator, galaxy.flux, galaxy.flux_ivar, galaxy.zred)
+        chain = run_emcee(likelihood, _MCMC.model_copy(update={"seed": seed}), flow=flow, progress=report)
         report(chain.n_steps, chain.n_steps)
     comparison = _compare(galaxy, chain, estimator, folder)
     _show_comparison(screen, galaxy, chain, comparison)
@@ -168,8 +171,7 @@ def _compare(
     galaxy: _Galaxy, chain: McmcResult, estimator: PosteriorEstimator, folder: Path
 ) -> dict[str, dict[str, list[float]]]:
     """Draw the corner plot; percentiles (16, 50, 84) by quantity and method."""
-    thinned = chain.theta[:: max(1, len(chain.theta) // _N_COMPARED)]
-    samples = {"sedcast flow": galaxy.theta, "emcee": thinned}
+    samples = {"sedcast flow": galaxy.theta, "emcee": chain.thinned(_N_COMPARED)}
     quantities = {}
     for key, theta in samples.items():
         derived = derived_properties(theta, np.full(len(theta), galaxy.zred), estimator.bases, estimator.cosmology)
@@ -212,7 +214,7 @@ def _show_comparison(screen: Screen, galaxy: _Galaxy, chain: McmcResult, compari
     )
     state = "converged" if chain.converged else f"not converged ({chain.reason})"
     screen.note(
-        f"emcee {state}: {chain.n_evaluations:,} model evaluations in {chain.wall_s:.1f} s, "
+        f"emcee in the flow's coordinates {state}: {chain.n_evaluations:,} model evaluations in {chain.wall_s:.1f} s, "
         f"effective sample size {chain.ess.min():.0f} of the worst parameter"
     )
 
