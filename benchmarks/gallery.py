@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from benchmarks.common import note
 from sedcast.cli_common import simulator_of
 from sedcast.data.catalog import load_sdss_sample
-from sedcast.data.filters import flux_density
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulate import noise_model
@@ -21,6 +20,7 @@ from sedcast.plotting_model import history_plot
 from sedcast.posterior.calibration import calibrate, draw_mocks
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.quantities import SHOWN_QUANTITIES
+from sedcast.sampled_seds import sampled_seds
 
 _N_PLANE, _N_SAMPLES, _N_MOCKS = 3000, 3000, 1000
 
@@ -49,16 +49,12 @@ def _of_galaxy(estimator: PosteriorEstimator, row: int, seed: int) -> dict[str, 
     theta = estimator.sample(flux[None], flux_ivar[None], np.array([zred]), _N_SAMPLES, seed=seed)[0].astype(float)
     values = dict(zip(PARAMETER_NAMES, theta.T, strict=True))
     values |= derived_properties(theta, zred, estimator.bases, estimator.cosmology)
-    few = theta[:300]
-    spectra = simulator.model.spectra(few, np.full(len(few), zred))
-    wave, density = flux_density(spectra, simulator.model.wave_rest, zred, estimator.cosmology)
-    predicted = simulator.flux(few, np.full(len(few), zred))
+    predicted = sampled_seds(simulator, theta[:300], zred)
     stacked = np.stack([values[name] for name in SHOWN_QUANTITIES], axis=1)
     title = f"SDSS galaxy {row}, z = {zred:.4f}"
-    seen = {"predicted_flux": predicted, "wave_obs": wave, "predicted_spectrum": density, "title": title}
     return {
         "corner": lambda: corner_plot({"sedcast": stacked}, SHOWN_QUANTITIES, title=title),
-        "sed": lambda: sed_plot(estimator.bands, flux, flux_ivar, **seen),
+        "sed": lambda: sed_plot(estimator.bands, flux, flux_ivar, predicted=predicted, title=title),
         "history": lambda: history_plot(theta[:1000], zred, estimator.bases, estimator.cosmology, title=title),
     }
 

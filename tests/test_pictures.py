@@ -25,6 +25,7 @@ from sedcast.plotting_model import emulator_accuracy_plot, history_plot
 from sedcast.posterior.prior_edges import EdgeRanks
 from sedcast.posterior.quantities import SHOWN_QUANTITIES
 from sedcast.sampled_histories import sampled_histories
+from sedcast.sampled_seds import SampledSeds
 
 FOLDER = Path(__file__).parent / "images"
 # Root mean square difference of the pixels' values, 0 … 255.
@@ -47,9 +48,7 @@ def sed(rng: np.random.Generator) -> Figure:
     flux = np.median(predicted, axis=0) * np.array([1.1, 0.9, 1.05, 0.98, 1.0, 1.02, 0.97])
     ivar = (0.04 * flux) ** -2.0
     ivar[1] = 0
-    return sed_plot(
-        bands, flux, ivar, predicted_flux=predicted, wave_obs=wave, predicted_spectrum=shape * scale, title="a galaxy"
-    )
+    return sed_plot(bands, flux, ivar, predicted=SampledSeds(predicted, wave, shape * scale), title="a galaxy")
 
 
 def history(rng: np.random.Generator) -> Figure:

@@ -1,6 +1,6 @@
 """Each picture is a figure that holds what it says, in the axes where it says so."""
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
 from sedcast.posterior.prior_edges import EdgeRanks
+from sedcast.sampled_seds import SampledSeds
 
 NAMES = ("log_mstar", "log_sfr_1gyr", "t_mw_gyr")
 BANDS = ("u", "g", "r")
@@ -63,15 +64,15 @@ def test_corner_refuses_bad_samples(rng: np.random.Generator) -> None:
         corner_plot({"flow": rng.normal(size=(50, 3))}, NAMES, labels=["a", "b"])
 
 
-def sed_arguments(rng: np.random.Generator) -> dict[str, Any]:
+def predictions(rng: np.random.Generator) -> SampledSeds:
     wave = np.geomspace(2000, 12000, 200)
     scale = np.exp(0.1 * rng.standard_normal((100, 1)))
-    return {"predicted_flux": scale * [5.0, 20, 40], "wave_obs": wave, "predicted_spectrum": scale * wave / 150}
+    return SampledSeds(scale * [5.0, 20, 40], wave, scale * wave / 150)
 
 
 def test_sed_marks_observed_bands_at_their_wavelengths(rng: np.random.Generator) -> None:
     flux, ivar = np.array([5.0, 0.0, 40.0]), np.array([4.0, 0.0, 1.0])
-    figure = drawn(sed_plot(BANDS, flux, ivar, **sed_arguments(rng), title="galaxy 1"))
+    figure = drawn(sed_plot(BANDS, flux, ivar, predicted=predictions(rng), title="galaxy 1"))
     main, residual, filters = figure.axes
     assert "nanomaggies" in main.get_ylabel()
     assert "wavelength" in filters.get_xlabel()
@@ -86,11 +87,11 @@ def test_sed_marks_observed_bands_at_their_wavelengths(rng: np.random.Generator)
 
 
 def test_sed_refuses_shapes_that_disagree(rng: np.random.Generator) -> None:
-    arguments = sed_arguments(rng)
+    predicted = predictions(rng)
     with pytest.raises(ParameterError, match="do not fit 3 bands"):
-        sed_plot(BANDS, np.ones(2), np.ones(2), **arguments)
+        sed_plot(BANDS, np.ones(2), np.ones(2), predicted=predicted)
     with pytest.raises(ParameterError, match="wavelengths"):
-        sed_plot(BANDS, np.ones(3), np.ones(3), **(arguments | {"wave_obs": np.arange(1.0, 6.0)}))
+        sed_plot(BANDS, np.ones(3), np.ones(3), predicted=replace(predicted, wave_obs=np.arange(1.0, 6.0)))
 
 
 @pytest.mark.parametrize(("n", "kind"), [(300, "points"), (3000, "density")])

@@ -245,25 +245,21 @@ def _draw(estimator: "PosteriorEstimator", galaxy: "Catalog", samples: Mapping[s
     import numpy as np
 
     from sedcast.data.artifacts import atomic_path
-    from sedcast.data.filters import flux_density
     from sedcast.emulator.prior import PARAMETER_NAMES
     from sedcast.plotting_paper import posterior_figure
     from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
+    from sedcast.sampled_seds import sampled_seds
 
     simulator, settings = simulator_of(estimator)
     theta = np.stack([samples[name][:_N_PREDICTED] for name in PARAMETER_NAMES], axis=1).astype(float)
     zred = np.asarray(samples.get("zred", np.repeat(galaxy.zred, len(theta)))[:_N_PREDICTED], dtype=float)
-    at, model = float(np.median(zred)), simulator.model
-    wave, spectra = flux_density(model.spectra(theta, zred), model.wave_rest, at, estimator.cosmology)
     figure = posterior_figure(
         {"posterior": np.stack([samples[name] for name in QUANTITY_NAMES], axis=1)},
         settings.bands,
         galaxy.flux[0],
         galaxy.flux_ivar[0],
-        predicted_flux=simulator.flux(theta, zred),
-        wave_obs=wave,
-        predicted_spectrum=spectra,
-        title=f"z = {at:.4f}",
+        predicted=sampled_seds(simulator, theta, zred),
+        title=f"z = {np.median(zred):.4f}",
     )
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:])

@@ -12,7 +12,6 @@ from sedcast.baselines.coordinates import FlowMap
 from sedcast.baselines.mcmc import McmcConfig, McmcResult, run_emcee
 from sedcast.console import Screen
 from sedcast.data.catalog import Catalog, load_sdss_sample
-from sedcast.data.filters import flux_density
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulate import PhotometrySimulator
@@ -23,6 +22,7 @@ from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.posterior_catalog import PosteriorCatalog, read_posteriors
 from sedcast.posterior.quantities import SHOWN_QUANTITIES
+from sedcast.sampled_seds import sampled_seds
 
 __all__ = ["run_demo"]
 
@@ -86,7 +86,7 @@ def run_demo(
     _show_sample(screen, figures, medians)
     _draw_plane(medians, folder)
     simulator = PhotometrySimulator(emulator, estimator.bands, galaxy.zred, emulator.cosmology)
-    _draw_sed(galaxy, simulator, emulator, folder)
+    _draw_sed(galaxy, simulator, folder)
     likelihood = GaussianLikelihood(simulator, estimator.prior, flux=galaxy.flux, flux_ivar=galaxy.flux_ivar, zred=galaxy.zred)
     with screen.progress("emcee on one galaxy, steps") as report:
         # In the flow's coordinates chains converge far sooner, to the same posterior.
@@ -151,17 +151,12 @@ def _draw_plane(medians: dict[str, np.ndarray], folder: Path) -> None:
     figure.savefig(folder / "mass_sfr.png")
 
 
-def _draw_sed(galaxy: _Galaxy, simulator: PhotometrySimulator, emulator: SpectrumEmulator, folder: Path) -> None:
-    theta = galaxy.theta[:_N_PREDICTED]
-    zred = np.full(len(theta), galaxy.zred)
-    wave, spectra = flux_density(emulator.spectra(theta, zred), emulator.wave_rest, galaxy.zred, emulator.cosmology)
+def _draw_sed(galaxy: _Galaxy, simulator: PhotometrySimulator, folder: Path) -> None:
     figure = sed_plot(
         simulator.bands,
         galaxy.flux,
         galaxy.flux_ivar,
-        predicted_flux=simulator.flux(theta, zred),
-        wave_obs=wave,
-        predicted_spectrum=spectra,
+        predicted=sampled_seds(simulator, galaxy.theta[:_N_PREDICTED], galaxy.zred),
         title=galaxy.title,
     )
     figure.savefig(folder / "sed.png")

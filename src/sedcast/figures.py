@@ -14,12 +14,12 @@ from sedcast.baselines.outcomes import COMPARED_NAMES, physical, run_draws, run_
 from sedcast.cli_common import simulator_of
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, ParameterError
-from sedcast.data.filters import flux_density
 from sedcast.emulator.simulate import PhotometrySimulator, noise_model
 from sedcast.plotting_calibration import pp_plot, sbc_plot
 from sedcast.plotting_paper import posterior_figure, training_figure
 from sedcast.posterior.calibration import CalibrationResult, calibrate, draw_mocks
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.sampled_seds import sampled_seds
 
 __all__ = ["ComparisonRecord", "make_figures", "read_comparison"]
 
@@ -154,16 +154,12 @@ def _posterior(
         if name in galaxy["methods"]:
             draws[label] = run_draws(run_path(comparison.folder, "real", galaxy["row"], name))
     theta = estimator.prior.from_unbounded(next(iter(draws.values()))[:_N_PREDICTED])
-    zreds, model = np.full(len(theta), zred), simulator.model
-    wave, spectra = flux_density(model.spectra(theta, zreds), model.wave_rest, zred, estimator.cosmology)
     return posterior_figure(
         {label: physical(points, zred, estimator) for label, points in draws.items()},
         estimator.bands,
         np.array(galaxy["flux"]),
         np.array(galaxy["flux_ivar"]),
-        predicted_flux=simulator.flux(theta, zreds),
-        wave_obs=wave,
-        predicted_spectrum=spectra,
+        predicted=sampled_seds(simulator, theta, zred),
         title=f"galaxy {galaxy['name']}, z = {zred:.4f}",
     )
 

@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from sedcast.data.errors import ParameterError
 from sedcast.data.filters import load_filter
 from sedcast.posterior.quantities import QUANTITY_LABELS
+from sedcast.sampled_seds import SampledSeds
 
 __all__ = ["corner_plot", "corner_size", "draw_corner", "draw_sed", "mass_sfr_plane", "sed_plot"]
 
@@ -183,9 +184,7 @@ def sed_plot(
     flux: np.ndarray,
     flux_ivar: np.ndarray,
     *,
-    predicted_flux: np.ndarray,
-    wave_obs: np.ndarray,
-    predicted_spectrum: np.ndarray,
+    predicted: SampledSeds,
     title: str = "",
 ) -> Figure:
     """Observed photometry of one galaxy against what its posterior predicts, with residuals and filter curves.
@@ -194,9 +193,7 @@ def sed_plot(
     ----------
     bands : band names.
     flux, flux_ivar : (n_band,) nanomaggies and nanomaggies^-2; ivar 0 where a band is missing.
-    predicted_flux : (n_sample, n_band) noiseless fluxes of posterior samples, nanomaggies.
-    wave_obs : (n_wave,) observed wavelengths, Å.
-    predicted_spectrum : (n_sample, n_wave) flux densities per frequency, nanomaggies.
+    predicted : what posterior samples predict.
     title : of the picture.
 
     Raises
@@ -205,22 +202,24 @@ def sed_plot(
     """
     flux, ivar = np.asarray(flux, dtype=float), np.asarray(flux_ivar, dtype=float)
     n = len(bands)
-    if flux.shape != (n,) or ivar.shape != (n,) or predicted_flux.shape[1:] != (n,):
+    if flux.shape != (n,) or ivar.shape != (n,) or predicted.flux.shape[1:] != (n,):
         raise ParameterError(
-            f"flux {flux.shape}, flux_ivar {ivar.shape}, predicted_flux {predicted_flux.shape} do not fit {n} bands: "
+            f"flux {flux.shape}, flux_ivar {ivar.shape}, predicted.flux {predicted.flux.shape} do not fit {n} bands: "
             f"expected ({n},), ({n},), (n_sample, {n})"
         )
-    if predicted_spectrum.shape[1:] != wave_obs.shape:
-        raise ParameterError(f"predicted_spectrum {predicted_spectrum.shape} does not fit {len(wave_obs)} wavelengths")
+    if predicted.spectrum.shape[1:] != predicted.wave_obs.shape:
+        raise ParameterError(
+            f"predicted.spectrum {predicted.spectrum.shape} does not fit {len(predicted.wave_obs)} wavelengths"
+        )
     curves = [load_filter(band) for band in bands]
     centre = np.array([curve.effective_wave for curve in curves])
     seen = ivar > 0
     figure = Figure(figsize=(7.5, 6.0), dpi=_DPI, layout="constrained")
     main, residual, filters = figure.subplots(3, 1, sharex=True, height_ratios=(5, 1.4, 0.9))
     _ticks_inward(main, residual, filters)
-    draw_sed(main, centre, flux, ivar, predicted_flux=predicted_flux, wave_obs=wave_obs, predicted_spectrum=predicted_spectrum)
+    draw_sed(main, centre, flux, ivar, predicted=predicted)
     main.set_title(title)
-    _draw_residuals(residual, centre[seen], flux[seen], ivar[seen] ** -0.5, predicted_flux[:, seen])
+    _draw_residuals(residual, centre[seen], flux[seen], ivar[seen] ** -0.5, predicted.flux[:, seen])
     for curve in curves:
         response = curve.response / curve.response.max()
         filters.fill_between(curve.wave, response, color=_GREY, alpha=0.3, linewidth=0)
@@ -236,14 +235,13 @@ def draw_sed(
     flux: np.ndarray,
     flux_ivar: np.ndarray,
     *,
-    predicted_flux: np.ndarray,
-    wave_obs: np.ndarray,
-    predicted_spectrum: np.ndarray,
+    predicted: SampledSeds,
 ) -> None:
     """Draw the photometry and the predictions of `sed_plot`; `centre` (n_band,) are the bands' effective wavelengths, Å."""
     seen = flux_ivar > 0
-    low95, low, median, high, high95 = np.quantile(predicted_flux, [0.025, 0.16, 0.5, 0.84, 0.975], axis=0)
-    s16, s50, s84 = np.quantile(predicted_spectrum, [0.16, 0.5, 0.84], axis=0)
+    low95, low, median, high, high95 = np.quantile(predicted.flux, [0.025, 0.16, 0.5, 0.84, 0.975], axis=0)
+    s16, s50, s84 = np.quantile(predicted.spectrum, [0.16, 0.5, 0.84], axis=0)
+    wave_obs = predicted.wave_obs
     axes.fill_between(wave_obs, s16, s84, color=_BLUE, alpha=0.25, linewidth=0, label="spectrum, 68%")
     axes.plot(wave_obs, s50, color=_BLUE, linewidth=0.7, label="spectrum, median")
     axes.vlines(centre, low95, high95, color=_ORANGE, linewidth=1.2)

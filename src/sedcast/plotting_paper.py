@@ -12,6 +12,7 @@ from sedcast.data.filters import load_filter
 from sedcast.plotting import _DPI, _ticks_inward, corner_plot, corner_size, draw_corner, draw_sed
 from sedcast.posterior.calibration import Mocks
 from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
+from sedcast.sampled_seds import SampledSeds
 
 __all__ = ["posterior_figure", "training_figure"]
 
@@ -67,9 +68,7 @@ def posterior_figure(
     flux: np.ndarray,
     flux_ivar: np.ndarray,
     *,
-    predicted_flux: np.ndarray,
-    wave_obs: np.ndarray,
-    predicted_spectrum: np.ndarray,
+    predicted: SampledSeds,
     title: str = "",
 ) -> Figure:
     """A corner plot of one galaxy by several methods, and below it what the posterior predicts of photometry and spectrum.
@@ -77,7 +76,7 @@ def posterior_figure(
     Parameters
     ----------
     samples : by method, (n, 17) samples of `QUANTITY_NAMES`.
-    bands, flux, flux_ivar, predicted_flux, wave_obs, predicted_spectrum : as in `sedcast.plotting.sed_plot`.
+    bands, flux, flux_ivar, predicted : as in `sedcast.plotting.sed_plot`.
     title : of the galaxy.
     """
     columns = [QUANTITY_NAMES.index(name) for name in _CORNER]
@@ -89,8 +88,6 @@ def posterior_figure(
     bottom.subplots_adjust(left=1.05 / size, right=1 - 0.1 / size, bottom=0.75 / _SED_HEIGHT, top=1 - 0.15 / _SED_HEIGHT)
     _ticks_inward(axes)
     centre = np.array([load_filter(band).effective_wave for band in bands])
-    draw_sed(
-        axes, centre, flux, flux_ivar, predicted_flux=predicted_flux, wave_obs=wave_obs, predicted_spectrum=predicted_spectrum
-    )
+    draw_sed(axes, centre, flux, flux_ivar, predicted=predicted)
     axes.set_xlabel(r"observed wavelength [$\mathrm{\AA}$]")
     return figure

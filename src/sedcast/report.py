@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 
 from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import ParameterError
-from sedcast.data.filters import flux_density
 from sedcast.emulator.simulate import PhotometrySimulator
 from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
 from sedcast.plotting_calibration import pp_plot, sbc_plot, tarp_plot
@@ -25,6 +24,7 @@ from sedcast.posterior.calibration import CalibrationResult
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.posterior_catalog import PosteriorCatalog
 from sedcast.posterior.quantities import SHOWN_QUANTITIES
+from sedcast.sampled_seds import sampled_seds
 
 __all__ = ["write_report"]
 
@@ -110,15 +110,11 @@ def _galaxy(
     samples, theta = posteriors.samples(row), posteriors.theta(row).astype(float)
     zred = np.asarray(samples["zred"], dtype=float) if "zred" in samples else np.full(len(theta), posteriors.zred[row])
     shown, at = slice(0, _N_PREDICTED), float(np.median(zred))
-    model = simulator.model
-    wave, spectra = flux_density(model.spectra(theta[shown], zred[shown]), model.wave_rest, at, estimator.cosmology)
     sed = sed_plot(
         simulator.bands,
         posteriors.flux[row],
         posteriors.flux_ivar[row],
-        predicted_flux=simulator.flux(theta[shown], zred[shown]),
-        wave_obs=wave,
-        predicted_spectrum=spectra,
+        predicted=sampled_seds(simulator, theta[shown], zred[shown]),
     )
     corner = corner_plot({"posterior": np.stack([samples[name] for name in SHOWN_QUANTITIES], axis=1)}, SHOWN_QUANTITIES)
     intervals = {name: np.percentile(values, [16, 50, 84]) for name, values in samples.items()}

@@ -1,0 +1,42 @@
+"""Photometry and spectra of posterior samples, as they are drawn."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sedcast.data.filters import flux_density
+from sedcast.emulator.simulate import PhotometrySimulator
+
+__all__ = ["SampledSeds", "sampled_seds"]
+
+
+@dataclass(frozen=True)
+class SampledSeds:
+    """What samples of one galaxy's posterior predict.
+
+    Attributes
+    ----------
+    flux : (n_sample, n_band) noiseless fluxes, nanomaggies.
+    wave_obs : (n_wave,) observed wavelengths, Å.
+    spectrum : (n_sample, n_wave) flux densities per frequency, nanomaggies.
+    """
+
+    flux: np.ndarray
+    wave_obs: np.ndarray
+    spectrum: np.ndarray
+
+
+def sampled_seds(simulator: PhotometrySimulator, theta: np.ndarray, zred: np.ndarray | float) -> SampledSeds:
+    """Photometry and spectra that parameters imply for a galaxy.
+
+    Parameters
+    ----------
+    simulator : of the galaxy's bands.
+    theta : (n_sample, 12), columns `PARAMETER_NAMES`.
+    zred : redshift, or (n_sample,) where it is inferred: spectra are then drawn at the median.
+    """
+    redshifts = np.broadcast_to(np.asarray(zred, dtype=float), len(theta))
+    model = simulator.model
+    spectra = model.spectra(theta, redshifts)
+    wave_obs, density = flux_density(spectra, model.wave_rest, float(np.median(redshifts)), simulator.cosmology)
+    return SampledSeds(simulator.flux(theta, redshifts), wave_obs, density)
