@@ -29,8 +29,8 @@ from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ParameterError
 from sedcast.data.executors import TaskPool, task_pool
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
-from sedcast.posterior.calibration import Mocks
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.mocks import Mocks
 from sedcast.posterior.ranks import rank_statistics
 
 __all__ = [

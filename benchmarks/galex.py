@@ -13,9 +13,9 @@ from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulate import noise_model
 from sedcast.plotting_galex import galex_plot
-from sedcast.posterior.calibration import Mocks, draw_mocks
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.expert_flow import FlowWithExpert
+from sedcast.posterior.mocks import Mocks, draw_mocks
 from sedcast.posterior.outlier_training import training_simulation, training_simulator
 
 QUANTITIES = ("log_mstar", "dust1", "dust2", "dust_index", "log_sfr_1gyr", "log_sfr_100myr", "t_mw_gyr")

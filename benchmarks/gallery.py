@@ -17,8 +17,9 @@ from sedcast.emulator.simulate import noise_model
 from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
 from sedcast.plotting_model import history_plot
-from sedcast.posterior.calibration import calibrate, draw_mocks
+from sedcast.posterior.calibration import calibrate
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.mocks import draw_mocks
 from sedcast.posterior.quantities import SHOWN_QUANTITIES
 from sedcast.sampled_seds import sampled_seds
 

@@ -14,17 +14,14 @@ from typing import Any
 import numpy as np
 
 from sedcast.data.errors import ParameterError
-from sedcast.data.noise import NoiseModel
 from sedcast.emulator.histories import derived_properties
-from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
-from sedcast.emulator.redshift import RedshiftPrior
-from sedcast.emulator.simulate import PhotometrySimulator, masses_within_reach
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.flow import usable_cores
+from sedcast.posterior.mocks import Mocks
 from sedcast.posterior.prior_edges import EdgeRanks, EdgeResult
 from sedcast.posterior.ranks import LEVELS, TarpResult, coverage, holm, ks_p_values, rank_statistics, tarp
 
-__all__ = ["CALIBRATED_NAMES", "CalibrationResult", "Check", "Mocks", "calibrate", "draw_mocks", "measured_bands"]
+__all__ = ["CALIBRATED_NAMES", "CalibrationResult", "Check", "calibrate"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,121 +32,8 @@ CALIBRATED_NAMES = (*FREE_PARAMETER_NAMES, *_DERIVED_NAMES)
 _JOINT = "joint (TARP)"
 _N_QUARTILE = 4
 _MIN_MOCKS = 20
-_MAX_TRIES = 1000
 _GALAXIES_PER_BLOCK = 64
 _KS_BAR, _SUBSET_BAR, _TARP_BAR = 0.05, 0.01, 0.015
-_ULTRAVIOLET = ("FUV", "NUV")
-
-
-@dataclass(frozen=True)
-class Mocks:
-    """Mock galaxies with known parameters: theta (n, 12), theta_unbounded (n, 11), flux, flux_ivar (n, n_band), zred (n,)."""
-
-    theta: np.ndarray
-    theta_unbounded: np.ndarray
-    flux: np.ndarray
-    flux_ivar: np.ndarray
-    zred: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.zred)
-
-    @property
-    def signal_to_noise(self) -> np.ndarray:
-        """Median signal-to-noise ratio over the measured bands, (n,)."""
-        ratio = self.flux * np.sqrt(self.flux_ivar)
-        return np.asarray(np.nanmedian(np.where(self.flux_ivar > 0, ratio, np.nan), axis=1))
-
-
-def draw_mocks(
-    n_mocks: int,
-    simulator: PhotometrySimulator,
-    estimator: PosteriorEstimator,
-    noise: NoiseModel,
-    *,
-    seed: int,
-    measured: np.ndarray | None = None,
-) -> Mocks:
-    """Draw mocks from the joint that the estimator was trained on, with a seed of their own.
-
-    Which bands are measured is settled first, and each mock is tried anew until it is accepted by its measured bands, as in
-    `GalaxyStream`; but every mock has a spectrum of its own.
-
-    Parameters
-    ----------
-    n_mocks : how many.
-    simulator, noise : of the estimator's bands, in their order.
-    estimator : gives prior, redshifts and the training set's seed.
-    seed : of every random draw.
-    measured : (n_mocks, n_band) bool, for an estimator that takes any subset of its bands; all by default.
-
-    Raises
-    ------
-    ParameterError : if the seed is that of the training set, whose galaxies would be drawn again, or bands disagree.
-    """
-    trained_on = (estimator.card.get("simulation") or {}).get("seed")
-    if seed == trained_on:
-        raise ParameterError(f"seed={seed} is that of the estimator's training set: choose another for mocks")
-    for name, bands in (("simulator", simulator.bands), ("noise", noise.bands)):
-        if tuple(bands) != estimator.bands:
-            raise ParameterError(f"{name} has bands {bands}, the estimator {estimator.bands}: they must agree")
-    rng = np.random.default_rng([seed, 4])
-    n_band = len(estimator.bands)
-    measured = np.ones((n_mocks, n_band), dtype=bool) if measured is None else measured
-    theta, zred = np.empty((n_mocks, len(PARAMETER_NAMES))), np.empty(n_mocks)
-    flux, sigma = np.empty((2, n_mocks, n_band))
-    pending = np.arange(n_mocks)
-    for _ in range(_MAX_TRIES):
-        tried = _observe(simulator, estimator, noise, measured[pending], rng)
-        rows = pending[tried[0]]
-        theta[rows], zred[rows], flux[rows], sigma[rows] = tried[1:]
-        pending = np.delete(pending, tried[0])
-        if not len(pending):
-            return Mocks(theta, estimator.prior.to_unbounded(theta), flux, sigma**-2.0, zred)
-    raise ParameterError(
-        f"{len(pending)} of {n_mocks} mocks were outside the noise model's range in {_MAX_TRIES} tries: "
-        "prior, redshifts and noise do not belong together"
-    )
-
-
-def _observe(
-    simulator: PhotometrySimulator,
-    estimator: PosteriorEstimator,
-    noise: NoiseModel,
-    measured: np.ndarray,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """One try for each row of `measured` (n, n_band): rows accepted, and their theta, zred, flux and sigma."""
-    mass = PARAMETER_NAMES.index("log_mstar")
-    redshifts = estimator.redshift_prior or RedshiftPrior(min=estimator.zred_range[0], max=estimator.zred_range[1])
-    theta, zred = estimator.prior.sample(len(measured), rng), redshifts.sample(len(measured), rng)
-    with np.errstate(divide="ignore"):
-        unit_flux = np.log10(simulator.flux(theta, zred, n_threads=usable_cores())) - theta[:, mass, None]
-    lightest, heaviest, probability = masses_within_reach(unit_flux, estimator.prior, noise, measured=measured)
-    kept = np.flatnonzero(rng.random(len(theta)) < probability)
-    theta[kept, mass] = lightest[kept] + rng.random(len(kept)) * (heaviest - lightest)[kept]
-    true_flux = 10 ** (unit_flux[kept] + theta[kept, mass, None])
-    flux, sigma, log_weight = noise.draw(true_flux, rng, measured=measured[kept])
-    accepted = noise.accept(log_weight, rng) & noise.in_range(flux, sigma)
-    kept = kept[accepted]
-    return kept, theta[kept], zred[kept], flux[accepted], sigma[accepted]
-
-
-def measured_bands(bands: tuple[str, ...], n: int, *, seed: int) -> dict[str, np.ndarray]:
-    """Classes of measured bands to test an estimator on that takes any subset: which bands (n, n_band) each has of each mock.
-
-    All bands; all without FUV and NUV, and without FUV alone, if the estimator has them; and for every mock a random
-    non-empty subset, all subsets being equally probable. Which bands are measured does not depend on the mock's values.
-    """
-    every = np.array(bands)
-    columns = {"all bands": np.full(len(bands), True)}
-    for missing in (_ULTRAVIOLET, _ULTRAVIOLET[:1]):
-        kept = ~np.isin(every, missing)
-        if kept.any() and not any((kept == other).all() for other in columns.values()):
-            columns[f"{' '.join(every[kept])} only"] = kept
-    classes = {name: np.tile(kept, (n, 1)) for name, kept in columns.items()}
-    subset = np.random.default_rng([seed, 3]).integers(1, 2 ** len(bands), n)
-    return classes | {"random subsets": (subset[:, None] >> np.arange(len(bands))) % 2 == 1}
 
 
 @dataclass(frozen=True)

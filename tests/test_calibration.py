@@ -11,7 +11,8 @@ from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.emulator.simulate import draw_galaxies
-from sedcast.posterior.calibration import CALIBRATED_NAMES, Mocks, calibrate, draw_mocks, measured_bands
+from sedcast.posterior.calibration import CALIBRATED_NAMES, calibrate
+from sedcast.posterior.mocks import Mocks, draw_mocks, measured_bands
 from sedcast.posterior.ranks import holm, rank_statistics, tarp
 
 

@@ -26,10 +26,11 @@ from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.emulator.simulate import SimulationConfig
 from sedcast.plotting_photoz import photoz_plot
-from sedcast.posterior.calibration import Mocks, calibrate, draw_mocks
+from sedcast.posterior.calibration import calibrate
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import Refiner
 from sedcast.posterior.infer import AT_EDGE, infer_catalog
+from sedcast.posterior.mocks import Mocks, draw_mocks
 from sedcast.posterior.outlier_training import OutlierConfig, draw_like_training, fit_outliers, training_simulator
 from sedcast.posterior.photoz import redshift_figures
 from sedcast.posterior.posterior_catalog import read_posteriors

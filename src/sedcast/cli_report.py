@@ -65,7 +65,8 @@ def _calibration(
     screen: "Screen",
 ) -> "CalibrationResult":
     from sedcast.emulator.simulate import noise_model
-    from sedcast.posterior.calibration import calibrate, draw_mocks
+    from sedcast.posterior.calibration import calibrate
+    from sedcast.posterior.mocks import draw_mocks
 
     with screen.progress("testing the posterior on mocks") as progress:
         mocks = draw_mocks(n_mocks, simulator, estimator, noise_model(settings), seed=MOCK_SEED)

@@ -19,8 +19,8 @@ from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.provenance import processor_name, provenance
 from sedcast.emulator.simulate import PhotometrySimulator, noise_model
 from sedcast.plotting_compare import c2st_plot, corner_of, difference_plot
-from sedcast.posterior.calibration import draw_mocks
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.mocks import draw_mocks
 
 __all__ = ["about", "choose_galaxies", "mock_galaxies", "setting_of", "write_comparison"]
 

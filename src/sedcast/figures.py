@@ -17,8 +17,9 @@ from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.emulator.simulate import PhotometrySimulator, noise_model
 from sedcast.plotting_calibration import pp_plot, sbc_plot
 from sedcast.plotting_paper import posterior_figure, training_figure
-from sedcast.posterior.calibration import CalibrationResult, calibrate, draw_mocks
+from sedcast.posterior.calibration import CalibrationResult, calibrate
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.mocks import draw_mocks
 from sedcast.sampled_seds import sampled_seds
 
 __all__ = ["ComparisonRecord", "make_figures", "read_comparison"]

@@ -10,7 +10,7 @@ from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
 from sedcast.data.catalog import Catalog
 from sedcast.data.filters import load_filter
 from sedcast.plotting import _DPI, _ticks_inward, corner_plot, corner_size, draw_corner, draw_sed
-from sedcast.posterior.calibration import Mocks
+from sedcast.posterior.mocks import Mocks
 from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
 from sedcast.sampled_seds import SampledSeds
 

@@ -14,10 +14,11 @@ from sedcast.data.artifacts import atomic_path
 from sedcast.data.noise import NoiseModel
 from sedcast.emulator.simulate import PhotometrySimulator
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
-from sedcast.posterior.calibration import CalibrationResult, calibrate, draw_mocks, measured_bands
+from sedcast.posterior.calibration import CalibrationResult, calibrate
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler, Refined
 from sedcast.posterior.flow import usable_cores
+from sedcast.posterior.mocks import draw_mocks, measured_bands
 
 __all__ = [
     "ALL_BANDS",
