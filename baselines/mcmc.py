@@ -7,9 +7,10 @@ from typing import Any
 import emcee
 import numpy as np
 
-from sedcast.baselines.chains import N_DIM, Chains, McmcConfig, McmcResult, Meter, Progress
+from sedcast.baselines.chains import Chains, Meter, Progress
 from sedcast.baselines.checkpoint import Checkpoint, Moment, identity
 from sedcast.baselines.coordinates import FlowCoordinates, FlowMap
+from sedcast.baselines.mcmc_result import N_DIM, McmcConfig, McmcResult
 from sedcast.baselines.moves import ZeusGroups, emcee_moves
 from sedcast.baselines.starts import Start, find_start
 from sedcast.baselines.zeus_globals import GlobalGenerators, root_logger_kept

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import ndtri
 
-from sedcast.baselines.chains import N_DIM, McmcConfig, McmcResult, Meter
+from sedcast.baselines.chains import Meter
+from sedcast.baselines.mcmc_result import N_DIM, McmcConfig, McmcResult
 from sedcast.data.errors import MissingDependencyError, ParameterError, SedcastError
 from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, GaussianLikelihood
 from sedcast.posterior.mass import MassConditional, check_proportional

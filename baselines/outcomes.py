@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from pydantic import Field
 
-from sedcast.baselines.chains import McmcConfig
+from sedcast.baselines.mcmc_result import McmcConfig
 from sedcast.data.artifacts import load_artifact, save_artifact, software_versions
 from sedcast.data.config import Config
 from sedcast.data.cosmology import Cosmology
