@@ -33,6 +33,7 @@ _FITS_BLOCK = 2880
 
 
 def import_parquet() -> Any:
+    """The modules ``pyarrow`` and ``pyarrow.parquet``; a MissingDependencyError where they are not installed."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -58,6 +59,15 @@ def dataset_types(segments: Segments) -> dict[str, np.dtype]:
 
 
 def join_samples(segments: Segments, path: Path, dtypes: dict[str, np.dtype], header: dict[str, Any]) -> None:
+    """Write the samples of all segments to one HDF5 file, the layout that `infer_catalog` writes.
+
+    Parameters
+    ----------
+    segments : all of them, complete.
+    path : of the file to write.
+    dtypes : of the datasets, by `dataset_types`.
+    header : the provenance.
+    """
     start = 0
     with atomic_path(path) as temporary, segments.joined_file(temporary) as joined:
         for segment in segments.paths:
@@ -94,6 +104,19 @@ def _summary(file: h5py.File, dtypes: dict[str, np.dtype]) -> np.ndarray:
 
 
 def join_summaries(segments: Segments, output: Path, dtypes: dict[str, np.dtype], header: dict[str, Any]) -> dict[str, Any]:
+    """Write the summaries of all segments to one table, FITS or Parquet by the output's name, and count what they say.
+
+    Parameters
+    ----------
+    segments : all of them, complete.
+    output : the file to write.
+    dtypes : of the datasets, by `dataset_types`.
+    header : the provenance.
+
+    Returns
+    -------
+    figures : ``galaxies``, ``inferred``, ``flagged``, ``excluded`` (rows by reason); if refined, ``efficiency_median``.
+    """
     flagged, reasons = Counter[str](), Counter[str]()
     efficiencies: list[np.ndarray] = []
 
