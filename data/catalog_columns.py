@@ -1,0 +1,203 @@
+"""Columns of a catalogue's table: found by their names, read as numbers in their units, refused where they cannot be fluxes."""
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+
+import numpy as np
+from astropy.table import Table
+from astropy.units import UnrecognizedUnit
+
+from sedcast.data.errors import CatalogError, ParameterError
+from sedcast.data.filters import BANDS
+from sedcast.data.sdss import SDSS_BANDS, needed_sdss_columns
+from sedcast.data.tables import open_table, reading
+from sedcast.data.units import NANOMAGGIES_PER_UNIT, as_nanomaggies
+
+__all__ = [
+    "all_with_units",
+    "band_columns",
+    "check_not_magnitudes",
+    "find_column",
+    "has_band",
+    "no_column",
+    "numbers",
+    "read_table",
+    "sdss_columns",
+    "warn_of_unused",
+]
+
+logger = logging.getLogger(__name__)
+
+_UNIT_ALIASES = {"nmgy": "nanomaggies", "nanomaggy": "nanomaggies", "nanomaggie": "nanomaggies", "nmaggy": "nanomaggies"}
+_MISSING_CODES = (-99.0, -999.0, -9999.0)
+_MISSING_MAGNITUDES = (99.0, 99.9, 99.99, 999.0)
+_FORMATS = {
+    ".fits": "fits",
+    ".fit": "fits",
+    ".fits.gz": "fits",
+    ".ecsv": "ascii.ecsv",
+    ".csv": "ascii.csv",
+    ".csv.gz": "ascii.csv",
+    ".hdf5": "hdf5",
+    ".h5": "hdf5",
+}
+
+
+def read_table(path: Path) -> Table:
+    """A file's table, by its suffix; a CatalogError if there is none, it cannot be read, or it has no rows."""
+    if not path.is_file():
+        raise CatalogError(f"no catalogue at {path}: check the path")
+    kinds = [kind for suffix, kind in _FORMATS.items() if path.name.lower().endswith(suffix)]
+    if not kinds:
+        raise CatalogError(f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(_FORMATS)}")
+    # Astropy believes a header's sizes, and reads a damaged archive for ever: they are checked, and unpacked, before.
+    checked = open_table(path) if path.suffix.lower() == ".gz" or kinds[0] in ("fits", "hdf5") else None
+    source = path if checked is None else checked.source
+    with reading(path), source.open("rb") as handle:
+        table = Table.read(handle if kinds[0] == "fits" else source, format=kinds[0])
+    if len(table) == 0:
+        raise CatalogError(f"{path} has no rows: a catalogue needs at least one galaxy")
+    return table
+
+
+def numbers(table: Table, name: str, width: tuple[int, ...] = ()) -> np.ndarray:
+    """A column as float64, masked entries as NaN."""
+    column = table[name]
+    try:
+        values = np.ma.MaskedArray(getattr(column, "value", column), dtype=float)
+    except (TypeError, ValueError) as error:
+        raise CatalogError(f"column {name!r} holds {column.dtype}, expected numbers ({error})") from error
+    if values.shape[1:] != width:
+        raise CatalogError(f"column {name!r} has shape {values.shape}, expected {(len(table), *width)}")
+    return np.array(values.filled(np.nan))
+
+
+def find_column(table: Table, columns: Mapping[str, str], *wanted: str) -> str | None:
+    """The name of the first wanted column that the mapping or the table has."""
+    for want in wanted:
+        name = columns.get(want, want)
+        if name in table.colnames:
+            return str(name)
+        if want in columns:
+            raise no_column(table, name)
+    return None
+
+
+def no_column(table: Table, *wanted: str) -> CatalogError:
+    """The error that none of the wanted columns is there, with those that are."""
+    close = difflib.get_close_matches(wanted[0], table.colnames, n=1, cutoff=0.4)
+    hint = f"; closest is {close[0]!r}" if close else ""
+    listed = ", ".join(table.colnames[:40]) + (" ..." if len(table.colnames) > 40 else "")
+    return CatalogError(
+        f"no column {' or '.join(map(repr, wanted))}{hint}. The table has: {listed}. "
+        f"Rename it, or in Python read_catalog(..., columns={{{wanted[0]!r}: 'its name in the file'}})"
+    )
+
+
+def _check_unit(table: Table, name: str, unit: str) -> None:
+    stated = str(table[name].unit or "")
+    stated = _UNIT_ALIASES.get(stated.lower(), stated)
+    if stated and stated != unit and (stated in NANOMAGGIES_PER_UNIT or stated.startswith("mag")):
+        raise CatalogError(f"column {name!r} says its unit is {stated!r}, but unit={unit!r} was given: one of them is wrong")
+
+
+def all_with_units(
+    table: Table, bands: Sequence[str], columns: Mapping[str, str]
+) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Flux and ivar of each band in nanomaggies, by the units of the columns; None if no flux has a unit that is known."""
+    names = {band: find_column(table, columns, f"flux_{band}") for band in bands}
+    bare = {band for band, name in names.items() if name and isinstance(table[name].unit, NoneType | UnrecognizedUnit)}
+    if bare or None in names.values():
+        if bare not in (set(), set(bands)):
+            raise CatalogError(f"fluxes of {', '.join(sorted(bare))} have no unit, the others have: give every column its unit")
+        return None
+    pairs = []
+    for band, name in names.items():
+        spread = find_column(table, columns, f"flux_ivar_{band}") or find_column(table, columns, f"flux_err_{band}")
+        if spread is None:
+            raise no_column(table, f"flux_ivar_{band}", f"flux_err_{band}")
+        try:
+            flux, flux_ivar = as_nanomaggies(table[name], table[spread])
+        except ParameterError as error:
+            raise CatalogError(f"columns {name!r} and {spread!r}: {error}") from error
+        flux[np.isin(np.asarray(table[name]), _MISSING_CODES)] = np.nan
+        pairs.append((flux, flux_ivar))
+    return pairs
+
+
+def band_columns(table: Table, band: str, columns: Mapping[str, str], unit: str) -> tuple[np.ndarray, np.ndarray]:
+    """Flux and ivar of one band, in the file's unit; missing codes become NaN."""
+    flux_name = find_column(table, columns, f"flux_{band}")
+    if flux_name is None:
+        raise no_column(table, f"flux_{band}")
+    _check_unit(table, flux_name, unit)
+    flux = numbers(table, flux_name)
+    flux[np.isin(flux, _MISSING_CODES)] = np.nan
+    ivar_name = find_column(table, columns, f"flux_ivar_{band}")
+    if ivar_name is not None:
+        return flux, numbers(table, ivar_name)
+    error_name = find_column(table, columns, f"flux_err_{band}")
+    if error_name is None:
+        raise no_column(table, f"flux_ivar_{band}", f"flux_err_{band}")
+    _check_unit(table, error_name, unit)
+    error = numbers(table, error_name)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return flux, np.where(error > 0, error**-2.0, 0.0)
+
+
+def warn_of_unused(table: Table, bands: Sequence[str], columns: Mapping[str, str], path: Path) -> None:
+    """Warn of fluxes in the file that are of no band that is read: unknown ones, or ones that were not asked for."""
+    read = {columns.get(f"flux_{band}", f"flux_{band}") for band in bands}
+    others = [name for name in table.colnames if name.startswith("flux_") and name not in read]
+    others = [name for name in others if not name.startswith(("flux_ivar_", "flux_err_"))]
+    if others:
+        logger.warning("%s: not used: %s (bands read: %s)", path, ", ".join(others), ", ".join(bands))
+
+
+def has_band(table: Table, band: str, columns: Mapping[str, str], is_sdss: bool) -> bool:
+    """Whether a table has columns for a band."""
+    if is_sdss:
+        return all(name in table.colnames for name in needed_sdss_columns((band,)))
+    return find_column(table, columns, f"flux_{band}") is not None
+
+
+def sdss_columns(table: Table, bands: Sequence[str], redshift: bool) -> dict[str, np.ndarray]:
+    """The columns of SDSS's layout that the bands need, their shapes checked; NaN for redshifts that are not needed."""
+    found = {}
+    for name in needed_sdss_columns(bands):
+        if name == "Z" and not redshift and name not in table.colnames:
+            found[name] = np.full(len(table), np.nan)
+            continue
+        if name not in table.colnames:
+            raise no_column(table, name)
+        width = (len(SDSS_BANDS),) if name in ("MODELFLUX", "MODELFLUX_IVAR", "EXTINCTION") else ()
+        found[name] = numbers(table, name, width)
+    return found
+
+
+def check_not_magnitudes(flux: np.ndarray, bands: Sequence[str], path: Path) -> None:
+    """Refuse tables whose fluxes are magnitudes.
+
+    Magnitudes of galaxies all lie in 8 to 32 and fall from blue to red bands, while AB fluxes rise: of real galaxies
+    with every flux inside that interval hardly one has its bluest flux above its reddest. In a single band
+    the test is the scatter: 30 magnitudes or more differ by less than 0.12 dex, fluxes by more.
+    """
+    flux = np.where(np.isin(flux, _MISSING_MAGNITUDES), np.nan, flux)
+    seen = flux[np.isfinite(flux)]
+    if seen.size == 0 or seen.min() < 8 or seen.max() > 32:
+        return
+    order = [name for name in BANDS if name in bands]
+    if len(order) >= 2:
+        difference = flux[:, bands.index(order[0])] - flux[:, bands.index(order[-1])]
+        difference = difference[np.isfinite(difference)]
+        suspicious = difference.size > 0 and float(np.mean(difference > 0)) > 0.8
+    else:
+        suspicious = seen.size >= 30 and float(np.std(np.log10(seen))) < 0.12
+    if suspicious:
+        raise CatalogError(
+            f"{path}: the fluxes look like magnitudes (all in {seen.min():.4g} to {seen.max():.4g}, smaller in redder bands); "
+            "expected linear fluxes: 10**(0.4 * (22.5 - m)) nanomaggies for an AB magnitude m"
+        )
