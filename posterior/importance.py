@@ -144,15 +144,7 @@ class Refiner:
         key: int = 0,
         n_threads: int | None = None,
     ) -> Refined:
-        """Refine one galaxy.
-
-        Parameters
-        ----------
-        flux, flux_ivar : (n_band,) nanomaggies and nanomaggies^-2.
-        zred : redshift.
-        n_samples : equally weighted samples to return; beyond `ess` of them other parameters than the mass repeat.
-        seed, key : the random stream; results depend on them and the data only.
-        n_threads : the number of usable cores by default.
+        """Refine one galaxy; arguments as of `ExactSampler`, beyond `ess` samples other parameters than the mass repeat.
 
         Raises
         ------
