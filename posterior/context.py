@@ -108,7 +108,7 @@ class ContextTransform:
         matrix = np.zeros((wider.n_context, self.n_context))
         matrix[[wider.names.index(name) for name in self.names], np.arange(self.n_context)] = 1
         if len(wider.bands) > 1:
-            deviations = [wider.names.index(f"mag_{band}-mean") for band in self.bands]
+            deviations = np.array([wider.names.index(f"mag_{band}-mean") for band in self.bands])
             share = 1 / len(self.bands)
             matrix[deviations, 0] += share
             if len(self.bands) > 1:

@@ -53,7 +53,7 @@ class FlowWithExpert:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """All arrays, those of the expert and of its choice with a prefix."""
-        own = {"columns": self.columns, "measured": self.measured, "matrix": self.matrix}
+        own: dict[str, np.ndarray] = {"columns": self.columns, "measured": self.measured, "matrix": self.matrix}
         return self.general.to_arrays() | {f"{_EXPERT}{k}": v for k, v in {**self.expert.to_arrays(), **own}.items()}
 
     def sample(
