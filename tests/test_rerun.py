@@ -11,6 +11,7 @@ from astropy.table import Table
 from standin import BANDS, mock_photometry
 from typer.testing import CliRunner
 
+from benchmarks.kills import make_tasks
 from sedcast.cli import app
 from sedcast.data.artifacts import save_artifact
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
@@ -89,6 +90,32 @@ def test_simulations_are_repeated_by_any_number_of_workers(tmp_path: Path, monke
     with h5py.File(tmp_path / "again.h5", "a") as file:
         file["flux"][0] += 1
     assert output_differences(made, tmp_path / "again.h5") == ["flux"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["train posterior", "train emulator", "compare"])
+def test_trainings_and_comparisons_are_repeated(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name.startswith("train"):
+        pytest.importorskip("tensorflow", reason="training needs TensorFlow")
+    monkeypatch.chdir(tmp_path)
+    task = next(task for task in make_tasks(tmp_path / "inputs") if task.name == name)
+    run(*task.arguments)
+    figures = json.loads(run("rerun", task.outputs[0], "--check", "--json"))
+    assert (figures["changed"], figures["different"]) == ([], [])
+
+
+def test_comparisons_differ_in_numbers_and_not_in_times(tmp_path: Path) -> None:
+    for name, seconds, shift in (("a", 1.0, 0.5), ("b", 2.0, 0.5), ("c", 1.0, 0.25)):
+        (tmp_path / name / "runs").mkdir(parents=True)
+        save_artifact(tmp_path / name / "runs" / "real-0-flow.npz", "thing", {"draws": np.ones(3)}, {"wall_s": seconds})
+        one = {"methods": {"flow": {"wall_s": seconds, "ess_per_s": 9 / seconds}}, "pairs": {"flow": {"shift": [shift]}}}
+        text = json.dumps({"about": {"command": name}, "galaxies": [one]})
+        (tmp_path / name / "comparison.json").write_text(text, encoding="utf-8")
+    assert output_differences(tmp_path / "a", tmp_path / "b") == []
+    (different,) = output_differences(tmp_path / "a", tmp_path / "c")
+    assert different.startswith("comparison.json: galaxies[0].pairs.flow.shift")
+    (tmp_path / "b" / "comparison.json").unlink()
+    assert output_differences(tmp_path / "a", tmp_path / "b") == ["comparison.json is not in both"]
 
 
 def test_what_cannot_be_repeated_says_why(tmp_path: Path) -> None:

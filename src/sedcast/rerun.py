@@ -1,5 +1,6 @@
 """Outputs made again from their header of provenance, and compared."""
 
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +17,15 @@ from sedcast.data.provenance import describe_file
 from sedcast.emulator.segments import differences
 from sedcast.emulator.simulators import BUILT_IN
 
-__all__ = ["COMMANDS", "header_differences", "options_of", "output_differences"]
+__all__ = ["COMMANDS", "header_differences", "options_of", "output_differences", "without_times"]
 
 COMMANDS = (("simulate",), ("infer",), ("compare",), ("train", "emulator"), ("train", "posterior"))
 """Commands that can be repeated."""
 
 _ANYWHERE = ("n_workers", "scheduler", "export")
 _TIMED = ("provenance", "figures", "versions")
+_TIMES = ("seconds", "minutes", "wall_s", "cpu_s", "per_s", "per_cpu_s", "fsps_alone_h")
+_COMPARISON = "comparison.json"
 
 
 def options_of(
@@ -95,15 +98,32 @@ def output_differences(first: Path, second: Path) -> list[str]:
         raise ParameterError(f"{first} and {second} are not of the same kind")
     if first.is_dir():
         kinds = (".npz", ".h5", ".fits", ".parquet")
-        names = {path.relative_to(top) for top in (first, second) for path in top.rglob("*") if path.suffix in kinds}
+        names = {path.relative_to(top) for top in (first, second) for path in top.rglob("*")}
+        names = {name for name in names if name.suffix in kinds or name.name == _COMPARISON}
         parts = {name: (first / name, second / name) for name in sorted(names)}
         absent = [f"{name} is not in both" for name, pair in parts.items() if not all(path.is_file() for path in pair)]
         both = {name: pair for name, pair in parts.items() if all(path.is_file() for path in pair)}
         return absent + [f"{name}: {what}" for name, pair in both.items() for what in output_differences(*pair)]
+    if first.suffix == ".json":
+        return differences(*(_numbers(path) for path in (first, second)))
     one, other = _contents(first), _contents(second)
     return sorted(
         name for name in one.keys() | other.keys() if name not in one or name not in other or not _same(one[name], other[name])
     )
+
+
+def without_times(values: Any) -> Any:
+    """What JSON holds, without the entries whose names say that they are times, or come from times."""
+    if isinstance(values, dict):
+        return {key: without_times(value) for key, value in values.items() if not any(word in key for word in _TIMES)}
+    return [without_times(value) for value in values] if isinstance(values, list) else values
+
+
+def _numbers(path: Path) -> dict[str, Any]:
+    """What a comparison found, without what it was made with."""
+    held = without_times(json.loads(path.read_text(encoding="utf-8")))
+    galaxies = {f"galaxies[{number}]": one for number, one in enumerate(held["galaxies"])}
+    return galaxies | {name: value for name, value in held.items() if name not in ("about", "galaxies")}
 
 
 def _contents(path: Path) -> dict[str, np.ndarray]:
