@@ -36,8 +36,9 @@ from sedcast.posterior import flow_training
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
-from sedcast.posterior.infer import infer_catalog, read_posteriors
+from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.made import FlowConfig, initial_parameters, permutations
+from sedcast.posterior.posterior_catalog import read_posteriors
 from sedcast.posterior.train import PosteriorConfig, read_training_set
 
 __all__ = ["Target", "make_targets"]

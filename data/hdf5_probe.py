@@ -75,10 +75,12 @@ def serve() -> None:
     # Interruptions are the main process's; the end of its time ends this one, wherever it is.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    limit = used + _MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    size = Path("/proc/self/statm")
+    # Other systems than Linux neither tell the memory claimed so far nor keep to the limit.
+    if size.is_file():
+        limit = int(size.read_text(encoding="ascii").split()[0]) * resource.getpagesize() + _MEMORY
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     for line in sys.stdin:
         path, seconds = json.loads(line)

@@ -31,7 +31,6 @@ from sedcast.posterior.posterior_catalog import (
     PERCENTILES,
     REFINEMENT_NAMES,
     all_quantity_names,
-    read_posteriors,
 )
 
 __all__ = [
@@ -39,7 +38,6 @@ __all__ = [
     "count_reasons",
     "infer_catalog",
     "quantity_names",
-    "read_posteriors",
     "redshift_at_edge",
     "warn_of_flags",
 ]

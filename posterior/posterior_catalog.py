@@ -15,7 +15,7 @@ from astropy.table import Table
 
 from sedcast.data.artifacts import consistent
 from sedcast.data.errors import ArtifactError, MissingDependencyError, ParameterError
-from sedcast.data.hdf5 import check_size, check_type, read_whole
+from sedcast.data.hdf5 import check_size, check_type, open_hdf5, read_whole
 from sedcast.emulator.prior import PARAMETER_NAMES
 
 __all__ = [
@@ -249,8 +249,8 @@ def read_posteriors(path: str | Path) -> PosteriorCatalog:
     if not path.is_file():
         raise ArtifactError(f"no file of posteriors at {path}: check the path, or make one with 'sedcast infer'")
     try:
-        file = h5py.File(path, "r")
-    except OSError as error:
+        file = open_hdf5(path)
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} is not a readable HDF5 file: {error}") from error
     try:
         with consistent(path, "file of posteriors", otherwise="infer the catalogue again"):
