@@ -105,7 +105,7 @@ def output_differences(first: Path, second: Path) -> list[str]:
         both = {name: pair for name, pair in parts.items() if all(path.is_file() for path in pair)}
         return absent + [f"{name}: {what}" for name, pair in both.items() for what in output_differences(*pair)]
     if first.suffix == ".json":
-        return differences(*(_numbers(path) for path in (first, second)))
+        return differences(_numbers(first), _numbers(second))
     one, other = _contents(first), _contents(second)
     return sorted(
         name for name in one.keys() | other.keys() if name not in one or name not in other or not _same(one[name], other[name])
