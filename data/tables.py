@@ -5,7 +5,6 @@ Files that end in .gz are unpacked to a temporary file first.
 
 import contextlib
 import gzip
-import math
 import os
 import tempfile
 import weakref
@@ -27,7 +26,7 @@ _BATCH_ROWS = 65_536
 _BUFFER_BYTES = 1 << 20
 # No real catalogue packs that well: beyond it a file is made to fill the disk or the memory.
 _MOST_PACKED = 300
-_MOST_FIELDS, _FITS_BLOCK = 999, 2880
+_MOST_FIELDS = 999
 _VARIABLE_LENGTH = ("P", "Q")
 
 
@@ -139,11 +138,10 @@ def _check_headers(handle: BinaryIO, path: Path) -> None:
         if not all(0 <= count <= _MOST_FIELDS for count in counts):
             raise CatalogError(f"{path} claims {counts[0]} axes and {counts[1]} columns, FITS allows {_MOST_FIELDS}: damaged")
         try:
-            axes = math.prod(int(header[f"NAXIS{axis + 1}"]) for axis in range(counts[0])) if counts[0] else 0
-            n_bytes = abs(int(header["BITPIX"])) // 8 * int(header.get("GCOUNT", 1)) * (int(header.get("PCOUNT", 0)) + axes)
+            n_bytes = header.data_size_padded
             if n_bytes < 0:
                 return
-            handle.seek(-(-n_bytes // _FITS_BLOCK) * _FITS_BLOCK, os.SEEK_CUR)
+            handle.seek(n_bytes, os.SEEK_CUR)
         except Exception:
             return
 

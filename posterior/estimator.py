@@ -142,6 +142,11 @@ class PosteriorEstimator:
         """Short name."""
         return str(self.card["name"])
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Configuration, training figures and checksum, for the card of an artifact that is made with this one."""
+        return {name: self.card.get(name) for name in ("config", "figures", "sha256")}
+
     def sample(
         self,
         flux: np.ndarray,
@@ -380,8 +385,7 @@ class PosteriorEstimator:
             measured=np.array([band in bands for band in transform.bands], dtype=np.float32),
             matrix=expert.context.from_wider(transform),
         )
-        origin = {name: expert.card.get(name) for name in ("config", "figures", "sha256")}
-        return replace(self, flow=flow, card=self.card | {"expert": {"bands": list(expert.bands), **origin}})
+        return replace(self, flow=flow, card=self.card | {"expert": {"bands": list(expert.bands), **expert.origin}})
 
     def save(self, path: str | Path) -> None:
         """Write the artifact (kind ``posterior-estimator``): arrays and card, float32 weights."""

@@ -319,7 +319,7 @@ def _start(
         return None, {}
     estimator = PosteriorEstimator.find(config.start)
     flow = warm_start(estimator, config.flow, transform=transform, context=context)
-    return flow, {"start": {name: estimator.card.get(name) for name in ("config", "figures", "sha256")}}
+    return flow, {"start": estimator.origin}
 
 
 def _trainer(
