@@ -25,6 +25,7 @@ from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 BUNDLED = "bundled"
 ZRED_MIN = 0.005
 
+_SETTLE_SECONDS = 0.1
 _GEMM_SIZE = 2048
 _GEMM = "float32 matrix product"
 _ROWS_PER_CALL = 512
@@ -91,6 +92,8 @@ def time_rounds(tasks: Mapping[str, Callable[[], object]], *, repeats: int, min_
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for done in range(1, repeats + 1):
         for name, task in tasks.items():
+            # The threads of the task before wait busily for more work.
+            time.sleep(_SETTLE_SECONDS)
             seconds[name].append(_seconds(task, n_calls[name]) / n_calls[name])
         note(f"  round {done} of {repeats}")
     return seconds

@@ -16,18 +16,23 @@
 #error "written for GCC on x86-64: elsewhere sedcast samples with NumPy"
 #endif
 
+#include <immintrin.h>
+
 #define MAX_LAYERS 8
 
-/* Layer l has bounds[l][d] units of degrees below d; kernel[l] is (block, in, out), bias[l] (block, out). The outputs of the
- * last alternate shift and raw log scale; the first layer's bias comes per galaxy, with the context's share. */
+/* Layer l has bounds[l][d] units of degrees below d and biases bias[l] (block, out). The outputs of the last alternate shift and
+ * raw log scale; the first layer's bias comes per galaxy, with the context's share. Of each block, weights has those
+ * that are not masked in the order in which they are used, in panels of at most sedcast_flow_panel units. */
 typedef struct {
     int dim, n_blocks, n_hidden, activation;
     float bound;
     const int *order;
     const int *bounds[MAX_LAYERS];
-    const float *kernel[MAX_LAYERS + 1], *bias[MAX_LAYERS + 1];
+    const float *bias[MAX_LAYERS + 1], *weights;
+    long weights_per_block;
 } Flow;
 
+#define MAX_LANES 64
 #define JOIN2(a, b) a##_##b
 #define JOIN(a, b) JOIN2(a, b)
 #define FN(name) JOIN(name, NAME)
@@ -35,19 +40,30 @@ typedef struct {
 #define VF FN(vf)
 #define VI FN(vi)
 #define PICK(mask, a, b) ((VF)(((VI)(a) & (mask)) | ((VI)(b) & ~(mask))))
+#define UP_TO_5(c) c(1) c(2) c(3) c(4) c(5)
+#define UP_TO_7(c) UP_TO_5(c) c(6) c(7)
 
-/* VL floats make a vector; a tile of RT units x VT vectors fills the registers. */
+/* VL floats make a vector; a tile of RT units x VT vectors fills the registers. A reciprocal by Newton's method takes
+ * a third of a division's time. */
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512")
 #define NAME avx512
 #define VL 16
-#define VT 4
-#define RT 6
+#define VT 3
+#define RT 8
+#define BELOW_RT UP_TO_7
+#define MIN(a, b) ((VF)_mm512_min_ps((__m512)(a), (__m512)(b)))
+#define MAX(a, b) ((VF)_mm512_max_ps((__m512)(a), (__m512)(b)))
+#define GUESS(x) ((VF)_mm512_rcp14_ps((__m512)(x)))
 #include "_flow_kernel.c"
 #undef NAME
 #undef VL
 #undef VT
 #undef RT
+#undef BELOW_RT
+#undef MIN
+#undef MAX
+#undef GUESS
 #pragma GCC pop_options
 
 #pragma GCC push_options
@@ -56,11 +72,19 @@ typedef struct {
 #define VL 8
 #define VT 2
 #define RT 6
+#define BELOW_RT UP_TO_5
+#define MIN(a, b) ((VF)_mm256_min_ps((__m256)(a), (__m256)(b)))
+#define MAX(a, b) ((VF)_mm256_max_ps((__m256)(a), (__m256)(b)))
+#define GUESS(x) ((VF)_mm256_rcp_ps((__m256)(x)))
 #include "_flow_kernel.c"
 #undef NAME
 #undef VL
 #undef VT
 #undef RT
+#undef BELOW_RT
+#undef MIN
+#undef MAX
+#undef GUESS
 #pragma GCC pop_options
 
 /* Floats in a vector of this processor: 16, 8, or 0 if it can run neither variant. */
@@ -71,13 +95,18 @@ int sedcast_flow_vector(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 8 : 0;
 }
 
+/* Units in a panel of weights, for the variant of `vector` floats. */
+int sedcast_flow_panel(int vector) {
+    return vector == 16 ? panel_avx512 : panel_avx2;
+}
+
 /* share (n_rows, n_blocks, units of the first layer), noise (n_rows, n, dim) -> theta like noise, log_q (n_rows, n), both
  * without their constants. Returns 0, or 1 without memory. */
 int sedcast_flow_sample(const Flow *f, int vector, long n_rows, long n, const float *share, const float *noise, float *theta,
                         float *log_q) {
     size_t rows = 2 * f->dim + 2;
     for (int l = 0; l < f->n_hidden; l++) rows += f->bounds[l][f->dim];
-    float *scratch = aligned_alloc(64, rows * 64 * sizeof(float));
+    float *scratch = aligned_alloc(64, rows * MAX_LANES * sizeof(float));
     if (!scratch) return 1;
     for (long row = 0; row < n_rows; row++) {
         const float *s = share + row * f->n_blocks * f->bounds[0][f->dim], *z = noise + row * n * f->dim;
@@ -92,13 +121,22 @@ int sedcast_flow_sample(const Flow *f, int vector, long n_rows, long n, const fl
 
 #else /* one variant */
 
+static const int FN(panel) = RT;
+
 typedef float FN(vf) __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 typedef int FN(vi) __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 
+static inline VF FN(reciprocal)(VF x) {
+    VF guess = GUESS(x);
+    guess *= 2.0f - x * guess;
+    if (VL < 16) guess *= 2.0f - x * guess;
+    return guess;
+}
+
 static inline VF FN(expv)(VF x) {
-    VF hi = (VF){0} + 88.3f, lo = (VF){0} - 87.3f;
-    x = PICK(x > hi, hi, x);
-    x = PICK(x < lo, lo, x);
+    // Between bounds whose exponentials and their reciprocals are normal numbers: others take a hundred times as long.
+    VF most = (VF){0} + 80.0f;
+    x = MAX(MIN(x, most), -most);
     VF t = x * 1.44269504088896341f + 12582912.0f;
     VI n = (VI)t - 0x4B400000;
     t -= 12582912.0f;
@@ -116,7 +154,7 @@ static inline VF FN(expv)(VF x) {
 static inline VF FN(tanhv)(VF x) {
     VI sign = (VI)x & (int)0x80000000;
     VF a = (VF)((VI)x ^ sign), z = x * x;
-    VF far = 1.0f - 2.0f / (FN(expv)(a + a) + 1.0f);
+    VF far = 1.0f - 2.0f * FN(reciprocal)(FN(expv)(a + a) + 1.0f);
     VF p = (VF){0} - 5.70498872745e-3f;
     p = p * z + 2.06390887954e-2f;
     p = p * z - 5.37397155531e-2f;
@@ -126,65 +164,64 @@ static inline VF FN(tanhv)(VF x) {
     return PICK(a < 0.625f, near, (VF)((VI)far | sign));
 }
 
-static inline VF FN(activate)(VF y, int kind) {
+#define EACH(expression) \
+    for (long i = 0; i < n; i += VL) { \
+        VF y = *(VF *)(h + i); \
+        *(VF *)(h + i) = expression; \
+    } \
+    break;
+static void FN(activate)(float *h, long n, int kind) {
     VF zero = (VF){0};
-    if (kind == 0) return PICK(y < zero, zero, y);
-    if (kind == 1) return FN(tanhv)(y);
-    if (kind == 2) return PICK(y < zero, FN(expv)(y) - 1.0f, y);
-    return y / (1.0f + FN(expv)(-y));
+    switch (kind) {
+        case 0: EACH(MAX(y, zero))
+        case 1: EACH(FN(tanhv)(y))
+        case 2: EACH(PICK(y < zero, FN(expv)(y) - 1.0f, y))
+        default: EACH(y * FN(reciprocal)(1.0f + FN(expv)(-y)))
+    }
 }
+#undef EACH
 
-/* out[r] = activation(bias[r] + sum_k w[k][r] h[k]) for `rows` <= RT units and LANES samples. */
-static inline __attribute__((always_inline)) void FN(tile)(const float *w, int ld, const float *h, int depth,
-    const float *bias, float *out, int rows, int kind) {
+/* out[r] = bias[r] + sum_k w[k][r] h[k] for `rows` <= RT units and LANES samples; returns the end of w. */
+static inline __attribute__((always_inline)) const float *FN(tile)(const float *w, const float *h, int depth, const float *bias,
+                                                                   float *out, int rows) {
     VF acc[RT][VT];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < VT; v++) acc[r][v] = (VF){0} + bias[r];
-    for (int k = 0; k < depth; k++) {
+    for (int k = 0; k < depth; k++, w += rows) {
         VF x[VT];
         for (int v = 0; v < VT; v++) x[v] = *(const VF *)(h + k * LANES + VL * v);
         for (int r = 0; r < rows; r++)
-            for (int v = 0; v < VT; v++) acc[r][v] += w[(long)k * ld + r] * x[v];
+            for (int v = 0; v < VT; v++) acc[r][v] += w[r] * x[v];
     }
     for (int r = 0; r < rows; r++)
-        for (int v = 0; v < VT; v++)
-            *(VF *)(out + r * LANES + VL * v) = kind < 0 ? acc[r][v] : FN(activate)(acc[r][v], kind);
+        for (int v = 0; v < VT; v++) *(VF *)(out + r * LANES + VL * v) = acc[r][v];
+    return w;
 }
 
 #define CASE(n) \
-    case n: \
-        FN(tile)(w + m, ld, h, depth, bias + m, out + m * LANES, n, kind); \
-        break;
-static inline __attribute__((always_inline)) void FN(layer)(const float *w, int ld, const float *h, int depth, const float *bias,
-                                                           float *out, int units, int kind) {
+    case n: w = FN(tile)(w, h, depth, bias + m, out + m * LANES, n); break;
+static const float *FN(hidden)(const float *w, const float *h, int depth, const float *bias, float *out, int units, int kind) {
     int m = 0;
-    for (; m + RT <= units; m += RT) FN(tile)(w + m, ld, h, depth, bias + m, out + m * LANES, RT, kind);
-    switch (units - m) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) }
+    for (; m + RT <= units; m += RT) w = FN(tile)(w, h, depth, bias + m, out + m * LANES, RT);
+    switch (units - m) { BELOW_RT(CASE) }
+    FN(activate)(out, (long)units * LANES, kind);
+    return w;
 }
 #undef CASE
 
-static void FN(hidden)(const float *w, int ld, const float *h, int depth, const float *bias, float *out, int units, int kind) {
-    switch (kind) {
-        case 0: FN(layer)(w, ld, h, depth, bias, out, units, 0); break;
-        case 1: FN(layer)(w, ld, h, depth, bias, out, units, 1); break;
-        case 2: FN(layer)(w, ld, h, depth, bias, out, units, 2); break;
-        default: FN(layer)(w, ld, h, depth, bias, out, units, 3);
-    }
-}
-
 /* Solve block b for its inputs x from its outputs `values`, and add its log scales to `total`. */
 static void FN(invert)(const Flow *f, int b, const float *share, const float *values, float *x, float **h, float *out, VF *total) {
-    int dim = f->dim, last = f->n_hidden, width = f->bounds[last - 1][dim];
+    int dim = f->dim, last = f->n_hidden;
+    const float *w = f->weights + b * f->weights_per_block;
     for (int d = 0; d < dim; d++) {
         for (int l = 0; l < last; l++) {
-            int low = f->bounds[l][d], units = f->bounds[l][d + 1] - low, ld = f->bounds[l][dim];
+            int low = f->bounds[l][d], units = f->bounds[l][d + 1] - low, width = f->bounds[l][dim];
             int depth = l ? f->bounds[l - 1][d + 1] : d;
-            const float *w = f->kernel[l] + (long)b * (l ? f->bounds[l - 1][dim] : dim) * ld;
-            const float *bias = l ? f->bias[l] + (long)b * ld : share + (long)b * ld;
-            FN(hidden)(w + low, ld, l ? h[l - 1] : x, depth, bias + low, h[l] + low * LANES, units, f->activation);
+            const float *bias = (l ? f->bias[l] : share) + (long)b * width + low;
+            w = FN(hidden)(w, l ? h[l - 1] : x, depth, bias, h[l] + low * LANES, units, f->activation);
         }
-        FN(tile)(f->kernel[last] + (long)b * width * 2 * dim + 2 * d, 2 * dim, h[last - 1], f->bounds[last - 1][d + 1],
-                 f->bias[last] + (long)b * 2 * dim + 2 * d, out, 2, -1);
+        const float *bias = f->bias[last] + (long)b * 2 * dim + 2 * d;
+        w = FN(tile)(w, h[last - 1], f->bounds[last - 1][d + 1], bias, out, 2);
         for (int v = 0; v < VT; v++) {
             VF log_scale = f->bound * FN(tanhv)(*(VF *)(out + LANES + VL * v) / f->bound);
             total[v] += log_scale;

@@ -15,7 +15,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,7 +32,8 @@ __all__ = ["FlowConfig", "MaskedAutoregressiveFlow", "checked_context", "usable_
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 2048
+# Samples that a thread works on at a time, in NumPy and in C.
+_CHUNK, _COMPILED_CHUNK = 2048, 1024
 _DEGREES_PER_PANEL = 4
 _LOG_2PI = float(np.log(2 * np.pi))
 _HUGE = float(np.finfo(np.float32).max)
@@ -320,7 +321,7 @@ class MaskedAutoregressiveFlow:
         def work(rows: slice, columns: slice) -> None:
             result[rows, columns] = self._log_prob_chunk(points[rows, columns], given[rows])
 
-        self._run(work, *points.shape[:2], n_threads)
+        self._run(work, _chunks(*points.shape[:2], _CHUNK), n_threads)
         return result[:, 0] if np.ndim(theta) == 2 else result
 
     def _given(self, context: np.ndarray) -> _Given:
@@ -347,8 +348,7 @@ class MaskedAutoregressiveFlow:
         context_kernel = np.ascontiguousarray(self._arrays["context_kernel"][index].T) * factor
         return _Block(self._permutation[index], context_kernel, self._arrays["bias_0"][index] * factor, kernels)
 
-    def _run(self, work: Callable[[slice, slice], None], n_rows: int, n_samples: int, n_threads: int | None) -> None:
-        chunks = list(_chunks(n_rows, n_samples))
+    def _run(self, work: Callable[[slice, slice], None], chunks: Sequence[tuple[slice, slice]], n_threads: int | None) -> None:
         n_threads = min(n_threads or usable_cores(), len(chunks))
         with _blas().limit(limits=1, user_api="blas"):
             if n_threads < 2:
@@ -365,11 +365,13 @@ class MaskedAutoregressiveFlow:
         theta = np.empty((len(given), n_samples, self.dim), dtype=np.float32)
         log_prob = np.empty((len(given), n_samples))
 
-        def work(rows: slice, columns: slice) -> None:
-            chunk = self._compiled_chunk if self._kernel and columns.stop - columns.start >= MIN_SAMPLES else self._theta_chunk
-            theta[rows, columns], log_prob[rows, columns] = chunk(noise(rows, columns), given[rows])
+        compiled = self._kernel is not None and n_samples >= MIN_SAMPLES
+        to_theta = self._compiled_chunk if compiled else self._theta_chunk
 
-        self._run(work, len(given), n_samples, n_threads)
+        def work(rows: slice, columns: slice) -> None:
+            theta[rows, columns], log_prob[rows, columns] = to_theta(noise(rows, columns), given[rows])
+
+        self._run(work, _chunks(len(given), n_samples, _COMPILED_CHUNK if compiled else _CHUNK), n_threads)
         bad = np.count_nonzero(~np.isfinite(theta).all(axis=(1, 2)))
         if bad:
             logger.warning(
@@ -497,14 +499,16 @@ def _product(block: _Block, layer: int, rows: slice, start: int, stop: int, memo
         np.matmul(weights, source, out=target)
 
 
-def _chunks(n_rows: int, n_samples: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and samples of each chunk: several rows where they are short, parts of one row where it is long."""
-    rows_each = max(1, _CHUNK // max(n_samples, 1))
-    parts = -(-n_samples // _CHUNK)
+def _chunks(n_rows: int, n_samples: int, size: int) -> list[tuple[slice, slice]]:
+    """Rows and samples of each chunk of about `size`: several rows where they are short, parts of one row where it is long."""
+    rows_each = max(1, size // max(n_samples, 1))
+    parts = -(-n_samples // size)
     samples_each = -(-n_samples // max(parts, 1))
-    for row in range(0, n_rows, rows_each):
-        for column in range(0, n_samples, samples_each):
-            yield slice(row, min(row + rows_each, n_rows)), slice(column, min(column + samples_each, n_samples))
+    return [
+        (slice(row, min(row + rows_each, n_rows)), slice(column, min(column + samples_each, n_samples)))
+        for row in range(0, n_rows, rows_each)
+        for column in range(0, n_samples, samples_each)
+    ]
 
 
 def checked_context(context: np.ndarray, n_context: int) -> np.ndarray:

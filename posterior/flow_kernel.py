@@ -3,7 +3,7 @@
 import ctypes
 import functools
 import importlib.machinery
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ __all__ = ["MIN_SAMPLES", "FlowKernel", "kernel_library"]
 
 _MAX_LAYERS = 8
 _ACTIVATIONS = ("relu", "tanh", "elu", "silu")
-# A tile holds 64 samples of one galaxy; for fewer than this NumPy, which mixes galaxies, is faster.
+# A tile holds 48 samples of one galaxy; for fewer than this NumPy, which mixes galaxies, is faster.
 MIN_SAMPLES = 24
 
 
@@ -27,8 +27,9 @@ class _Flow(ctypes.Structure):
         ("bound", ctypes.c_float),
         ("order", ctypes.c_void_p),
         ("bounds", ctypes.c_void_p * _MAX_LAYERS),
-        ("kernel", ctypes.c_void_p * (_MAX_LAYERS + 1)),
         ("bias", ctypes.c_void_p * (_MAX_LAYERS + 1)),
+        ("weights", ctypes.c_void_p),
+        ("weights_per_block", ctypes.c_long),
     ]
 
 
@@ -69,9 +70,10 @@ class FlowKernel:
         self._flow.order = self._keep(arrays["permutation"], np.int32)
         for layer in range(last):
             self._flow.bounds[layer] = self._keep(np.array(bounds[layer]), np.int32)
-        for layer in range(last + 1):
-            self._flow.kernel[layer] = self._keep(kernels[layer], np.float32)
             self._flow.bias[layer] = self._keep(biases[layer], np.float32)
+        self._flow.bias[last] = self._keep(biases[last], np.float32)
+        weights = _panels(kernels, bounds)
+        self._flow.weights, self._flow.weights_per_block = self._keep(weights, np.float32), weights.shape[1]
         self._context_kernel = np.concatenate(arrays["context_kernel"], axis=1)
         self._context_bias = arrays["bias_0"].reshape(-1)
 
@@ -100,3 +102,22 @@ class FlowKernel:
     def _keep(self, array: np.ndarray, kind: type) -> int:
         self._kept.append(np.ascontiguousarray(array, dtype=kind))
         return int(self._kept[-1].ctypes.data)
+
+
+def _panels(kernels: Sequence[np.ndarray], bounds: list[list[int]]) -> np.ndarray:
+    """The weights (n_block, n_weight) that are not masked, in the order in which the C code uses them.
+
+    `kernels` are (n_block, n_in, n_out), the last (n_block, n_in, dim, 2): shift and raw log scale.
+    """
+    library = kernel_library()
+    assert library is not None
+    width = library.sedcast_flow_panel(library.sedcast_flow_vector())
+    *hidden, outputs = kernels
+    pieces = []
+    for d in range(outputs.shape[2]):
+        for layer, kernel in enumerate(hidden):
+            depth = bounds[layer - 1][d + 1] if layer else d
+            start, stop = bounds[layer][d : d + 2]
+            pieces += [kernel[:, :depth, unit : min(unit + width, stop)] for unit in range(start, stop, width)]
+        pieces.append(outputs[:, : bounds[len(hidden) - 1][d + 1], d])
+    return np.concatenate([piece.reshape(len(outputs), -1) for piece in pieces], axis=1)
