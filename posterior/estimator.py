@@ -24,7 +24,7 @@ from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.expert_flow import Flow, FlowWithExpert, flow_from_arrays
 from sedcast.posterior.flow import MaskedAutoregressiveFlow, usable_cores
-from sedcast.posterior.outliers import STATISTICS, OutlierModel
+from sedcast.posterior.outliers import SCORE_VERSION, OutlierModel
 
 __all__ = ["PosteriorEstimator", "RowStatus", "with_redshift"]
 
@@ -488,7 +488,7 @@ def _outliers(bands: tuple[str, ...], arrays: Mapping[str, np.ndarray], card: Ma
     """The outlier score of an artifact, None if it has none, or one of an earlier sedcast."""
     if "outliers" not in card:
         return None
-    if card["outliers"].get("statistics") != list(STATISTICS):
+    if card["outliers"].get("version") != SCORE_VERSION:
         logger.warning(
             "the outlier score of %s is of an earlier version and left out: `fit_outliers` makes it anew", card["name"]
         )

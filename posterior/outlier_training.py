@@ -12,7 +12,15 @@ from sedcast.data.config import Config, parse_config
 from sedcast.data.errors import ArtifactError, SedcastError
 from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig, default_simulator, noise_model
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.outliers import FALSE_ALARM_RATE, MISFIT_SAMPLES, STATISTICS, OutlierModel, OutlierScores, misfit
+from sedcast.posterior.outliers import (
+    FALSE_ALARM_RATE,
+    MISFIT_SAMPLES,
+    SCORE_VERSION,
+    STATISTICS,
+    OutlierModel,
+    OutlierScores,
+    misfit,
+)
 from sedcast.posterior.photometry_density import PhotometryDensity
 from sedcast.posterior.stream import Galaxies, GalaxyStream, MissingBands, StreamConfig
 
@@ -219,6 +227,6 @@ def fit_outliers(
     zred = None if estimator.infers_redshift else mocks.zred
     model = OutlierModel.calibrated(estimator.bands, density, flux=mocks.flux, flux_ivar=mocks.flux_ivar, zred=zred, misfit=fit)
     described = config.model_dump() | {"false_alarm_rate": FALSE_ALARM_RATE, "misfit_samples": MISFIT_SAMPLES}
-    described["statistics"] = list(STATISTICS)
+    described |= {"statistics": list(STATISTICS), "version": SCORE_VERSION}
     logger.info("outlier score of %s: %d Gaussians, %d mocks", estimator.name, config.n_components, len(mocks))
     return replace(estimator, outliers=model, card=dict(estimator.card) | {"outliers": described})

@@ -19,13 +19,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
+from sedcast.data.asinh import asinh_flux, asinh_flux_error, asinh_magnitude, asinh_magnitude_error
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.sdss import SDSS_BANDS
 from sedcast.posterior.photometry_density import PhotometryDensity
 from sedcast.posterior.stars import star_density
 
-__all__ = ["FALSE_ALARM_RATE", "MISFIT_SAMPLES", "STATISTICS", "OutlierModel", "OutlierScores", "PhotometryChecks", "misfit"]
+__all__ = [
+    "FALSE_ALARM_RATE",
+    "MISFIT_SAMPLES",
+    "SCORE_VERSION",
+    "STATISTICS",
+    "OutlierModel",
+    "OutlierScores",
+    "PhotometryChecks",
+    "misfit",
+]
 
 STATISTICS = ("density", "noise", "errors", "stars", "fit")
 """Names of the statistics, the order of their columns."""
@@ -33,17 +42,21 @@ STATISTICS = ("density", "noise", "errors", "stars", "fit")
 FALSE_ALARM_RATE = 0.01
 """Share of galaxies like the training simulations that are flagged."""
 
+SCORE_VERSION = 2
+"""Of what the statistics are; a score of another version is not used."""
+
 MISFIT_SAMPLES = 64
 """Posterior samples per galaxy that `misfit` takes."""
 
 UNDERSTATEMENT = 5.0
 _BEST_SHARE = 0.1
+_RESOLVED = 0.01
 _LEVELS = 96
 _ERROR_BINS = 40
 _MIN_PER_PATTERN = 2_000
 _MIN_PER_COUNT = 500
 _MIN_PER_STATISTIC = 100
-_ARRAYS = ("error_magnitude", "error_median", "error_scatter", "patterns", "quantiles", "smallest")
+_ARRAYS = ("error_magnitude", "error_median", "error_scatter", "patterns", "quantiles", "smallest", "least")
 
 
 def misfit(predicted: np.ndarray, flux: np.ndarray, flux_ivar: np.ndarray) -> np.ndarray:
@@ -190,7 +203,8 @@ class OutlierModel:
         sigma = np.where(measured, flux_ivar, np.nan) ** -0.5
         magnitude = np.where(measured, asinh_magnitude(flux, self.bands), np.nan)
         error = asinh_magnitude_error(flux, sigma, self.bands)
-        seen = self.density.statistics(magnitude, error, zred, inflation=UNDERSTATEMENT)
+        error_of_expected = _errors_of_expected(self.density, self.bands, magnitude, error, zred)
+        seen = self.density.statistics(magnitude, error_of_expected, zred, inflation=UNDERSTATEMENT)
         deviation = np.zeros(measured.shape)
         for b in range(len(self.bands)):
             rows = measured[:, b]
@@ -203,7 +217,7 @@ class OutlierModel:
         tail = np.where(np.isnan(seen.tail), np.inf, seen.tail)
         oddest = np.where(measured.sum(axis=1) > 1, tail.argmin(axis=1), -1)
         bright = seen.bright[np.arange(len(flux)), oddest]
-        stars = self._stars(magnitude, error, zred, seen.log_prob)
+        stars = self._stars(magnitude, error_of_expected, zred, seen.log_prob)
         values = np.column_stack([-seen.log_prob, seen.log_prob_inflated - seen.log_prob, np.abs(worst), stars])
         return PhotometryChecks(measured, values, oddest, bright, seen.log_prob_inflated, np.sign(worst))
 
@@ -307,7 +321,7 @@ class OutlierModel:
 
     def to_arrays(self, prefix: str) -> dict[str, np.ndarray]:
         """The arrays by prefixed name, for an artifact."""
-        named = {prefix + name: np.asarray(getattr(self, name)) for name in (*_ARRAYS, "least")}
+        named = {prefix + name: np.asarray(getattr(self, name)) for name in _ARRAYS}
         return named | self.density.to_arrays(prefix + "density_")
 
     @classmethod
@@ -319,7 +333,7 @@ class OutlierModel:
         ArtifactError : if an array is missing or of the wrong shape.
         """
         try:
-            found = {name: np.asarray(arrays[prefix + name]) for name in (*_ARRAYS, "least")}
+            found = {name: np.asarray(arrays[prefix + name]) for name in _ARRAYS}
         except KeyError as error:
             raise ArtifactError(f"array {error} of the outlier score is missing: the file is of another version") from error
         n_band, n_table = len(bands), len(found["patterns"]) + len(bands)
@@ -336,6 +350,19 @@ class OutlierModel:
                 f"arrays of the outlier score do not fit {n_band} bands ({wrong}): the file is of another version"
             )
         return cls(bands, PhotometryDensity.from_arrays(n_band, arrays, prefix + "density_"), **found)
+
+
+def _errors_of_expected(
+    density: PhotometryDensity, bands: tuple[str, ...], magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray | None
+) -> np.ndarray:
+    """Errors (n, n_band) with which magnitudes are as far from those that the other bands let expect as the fluxes are.
+
+    The error at the observed flux is wide enough for anything where that flux is lost in its noise.
+    """
+    flux, expected = asinh_flux(magnitude, bands), density.expected(magnitude, error, zred)
+    sigma, away = asinh_flux_error(flux, error, bands), np.abs(flux - asinh_flux(expected, bands))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(away > _RESOLVED * sigma, sigma * np.abs(magnitude - expected) / away, error)
 
 
 def _usual_errors(bands: tuple[str, ...], flux: np.ndarray, flux_ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ have errors Σ = diag(σ²), so that given the redshift their density is the sam
 (Bovy, Hogg & Roweis 2011, arXiv:0905.2979, Eq. 5), without the rows and columns of bands that are not measured.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,6 +139,19 @@ class PhotometryDensity:
             log_prob[rows] = _MixtureRows(*self._given_zred(zred, rows, bands), m, e).log_prob
         return log_prob
 
+    def expected(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray | None) -> np.ndarray:
+        """Mean magnitude (n, n_band) of each band given the others; NaN where `DensityStatistics.tail` is.
+
+        Arguments and errors as in `statistics`.
+        """
+        mean = np.full(magnitude.shape, np.nan)
+        for rows, bands in _blocks(self._measured(magnitude, error, zred)):
+            if len(bands) > 1:
+                m, e = magnitude[np.ix_(rows, bands)], error[np.ix_(rows, bands)]
+                mixture = _MixtureRows(*self._given_zred(zred, rows, bands), m, e)
+                mean[np.ix_(rows, bands)] = mixture.expected(m)
+        return mean
+
     def _measured(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray | None) -> np.ndarray:
         """Which bands of which rows are measured, (n, n_band) bool; or an error."""
         shape = (len(magnitude if zred is None else zred), self.n_band)
@@ -218,20 +231,29 @@ class _MixtureRows:
 
     def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
         """Tail probabilities of each band given the others, and whether it is brighter than they suggest, (n, n_band) each."""
-        n_band = len(self.lower)
-        inverse = self._inverse()
         tails, bright = [], []
-        for b in range(n_band):
-            column = [inverse[i][b] for i in range(b, n_band)]
-            precision = _dot(column, column)
-            # Residual of the band given the others, in its standard deviations (Rasmussen & Williams 2006, Eqs. 5.11-5.12).
-            t = _dot(column, self.white[b:]) / np.sqrt(precision)
-            others = self.log_joint + 0.5 * t**2 - 0.5 * np.log(precision)
-            others -= logsumexp(others, axis=1, keepdims=True)
+        for t, _, others in self._given_others():
             below, above = (logsumexp(others + log_ndtr(sign * t), axis=1) for sign in (1, -1))
             tails.append(np.minimum(below, above))
             bright.append(below < above)
         return np.stack(tails, axis=1), np.stack(bright, axis=1)
+
+    def expected(self, magnitude: np.ndarray) -> np.ndarray:
+        """Mean of each band given the others, (n, n_band), where `magnitude` is what was observed."""
+        away = [(np.exp(others) * t * scatter).sum(axis=1) for t, scatter, others in self._given_others()]
+        return magnitude - np.stack(away, axis=1)
+
+    def _given_others(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """For each band, given the others: its residual in standard deviations, these, and the log weights, (n, K) each."""
+        n_band = len(self.lower)
+        inverse = self._inverse()
+        for b in range(n_band):
+            column = [inverse[i][b] for i in range(b, n_band)]
+            precision = _dot(column, column)
+            # Rasmussen & Williams (2006), Eqs. 5.11-5.12.
+            t = _dot(column, self.white[b:]) / np.sqrt(precision)
+            others = self.log_joint + 0.5 * t**2 - 0.5 * np.log(precision)
+            yield t, 1 / np.sqrt(precision), others - logsumexp(others, axis=1, keepdims=True)
 
     def _inverse(self) -> list[list[np.ndarray]]:
         """The inverse of the Cholesky factor."""

@@ -47,6 +47,7 @@ def test_log_prob_is_that_of_the_marginal_given_redshift(bands, rng):
 def test_tails_are_those_of_the_conditional(rng):
     magnitude, error, zred = rows(20, rng)
     seen = ONE.statistics(magnitude, error, zred, inflation=5.0)
+    expected = ONE.expected(magnitude, error, zred)
     for row in range(20):
         noisy = ONE.covariances[0] + np.diag([*error[row] ** 2, 0])
         for band in range(3):
@@ -54,6 +55,7 @@ def test_tails_are_those_of_the_conditional(rng):
             gain = noisy[band, others] @ np.linalg.inv(noisy[np.ix_(others, others)])
             away = np.array([*magnitude[row], zred[row]])[others] - ONE.means[0][others]
             spread = np.sqrt(noisy[band, band] - gain @ noisy[others, band])
+            assert expected[row, band] == pytest.approx(ONE.means[0][band] + gain @ away, rel=1e-10)
             t = (magnitude[row, band] - ONE.means[0][band] - gain @ away) / spread
             assert seen.tail[row, band] == pytest.approx(norm.logcdf(-abs(t)), rel=1e-8)
             assert seen.bright[row, band] == (t < 0)
@@ -68,6 +70,18 @@ def test_tails_of_a_mixture_are_uniform_on_its_own_draws(rng):
     seen = TWO.statistics(drawn[:, :3] + 0.1 * rng.standard_normal((4000, 3)), error, drawn[:, 3], inflation=5.0)
     for band in range(3):
         assert kstest(2 * np.exp(seen.tail[:, band]), "uniform").pvalue > 0.001
+
+
+def test_what_a_mixture_expects_is_its_mean_given_the_other_bands():
+    magnitude, error, zred = np.array([[19.5, 18.3, np.nan]]), np.array([[0.1, 0.2, np.nan]]), np.array([0.15])
+    weights, means = [], []
+    for weight, mean, covariance in zip(TWO.weights, TWO.means, TWO.covariances, strict=True):
+        noisy = covariance[1:, 1:][np.ix_([0, 2], [0, 2])] + np.diag([0.2**2, 0])
+        weights.append(weight * multivariate_normal(mean[[1, 3]], noisy).pdf([18.3, 0.15]))
+        means.append(mean[0] + covariance[0, [1, 3]] @ np.linalg.solve(noisy, np.array([18.3, 0.15]) - mean[[1, 3]]))
+    expected = TWO.expected(magnitude, error, zred)[0]
+    assert expected[0] == pytest.approx(np.average(means, weights=weights), rel=1e-10)
+    assert np.isnan(expected[2])
 
 
 def test_fit_finds_the_density_of_its_draws(rng):
