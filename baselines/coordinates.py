@@ -19,7 +19,7 @@ from scipy.special import ndtr, ndtri
 
 from sedcast.data.errors import ParameterError
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.expert_flow import Flow
+from sedcast.posterior.flow import ConditionalFlow
 from sedcast.posterior.flow_kernel import MIN_SAMPLES
 from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, GaussianLikelihood
 
@@ -152,7 +152,7 @@ class FlowMap:
     context : (1, n_context) the galaxy's.
     """
 
-    flow: Flow
+    flow: ConditionalFlow
     context: np.ndarray
 
     @classmethod

@@ -22,8 +22,8 @@ from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.context import ContextTransform, TrainingDomain
-from sedcast.posterior.expert_flow import Flow, FlowWithExpert, flow_from_arrays
-from sedcast.posterior.flow import MaskedAutoregressiveFlow, usable_cores
+from sedcast.posterior.expert_flow import FlowWithExpert, flow_from_arrays
+from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, usable_cores
 from sedcast.posterior.outliers import SCORE_VERSION, OutlierModel
 
 __all__ = ["PosteriorEstimator", "RowStatus", "with_redshift"]
@@ -92,7 +92,7 @@ class PosteriorEstimator:
     ArtifactError : if the flow's dimensions are not those of the parameters and the context.
     """
 
-    flow: Flow
+    flow: ConditionalFlow
     domain: TrainingDomain
     prior: Prior
     cosmology: Cosmology
@@ -377,6 +377,7 @@ class PosteriorEstimator:
                 "train both with the same"
             )
         general = self.flow.general if isinstance(self.flow, FlowWithExpert) else self.flow
+        assert isinstance(general, MaskedAutoregressiveFlow)
         assert isinstance(expert.flow, MaskedAutoregressiveFlow)
         flow = FlowWithExpert(
             general,

@@ -9,16 +9,16 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from sedcast.data.errors import ArtifactError, ParameterError
-from sedcast.posterior.flow import MaskedAutoregressiveFlow, checked_context
+from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, checked_context
 
-__all__ = ["Flow", "FlowWithExpert", "flow_from_arrays"]
+__all__ = ["FlowWithExpert", "flow_from_arrays"]
 
 _EXPERT = "expert_"
 _Part = Callable[[MaskedAutoregressiveFlow, np.ndarray, np.ndarray], tuple[np.ndarray, ...]]
 
 
-class FlowWithExpert:
-    """The density of `general`, but that of `expert` for rows whose mask says so; it has the methods of a flow.
+class FlowWithExpert(ConditionalFlow):
+    """The density of `general`, but that of `expert` for rows whose mask says so.
 
     Parameters
     ----------
@@ -56,18 +56,6 @@ class FlowWithExpert:
         own: dict[str, np.ndarray] = {"columns": self.columns, "measured": self.measured, "matrix": self.matrix}
         return self.general.to_arrays() | {f"{_EXPERT}{k}": v for k, v in {**self.expert.to_arrays(), **own}.items()}
 
-    def sample(
-        self,
-        context: np.ndarray,
-        n_samples: int,
-        *,
-        seed: int,
-        row_keys: np.ndarray | None = None,
-        n_threads: int | None = None,
-    ) -> np.ndarray:
-        """As `MaskedAutoregressiveFlow.sample`."""
-        return self.sample_with_log_prob(context, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads)[0]
-
     def sample_with_log_prob(
         self,
         context: np.ndarray,
@@ -77,7 +65,7 @@ class FlowWithExpert:
         row_keys: np.ndarray | None = None,
         n_threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `MaskedAutoregressiveFlow.sample_with_log_prob`."""
+        """As `ConditionalFlow.sample_with_log_prob`."""
         keys = np.arange(len(context)) if row_keys is None else np.asarray(row_keys)
         if keys.shape != (len(context),):
             raise ParameterError(f"row_keys must be one key per row ({len(context)}), got shape {keys.shape}")
@@ -91,7 +79,7 @@ class FlowWithExpert:
     def transform_noise(
         self, noise: np.ndarray, context: np.ndarray, *, n_threads: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `MaskedAutoregressiveFlow.transform_noise`."""
+        """As `ConditionalFlow.transform_noise`."""
         noise = self._one_per_row("noise", noise, context)
         theta, log_q = self._by_part(
             context, lambda flow, given, rows: flow.transform_noise(noise[rows], given, n_threads=n_threads)
@@ -99,7 +87,7 @@ class FlowWithExpert:
         return theta, log_q
 
     def log_prob(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
-        """As `MaskedAutoregressiveFlow.log_prob`."""
+        """As `ConditionalFlow.log_prob`."""
         theta = self._one_per_row("theta", theta, context)
         (log_q,) = self._by_part(context, lambda flow, given, rows: (flow.log_prob(theta[rows], given, n_threads=n_threads),))
         return log_q
@@ -127,10 +115,7 @@ class FlowWithExpert:
         return joined
 
 
-Flow = MaskedAutoregressiveFlow | FlowWithExpert
-
-
-def flow_from_arrays(arrays: Mapping[str, np.ndarray]) -> Flow:
+def flow_from_arrays(arrays: Mapping[str, np.ndarray]) -> ConditionalFlow:
     """The flow, with an expert or without, that `to_arrays` described.
 
     Raises

@@ -15,6 +15,7 @@ import functools
 import logging
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel
 from sedcast.posterior.made import FlowConfig, hidden_degrees, parameter_masks, parameter_shapes
 
-__all__ = ["FlowConfig", "MaskedAutoregressiveFlow", "checked_context", "usable_cores"]
+__all__ = ["ConditionalFlow", "FlowConfig", "MaskedAutoregressiveFlow", "checked_context", "usable_cores"]
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +152,92 @@ class _Memory:
 _kept = threading.local()
 
 
-class MaskedAutoregressiveFlow:
+class ConditionalFlow(ABC):
+    """A density q(theta | context) that is drawn from and evaluated exactly.
+
+    Attributes
+    ----------
+    config : architecture.
+    dim, n_context : numbers of parameters and of columns of the context.
+    """
+
+    config: FlowConfig
+    dim: int
+    n_context: int
+
+    def sample(
+        self,
+        context: np.ndarray,
+        n_samples: int,
+        *,
+        seed: int,
+        row_keys: np.ndarray | None = None,
+        n_threads: int | None = None,
+    ) -> np.ndarray:
+        """Draw from q(theta | context).
+
+        A row's samples depend on `seed` and its key only, not on the other rows or the number of threads (to rounding).
+
+        Parameters
+        ----------
+        context : (n, n_context).
+        n_samples : samples per row.
+        seed : non-negative integer.
+        row_keys : (n,) non-negative integers naming the rows' random streams; 0 … n-1 by default.
+        n_threads : 1 … ; the number of usable cores by default.
+
+        Returns
+        -------
+        theta : (n, n_samples, dim) float32.
+
+        Raises
+        ------
+        ParameterError : if a shape is wrong or a context is not finite.
+        """
+        return self.sample_with_log_prob(context, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads)[0]
+
+    @abstractmethod
+    def sample_with_log_prob(
+        self,
+        context: np.ndarray,
+        n_samples: int,
+        *,
+        seed: int,
+        row_keys: np.ndarray | None = None,
+        n_threads: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `sample`, with log q (n, n_samples), in nats, of every sample at hardly any cost."""
+
+    @abstractmethod
+    def transform_noise(
+        self, noise: np.ndarray, context: np.ndarray, *, n_threads: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Carry base noise (n, m, dim) to theta (n, m, dim) and log q (n, m), given context (n, n_context)."""
+
+    @abstractmethod
+    def log_prob(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
+        """The density log q(theta | context), in nats.
+
+        Parameters
+        ----------
+        theta : (n, dim), or (n, m, dim) for m points per row of the context.
+        context : (n, n_context).
+
+        Returns
+        -------
+        log_prob : (n,) or (n, m) float64; -inf where it is below what float32 can follow.
+
+        Raises
+        ------
+        ParameterError : if a shape is wrong or a value is not finite.
+        """
+
+    @abstractmethod
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """All arrays, for an artifact."""
+
+
+class MaskedAutoregressiveFlow(ConditionalFlow):
     """A conditional density q(theta | context) on the real line's powers, with exact sampling and log-probability.
 
     The base is a standard normal. `context` is standardised by stored means and standard deviations, `theta` by its linear
@@ -219,37 +305,6 @@ class MaskedAutoregressiveFlow:
         encoded = np.frombuffer(self.config.model_dump_json().encode(), dtype=np.uint8)
         return {**self._arrays, "permutation": self._permutation, "flow_config": encoded}
 
-    def sample(
-        self,
-        context: np.ndarray,
-        n_samples: int,
-        *,
-        seed: int,
-        row_keys: np.ndarray | None = None,
-        n_threads: int | None = None,
-    ) -> np.ndarray:
-        """Draw from q(theta | context).
-
-        A row's samples depend on `seed` and its key only, not on the other rows or the number of threads (to rounding).
-
-        Parameters
-        ----------
-        context : (n, n_context).
-        n_samples : samples per row.
-        seed : non-negative integer.
-        row_keys : (n,) non-negative integers naming the rows' random streams; 0 … n-1 by default.
-        n_threads : 1 … ; the number of usable cores by default.
-
-        Returns
-        -------
-        theta : (n, n_samples, dim) float32.
-
-        Raises
-        ------
-        ParameterError : if a shape is wrong or a context is not finite.
-        """
-        return self.sample_with_log_prob(context, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads)[0]
-
     def sample_with_log_prob(
         self,
         context: np.ndarray,
@@ -259,7 +314,7 @@ class MaskedAutoregressiveFlow:
         row_keys: np.ndarray | None = None,
         n_threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `sample`, with log q (n, n_samples), in nats, of every sample at hardly any cost."""
+        """As `ConditionalFlow.sample_with_log_prob`."""
         given = self._given(context)
         if n_samples < 1:
             raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
@@ -284,7 +339,7 @@ class MaskedAutoregressiveFlow:
     def transform_noise(
         self, noise: np.ndarray, context: np.ndarray, *, n_threads: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Carry base noise (n, m, dim) to theta (n, m, dim) and log q (n, m), given context (n, n_context)."""
+        """As `ConditionalFlow.transform_noise`."""
         given = self._given(context)
         noise = np.asarray(noise, dtype=np.float32)
         if noise.ndim != 3 or noise.shape[::2] != (len(given), self.dim):
@@ -292,21 +347,7 @@ class MaskedAutoregressiveFlow:
         return self._to_theta(lambda rows, columns: noise[rows, columns], given, noise.shape[1], n_threads)
 
     def log_prob(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
-        """The density log q(theta | context), in nats.
-
-        Parameters
-        ----------
-        theta : (n, dim), or (n, m, dim) for m points per row of the context.
-        context : (n, n_context).
-
-        Returns
-        -------
-        log_prob : (n,) or (n, m) float64; -inf where it is below what float32 can follow.
-
-        Raises
-        ------
-        ParameterError : if a shape is wrong or a value is not finite.
-        """
+        """As `ConditionalFlow.log_prob`."""
         given = self._given(context)
         points = np.asarray(theta)
         if points.ndim not in (2, 3) or points.shape[0] != len(given) or points.shape[-1] != self.dim:
