@@ -11,7 +11,7 @@ import numpy as np
 
 from sedcast.posterior.made import FlowConfig
 
-__all__ = ["MIN_SAMPLES", "FlowKernel", "kernel_library"]
+__all__ = ["MIN_SAMPLES", "FlowKernel", "kernel_library", "vector_floats"]
 
 _MAX_LAYERS = 8
 _ACTIVATIONS = ("relu", "tanh", "elu", "silu")
@@ -35,18 +35,26 @@ class _Flow(ctypes.Structure):
 
 @functools.cache
 def kernel_library() -> ctypes.CDLL | None:
-    """The library beside this module; None if it was not built, or the processor has neither AVX2 nor AVX-512."""
+    """The library beside this module; None if it was not built as it is now, or the processor has neither AVX2 nor AVX-512."""
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_flow_kernel{suffix}")
         if path.is_file():
             try:
                 library = ctypes.CDLL(str(path))
-            except OSError:
+                sample, _ = library.sedcast_flow_sample, library.sedcast_flow_panel
+            except (OSError, AttributeError):
+                # Not to be loaded, or built from an earlier source.
                 return None
             pointer, size = ctypes.c_void_p, ctypes.c_long
-            library.sedcast_flow_sample.argtypes = [pointer, ctypes.c_int, size, size, pointer, pointer, pointer, pointer]
+            sample.argtypes = [pointer, ctypes.c_int, size, size, pointer, pointer, pointer, pointer]
             return library if library.sedcast_flow_vector() else None
     return None
+
+
+def vector_floats() -> int:
+    """Floats in a vector of this processor: 16, 8, or 0 if there is no library or it cannot be run."""
+    library = kernel_library()
+    return int(library.sedcast_flow_vector()) if library is not None else 0
 
 
 class FlowKernel:
@@ -72,7 +80,8 @@ class FlowKernel:
             self._flow.bounds[layer] = self._keep(np.array(bounds[layer]), np.int32)
             self._flow.bias[layer] = self._keep(biases[layer], np.float32)
         self._flow.bias[last] = self._keep(biases[last], np.float32)
-        weights = _panels(kernels, bounds)
+        self._vector = vector_floats()
+        weights = _panels(kernels, bounds, self._vector)
         self._flow.weights, self._flow.weights_per_block = self._keep(weights, np.float32), weights.shape[1]
         self._context_kernel = np.concatenate(arrays["context_kernel"], axis=1)
         self._context_bias = arrays["bias_0"].reshape(-1)
@@ -84,7 +93,7 @@ class FlowKernel:
     @staticmethod
     def suits(config: FlowConfig) -> bool:
         """Whether there is a library, and it takes flows of this shape."""
-        return kernel_library() is not None and len(config.hidden) <= _MAX_LAYERS
+        return vector_floats() > 0 and len(config.hidden) <= _MAX_LAYERS
 
     def sample(self, noise: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Carry noise (n, m, dim), given context (n, n_context), to standardised theta like it and log q (n, m) + constant."""
@@ -95,7 +104,7 @@ class FlowKernel:
         theta, log_q = np.empty_like(arrays[1]), np.empty(noise.shape[:2], dtype=np.float32)
         pointers = [array.ctypes.data for array in (*arrays, theta, log_q)]
         flow = ctypes.byref(self._flow)
-        if library.sedcast_flow_sample(flow, library.sedcast_flow_vector(), len(noise), noise.shape[1], *pointers):
+        if library.sedcast_flow_sample(flow, self._vector, len(noise), noise.shape[1], *pointers):
             raise MemoryError("no memory for a tile of samples")
         return theta, log_q
 
@@ -104,14 +113,14 @@ class FlowKernel:
         return int(self._kept[-1].ctypes.data)
 
 
-def _panels(kernels: Sequence[np.ndarray], bounds: list[list[int]]) -> np.ndarray:
+def _panels(kernels: Sequence[np.ndarray], bounds: list[list[int]], vector: int) -> np.ndarray:
     """The weights (n_block, n_weight) that are not masked, in the order in which the C code uses them.
 
     `kernels` are (n_block, n_in, n_out), the last (n_block, n_in, dim, 2): shift and raw log scale.
     """
     library = kernel_library()
     assert library is not None
-    width = library.sedcast_flow_panel(library.sedcast_flow_vector())
+    width = library.sedcast_flow_panel(vector)
     *hidden, outputs = kernels
     pieces = []
     for d in range(outputs.shape[2]):

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.posterior import flow_kernel
 from sedcast.posterior.flow import FlowConfig, MaskedAutoregressiveFlow
-from sedcast.posterior.flow_kernel import FlowKernel, kernel_library
+from sedcast.posterior.flow_kernel import vector_floats
 from sedcast.posterior.made import hidden_degrees, initial_parameters, permutations
 
 
@@ -22,13 +23,13 @@ def random_flow(dim: int = 4, n_context: int = 3, *, scale: float = 20.0, **conf
     return MaskedAutoregressiveFlow(shape, arrays)
 
 
-@pytest.fixture(autouse=True, params=["compiled", "NumPy"])
+@pytest.fixture(autouse=True, params=["AVX-512", "AVX2", "NumPy"])
 def sampler(request, monkeypatch):
-    """Every test runs with the compiled sampler and without it."""
-    if request.param == "NumPy":
-        monkeypatch.setattr(FlowKernel, "suits", lambda _: False)
-    elif kernel_library() is None:
-        pytest.skip("the compiled sampler was not built, or this processor cannot run it")
+    """Every test runs with each variant of the compiled sampler and without it."""
+    floats = {"AVX-512": 16, "AVX2": 8, "NumPy": 0}[request.param]
+    if vector_floats() < floats:
+        pytest.skip("the compiled sampler was not built, or this processor cannot run the variant")
+    monkeypatch.setattr(flow_kernel, "vector_floats", lambda: floats)
     return request.param
 
 
