@@ -56,14 +56,6 @@ typedef struct {
 #define MAX(a, b) ((VF)_mm512_max_ps((__m512)(a), (__m512)(b)))
 #define GUESS(x) ((VF)_mm512_rcp14_ps((__m512)(x)))
 #include "_flow_kernel.c"
-#undef NAME
-#undef VL
-#undef VT
-#undef RT
-#undef BELOW_RT
-#undef MIN
-#undef MAX
-#undef GUESS
 #pragma GCC pop_options
 
 #pragma GCC push_options
@@ -77,14 +69,6 @@ typedef struct {
 #define MAX(a, b) ((VF)_mm256_max_ps((__m256)(a), (__m256)(b)))
 #define GUESS(x) ((VF)_mm256_rcp_ps((__m256)(x)))
 #include "_flow_kernel.c"
-#undef NAME
-#undef VL
-#undef VT
-#undef RT
-#undef BELOW_RT
-#undef MIN
-#undef MAX
-#undef GUESS
 #pragma GCC pop_options
 
 /* Floats in a vector of this processor: 16, 8, or 0 if it can run neither variant. */
@@ -258,5 +242,14 @@ static void FN(sample)(const Flow *f, const float *share, const float *noise, lo
         }
     }
 }
+
+#undef NAME
+#undef VL
+#undef VT
+#undef RT
+#undef BELOW_RT
+#undef MIN
+#undef MAX
+#undef GUESS
 
 #endif
