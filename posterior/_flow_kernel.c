@@ -32,7 +32,7 @@ typedef struct {
     long weights_per_block;
 } Flow;
 
-#define MAX_LANES 64
+#define MAX_LANES 48
 #define JOIN2(a, b) a##_##b
 #define JOIN(a, b) JOIN2(a, b)
 #define FN(name) JOIN(name, NAME)
@@ -106,6 +106,7 @@ int sedcast_flow_sample(const Flow *f, int vector, long n_rows, long n, const fl
 #else /* one variant */
 
 static const int FN(panel) = RT;
+_Static_assert(LANES <= MAX_LANES, "a tile must fit the scratch memory");
 
 typedef float FN(vf) __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 typedef int FN(vi) __attribute__((vector_size(4 * VL), aligned(4), may_alias));

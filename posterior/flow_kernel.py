@@ -78,8 +78,8 @@ class FlowKernel:
         self._flow.order = self._keep(arrays["permutation"], np.int32)
         for layer in range(last):
             self._flow.bounds[layer] = self._keep(np.array(bounds[layer]), np.int32)
-            self._flow.bias[layer] = self._keep(biases[layer], np.float32)
-        self._flow.bias[last] = self._keep(biases[last], np.float32)
+        for layer, values in enumerate(biases):
+            self._flow.bias[layer] = self._keep(values, np.float32)
         self._vector = vector_floats()
         weights = _panels(kernels, bounds, self._vector)
         self._flow.weights, self._flow.weights_per_block = self._keep(weights, np.float32), weights.shape[1]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sedcast.data.asinh import asinh_flux, asinh_flux_error, asinh_magnitude, asinh_magnitude_error
+from sedcast.data.asinh import asinh_flux, asinh_magnitude, asinh_magnitude_error
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.sdss import SDSS_BANDS
 from sedcast.posterior.photometry_density import PhotometryDensity
@@ -50,6 +50,7 @@ MISFIT_SAMPLES = 64
 
 UNDERSTATEMENT = 5.0
 _BEST_SHARE = 0.1
+# In σ: nearer to what is expected, a secant is all rounding.
 _RESOLVED = 0.01
 _LEVELS = 96
 _ERROR_BINS = 40
@@ -203,7 +204,13 @@ class OutlierModel:
         sigma = np.where(measured, flux_ivar, np.nan) ** -0.5
         magnitude = np.where(measured, asinh_magnitude(flux, self.bands), np.nan)
         error = asinh_magnitude_error(flux, sigma, self.bands)
-        error_of_expected = _errors_of_expected(self.density, self.bands, magnitude, error, zred)
+        expected = self.density.expected(magnitude, error, zred)
+        flux_away = np.abs(flux - asinh_flux(expected, self.bands))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # With these, magnitudes are as far from what the other bands let expect as fluxes are. The error at the observed
+            # flux is wide enough for anything where that flux is lost in its noise.
+            secant = sigma * np.abs(magnitude - expected) / flux_away
+            error_of_expected = np.where(flux_away > _RESOLVED * sigma, secant, error)
         seen = self.density.statistics(magnitude, error_of_expected, zred, inflation=UNDERSTATEMENT)
         deviation = np.zeros(measured.shape)
         for b in range(len(self.bands)):
@@ -350,19 +357,6 @@ class OutlierModel:
                 f"arrays of the outlier score do not fit {n_band} bands ({wrong}): the file is of another version"
             )
         return cls(bands, PhotometryDensity.from_arrays(n_band, arrays, prefix + "density_"), **found)
-
-
-def _errors_of_expected(
-    density: PhotometryDensity, bands: tuple[str, ...], magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray | None
-) -> np.ndarray:
-    """Errors (n, n_band) with which magnitudes are as far from those that the other bands let expect as the fluxes are.
-
-    The error at the observed flux is wide enough for anything where that flux is lost in its noise.
-    """
-    flux, expected = asinh_flux(magnitude, bands), density.expected(magnitude, error, zred)
-    sigma, away = asinh_flux_error(flux, error, bands), np.abs(flux - asinh_flux(expected, bands))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(away > _RESOLVED * sigma, sigma * np.abs(magnitude - expected) / away, error)
 
 
 def _usual_errors(bands: tuple[str, ...], flux: np.ndarray, flux_ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -134,9 +134,8 @@ class PhotometryDensity:
     def log_prob(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray | None) -> np.ndarray:
         """`DensityStatistics.log_prob` alone, (n,); arguments and errors as in `statistics`."""
         log_prob = np.empty(len(magnitude))
-        for rows, bands in _blocks(self._measured(magnitude, error, zred)):
-            m, e = magnitude[np.ix_(rows, bands)], error[np.ix_(rows, bands)]
-            log_prob[rows] = _MixtureRows(*self._given_zred(zred, rows, bands), m, e).log_prob
+        for rows, _, mixture in self._mixtures(magnitude, error, zred):
+            log_prob[rows] = mixture.log_prob
         return log_prob
 
     def expected(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray | None) -> np.ndarray:
@@ -145,12 +144,18 @@ class PhotometryDensity:
         Arguments and errors as in `statistics`.
         """
         mean = np.full(magnitude.shape, np.nan)
-        for rows, bands in _blocks(self._measured(magnitude, error, zred)):
+        for rows, bands, mixture in self._mixtures(magnitude, error, zred):
             if len(bands) > 1:
-                m, e = magnitude[np.ix_(rows, bands)], error[np.ix_(rows, bands)]
-                mixture = _MixtureRows(*self._given_zred(zred, rows, bands), m, e)
-                mean[np.ix_(rows, bands)] = mixture.expected(m)
+                mean[np.ix_(rows, bands)] = magnitude[np.ix_(rows, bands)] - mixture.residual()
         return mean
+
+    def _mixtures(
+        self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray | None
+    ) -> "Iterator[tuple[np.ndarray, np.ndarray, _MixtureRows]]":
+        """Some rows of the same measured bands at a time, these bands, and the mixture there."""
+        for rows, bands in _blocks(self._measured(magnitude, error, zred)):
+            m, e = magnitude[np.ix_(rows, bands)], error[np.ix_(rows, bands)]
+            yield rows, bands, _MixtureRows(*self._given_zred(zred, rows, bands), m, e)
 
     def _measured(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray | None) -> np.ndarray:
         """Which bands of which rows are measured, (n, n_band) bool; or an error."""
@@ -238,10 +243,9 @@ class _MixtureRows:
             bright.append(below < above)
         return np.stack(tails, axis=1), np.stack(bright, axis=1)
 
-    def expected(self, magnitude: np.ndarray) -> np.ndarray:
-        """Mean of each band given the others, (n, n_band), where `magnitude` is what was observed."""
-        away = [(np.exp(others) * t * scatter).sum(axis=1) for t, scatter, others in self._given_others()]
-        return magnitude - np.stack(away, axis=1)
+    def residual(self) -> np.ndarray:
+        """How far each magnitude is from its mean given the other bands, (n, n_band)."""
+        return np.stack([(np.exp(others) * t * scatter).sum(axis=1) for t, scatter, others in self._given_others()], axis=1)
 
     def _given_others(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """For each band, given the others: its residual in standard deviations, these, and the log weights, (n, K) each."""
