@@ -4,11 +4,16 @@ import json
 
 import numpy as np
 import pytest
+from scipy.special import logsumexp
+from scipy.stats import norm
 from standin import BANDS, gaussian_estimator
 from test_calibration import FakeSimulator
 
 from sedcast.data.noise import NoiseModel
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
 from sedcast.posterior.importance import RefineConfig, Refiner
+from sedcast.posterior.likelihood import GaussianLikelihood
+from sedcast.posterior.mocks import draw_mocks
 from sedcast.validation import validate_estimator, validate_refined, validation_figures, write_validation
 
 
@@ -64,5 +69,26 @@ def test_refined_samples_are_calibrated_where_the_flow_is_not(results, tmp_path)
     figures = validation_figures(results, exact)
     assert figures["refined"]["n_mocks"] == 60
     assert figures["refined"]["approximate"] == np.mean([one < 0.02 for one in exact.efficiency])
+    assert figures["refined"]["flow_excess_loss_nats"] == pytest.approx(exact.excess_nats.mean())
     assert figures["passes"] is validation_figures(results)["passes"]
     assert "pp_refined.png" in write_validation(results, tmp_path, exact)
+
+
+def test_the_flows_excess_loss_is_that_of_the_known_posterior():
+    estimator, n = gaussian_estimator(), 20
+    refiner = Refiner(estimator, FakeSimulator(), RefineConfig(n_draws=4000))
+    found = validate_refined(refiner, FakeSimulator(), NoiseModel.sdss(), n_mocks=n, n_samples=20, seed=6).excess_nats
+    mocks = draw_mocks(n, FakeSimulator(), estimator, NoiseModel.sdss(), seed=6)
+    # The flow is the prior, and the fluxes depend on the mass and one more parameter: on a grid of their prior's quantiles.
+    quantiles = [(np.arange(size) + 0.5) / size for size in (8000, 50)]
+    grid = np.zeros((8000 * 50, 11))
+    columns = [FREE_PARAMETER_NAMES.index(name) for name in ("log_mstar", PARAMETER_NAMES[10])]
+    grid[:, columns] = norm.ppf(np.stack(np.meshgrid(*quantiles), axis=-1).reshape(-1, 2))
+    theta = estimator.prior.from_unbounded(grid)
+    for row in range(0, n, 5):
+        galaxy = {"flux": mocks.flux[row], "flux_ivar": mocks.flux_ivar[row], "zred": mocks.zred[row]}
+        likelihood = GaussianLikelihood(FakeSimulator(), estimator.prior, **galaxy)
+        evidence = logsumexp(likelihood.log_likelihood(theta)) - np.log(len(theta))
+        expected = likelihood.log_likelihood(mocks.theta[row])[0] - evidence
+        assert found[row] == pytest.approx(expected, abs=0.3)
+        assert expected > 1

@@ -18,7 +18,8 @@ from sedcast.posterior.calibration import CalibrationResult, calibrate
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler, Refined
 from sedcast.posterior.flow import usable_cores
-from sedcast.posterior.mocks import draw_mocks, measured_bands
+from sedcast.posterior.likelihood import GaussianLikelihood
+from sedcast.posterior.mocks import Mocks, draw_mocks, measured_bands
 
 __all__ = [
     "ALL_BANDS",
@@ -86,12 +87,16 @@ class RefinedCalibration:
     ----------
     refined, flow : ranks and what follows.
     efficiency : (n,) of the importance weights.
+    excess_nats : (n,) log density of the truth under the exact posterior minus that under the flow, NaN where the evidence is
+        not known; its mean is the Kullback-Leibler divergence of the flow from the exact posterior, what the loss could still
+        fall by.
     approximate : share of the mocks for which refinement fell short.
     """
 
     refined: CalibrationResult
     flow: CalibrationResult
     efficiency: np.ndarray
+    excess_nats: np.ndarray
     approximate: float
 
     def to_json_dict(self) -> dict[str, Any]:
@@ -102,6 +107,10 @@ class RefinedCalibration:
             "efficiency_p5": float(np.quantile(self.efficiency, 0.05)),
             "approximate": self.approximate,
         }
+        known = self.excess_nats[np.isfinite(self.excess_nats)]
+        if len(known) > 1:
+            figures["flow_excess_loss_nats"] = float(known.mean())
+            figures["flow_excess_loss_error_nats"] = float(known.std(ddof=1) / np.sqrt(len(known)))
         for name, result in (("refined", self.refined), ("flow", self.flow)):
             figures[name] = {
                 "ks_p": dict(zip(result.names, result.ks_p.tolist(), strict=True)),
@@ -155,8 +164,23 @@ def validate_refined(
         refined=refined,
         flow=calibrate(estimator, mocks, n_samples=n_samples, seed=seed),
         efficiency=np.array([one.efficiency for one in sampler.results]),
+        excess_nats=_excess_nats(estimator, simulator, mocks, np.array([one.log_evidence for one in sampler.results])),
         approximate=float(np.mean([bool(one.flag) for one in sampler.results])),
     )
+
+
+def _excess_nats(
+    estimator: PosteriorEstimator, simulator: PhotometrySimulator, mocks: Mocks, log_evidence: np.ndarray
+) -> np.ndarray:
+    """As `RefinedCalibration.excess_nats`."""
+    excess = -log_evidence - estimator.flow.log_prob(
+        mocks.theta_unbounded, estimator.context(mocks.flux, mocks.flux_ivar, mocks.zred)
+    )
+    for row in range(len(mocks)):
+        galaxy = {"flux": mocks.flux[row], "flux_ivar": mocks.flux_ivar[row], "zred": float(mocks.zred[row])}
+        likelihood = GaussianLikelihood(simulator, estimator.prior, **galaxy)
+        excess[row] += likelihood.log_posterior_unbounded(mocks.theta_unbounded[row])[0]
+    return np.where(np.isfinite(excess), excess, np.nan)
 
 
 def validation_figures(results: Mapping[str, CalibrationResult], refined: RefinedCalibration | None = None) -> dict[str, Any]:
