@@ -26,7 +26,7 @@ from sedcast.posterior.expert_flow import FlowWithExpert, flow_from_arrays
 from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, usable_cores
 from sedcast.posterior.outliers import SCORE_VERSION, OutlierModel
 
-__all__ = ["PosteriorEstimator", "RowStatus", "with_redshift"]
+__all__ = ["PosteriorEstimator", "RowStatus", "check_expert", "with_redshift"]
 
 logger = logging.getLogger(__name__)
 
@@ -359,23 +359,18 @@ class PosteriorEstimator:
 
         Raises
         ------
-        ConfigError : if this one does not serve any subset of its bands, the other does, or has not fewer of the bands; if they
-            are of different models or the other's redshift range is smaller.
+        ConfigError : as `check_expert`.
         """
+        check_expert(
+            expert,
+            name=self.name,
+            context=self.context,
+            zred_range=self.zred_range,
+            prior=self.prior,
+            cosmology=self.cosmology,
+            bases=self.bases,
+        )
         transform, bands = self.context, set(expert.bands)
-        if not transform.mask or expert.context.mask or not bands < set(transform.bands):
-            raise ConfigError(
-                f"expert: {expert.name} for {' '.join(expert.bands)} cannot serve {self.name} for {' '.join(self.bands)}: "
-                "the one must need every one of its bands, the other any subset of these and more"
-            )
-        (low, high), (least, most) = self.zred_range, expert.zred_range
-        same = (self.prior, self.cosmology, self.free_names) == (expert.prior, expert.cosmology, expert.free_names)
-        same &= all(np.array_equal(getattr(self.bases, name), getattr(expert.bases, name)) for name in _BASES_ARRAYS)
-        if not same or low < least or high > most:
-            raise ConfigError(
-                f"expert: {expert.name} was trained with another prior, cosmology, bases or redshift range than {self.name}: "
-                "train both with the same"
-            )
         general = self.flow.general if isinstance(self.flow, FlowWithExpert) else self.flow
         assert isinstance(general, MaskedAutoregressiveFlow)
         assert isinstance(expert.flow, MaskedAutoregressiveFlow)
@@ -495,6 +490,38 @@ def _outliers(bands: tuple[str, ...], arrays: Mapping[str, np.ndarray], card: Ma
         )
         return None
     return OutlierModel.from_arrays(bands, arrays, _OUTLIERS)
+
+
+def check_expert(
+    expert: PosteriorEstimator,
+    *,
+    name: str,
+    context: ContextTransform,
+    zred_range: tuple[float, float],
+    prior: Prior,
+    cosmology: Cosmology,
+    bases: SFHBases,
+) -> None:
+    """Refuse an expert that cannot serve galaxies of an estimator of this name, context, redshift range and model.
+
+    Raises
+    ------
+    ConfigError : if the estimator does not serve any subset of its bands, the expert does, or has not fewer of the bands; if
+        they are of different models or the expert's redshift range is smaller.
+    """
+    if not context.mask or expert.context.mask or not set(expert.bands) < set(context.bands):
+        raise ConfigError(
+            f"expert: {expert.name} for {' '.join(expert.bands)} cannot serve {name} for {' '.join(context.bands)}: "
+            "the one must need every one of its bands, the other any subset of these and more"
+        )
+    (low, high), (least, most) = zred_range, expert.zred_range
+    same = (prior, cosmology, context.redshift) == (expert.prior, expert.cosmology, expert.context.redshift)
+    same &= all(np.array_equal(getattr(bases, array), getattr(expert.bases, array)) for array in _BASES_ARRAYS)
+    if not same or low < least or high > most:
+        raise ConfigError(
+            f"expert: {expert.name} was trained with another prior, cosmology, bases or redshift range than {name}, or the one "
+            "infers the redshift and the other does not: train both with the same"
+        )
 
 
 def with_redshift(theta_unbounded: np.ndarray, zred: np.ndarray, prior: RedshiftPrior) -> np.ndarray:

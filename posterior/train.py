@@ -24,7 +24,7 @@ from sedcast.emulator.simulate import SimulationConfig, default_simulator, noise
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.context import ContextTransform, TrainingDomain
-from sedcast.posterior.estimator import PosteriorEstimator, with_redshift
+from sedcast.posterior.estimator import PosteriorEstimator, check_expert, with_redshift
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, TrainingResult
 from sedcast.posterior.made import FlowConfig
@@ -76,6 +76,8 @@ class PosteriorConfig(Config):
             raise ValueError("give either [simulation] or simulation_file, the training set's source")
         if self.stream is not None and self.simulation is None:
             raise ValueError("[stream] draws fresh galaxies and needs [simulation], not simulation_file")
+        if self.expert is not None and (self.stream is None or self.stream.missing is None):
+            raise ValueError("expert serves galaxies that lack the other bands: give [stream.missing], or leave it out")
         return self
 
 
@@ -178,13 +180,35 @@ def train_posterior(
     ConfigError, ParameterError, ArtifactError : if a file that the configuration names is missing or wrong, or the training
         set cannot be used.
     """
-    expert = None if config.expert is None else PosteriorEstimator.find(config.expert)
+    expert = None if config.expert is None else _expert(config, config.expert)
     estimator = _train(config, checkpoint=checkpoint, progress=progress)
     if expert is not None:
         estimator = estimator.with_expert(expert)
     library = _emulator(training_simulation(estimator)).model.library
     estimator = replace(estimator, surviving=SurvivingMass.known(library))
     return fit_outliers(estimator, config.outliers)
+
+
+def _expert(config: PosteriorConfig, model: str) -> PosteriorEstimator:
+    """The expert, which is refused before the training rather than after it if it does not suit."""
+    expert, simulation = PosteriorEstimator.find(model), config.simulation
+    assert simulation is not None
+    emulator = _emulator(simulation)
+    check_expert(
+        expert,
+        name=config.name,
+        context=_transform(config, simulation),
+        zred_range=(simulation.zred.min, simulation.zred.max),
+        prior=Prior.from_dict(simulation.prior),
+        cosmology=emulator.cosmology,
+        bases=emulator.model.bases,
+    )
+    return expert
+
+
+def _transform(config: PosteriorConfig, simulation: SimulationConfig) -> ContextTransform:
+    mask = config.stream is not None and config.stream.missing is not None
+    return ContextTransform(simulation.band_names, mask=mask, redshift=config.redshift == "observed")
 
 
 def _train(config: PosteriorConfig, *, checkpoint: str | Path | None, progress: TrainingProgress | None) -> PosteriorEstimator:
@@ -221,7 +245,7 @@ def fit_posterior(
     progress: TrainingProgress | None = None,
 ) -> PosteriorEstimator:
     """Train an estimator on a training set; `bases` and `cosmology` are those of the model that simulated it."""
-    transform = ContextTransform(training_set.config.band_names, redshift=config.redshift == "observed")
+    transform = _transform(config, training_set.config)
     observed = _observed(training_set, transform)
     context = transform(*observed)
     start, origin = _start(config, transform, context)
@@ -267,9 +291,7 @@ def training_stream(
     simulation, stream_config = config.simulation, config.stream
     assert simulation is not None
     assert stream_config is not None
-    transform = ContextTransform(
-        simulation.band_names, mask=stream_config.missing is not None, redshift=config.redshift == "observed"
-    )
+    transform = _transform(config, simulation)
 
     def pairs(galaxies: Galaxies) -> tuple[np.ndarray, np.ndarray]:
         return _points(galaxies, simulation, config), transform(*_observed(galaxies, transform))

@@ -122,6 +122,20 @@ def test_training_on_a_stream_resumes_exactly(tmp_path):
     assert np.isfinite(again.sample(flux, ivar, zred, 5, seed=0)).all()
 
 
+def test_an_expert_that_does_not_suit_is_refused_before_the_training():
+    def never(*now):
+        pytest.fail("the training began")
+
+    values = {"simulation": SIMULATION | {"bands": BANDS7, "zred": {"min": 0.01, "max": 0.6}}, "expert": "sdss-ugriz"}
+    with pytest.raises(ConfigError, match="redshift range"):
+        train_posterior(config(**values, stream=STREAM), progress=never)
+    values["simulation"] = values["simulation"] | {"bands": ["g", "r", "i", "z"]}
+    with pytest.raises(ConfigError, match="cannot serve"):
+        train_posterior(config(**values, stream={"missing": {"optional": ["g"]}}), progress=never)
+    with pytest.raises(ConfigError, match=r"give \[stream.missing\]"):
+        config(**values)
+
+
 def test_time_budget_ends_a_stream_and_sets_the_total(tmp_path):
     seen = []
     estimator = train_stream(
