@@ -77,7 +77,7 @@ class PosteriorConfig(Config):
         if self.stream is not None and self.simulation is None:
             raise ValueError("[stream] draws fresh galaxies and needs [simulation], not simulation_file")
         if self.expert is not None and (self.stream is None or self.stream.missing is None):
-            raise ValueError("expert serves galaxies that lack the other bands: give [stream.missing], or leave it out")
+            raise ValueError("expert serves galaxies that lack the other bands: give [stream.missing], or leave expert out")
         return self
 
 
@@ -191,13 +191,14 @@ def train_posterior(
 
 def _expert(config: PosteriorConfig, model: str) -> PosteriorEstimator:
     """The expert, which is refused before the training rather than after it if it does not suit."""
-    expert, simulation = PosteriorEstimator.find(model), config.simulation
+    expert, simulation, stream = PosteriorEstimator.find(model), config.simulation, config.stream
     assert simulation is not None
+    assert stream is not None
     emulator = _emulator(simulation)
     check_expert(
         expert,
         name=config.name,
-        context=_transform(config, simulation),
+        context=_stream_transform(config, simulation, stream),
         zred_range=(simulation.zred.min, simulation.zred.max),
         prior=Prior.from_dict(simulation.prior),
         cosmology=emulator.cosmology,
@@ -206,9 +207,8 @@ def _expert(config: PosteriorConfig, model: str) -> PosteriorEstimator:
     return expert
 
 
-def _transform(config: PosteriorConfig, simulation: SimulationConfig) -> ContextTransform:
-    mask = config.stream is not None and config.stream.missing is not None
-    return ContextTransform(simulation.band_names, mask=mask, redshift=config.redshift == "observed")
+def _stream_transform(config: PosteriorConfig, simulation: SimulationConfig, stream: StreamConfig) -> ContextTransform:
+    return ContextTransform(simulation.band_names, mask=stream.missing is not None, redshift=config.redshift == "observed")
 
 
 def _train(config: PosteriorConfig, *, checkpoint: str | Path | None, progress: TrainingProgress | None) -> PosteriorEstimator:
@@ -245,7 +245,7 @@ def fit_posterior(
     progress: TrainingProgress | None = None,
 ) -> PosteriorEstimator:
     """Train an estimator on a training set; `bases` and `cosmology` are those of the model that simulated it."""
-    transform = _transform(config, training_set.config)
+    transform = ContextTransform(training_set.config.band_names, redshift=config.redshift == "observed")
     observed = _observed(training_set, transform)
     context = transform(*observed)
     start, origin = _start(config, transform, context)
@@ -291,7 +291,7 @@ def training_stream(
     simulation, stream_config = config.simulation, config.stream
     assert simulation is not None
     assert stream_config is not None
-    transform = _transform(config, simulation)
+    transform = _stream_transform(config, simulation, stream_config)
 
     def pairs(galaxies: Galaxies) -> tuple[np.ndarray, np.ndarray]:
         return _points(galaxies, simulation, config), transform(*_observed(galaxies, transform))
