@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 Pairs = tuple[np.ndarray, np.ndarray]
 Record = dict[str, float]
+_Product = Callable[[Any, Any], Any]
 _STEPS_PER_CALL = 50
 _VALIDATION_BATCH = 8192
 _LEAST_RESIDUAL = 1e-3
@@ -60,6 +61,9 @@ class FlowTrainingConfig(Config):
     validation_fraction : share of the arrays (or of a stream's first chunk) held out.
     clip_norm : bound on the gradient's global norm.
     ema_decay : of the moving average of the weights, which is what is validated and kept.
+    bfloat16_gradients : whether products of matrices are differentiated in bfloat16 (the loss stays float32): a sixth more
+        galaxies per second where the processor multiplies bfloat16 itself (AMX), slower elsewhere. The rounding changes a
+        gradient by 0.3%, far less than the choice of the batch does.
     checkpoint_minutes : time between checkpoints.
     seed : of the split and the order of batches.
     """
@@ -74,6 +78,7 @@ class FlowTrainingConfig(Config):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     clip_norm: Annotated[float, Field(gt=0)] = 5.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    bfloat16_gradients: bool = False
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 3.0
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -345,6 +350,7 @@ class _Graph:
         self._variables = {f"weight_{name}": value for name, value in self._weights.items()}
         self._variables |= {f"average_{name}": value for name, value in self._averages.items()}
         self._variables |= {f"soap_{k}": value for k, value in enumerate(self._soap.variables)}
+        self._product: _Product = functools.partial(_bfloat16_product, tf) if training.bfloat16_gradients else tf.matmul
         self._steps = tf.function(self._run_steps, reduce_retracing=True)
         self._nll = tf.function(lambda theta, context: tf.reduce_sum(self.loss(self._averages, theta, context)))
 
@@ -376,17 +382,15 @@ class _Graph:
         tf = self.tf
         context = (context - self.affine["context_mean"]) / self.affine["context_std"]
         values = (theta - self.affine["theta_mean"] - tf.matmul(context, self.affine["theta_slope"])) / self.affine["theta_std"]
-        features = _features(tf, self.config, weights, context)
+        weights = {name: tf.convert_to_tensor(array) for name, array in weights.items()}
+        features = _features(tf, self.config, weights, context, self._product)
         total = 0.5 * self.dim * np.log(2 * np.pi) + np.log(self.affine["theta_std"].astype(float)).sum()
         nll = tf.fill([tf.shape(theta)[0]], tf.constant(total, theta.dtype))
-        blocks = {
-            name: tf.unstack(tf.convert_to_tensor(array)) for name, array in weights.items() if not name.startswith("embedding")
-        }
+        blocks = {name: tf.unstack(array) for name, array in weights.items() if not name.startswith("embedding")}
         for index in range(self.config.n_blocks):
             values = tf.gather(values, self.permutation[index], axis=1)
-            shift, log_scale = _shift_and_log_scale(
-                tf, self.config, {name: arrays[index] for name, arrays in blocks.items()}, values, features
-            )
+            block = {name: arrays[index] for name, arrays in blocks.items()}
+            shift, log_scale = _shift_and_log_scale(tf, self.config, block, values, features, self._product)
             values = (values - shift) * tf.exp(-log_scale)
             nll += tf.reduce_sum(log_scale, axis=1)
         return nll + 0.5 * tf.reduce_sum(values**2, axis=1)
@@ -418,26 +422,47 @@ class _Graph:
 
 
 def _silu(tf: Any, values: Any) -> Any:
-    # A quarter more galaxies per second than tf.nn.silu, whose gradient computes the sigmoid again.
-    return values * tf.sigmoid(values)
+    # Its gradient from what is at hand: a tenth more galaxies per second than one derived from values * sigmoid(values).
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def silu(values: Any) -> tuple[Any, Callable[[Any], Any]]:
+        share = tf.sigmoid(values)
+        result = values * share
+        return result, lambda upstream: upstream * (share + result * (1 - share))
+
+    return silu(values)
 
 
-def _features(tf: Any, config: FlowConfig, weights: Mapping[str, Any], context: Any) -> Any:
+def _bfloat16_product(tf: Any, values: Any, kernel: Any) -> Any:
+    """The product of float32 matrices; its gradients are products of their roundings to bfloat16."""
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def product(values: Any, kernel: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
+        def gradients(upstream: Any) -> tuple[Any, Any]:
+            left, right, upstream = (tf.cast(matrix, tf.bfloat16) for matrix in (values, kernel, upstream))
+            found = tf.matmul(upstream, right, transpose_b=True), tf.matmul(left, upstream, transpose_a=True)
+            return tf.cast(found[0], tf.float32), tf.cast(found[1], tf.float32)
+
+        return tf.matmul(values, kernel), gradients
+
+    return product(values, kernel)
+
+
+def _features(tf: Any, config: FlowConfig, weights: Mapping[str, Any], context: Any, product: _Product) -> Any:
     """What the blocks see of the standardised context (n, n_context): itself and its embedding."""
     embedded = context
     for layer in range(len(config.embedding)):
-        embedded = _silu(tf, tf.matmul(embedded, weights[f"embedding_kernel_{layer}"]) + weights[f"embedding_bias_{layer}"])
+        embedded = _silu(tf, product(embedded, weights[f"embedding_kernel_{layer}"]) + weights[f"embedding_bias_{layer}"])
     return tf.concat([context, embedded], axis=1) if config.embedding else context
 
 
 def _shift_and_log_scale(
-    tf: Any, config: FlowConfig, weights: Mapping[str, Any], values: Any, features: Any
+    tf: Any, config: FlowConfig, weights: Mapping[str, Any], values: Any, features: Any, product: _Product
 ) -> tuple[Any, Any]:
     """One MADE: shifts and bounded log scales (…, dim) of `values` (…, dim) given `features` (…, n_feature)."""
     activation = functools.partial(_silu, tf) if config.activation == "silu" else getattr(tf.nn, config.activation)
-    hidden = tf.matmul(values, weights["kernel_0"]) + tf.matmul(features, weights["context_kernel"]) + weights["bias_0"]
+    hidden = product(values, weights["kernel_0"]) + product(features, weights["context_kernel"]) + weights["bias_0"]
     for layer in range(1, len(config.hidden) + 1):
-        hidden = tf.matmul(activation(hidden), weights[f"kernel_{layer}"]) + weights[f"bias_{layer}"]
+        hidden = product(activation(hidden), weights[f"kernel_{layer}"]) + weights[f"bias_{layer}"]
     shift, raw = tf.split(hidden, 2, axis=-1)
     return shift, config.max_log_scale * tf.tanh(raw / config.max_log_scale)
 
@@ -451,12 +476,12 @@ def as_tfp_distribution(flow: MaskedAutoregressiveFlow, context: np.ndarray) -> 
     tfb, tfd = tfp.bijectors, tfp.distributions
     arrays = flow.to_arrays()
     standard = tf.constant((np.asarray(context, np.float32) - arrays["context_mean"]) / arrays["context_std"])
-    features = _features(tf, flow.config, arrays, standard)
+    features = _features(tf, flow.config, arrays, standard, tf.matmul)
     names = [name for name in parameter_shapes(flow.config, flow.dim, flow.n_context) if not name.startswith("embedding")]
 
     def network(index: int) -> Callable[[Any], tuple[Any, Any]]:
         weights = {name: tf.constant(arrays[name][index]) for name in names}
-        return lambda values: _shift_and_log_scale(tf, flow.config, weights, values, features)
+        return lambda values: _shift_and_log_scale(tf, flow.config, weights, values, features, tf.matmul)
 
     # Bijectors act from the last to the first on base noise: the last block comes first.
     centre = arrays["theta_mean"] + tf.matmul(standard, arrays["theta_slope"])

@@ -4,7 +4,14 @@ import pytest
 from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
 from sedcast.posterior.flow import FlowConfig
 from sedcast.posterior.flow_kernel import MIN_SAMPLES
-from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, _Graph, _standardisation, as_tfp_distribution
+from sedcast.posterior.flow_training import (
+    FlowTrainer,
+    FlowTrainingConfig,
+    _Graph,
+    _silu,
+    _standardisation,
+    as_tfp_distribution,
+)
 from sedcast.posterior.made import initial_parameters, parameter_masks
 
 SMALL = FlowConfig(n_blocks=3, hidden=(24, 16), embedding=(10, 8), seed=3)
@@ -60,6 +67,38 @@ def test_loss_numpy_and_tfp_agree(activation):
         samples, log_prob = flow.transform_noise(np.repeat(noise, repeats, axis=1), x)
         np.testing.assert_allclose(samples[:, -1], reference.bijector.forward(noise[:, 0]).numpy(), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(log_prob[:, -1], reference.log_prob(samples[:, -1]).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_in_bfloat16_are_those_of_float32_to_its_rounding():
+    theta, x, *_ = linear_gaussian(500, 4)
+    affine = _standardisation(theta.astype(np.float32), x.astype(np.float32))
+    weights = {name: 3 * array for name, array in initial_parameters(SMALL, 3, 4).items()}
+    found = []
+    for rounded in (False, True):
+        graph = _Graph(SMALL, FlowTrainingConfig(bfloat16_gradients=rounded), affine, weights)
+        variables = list(graph._weights.values())
+        with graph.tf.GradientTape() as tape:
+            loss = graph.tf.reduce_mean(graph.loss(graph._weights, np.float32(theta), np.float32(x)))
+        found.append((float(loss), [gradient.numpy() for gradient in tape.gradient(loss, variables)]))
+    (loss, exact), (same_loss, rounded) = found
+    assert same_loss == pytest.approx(loss, rel=1e-6)
+    errors = [np.linalg.norm(b - a) / np.linalg.norm(a) for a, b in zip(exact, rounded, strict=True)]
+    assert 1e-5 < max(errors) < 0.01
+
+
+def test_silu_has_the_gradient_of_tensorflows_own():
+    graph = _Graph(SMALL, FlowTrainingConfig(), _standardisation(*linear_gaussian(50, 0)[:2]), initial_parameters(SMALL, 3, 4))
+    tf = graph.tf
+    values = tf.constant(np.linspace(-30, 30, 601), tf.float32)
+    for here, there in zip(*(_value_and_gradient(tf, f, values) for f in (lambda v: _silu(tf, v), tf.nn.silu)), strict=True):
+        np.testing.assert_allclose(here, there, rtol=1e-5, atol=1e-6)
+
+
+def _value_and_gradient(tf, function, values):
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        result = function(values)
+    return result.numpy(), tape.gradient(result, values).numpy()
 
 
 class InterruptedRun(Exception):
