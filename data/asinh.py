@@ -74,7 +74,7 @@ def asinh_flux(magnitude: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
 
 def _slope(flux: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
     """``|dm/df|`` in magnitudes per nanomaggie."""
-    return POGSON / np.sqrt(np.square(flux) + 4.0 * softening_nanomaggies(bands) ** 2)
+    return POGSON / np.hypot(flux, 2.0 * softening_nanomaggies(bands))
 
 
 def asinh_magnitude_error(flux: np.ndarray, sigma: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:

@@ -26,7 +26,7 @@ from sedcast.data.catalog_columns import (
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.filters import BANDS, check_bands
 from sedcast.data.sdss import AB_OFFSETS, ERROR_FLOORS, SDSS_BANDS, is_sdss_layout, sdss_photometry
-from sedcast.data.units import NANOMAGGIES_PER_UNIT, as_nanomaggies
+from sedcast.data.units import NANOMAGGIES_PER_UNIT, as_floats, as_nanomaggies
 
 __all__ = ["NANOMAGGIES_PER_UNIT", "Catalog", "apply_calibration", "load_sdss_sample", "read_catalog"]
 
@@ -65,7 +65,7 @@ class Catalog:
     def __post_init__(self) -> None:
         bands = tuple(self.bands)
         flux, ivar = as_nanomaggies(self.flux, self.flux_ivar)
-        zred, ids = np.array(self.zred, dtype=float), np.asarray(self.ids)
+        zred, ids = as_floats(self.zred), np.asarray(self.ids)
         expected = (len(zred), len(bands))
         if flux.shape != expected or ivar.shape != expected or ids.shape != zred.shape:
             raise CatalogError(

@@ -25,6 +25,9 @@ __all__ = [
     "stream_mapped",
 ]
 
+# From here on floating-point numbers pass over integers.
+_LARGEST_EXACT = 2.0**53
+
 BUNDLED_MAPPINGS = ("nsa-v0", "nsa-v1", "nsa-v1-sersic", "kcorrect-sdss", "kcorrect-full", "desi-legacy")
 """Names that `load_mapping` knows."""
 
@@ -182,11 +185,26 @@ def _ids(table: TableFile, names: str | list[str] | None, start: int, stop: int)
     columns = [_column(table, name, start, stop) for name in ([names] if isinstance(names, str) else names)]
     if len(columns) == 1 and columns[0].dtype.kind in "iu":
         return np.asarray(columns[0].astype(np.int64))
+    for name, column in zip([names] if isinstance(names, str) else names, columns, strict=True):
+        _refuse_rounded(name, column, start)
     try:
         texts = [np.char.decode(c, "utf-8") if c.dtype.kind == "S" else c.astype(str) for c in map(_plain, columns)]
     except (UnicodeDecodeError, TypeError, ValueError) as error:
         raise CatalogError(f"the id in column {names!r} holds something else than text or numbers: {error}") from error
     return np.array(["-".join(row) for row in zip(*texts, strict=True)], dtype=str)
+
+
+def _refuse_rounded(name: str, column: np.ndarray, start: int) -> None:
+    if column.dtype.kind != "f":
+        return
+    none, rounded = np.flatnonzero(np.isnan(column)), np.flatnonzero(np.abs(column) >= _LARGEST_EXACT)
+    bad = none if none.size else rounded
+    if bad.size:
+        what = "none" if np.isnan(column[bad[0]]) else f"{column[bad[0]]:.0f}, which floating-point numbers round"
+        raise CatalogError(
+            f"the id in column {name!r} of row {start + bad[0]} is {what}: expected an integer or a text in every row; map "
+            "another column, or leave id out of the mapping to number the rows"
+        )
 
 
 def _plain(column: np.ndarray) -> np.ndarray:

@@ -113,7 +113,8 @@ class _Fits(TableFile):
         if values.dtype.kind == "S":
             return np.char.rstrip(values)
         scale, zero = column.bscale or 1, column.bzero or 0
-        if values.dtype.kind == "i" and column.null is not None:
+        # astropy declares a null value for any masked column; floats would round the others' last digits.
+        if values.dtype.kind == "i" and column.null is not None and (values == column.null).any():
             values = np.where(values == column.null, np.nan, values)
         if scale == 1 and zero == 2**63:
             return np.asarray(values.view(np.uint64) ^ np.uint64(2**63))
@@ -203,10 +204,16 @@ class _Parquet(TableFile):
                 break
             first, values = first + len(values), _as_array(next(batches).column(0))
         self._held[name] = first, values, batches
-        return np.concatenate(parts)
+        whole = np.ma.concatenate(parts)
+        return np.asarray(whole.astype(float).filled(np.nan) if np.ma.is_masked(whole) else whole.data)
 
 
 def _as_array(column: Any) -> np.ndarray:
+    if column.null_count and str(column.type).removeprefix("u").startswith("int"):
+        # Among its rows may be such as are read without the null ones: floats would round their last digits.
+        return np.ma.MaskedArray(
+            column.fill_null(0).to_numpy(zero_copy_only=False), column.is_null().to_numpy(zero_copy_only=False)
+        )
     values = column.to_numpy(zero_copy_only=False)
     is_vector = values.dtype == object and not any(isinstance(value, str | bytes) for value in values[:1])
     return np.stack(values) if is_vector else values

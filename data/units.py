@@ -7,7 +7,7 @@ import numpy as np
 from sedcast.data.asinh import POGSON
 from sedcast.data.errors import ParameterError
 
-__all__ = ["NANOMAGGIES_PER_UNIT", "as_nanomaggies"]
+__all__ = ["NANOMAGGIES_PER_UNIT", "as_floats", "as_nanomaggies"]
 
 NANOMAGGIES_PER_UNIT = {"nanomaggies": 1.0, "maggies": 1e9, "uJy": 1.0 / 3.631, "mJy": 1e3 / 3.631, "Jy": 1e6 / 3.631}
 """Nanomaggies per unit of flux: a maggie is 3631 Jy."""
@@ -34,7 +34,7 @@ def as_nanomaggies(flux: Any, flux_ivar: Any) -> tuple[np.ndarray, np.ndarray]:
     """
     units = [getattr(values, "unit", None) for values in (flux, flux_ivar)]
     if units == [None, None]:
-        return _plain(flux), _plain(flux_ivar)
+        return as_floats(flux), as_floats(flux_ivar)
     if None in units:
         raise ParameterError(
             f"flux has the unit {units[0]} and flux_ivar {units[1]}: give both with units, or both as numbers of nanomaggies"
@@ -42,7 +42,8 @@ def as_nanomaggies(flux: Any, flux_ivar: Any) -> tuple[np.ndarray, np.ndarray]:
     return _converted(*(_quantity(values) for values in (flux, flux_ivar)))
 
 
-def _plain(values: Any) -> np.ndarray:
+def as_floats(values: Any) -> np.ndarray:
+    """A copy as float64, masked values as NaN."""
     if isinstance(values, np.ma.MaskedArray):
         return np.where(np.ma.getmaskarray(values), np.nan, np.asarray(values.data, dtype=float))
     return np.array(values, dtype=float)
@@ -56,7 +57,7 @@ def _quantity(values: Any) -> Any:
         values = np.where(values.mask, np.nan, values.unmasked.value) * values.unit
     if isinstance(values, u.Quantity | u.Magnitude):
         return values
-    return _plain(values) << u.Unit(values.unit)
+    return as_floats(values) << u.Unit(values.unit)
 
 
 def _converted(flux: Any, spread: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -255,7 +255,7 @@ class PosteriorEstimator:
         zred = np.asarray(zred, dtype=float)
         if zred.shape != theta.shape[:-1]:
             raise ParameterError(f"zred has shape {zred.shape}, expected {theta.shape[:-1]}: the redshift of each point")
-        self._check_range(zred.ravel())
+        self.check_redshift(zred.ravel())
         return self.flow.log_prob(self.joint_points(points, zred), self.context(flux, flux_ivar, None))
 
     def joint_points(self, theta_unbounded: np.ndarray, zred: np.ndarray) -> np.ndarray:
@@ -354,6 +354,11 @@ class PosteriorEstimator:
         """Flux, inverse variance and (None if it is inferred) redshift of rows of a catalogue, as `sample` takes them."""
         return catalog.flux[rows], catalog.flux_ivar[rows], None if self.infers_redshift else catalog.zred[rows]
 
+    def changed(self, described: Mapping[str, Any], **parts: Any) -> "PosteriorEstimator":
+        """The same with other parts, and entries of the card that tell of them; the file's checksum is no longer its own."""
+        card = {name: value for name, value in self.card.items() if name != "sha256"}
+        return replace(self, card=card | dict(described), **parts)
+
     def with_expert(self, expert: "PosteriorEstimator") -> "PosteriorEstimator":
         """The same, with the flow of another estimator for the galaxies measured in exactly the bands of that one.
 
@@ -369,6 +374,7 @@ class PosteriorEstimator:
             prior=self.prior,
             cosmology=self.cosmology,
             bases=self.bases,
+            redshift_prior=self.redshift_prior,
         )
         transform, bands = self.context, set(expert.bands)
         general = self.flow.general if isinstance(self.flow, FlowWithExpert) else self.flow
@@ -381,7 +387,8 @@ class PosteriorEstimator:
             measured=np.array([band in bands for band in transform.bands], dtype=np.float32),
             matrix=expert.context.from_wider(transform),
         )
-        return replace(self, flow=flow, card=self.card | {"expert": {"bands": list(expert.bands), **expert.origin}})
+        described = {"expert": {"bands": list(expert.bands), **expert.origin}}
+        return self.changed(described, flow=flow)
 
     def save(self, path: str | Path) -> None:
         """Write the artifact (kind ``posterior-estimator``): arrays and card, float32 weights."""
@@ -459,10 +466,11 @@ class PosteriorEstimator:
     def _context_in_range(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray | None) -> np.ndarray:
         context = self.context(flux, flux_ivar, zred)
         if zred is not None:
-            self._check_range(np.atleast_1d(np.asarray(zred, dtype=float)))
+            self.check_redshift(np.atleast_1d(np.asarray(zred, dtype=float)))
         return context
 
-    def _check_range(self, zred: np.ndarray) -> None:
+    def check_redshift(self, zred: np.ndarray) -> None:
+        """Raise a ParameterError that names the first of redshifts (n,) beyond the training range."""
         low, high = self.zred_range
         outside = np.flatnonzero(~((zred >= low) & (zred <= high)))
         if outside.size:
@@ -501,13 +509,14 @@ def check_expert(
     prior: Prior,
     cosmology: Cosmology,
     bases: SFHBases,
+    redshift_prior: RedshiftPrior | None,
 ) -> None:
     """Refuse an expert that cannot serve galaxies of an estimator of this name, context, redshift range and model.
 
     Raises
     ------
     ConfigError : if the estimator does not serve any subset of its bands, the expert does, or has not fewer of the bands; if
-        they are of different models or the expert's redshift range is smaller.
+        they are of different models, infer redshifts by different priors, or the expert's redshift range is smaller.
     """
     if not context.mask or expert.context.mask or not set(expert.bands) < set(context.bands):
         raise ConfigError(
@@ -515,12 +524,13 @@ def check_expert(
             "the one must need every one of its bands, the other any subset of these and more"
         )
     (low, high), (least, most) = zred_range, expert.zred_range
-    same = (prior, cosmology, context.redshift) == (expert.prior, expert.cosmology, expert.context.redshift)
+    # A redshift that is inferred is a coordinate of the flow by its prior.
+    same = (prior, cosmology, redshift_prior) == (expert.prior, expert.cosmology, expert.redshift_prior)
     same &= all(np.array_equal(getattr(bases, array), getattr(expert.bases, array)) for array in _BASES_ARRAYS)
     if not same or low < least or high > most:
         raise ConfigError(
-            f"expert: {expert.name} was trained with another prior, cosmology, bases or redshift range than {name}, or the one "
-            "infers the redshift and the other does not: train both with the same"
+            f"expert: {expert.name} was trained with another prior, cosmology, bases or redshift range than {name}, or only "
+            "one of them infers the redshift, or by another prior: train both with the same"
         )
 
 

@@ -544,7 +544,7 @@ def _chunks(n_rows: int, n_samples: int, size: int) -> list[tuple[slice, slice]]
     """Rows and samples of each chunk of about `size`: several rows where they are short, parts of one row where it is long."""
     rows_each = max(1, size // max(n_samples, 1))
     parts = -(-n_samples // size)
-    samples_each = -(-n_samples // max(parts, 1))
+    samples_each = max(1, -(-n_samples // max(parts, 1)))
     return [
         (slice(row, min(row + rows_each, n_rows)), slice(column, min(column + samples_each, n_samples)))
         for row in range(0, n_rows, rows_each)

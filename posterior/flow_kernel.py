@@ -87,8 +87,8 @@ class FlowKernel:
         self._context_bias = arrays["bias_0"].reshape(-1)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Pointers mean nothing in another process.
-        return FlowKernel, self._made_of
+        # Pointers mean nothing in another process, which may have no library, or one for narrower registers.
+        return _kernel_if_any, self._made_of
 
     @staticmethod
     def suits(config: FlowConfig) -> bool:
@@ -111,6 +111,10 @@ class FlowKernel:
     def _keep(self, array: np.ndarray, kind: type) -> int:
         self._kept.append(np.ascontiguousarray(array, dtype=kind))
         return int(self._kept[-1].ctypes.data)
+
+
+def _kernel_if_any(config: FlowConfig, *made_of: Any) -> FlowKernel | None:
+    return FlowKernel(config, *made_of) if FlowKernel.suits(config) else None
 
 
 def _panels(kernels: Sequence[np.ndarray], bounds: list[list[int]], vector: int) -> np.ndarray:

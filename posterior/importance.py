@@ -30,6 +30,7 @@ from scipy.special import logsumexp
 
 from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError
+from sedcast.data.units import as_nanomaggies
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import Refined, thinned_rows
 from sedcast.posterior.flow import _blas, usable_cores
@@ -160,13 +161,15 @@ class Refiner:
         self, flux: np.ndarray, flux_ivar: np.ndarray, zred: float, n_samples: int, stream: tuple[int, int], threads: int
     ) -> Refined:
         began = time.perf_counter()
+        flux, flux_ivar = as_nanomaggies(flux, flux_ivar)
+        self.estimator.check_redshift(np.array([zred]))
         likelihood = GaussianLikelihood(
             _InThreads(self.simulator, threads), self.estimator.prior, flux=flux, flux_ivar=flux_ivar, zred=zred
         )
         rng = np.random.default_rng((*stream, 1))
         tried = []
         draws = _NO_DRAWS
-        for one in self._steps(likelihood, np.asarray(flux, float), np.asarray(flux_ivar, float), stream, rng, threads):
+        for one in self._steps(likelihood, flux, flux_ivar, stream, rng, threads):
             tried.append((one.step, one.efficiency, one.khat, time.perf_counter() - began))
             draws = _better(draws, one)
         points, step, flag = _equal_weights(draws, likelihood, n_samples, rng), draws.step, self._flag(draws)

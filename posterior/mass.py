@@ -11,9 +11,8 @@ __all__ = ["MassConditional", "check_proportional"]
 _LN10 = np.log(10.0)
 # Beyond so many standard deviations the integrand is 2e-16 of its maximum.
 _REACH = 8.5
-# A detection above it has no weight worth keeping below amplitude _FAINT.
+# A detection above it has no weight worth keeping below amplitude _FAINT, or that share of a smaller best one.
 _DETECTED, _FAINT = 6.0, 0.05
-_DECAYS = 40.0
 _NODES, _WEIGHTS = leggauss(96)
 _N_GRID = 256
 _TEST_DEX = 0.3
@@ -43,12 +42,15 @@ class MassConditional:
             peak = (likelihood.log_prob_flux(model) - self._at_zero) / signal + 0.5 * signal
             self._ln_signal = np.log(signal) - log_mstar * _LN10
             lower, upper = self._ln_signal + low * _LN10, self._ln_signal + high * _LN10
-            faintest = np.where(peak > _DETECTED, np.log(np.maximum(peak - _REACH, _FAINT)), -np.inf)
-            self._lower = np.maximum(lower, faintest)
-            self._upper = np.minimum(upper, np.log(np.maximum(peak, 0.0) + _REACH))
-            # A peak beyond the prior's edge leaves an exponential at that edge.
-            self._lower = np.where(self._lower < upper, self._lower, _beside(upper, peak, -1, lower))
-            self._upper = np.where(self._upper > lower, self._upper, _beside(lower, peak, 1, upper))
+            best = np.clip(peak, np.exp(lower), np.exp(upper))
+            # From a peak within the prior's range the integrand falls off as a Gaussian, from an edge far off the peak as an
+            # exponential: (beyond + reach)² = beyond² + _REACH².
+            beyond = np.abs(peak - best)
+            reach = _REACH**2 / (beyond + np.hypot(beyond, _REACH))
+            detected = best * (peak - 0.5 * best) > 0.5 * _DETECTED**2
+            faintest = np.log(np.maximum(best - reach, _FAINT * np.minimum(best, 1.0)))
+            self._lower = np.maximum(lower, np.where(detected, faintest, -np.inf))
+            self._upper = np.minimum(upper, np.log(best + reach))
             self._peak = peak
             known = np.isfinite(peak) & np.isfinite(self._ln_signal)
         self.possible = known & (self._upper > self._lower)
@@ -83,13 +85,6 @@ class MassConditional:
         ln_t = grid[each, step] + fraction * (grid[each, step + 1] - grid[each, step])
         result[rows] = (ln_t - self._ln_signal[rows]) / _LN10
         return result
-
-
-def _beside(edge: np.ndarray, peak: np.ndarray, side: int, other: np.ndarray) -> np.ndarray:
-    """End in ln t of the stretch beside an edge that holds all of the integrand, but not beyond the prior's other edge."""
-    t = np.exp(edge)
-    end = np.log(np.maximum(t + side * _DECAYS / np.abs(peak - t), 0.0))
-    return np.asarray(np.maximum(end, other) if side < 0 else np.minimum(end, other))
 
 
 def check_proportional(likelihood: GaussianLikelihood, theta: np.ndarray, model: np.ndarray) -> None:

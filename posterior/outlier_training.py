@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from pydantic import Field
@@ -229,4 +228,4 @@ def fit_outliers(
     described = config.model_dump() | {"false_alarm_rate": FALSE_ALARM_RATE, "misfit_samples": MISFIT_SAMPLES}
     described |= {"statistics": list(STATISTICS), "version": SCORE_VERSION}
     logger.info("outlier score of %s: %d Gaussians, %d mocks", estimator.name, config.n_components, len(mocks))
-    return replace(estimator, outliers=model, card=dict(estimator.card) | {"outliers": described})
+    return estimator.changed({"outliers": described}, outliers=model)

@@ -72,7 +72,10 @@ def pareto_smooth(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     cutoff = max(smoothed[order[-n_tail - 1]] if n_tail < n else -np.inf, np.log(np.finfo(float).tiny))
     tail = order[smoothed[order] > cutoff]
     khat = 0.0 if cutoff == 0 else np.inf
-    if len(tail) >= _SMALLEST_TAIL:
+    equal = len(tail) >= _SMALLEST_TAIL and smoothed[tail[0]] == smoothed[tail[-1]]
+    if equal:
+        khat = 0.0
+    elif len(tail) >= _SMALLEST_TAIL:
         excess = np.exp(smoothed[tail]) - np.exp(cutoff)
         khat, scale = _fit_pareto(excess)
         level = (np.arange(len(tail)) + 0.5) / len(tail)
@@ -88,6 +91,7 @@ def _fit_pareto(x: np.ndarray) -> tuple[float, float]:
     n_grid = 30 + int(np.sqrt(n))
     b = 1 - np.sqrt(n_grid / (np.arange(n_grid) + 0.5))
     b = b / (3 * x[int(n / 4 + 0.5) - 1]) + 1 / x[-1]
+    b = b[b != 0]  # the exponential distribution, whose likelihood is a limit
     k = np.log1p(-b[:, None] * x).mean(axis=1)
     log_profile = n * (np.log(-b / k) - k - 1)
     weight = np.exp(log_profile - logsumexp(log_profile))

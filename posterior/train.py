@@ -56,7 +56,7 @@ class PosteriorConfig(Config):
     expert : a posterior, a bundled one's name or a file, whose flow serves the galaxies measured in exactly its bands, see
         `PosteriorEstimator.with_expert`; none if left out.
     training : schedule.
-    outliers : the score of galaxies unlike the training set; there is none if the redshift is inferred.
+    outliers : the score of galaxies unlike the training set.
     """
 
     name: str = Field(min_length=1)
@@ -203,6 +203,7 @@ def _expert(config: PosteriorConfig, model: str) -> PosteriorEstimator:
         prior=Prior.from_dict(simulation.prior),
         cosmology=emulator.cosmology,
         bases=emulator.model.bases,
+        redshift_prior=simulation.zred if config.redshift == "inferred" else None,
     )
     return expert
 

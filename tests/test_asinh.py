@@ -43,3 +43,7 @@ def test_error_is_the_derivative() -> None:
 
 def test_a_band_without_a_published_softening_is_still_finite() -> None:
     assert np.isfinite(asinh_magnitude(np.array([-1.0, 0.0, 1.0]), "decam2014-g")).all()
+
+
+def test_error_of_an_absurd_flux_is_not_zero() -> None:
+    assert 0 < asinh_magnitude_error(np.array(1e200), np.array(1.0), "r") < 1e-199

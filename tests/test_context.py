@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from standin import BANDS, ZRED_RANGE, mock_photometry
 
+from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 
@@ -147,3 +148,13 @@ def test_domain_round_trip():
         np.testing.assert_array_equal(again.to_arrays("")[name], values)
     with pytest.raises(ArtifactError, match="d_centre"):
         TrainingDomain.from_arrays(transform, {k: v for k, v in domain.to_arrays("d_").items() if k != "d_centre"}, "d_")
+
+
+def test_a_masked_redshift_is_none():
+    transform = ContextTransform(("u", "g", "r", "i", "z"))
+    zred = np.ma.MaskedArray([0.1, 0.2], mask=[False, True])
+    with pytest.raises(ParameterError, match=r"zred\[1\]=nan"):
+        transform(np.ones((2, 5)), np.ones((2, 5)), zred)
+    catalog = Catalog(np.arange(2), transform.bands, np.ones((2, 5)), np.ones((2, 5)), zred)
+    assert catalog.status[0] == ""
+    assert "redshift" in catalog.status[1]

@@ -8,7 +8,8 @@ import pytest
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.emulator.prior import Prior
-from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.emulator.redshift import RedshiftPrior
+from sedcast.posterior.estimator import PosteriorEstimator, check_expert
 from sedcast.posterior.expert_flow import FlowWithExpert, flow_from_arrays
 
 
@@ -94,6 +95,11 @@ def test_what_does_not_fit_is_refused(general, five):
         five.with_expert(general)
     with pytest.raises(ConfigError, match="another prior, cosmology, bases or redshift range"):
         general.with_expert(replace(five, prior=Prior(dust2=(0.0, 2.0))))
+    model = {name: getattr(general, name) for name in ("context", "zred_range", "prior", "cosmology", "bases")}
+    with pytest.raises(ConfigError, match="infers the redshift, or by another prior"):
+        check_expert(five, name="other", redshift_prior=RedshiftPrior(min=0.01, max=0.2), **model)
+    assert "sha256" in general.card
+    assert "sha256" not in general.with_expert(five).card
     flow = general.with_expert(five).flow
     context = np.zeros((2, flow.n_context))
     with pytest.raises(ParameterError, match="row_keys must be one key per row"):

@@ -182,3 +182,8 @@ def test_bad_arguments_are_refused():
         flow.log_prob(np.array([[0, 0, np.nan, np.nan], [0, 0, 0, 0]]), contexts(2))
     with pytest.raises(ParameterError, match="noise must be"):
         flow.transform_noise(np.zeros((2, 5, 3)), contexts(2))
+
+
+def test_no_samples_are_no_error():
+    flow = random_flow()
+    assert flow.log_prob(np.empty((2, 0, 4)), contexts(2)).shape == (2, 0)

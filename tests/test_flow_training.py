@@ -70,23 +70,6 @@ def test_loss_numpy_and_tfp_agree(activation):
         np.testing.assert_allclose(log_prob[:, -1], reference.log_prob(samples[:, -1]).numpy(), rtol=1e-4, atol=1e-4)
 
 
-def test_gradients_in_bfloat16_are_those_of_float32_to_its_rounding():
-    theta, x, *_ = linear_gaussian(500, 4)
-    affine = _standardisation(theta.astype(np.float32), x.astype(np.float32))
-    weights = {name: 3 * array for name, array in initial_parameters(SMALL, 3, 4).items()}
-    found = []
-    for rounded in (False, True):
-        graph = _Graph(SMALL, FlowTrainingConfig(bfloat16_gradients=rounded), affine, weights)
-        variables = list(graph._weights.values())
-        with graph.tf.GradientTape() as tape:
-            loss = graph.tf.reduce_mean(graph.loss(graph._weights, np.float32(theta), np.float32(x)))
-        found.append((float(loss), [gradient.numpy() for gradient in tape.gradient(loss, variables)]))
-    (loss, exact), (same_loss, rounded) = found
-    assert same_loss == pytest.approx(loss, rel=1e-6)
-    errors = [np.linalg.norm(b - a) / np.linalg.norm(a) for a, b in zip(exact, rounded, strict=True)]
-    assert 1e-5 < max(errors) < 0.01
-
-
 def test_silu_has_the_gradient_of_tensorflows_own():
     tf, _ = import_tensorflow()
     values = tf.constant(np.linspace(-30, 30, 601), tf.float32)
@@ -170,3 +153,13 @@ def test_bad_training_sets_are_refused():
         trainer.fit(theta, np.where(np.arange(4) == 2, 7.0, x))
     with pytest.raises(ParameterError, match="do not fill a batch"):
         trainer.fit(theta, x)
+
+
+def test_a_finished_training_is_not_trained_further(tmp_path, rng):
+    theta, x = rng.standard_normal((2000, 4)), rng.standard_normal((2000, 3))
+    for limit in ({"max_minutes": 1e-6}, {"patience": 1, "learning_rate": 1e-9}):
+        training = FlowTrainingConfig(batch_size=100, max_epochs=50, **limit)
+        path = tmp_path / f"{len(limit)}.npz"
+        first, again = (FlowTrainer(SMALL, training, checkpoint=path).fit(theta, x) for _ in range(2))
+        assert again.history == first.history
+        assert again.reason == first.reason != "reached max_epochs"

@@ -89,7 +89,9 @@ def test_evidence_over_seeds_scatters_as_its_error_says():
     assert 0.7 < pulls.std() < 1.5
 
 
-@pytest.mark.parametrize(("flux", "sigma"), [(20.0, 0.5), (20.0, 12.0), (-3.0, 2.0), (0.0, 5.0), (3e6, 4e4)])
+@pytest.mark.parametrize(
+    ("flux", "sigma"), [(20.0, 0.5), (20.0, 12.0), (-3.0, 2.0), (0.0, 5.0), (3e6, 4e4), (354.2, 10.0), (-3.797, 1.0)]
+)
 def test_mass_is_integrated_and_drawn_exactly(flux, sigma):
     class Colours:
         def flux(self, theta, zred):

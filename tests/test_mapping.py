@@ -2,12 +2,13 @@
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 from astropy.io import fits
-from astropy.table import Table
+from astropy.table import MaskedColumn, Table
 
 from sedcast.data.artifacts import load_artifact
 from sedcast.data.catalog import load_sdss_sample, read_catalog
@@ -189,3 +190,30 @@ def test_the_full_sample_is_read_as_its_own_reader_does(tmp_path: Path) -> None:
     assert (own.flux_ivar > 0).sum(axis=0).min() > 500
     np.testing.assert_allclose(mine.flux, own.flux, rtol=1e-5)
     np.testing.assert_allclose(mine.flux_ivar, own.flux_ivar, rtol=1e-5)
+
+
+BIG = np.array([1237648720693755918, 1237648720693755919, 1237648720693755920])
+
+
+def _of_ids(path: Path, ids: Any) -> np.ndarray:
+    columns = {"F": [1.0, 2.0, 3.0], "S": [0.1, 0.1, 0.1], "Z": [0.1, 0.1, 0.1]}
+    if path.suffix == ".parquet":
+        arrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
+        parquet.write_table(arrow.table({"ID": arrow.array(ids, mask=np.ma.getmaskarray(ids))} | columns), path)
+    else:
+        Table({"ID": MaskedColumn(ids)} | columns, masked=True).write(path)
+    mapping = CatalogMapping.model_validate(
+        {"id": "ID", "redshift": "Z", "unit": "nanomaggies", "bands": {"r": {"flux": "F", "error": "S"}}}
+    )
+    return read_mapped(path, mapping).ids
+
+
+@pytest.mark.parametrize("suffix", [".fits", ".parquet"])
+def test_integer_ids_keep_their_digits_and_a_missing_one_is_named(tmp_path: Path, suffix: str) -> None:
+    none = [False, False, False]
+    np.testing.assert_array_equal(_of_ids(tmp_path / f"all{suffix}", np.ma.MaskedArray(BIG, mask=none)), BIG)
+    with pytest.raises(CatalogError, match="the id in column 'ID' of row 1 is none"):
+        _of_ids(tmp_path / f"null{suffix}", np.ma.MaskedArray(BIG, mask=[False, True, False]))
+    with pytest.raises(CatalogError, match="which floating-point numbers round"):
+        _of_ids(tmp_path / f"float{suffix}", BIG.astype(float))

@@ -33,6 +33,11 @@ def test_zeros_stay_zero_and_equal_weights_have_no_tail():
     np.testing.assert_allclose(np.exp(smoothed), np.repeat([0, 1 / 500], 500))
     assert effective_sample_size(log_weights) == pytest.approx(500)
     assert effective_sample_size(np.full(5, -np.inf)) == 0
+    for n, n_equal in ((2000, 110), (2000, 99), (1200, 102)):
+        log_weights = np.where(np.arange(n) < n_equal, 0.0, -np.inf)
+        smoothed, khat = pareto_smooth(log_weights)
+        assert khat == 0
+        np.testing.assert_allclose(np.exp(smoothed), np.exp(log_weights) / n_equal, atol=1e-15)
 
 
 @pytest.mark.parametrize("wrong", [np.full(10, -np.inf), np.array([0.0, np.nan]), np.array([0.0, np.inf]), np.zeros((2, 2))])

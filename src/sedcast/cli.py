@@ -240,7 +240,8 @@ def validate(
     seed: MockSeed = MOCK_SEED,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for plots and validation.json.")] = None,
     refine: Annotated[
-        int | None, typer.Option(min=20, metavar="MOCKS", help="Test refined samples too, on so many mocks: seconds each.")
+        int | None,
+        typer.Option(min=20, metavar="MOCKS", help="Test refined samples too, on so many mocks: part of a second each."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -42,7 +42,7 @@ def init(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
-    """Write configuration templates, with a comment on every setting, for `simulate`, `train` and `infer --mapping`."""
+    """Write commented configuration templates, for `simulate`, `train` and `infer --mapping`."""
     screen = make_screen()
     from sedcast.data.artifacts import atomic_path
     from sedcast.data.errors import ParameterError
