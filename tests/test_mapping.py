@@ -200,7 +200,7 @@ def _of_ids(path: Path, ids: Any) -> np.ndarray:
     if path.suffix == ".parquet":
         arrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
         parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
-        parquet.write_table(arrow.table({"ID": arrow.array(ids, mask=np.ma.getmaskarray(ids))} | columns), path)
+        parquet.write_table(arrow.table({"ID": arrow.array(ids)} | columns), path)
     else:
         Table({"ID": MaskedColumn(ids)} | columns, masked=True).write(path)
     mapping = CatalogMapping.model_validate(
