@@ -182,25 +182,28 @@ def _numbers(table: TableFile, name: str, index: int | None, start: int, stop: i
 def _ids(table: TableFile, names: str | list[str] | None, start: int, stop: int) -> np.ndarray:
     if names is None:
         return np.arange(start, stop)
-    columns = [_column(table, name, start, stop) for name in ([names] if isinstance(names, str) else names)]
+    names = [names] if isinstance(names, str) else names
+    columns = [_column(table, name, start, stop) for name in names]
     if len(columns) == 1 and columns[0].dtype.kind in "iu":
         return np.asarray(columns[0].astype(np.int64))
-    for name, column in zip([names] if isinstance(names, str) else names, columns, strict=True):
+    for name, column in zip(names, columns, strict=True):
         _refuse_rounded(name, column, start)
     try:
         texts = [np.char.decode(c, "utf-8") if c.dtype.kind == "S" else c.astype(str) for c in map(_plain, columns)]
     except (UnicodeDecodeError, TypeError, ValueError) as error:
-        raise CatalogError(f"the id in column {names!r} holds something else than text or numbers: {error}") from error
+        raise CatalogError(
+            f"the id in column {', '.join(names)!r} holds something else than text or numbers: {error}"
+        ) from error
     return np.array(["-".join(row) for row in zip(*texts, strict=True)], dtype=str)
 
 
 def _refuse_rounded(name: str, column: np.ndarray, start: int) -> None:
     if column.dtype.kind != "f":
         return
-    none, rounded = np.flatnonzero(np.isnan(column)), np.flatnonzero(np.abs(column) >= _LARGEST_EXACT)
-    bad = none if none.size else rounded
+    none = np.isnan(column)
+    bad = np.flatnonzero(none if none.any() else np.abs(column) >= _LARGEST_EXACT)
     if bad.size:
-        what = "none" if np.isnan(column[bad[0]]) else f"{column[bad[0]]:.0f}, which floating-point numbers round"
+        what = "none" if none.any() else f"{column[bad[0]]:.0f}, which floating-point numbers round"
         raise CatalogError(
             f"the id in column {name!r} of row {start + bad[0]} is {what}: expected an integer or a text in every row; map "
             "another column, or leave id out of the mapping to number the rows"

@@ -19,6 +19,7 @@ from astropy.io import fits
 
 from sedcast.data.errors import CatalogError, MissingDependencyError
 from sedcast.data.hdf5 import check_size, open_hdf5
+from sedcast.data.units import as_floats
 
 __all__ = ["TableFile", "open_table", "reading"]
 
@@ -114,8 +115,8 @@ class _Fits(TableFile):
             return np.char.rstrip(values)
         scale, zero = column.bscale or 1, column.bzero or 0
         # astropy declares a null value for any masked column; floats would round the others' last digits.
-        if values.dtype.kind == "i" and column.null is not None and (values == column.null).any():
-            values = np.where(values == column.null, np.nan, values)
+        if values.dtype.kind == "i" and column.null is not None and (null := values == column.null).any():
+            values = np.where(null, np.nan, values)
         if scale == 1 and zero == 2**63:
             return np.asarray(values.view(np.uint64) ^ np.uint64(2**63))
         if scale == 1 and values.dtype.kind == "i" and float(zero).is_integer():
@@ -205,11 +206,13 @@ class _Parquet(TableFile):
             first, values = first + len(values), _as_array(next(batches).column(0))
         self._held[name] = first, values, batches
         whole = np.ma.concatenate(parts)
-        return np.asarray(whole.astype(float).filled(np.nan) if np.ma.is_masked(whole) else whole.data)
+        return as_floats(whole) if np.ma.is_masked(whole) else whole.data
 
 
 def _as_array(column: Any) -> np.ndarray:
-    if column.null_count and str(column.type).removeprefix("u").startswith("int"):
+    from pyarrow import types
+
+    if column.null_count and types.is_integer(column.type):
         # Among its rows may be such as are read without the null ones: floats would round their last digits.
         return np.ma.MaskedArray(
             column.fill_null(0).to_numpy(zero_copy_only=False), column.is_null().to_numpy(zero_copy_only=False)

@@ -12,6 +12,7 @@ from astropy.table import Table
 
 from sedcast.data.errors import CatalogError
 from sedcast.data.tables import TableFile, reading
+from sedcast.data.units import as_floats
 
 __all__ = ["CsvTable", "EcsvTable"]
 
@@ -141,5 +142,5 @@ class EcsvTable(_Lines):
     def _column(self, run: Table, name: str) -> np.ndarray:
         values = run[name]
         if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "iuf" and values.mask.any():
-            return np.asarray(np.ma.MaskedArray(values, dtype=float).filled(np.nan))
+            return as_floats(values)
         return np.asarray(getattr(values, "value", values))

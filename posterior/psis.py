@@ -71,11 +71,10 @@ def pareto_smooth(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     order = np.argsort(smoothed, kind="stable")
     cutoff = max(smoothed[order[-n_tail - 1]] if n_tail < n else -np.inf, np.log(np.finfo(float).tiny))
     tail = order[smoothed[order] > cutoff]
-    khat = 0.0 if cutoff == 0 else np.inf
-    equal = len(tail) >= _SMALLEST_TAIL and smoothed[tail[0]] == smoothed[tail[-1]]
-    if equal:
-        khat = 0.0
-    elif len(tail) >= _SMALLEST_TAIL:
+    long_enough = len(tail) >= _SMALLEST_TAIL
+    equal = cutoff == 0 or (long_enough and smoothed[tail[0]] == smoothed[tail[-1]])
+    khat = 0.0 if equal else np.inf
+    if long_enough and not equal:
         excess = np.exp(smoothed[tail]) - np.exp(cutoff)
         khat, scale = _fit_pareto(excess)
         level = (np.arange(len(tail)) + 0.5) / len(tail)

@@ -38,6 +38,11 @@ def test_zeros_stay_zero_and_equal_weights_have_no_tail():
         smoothed, khat = pareto_smooth(log_weights)
         assert khat == 0
         np.testing.assert_allclose(np.exp(smoothed), np.exp(log_weights) / n_equal, atol=1e-15)
+    nearly = np.full(2000, -np.inf)
+    nearly[:110] = np.where(np.arange(110) < 10, -1.0, 0.0)
+    smoothed, khat = pareto_smooth(nearly)
+    assert np.isfinite(khat)
+    assert not np.isnan(smoothed).any()
 
 
 @pytest.mark.parametrize("wrong", [np.full(10, -np.inf), np.array([0.0, np.nan]), np.array([0.0, np.inf]), np.zeros((2, 2))])
