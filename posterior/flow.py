@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from threadpoolctl import ThreadpoolController
 
 from sedcast.data.errors import ArtifactError, ParameterError
-from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel
+from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel, product_by_row
 from sedcast.posterior.made import FlowConfig, hidden_degrees, parameter_masks, parameter_shapes
 
 __all__ = ["ConditionalFlow", "FlowConfig", "MaskedAutoregressiveFlow", "checked_context", "usable_cores"]
@@ -368,12 +368,13 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
     def _given(self, context: np.ndarray) -> _Given:
         context = checked_context(context, self.n_context)
         standard = (context - self._arrays["context_mean"]) / self._arrays["context_std"]
-        centre = self._arrays["theta_mean"] + standard @ self._arrays["theta_slope"]
+        centre = self._arrays["theta_mean"] + product_by_row(standard, self._arrays["theta_slope"])
         if not self.config.embedding:
             return _Given(standard, centre)
         embedded = standard
         for layer in range(len(self.config.embedding)):
-            embedded = embedded @ self._arrays[f"embedding_kernel_{layer}"] + self._arrays[f"embedding_bias_{layer}"]
+            embedded = product_by_row(embedded, self._arrays[f"embedding_kernel_{layer}"])
+            embedded += self._arrays[f"embedding_bias_{layer}"]
             embedded *= 0.5 + 0.5 * np.tanh(0.5 * embedded)
         return _Given(np.concatenate([standard, embedded], axis=1), centre)
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from sedcast.posterior.made import FlowConfig
 
-__all__ = ["MIN_SAMPLES", "FlowKernel", "kernel_library", "vector_floats"]
+__all__ = ["MIN_SAMPLES", "FlowKernel", "kernel_library", "product_by_row", "vector_floats"]
 
 _MAX_LAYERS = 8
+_ROWS_PER_PRODUCT = 8
 _ACTIVATIONS = ("relu", "tanh", "elu", "silu")
 # A tile holds 48 samples of one galaxy; for fewer than this NumPy, which mixes galaxies, is faster.
 MIN_SAMPLES = 24
@@ -99,7 +100,7 @@ class FlowKernel:
         """Carry noise (n, m, dim), given context (n, n_context), to standardised theta like it and log q (n, m) + constant."""
         library = kernel_library()
         assert library is not None
-        share = context @ self._context_kernel + self._context_bias
+        share = product_by_row(context, self._context_kernel) + self._context_bias
         arrays = [np.ascontiguousarray(array, dtype=np.float32) for array in (share, noise)]
         theta, log_q = np.empty_like(arrays[1]), np.empty(noise.shape[:2], dtype=np.float32)
         pointers = [array.ctypes.data for array in (*arrays, theta, log_q)]
@@ -111,6 +112,17 @@ class FlowKernel:
     def _keep(self, array: np.ndarray, kind: type) -> int:
         self._kept.append(np.ascontiguousarray(array, dtype=kind))
         return int(self._kept[-1].ctypes.data)
+
+
+def product_by_row(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """The matrix product (n, n_out) of values (n, n_in) and a kernel, each row to the same bits however many rows there are.
+
+    BLAS rounds otherwise where rows are left over from its tiles, so it is given blocks of one shape.
+    """
+    n_row, n_in = values.shape
+    blocks = np.zeros((-(-n_row // _ROWS_PER_PRODUCT), _ROWS_PER_PRODUCT, n_in), dtype=values.dtype)
+    blocks.reshape(-1, n_in)[:n_row] = values
+    return np.asarray((blocks @ kernel).reshape(-1, kernel.shape[1])[:n_row])
 
 
 def _kernel_if_any(config: FlowConfig, *made_of: Any) -> FlowKernel | None:

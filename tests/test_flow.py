@@ -4,7 +4,7 @@ import pytest
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior import flow_kernel
 from sedcast.posterior.flow import FlowConfig, MaskedAutoregressiveFlow
-from sedcast.posterior.flow_kernel import vector_floats
+from sedcast.posterior.flow_kernel import product_by_row, vector_floats
 from sedcast.posterior.made import hidden_degrees, initial_parameters, permutations
 
 
@@ -182,6 +182,15 @@ def test_bad_arguments_are_refused():
         flow.log_prob(np.array([[0, 0, np.nan, np.nan], [0, 0, 0, 0]]), contexts(2))
     with pytest.raises(ParameterError, match="noise must be"):
         flow.transform_noise(np.zeros((2, 5, 3)), contexts(2))
+
+
+def test_products_of_rows_are_the_same_alone_and_in_company(rng):
+    values, kernel = (rng.standard_normal(shape).astype(np.float32) for shape in ((40, 77), (77, 300)))
+    whole = product_by_row(values, kernel)
+    np.testing.assert_allclose(whole, values.astype(float) @ kernel.astype(float), atol=1e-4)
+    for n in (1, 3, 7, 16, 39):
+        parts = [product_by_row(values[row : row + n], kernel) for row in range(0, 40, n)]
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
 def test_no_samples_are_no_error():
