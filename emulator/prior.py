@@ -63,6 +63,7 @@ PARAMETER_LABELS = {
 }
 
 _BETA_TOLERANCE = 1e-5
+_BETA_TOLERANCE_IN_HALF_PRECISION = 2.0**-11
 _UNIT_EDGE = 1e-12
 
 
@@ -172,6 +173,15 @@ class Prior:
         inside &= np.abs(theta[:, 1:5].sum(axis=1) - 1) <= _BETA_TOLERANCE
         return inside
 
+    def _from_half_precision(self, theta: np.ndarray) -> np.ndarray:
+        """Float16 parameters (n, 12) as float64; what but for the rounding would be in the prior is moved into it."""
+        low, high = self._bounds
+        near = (theta >= low.astype(np.float16)) & (theta <= high.astype(np.float16))
+        theta = np.where(near, np.clip(theta.astype(float), low, high), theta)
+        total = theta[:, 1:5].sum(axis=1, keepdims=True)
+        theta[:, 1:5] /= np.where(np.abs(total - 1) <= _BETA_TOLERANCE_IN_HALF_PRECISION, total, 1)
+        return theta
+
     @cached_property
     def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Least and greatest value of each column of theta, (12,) each."""
@@ -182,15 +192,20 @@ class Prior:
     def validate(self, theta: np.ndarray) -> np.ndarray:
         """Return theta as a float array of shape (n, 12), or raise naming the first parameter that is wrong.
 
+        Parameters in half precision, which keeps neither ranges nor sums, are put right within its rounding.
+
         Raises
         ------
         ParameterError : wrong shape, non-finite values, SFH weights that do not sum to one, or a value outside its range.
         """
-        theta = np.atleast_2d(as_floats("theta", theta))
+        half = getattr(theta, "dtype", None) == np.float16
+        theta = np.atleast_2d(theta if half else as_floats("theta", theta))
         if theta.ndim != 2 or theta.shape[1] != len(PARAMETER_NAMES):
             raise ParameterError(
                 f"theta has shape {theta.shape}, expected (n_galaxy, {len(PARAMETER_NAMES)}) in the order {PARAMETER_NAMES}"
             )
+        if half:
+            theta = self._from_half_precision(theta)
         if self.contains(theta).all():
             return theta
         if not np.isfinite(theta).all():

@@ -47,11 +47,12 @@ def to_prospector(samples: Mapping[str, np.ndarray], likelihood: GaussianLikelih
 
     Raises
     ------
-    ParameterError : if a parameter is missing, or the redshift is one of the quantities: a likelihood has one redshift.
+    ParameterError : if a parameter is missing or outside the prior, or the redshift is one of the quantities: a likelihood has
+        one redshift.
     """
     if "zred" in samples:
         raise ParameterError("these samples have inferred redshifts: Prospector's shape needs the likelihood at one redshift")
-    theta = _stacked(samples, PARAMETER_NAMES)
+    theta = likelihood.prior.validate(_stacked(samples, PARAMETER_NAMES))
     model = likelihood.model_flux(theta)
     ln_likelihood = likelihood.log_prob_flux(model)
     ln_probability = ln_likelihood + _log_prior(likelihood.prior, theta)
@@ -107,7 +108,7 @@ def to_bagpipes(
     if (zred is None) == ("zred" not in samples):
         raise ParameterError("the redshift must be given once: as zred, or as a quantity of the samples where it is inferred")
     needed = ("log_mstar", "log_sfr_100myr", "log_z_mw", "t_mw_gyr", "dust1", "dust2", "dust_index")
-    mass, log_sfr, log_z, age, clouds, diffuse, slope = _stacked(samples, needed).T
+    mass, log_sfr, log_z, age, clouds, diffuse, slope = _stacked(samples, needed).T.astype(float)
     redshift = np.full(len(mass), zred) if zred is not None else _stacked(samples, ("zred",))[:, 0]
     at_v = diffuse * DustLaw(np.array([_V_WAVE])).curve(slope)[:, 0]
     with np.errstate(divide="ignore"):
@@ -133,7 +134,7 @@ def _stacked(samples: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.nd
     absent = [name for name in names if name not in samples]
     if absent:
         raise ParameterError(f"samples lack {', '.join(absent)}: pass those of PosteriorCatalog.samples(row), all quantities")
-    return np.stack([np.asarray(samples[name], dtype=float) for name in names], axis=1)
+    return np.stack([np.asarray(samples[name]) for name in names], axis=1)
 
 
 def _log_prior(prior: Prior, theta: np.ndarray) -> np.ndarray:

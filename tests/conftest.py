@@ -5,6 +5,10 @@ import os
 import shutil
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two processes, each with a BLAS thread for every core, wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import matplotlib as mpl
 import numpy as np
 import pytest

@@ -50,6 +50,19 @@ def test_prospector_results(samples: dict[str, np.ndarray]) -> None:
     assert obs["filternames"] == ["g", "r", "i"]
 
 
+def test_samples_in_half_precision_lie_in_the_prior_again(samples: dict[str, np.ndarray]) -> None:
+    likelihood = GaussianLikelihood(Flat(), Prior(), flux=FLUX, flux_ivar=SIGMA**-2, zred=0.1)
+    samples["dust2"][0] = 3.0
+    samples["tburst"][1] = 13.27
+    half = {name: values.astype(np.float16) for name, values in samples.items()}
+    assert float(half["tburst"][1]) > 13.27
+    chain = to_prospector(half, likelihood)["chain"]
+    assert Prior().contains(chain).all()
+    np.testing.assert_allclose(chain, np.stack([samples[name] for name in PARAMETER_NAMES], axis=1), rtol=2e-3)
+    with pytest.raises(ParameterError, match=r"dust2=3\.0"):
+        to_prospector(half | {"dust2": np.full(40, 3.01, dtype=np.float16)}, likelihood)
+
+
 def test_bagpipes_samples(samples: dict[str, np.ndarray]) -> None:
     found = to_bagpipes(samples, zred=0.1)
     assert np.allclose(np.log10(found["sfr"]), samples["log_sfr_100myr"])

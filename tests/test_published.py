@@ -464,10 +464,12 @@ def test_published_files_equal_tensorflow_and_survive_a_rewrite(published_dir: P
         log_spectra, in_tensorflow = segment.log_spectra(inputs), speculator_in_tensorflow(path, inputs)
         exact = speculator_in_tensorflow(path, inputs, np.float64)
         np.testing.assert_allclose(in_double(segment).log_spectra(inputs), exact, rtol=0, atol=1e-10)
-        # In float32 ultraviolet spectra round by more than that, and neither program is nearer to the truth.
-        rounding = np.abs(in_tensorflow - exact).max()
-        np.testing.assert_allclose(log_spectra, in_tensorflow, rtol=0, atol=max(1e-5, rounding))
-        assert max(rounding, np.abs(log_spectra - exact).max()) < 6e-5
+        # In float32 either program rounds as its machine sums, ultraviolet spectra by more than 1e-5: neither is the truth.
+        errors, errors_in_tensorflow = log_spectra - exact, in_tensorflow - exact
+        assert np.sqrt(np.mean(errors**2)) < 1.5 * np.sqrt(np.mean(errors_in_tensorflow**2))
+        assert max(np.abs(errors).max(), np.abs(errors_in_tensorflow).max()) < 6e-5
+        if np.abs(errors_in_tensorflow).max() < 1e-5:
+            np.testing.assert_allclose(log_spectra, in_tensorflow, rtol=0, atol=1e-5)
         copy = tmp_path / path.name
         write_speculator(copy, segment)
         np.testing.assert_array_equal(read_speculator(copy).log_spectra(inputs), log_spectra)

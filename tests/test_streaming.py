@@ -88,6 +88,7 @@ def test_half_precision_and_parquet(
     with read_posteriors(samples[0]) as half:
         assert half.samples(0)["log_mstar"].dtype == np.float16
         median = np.median(half.samples(slice(8, N))["log_mstar"].astype(float), axis=1)
+        assert estimator.prior.contains(estimator.prior.validate(half.theta(8))).all()
     np.testing.assert_allclose(median, table["log_mstar_p50"].to_numpy()[8:], atol=0.01)
 
 
