@@ -5,7 +5,7 @@
  * trained, units sorted by degree: the units of one degree see a range of those before. Sums of products stay in registers,
  * and activations follow at once. Compiled once for AVX-512 and once for AVX2, by including this file in itself.
  *
- * The exponential and the hyperbolic tangent are those of the Cephes library (S. Moshier), good to float32 rounding.
+ * The exponential, the logarithm and the hyperbolic tangent are those of the Cephes library (S. Moshier), good to float32 rounding.
  */
 #ifndef NAME
 
@@ -19,13 +19,18 @@
 #include <immintrin.h>
 
 #define MAX_LAYERS 8
+#define MAX_OUTPUTS 4
+/* Where hyperbolic functions, and the squares of what they take, would overflow. */
+#define MAX_ANGLE 40.0f
+#define MAX_SQUARED 1e18f
 
-/* Layer l has bounds[l][d] units of degrees below d and biases bias[l] (block, out). The outputs of the last alternate shift and
- * raw log scale; the first layer's bias comes per galaxy, with the context's share. Of each block, weights has those
+/* Layer l has bounds[l][d] units of degrees below d and biases bias[l] (block, out). The last one's outputs are n_outputs for each
+ * dimension: shift, raw log scale and, unless that is all, raw skew and log tail weight, with a soft bound on each but
+ * the first; the first layer's bias comes per galaxy, with the context's share. Of each block, weights has those
  * that are not masked in the order in which they are used, in panels of at most sedcast_flow_panel units. */
 typedef struct {
-    int dim, n_blocks, n_hidden, activation;
-    float bound;
+    int dim, n_blocks, n_hidden, activation, n_outputs;
+    float bound[MAX_OUTPUTS - 1];
     const int *order;
     const int *bounds[MAX_LAYERS];
     const float *bias[MAX_LAYERS + 1], *weights;
@@ -55,6 +60,7 @@ typedef struct {
 #define MIN(a, b) ((VF)_mm512_min_ps((__m512)(a), (__m512)(b)))
 #define MAX(a, b) ((VF)_mm512_max_ps((__m512)(a), (__m512)(b)))
 #define GUESS(x) ((VF)_mm512_rcp14_ps((__m512)(x)))
+#define SQRT(x) ((VF)_mm512_sqrt_ps((__m512)(x)))
 #include "_flow_kernel.c"
 #pragma GCC pop_options
 
@@ -68,6 +74,7 @@ typedef struct {
 #define MIN(a, b) ((VF)_mm256_min_ps((__m256)(a), (__m256)(b)))
 #define MAX(a, b) ((VF)_mm256_max_ps((__m256)(a), (__m256)(b)))
 #define GUESS(x) ((VF)_mm256_rcp_ps((__m256)(x)))
+#define SQRT(x) ((VF)_mm256_sqrt_ps((__m256)(x)))
 #include "_flow_kernel.c"
 #pragma GCC pop_options
 
@@ -88,7 +95,7 @@ int sedcast_flow_panel(int vector) {
  * without their constants. Returns 0, or 1 without memory. */
 int sedcast_flow_sample(const Flow *f, int vector, long n_rows, long n, const float *share, const float *noise, float *theta,
                         float *log_q) {
-    size_t rows = 2 * f->dim + 2;
+    size_t rows = 2 * f->dim + MAX_OUTPUTS;
     for (int l = 0; l < f->n_hidden; l++) rows += f->bounds[l][f->dim];
     float *scratch = aligned_alloc(64, rows * MAX_LANES * sizeof(float));
     if (!scratch) return 1;
@@ -149,6 +156,35 @@ static inline VF FN(tanhv)(VF x) {
     return PICK(a < 0.625f, near, (VF)((VI)far | sign));
 }
 
+/* Of positive normal numbers. */
+static inline VF FN(logv)(VF x) {
+    VI n = ((VI)x - 0x3F3504F3) >> 23;
+    VF m = (VF)((VI)x - (n << 23)) - 1.0f, e = __builtin_convertvector(n, VF), z = m * m;
+    VF p = (VF){0} + 7.0376836292e-2f;
+    p = p * m - 1.1514610310e-1f;
+    p = p * m + 1.1676998740e-1f;
+    p = p * m - 1.2420140846e-1f;
+    p = p * m + 1.4249322787e-1f;
+    p = p * m - 1.6668057665e-1f;
+    p = p * m + 2.0000714765e-1f;
+    p = p * m - 2.4999993993e-1f;
+    p = p * m + 3.3333331174e-1f;
+    return m + (p * m * z - e * 2.12194440e-4f - 0.5f * z) + e * 0.693359375f;
+}
+
+/* sinh(skew + tail asinh(z)); adds to `log_slope` that of this transform. */
+static inline VF FN(bend)(VF z, VF skew, VF log_tail, VF *log_slope) {
+    VI sign = (VI)z & (int)0x80000000;
+    VF most = (VF){0} + MAX_ANGLE, a = (VF)((VI)z ^ sign);
+    a = MIN(a, (VF){0} + MAX_SQUARED);
+    VF below = 1.0f + a * a;
+    VF angle = skew + FN(expv)(log_tail) * (VF)((VI)FN(logv)(a + SQRT(below)) ^ sign);
+    VF e = FN(expv)(MAX(MIN(angle, most), -most));
+    VF y = 0.5f * (e - FN(reciprocal)(e));
+    *log_slope += log_tail + 0.5f * FN(logv)((1.0f + y * y) / below);
+    return y;
+}
+
 #define EACH(expression) \
     for (long i = 0; i < n; i += VL) { \
         VF y = *(VF *)(h + i); \
@@ -205,13 +241,16 @@ static void FN(invert)(const Flow *f, int b, const float *share, const float *va
             const float *bias = (l ? f->bias[l] : share) + (long)b * width + low;
             w = FN(hidden)(w, l ? h[l - 1] : x, depth, bias, h[l] + low * LANES, units, f->activation);
         }
-        const float *bias = f->bias[last] + (long)b * 2 * dim + 2 * d;
-        w = FN(tile)(w, h[last - 1], f->bounds[last - 1][d + 1], bias, out, 2);
+        const float *bias = f->bias[last] + ((long)b * dim + d) * f->n_outputs, *top = h[last - 1];
+        int depth = f->bounds[last - 1][d + 1];
+        w = f->n_outputs == 2 ? FN(tile)(w, top, depth, bias, out, 2) : FN(tile)(w, top, depth, bias, out, MAX_OUTPUTS);
         for (int v = 0; v < VT; v++) {
-            VF log_scale = f->bound * FN(tanhv)(*(VF *)(out + LANES + VL * v) / f->bound);
-            total[v] += log_scale;
-            *(VF *)(x + d * LANES + VL * v) =
-                *(VF *)(values + d * LANES + VL * v) * FN(expv)(log_scale) + *(VF *)(out + VL * v);
+            VF z = *(VF *)(values + d * LANES + VL * v), output[MAX_OUTPUTS];
+            for (int k = 0; k < f->n_outputs; k++) output[k] = *(VF *)(out + k * LANES + VL * v);
+            for (int k = 1; k < f->n_outputs; k++) output[k] = f->bound[k - 1] * FN(tanhv)(output[k] / f->bound[k - 1]);
+            if (f->n_outputs > 2) z = FN(bend)(z, output[2], output[3], total + v);
+            total[v] += output[1];
+            *(VF *)(x + d * LANES + VL * v) = z * FN(expv)(output[1]) + output[0];
         }
     }
 }
@@ -220,7 +259,7 @@ static void FN(sample)(const Flow *f, const float *share, const float *noise, lo
                        float *scratch) {
     int dim = f->dim;
     float *values = scratch, *x = values + dim * LANES, *out = x + dim * LANES, *h[MAX_LAYERS];
-    h[0] = out + 2 * LANES;
+    h[0] = out + MAX_OUTPUTS * LANES;
     for (int l = 1; l < f->n_hidden; l++) h[l] = h[l - 1] + f->bounds[l - 1][dim] * LANES;
     for (long first = 0; first < n; first += LANES) {
         int m = n - first < LANES ? n - first : LANES;
@@ -252,5 +291,6 @@ static void FN(sample)(const Flow *f, const float *share, const float *noise, lo
 #undef MIN
 #undef MAX
 #undef GUESS
+#undef SQRT
 
 #endif

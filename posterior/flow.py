@@ -8,7 +8,8 @@ was built (`flow_kernel`), it draws the samples, about twice as fast.
 
 References
 ----------
-Papamakarios et al. 2017, arXiv:1705.07057; Germain et al. 2015, arXiv:1502.03509.
+Papamakarios et al. 2017, arXiv:1705.07057; Germain et al. 2015, arXiv:1502.03509; Jones & Pewsey 2009,
+doi:10.1093/biomet/asp053.
 """
 
 import functools
@@ -27,7 +28,15 @@ from threadpoolctl import ThreadpoolController
 
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel, product_by_row
-from sedcast.posterior.made import FlowConfig, hidden_degrees, parameter_masks, parameter_shapes
+from sedcast.posterior.made import (
+    MAX_ANGLE,
+    MAX_LOG_TAIL,
+    MAX_SKEW,
+    FlowConfig,
+    hidden_degrees,
+    parameter_masks,
+    parameter_shapes,
+)
 
 __all__ = ["ConditionalFlow", "FlowConfig", "MaskedAutoregressiveFlow", "checked_context", "usable_cores"]
 
@@ -95,7 +104,7 @@ def _blas() -> ThreadpoolController:
 
 @dataclass(frozen=True)
 class _Block:
-    """Weights of one MADE, output units first; rows of the last kernel alternate shift and raw log scale over its bound.
+    """Weights of one MADE, output units first; the last kernel has a dimension's outputs together, bounded ones over the bound.
 
     What goes into silu units is halved.
 
@@ -277,10 +286,11 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         # bounds[layer][d] is the number of hidden units of a degree below d.
         degrees = [hidden_degrees(self.dim, width) for width in config.hidden]
         self._bounds = [np.searchsorted(degree, np.arange(self.dim + 1)).tolist() for degree in degrees]
-        self._bounds.append([2 * d for d in range(self.dim + 1)])
+        self._bounds.append([config.n_outputs * d for d in range(self.dim + 1)])
         self._panels = [*range(0, self.dim, _DEGREES_PER_PANEL), self.dim]
         widest = max(bounds[stop] - bounds[start] for bounds in self._bounds for start, stop in pairwise(self._panels))
-        self._largest = max(widest, 2 * self.dim)
+        self._largest = max(widest, config.n_outputs * self.dim)
+        self._soft_bounds = np.array([(config.max_log_scale, MAX_SKEW, MAX_LOG_TAIL)[: config.n_outputs - 1]], np.float32).T
         self._blocks = [self._block(index) for index in range(config.n_blocks)]
         self._activate = _ACTIVATIONS[config.activation]
         arrays = self._arrays | {"permutation": self._permutation}
@@ -385,8 +395,9 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         for layer in range(1, n_layers):
             kernels[layer] = np.concatenate([self._arrays[f"bias_{layer}"][index][:, None], kernels[layer]], axis=1)
         kernels[:-1] = [kernel * factor for kernel in kernels[:-1]]
-        kernels[-1] = np.ascontiguousarray(kernels[-1].reshape(2, self.dim, -1).swapaxes(0, 1).reshape(2 * self.dim, -1))
-        kernels[-1][1::2] /= np.float32(self.config.max_log_scale)
+        outputs = kernels[-1].reshape(self.config.n_outputs, self.dim, -1).swapaxes(0, 1).copy()
+        outputs[:, 1:] /= self._soft_bounds
+        kernels[-1] = outputs.reshape(-1, outputs.shape[-1])
         context_kernel = np.ascontiguousarray(self._arrays["context_kernel"][index].T) * factor
         return _Block(self._permutation[index], context_kernel, self._arrays["bias_0"][index] * factor, kernels)
 
@@ -444,7 +455,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         with np.errstate(over="ignore", invalid="ignore"):
             for block in reversed(self._blocks):
                 self._invert_block(block, values, given.features, memory)
-                log_prob -= memory.targets[-1][1::2].sum(axis=0)
+                log_prob -= memory.targets[-1][1 :: self.config.n_outputs].sum(axis=0)
                 values[block.order] = memory.values
             theta = (values.T * self._arrays["theta_std"]).reshape(*shape, self.dim) + given.centre[:, None]
         return theta, (log_prob + self._log_constant).reshape(shape)
@@ -454,13 +465,12 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         return -0.5 * self.dim * _LOG_2PI - float(np.log(self._arrays["theta_std"].astype(float)).sum())
 
     def _invert_block(self, block: _Block, noise: np.ndarray, context: np.ndarray, memory: _Memory) -> None:
-        """Solve one block for its inputs, dimension by dimension, into `memory.values`; leave log scales in odd outputs.
+        """Solve one block for its inputs, dimension by dimension, into `memory.values`; leave log slopes as second outputs.
 
         Hidden units take what finished panels of degrees give them in one large product, then, degree by degree, what
         their own panel gives. Outputs are few: each degree adds to those of all later degrees at once.
         """
         first = block.first_kernel(context)
-        bound = np.float32(self.config.max_log_scale)
         outputs, scale = memory.targets[-1], memory.flat[: noise.shape[1]]
         for start, stop in pairwise(self._panels):
             if start:
@@ -476,13 +486,19 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
                     _product(block, layer, rows, below[start], below[d + 1], memory)
                     self._apply(memory.targets[layer][rows], memory)
                 below = self._bounds[-2]
-                _product(block, -1, slice(2 * d, None), below[d], below[d + 1], memory)
-                log_scale, value = outputs[2 * d + 1], memory.values[d]
-                np.tanh(log_scale, out=log_scale)
-                np.multiply(log_scale, bound, out=log_scale)
-                np.exp(log_scale, out=scale)
-                np.multiply(noise[d], scale, out=value)
-                np.add(value, outputs[2 * d], out=value)
+                n_outputs = self.config.n_outputs
+                _product(block, -1, slice(n_outputs * d, None), below[d], below[d + 1], memory)
+                shift, log_slope, *others = outputs[n_outputs * d : n_outputs * (d + 1)]
+                bounded, value = outputs[n_outputs * d + 1 : n_outputs * (d + 1)], memory.values[d]
+                np.tanh(bounded, out=bounded)
+                np.multiply(bounded, self._soft_bounds, out=bounded)
+                np.exp(log_slope, out=scale)
+                bent = noise[d]
+                if others:
+                    bent, of_bending = _bend(bent, *others)
+                    np.add(log_slope, of_bending, out=log_slope)
+                np.multiply(bent, scale, out=value)
+                np.add(value, shift, out=value)
 
     def _first_layer(self, kernel: np.ndarray, start: int, stop: int, memory: _Memory) -> None:
         """Units of degrees start … stop - 1 of the first hidden layer; they see the context and inputs before stop - 1."""
@@ -500,17 +516,19 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         standard = ((theta - given.centre[:, None]) / self._arrays["theta_std"]).reshape(-1, self.dim)
         values = np.ascontiguousarray(standard.T, dtype=np.float32)
         log_prob = np.zeros(values.shape[1])
-        bound = np.float32(self.config.max_log_scale)
         memory = self._memory(given.features, values.shape[1])
-        outputs = memory.targets[-1]
+        outputs = memory.targets[-1].reshape(self.dim, self.config.n_outputs, -1).swapaxes(0, 1)
         with np.errstate(over="ignore", invalid="ignore"):
             for block in self._blocks:
                 np.take(values, block.order, axis=0, out=memory.values)
                 self._evaluate(block, given.features, memory)
-                log_scale = bound * np.tanh(outputs[1::2])
+                log_scale, *others = self._soft_bounds[:, None] * np.tanh(outputs[1:])
                 log_prob -= log_scale.sum(axis=0)
-                np.subtract(memory.values, outputs[::2], out=values)
+                np.subtract(memory.values, outputs[0], out=values)
                 values *= np.exp(-log_scale)
+                if others:
+                    values[:], of_bending = _unbend(values, *others)
+                    log_prob -= of_bending.sum(axis=0)
             log_prob += self._log_constant - 0.5 * np.einsum("dn,dn->n", values, values, dtype=float)
         log_prob[np.isnan(log_prob)] = -np.inf
         return log_prob.reshape(theta.shape[:2])
@@ -527,6 +545,23 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
                 _product(block, layer, rows, 0, below[stop], memory)
                 if layer + 1 < len(self._bounds):
                     self._apply(memory.targets[layer][rows], memory)
+
+
+def _bend(noise: np.ndarray, skew: np.ndarray, log_tail: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sinh-arcsinh transform of noise, and its log slope there."""
+    angle = np.clip(skew + np.exp(log_tail) * np.arcsinh(noise), -MAX_ANGLE, MAX_ANGLE)
+    return np.sinh(angle), _log_slope(noise, log_tail, angle)
+
+
+def _unbend(values: np.ndarray, skew: np.ndarray, log_tail: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The noise that `_bend` makes values of, and the log slope of `_bend` there."""
+    angle = np.arcsinh(values)
+    noise = np.sinh(np.clip((angle - skew) * np.exp(-log_tail), -MAX_ANGLE, MAX_ANGLE))
+    return noise, _log_slope(noise, log_tail, angle)
+
+
+def _log_slope(noise: np.ndarray, log_tail: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    return np.asarray(log_tail + np.log(np.cosh(angle)) - 0.5 * np.log1p(noise**2))
 
 
 def _product(block: _Block, layer: int, rows: slice, start: int, stop: int, memory: _Memory) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sedcast.posterior.made import FlowConfig
+from sedcast.posterior.made import MAX_LOG_TAIL, MAX_SKEW, FlowConfig
 
 __all__ = ["MIN_SAMPLES", "FlowKernel", "kernel_library", "product_by_row", "vector_floats"]
 
@@ -24,8 +24,8 @@ class _Flow(ctypes.Structure):
     """The C structure of the same name."""
 
     _fields_ = [
-        *((name, ctypes.c_int) for name in ("dim", "n_blocks", "n_hidden", "activation")),
-        ("bound", ctypes.c_float),
+        *((name, ctypes.c_int) for name in ("dim", "n_blocks", "n_hidden", "activation", "n_outputs")),
+        ("bound", ctypes.c_float * 3),
         ("order", ctypes.c_void_p),
         ("bounds", ctypes.c_void_p * _MAX_LAYERS),
         ("bias", ctypes.c_void_p * (_MAX_LAYERS + 1)),
@@ -71,11 +71,13 @@ class FlowKernel:
         self._made_of = config, dict(arrays), bounds
         last, dim = len(config.hidden), arrays["theta_mean"].size
         kernel, bias = arrays[f"kernel_{last}"], arrays[f"bias_{last}"]
-        outputs = kernel.reshape(*kernel.shape[:2], 2, dim).swapaxes(2, 3), bias.reshape(-1, 2, dim).swapaxes(1, 2)
+        shape = config.n_outputs, dim
+        outputs = kernel.reshape(*kernel.shape[:2], *shape).swapaxes(2, 3), bias.reshape(-1, *shape).swapaxes(1, 2)
         kernels = [*(arrays[f"kernel_{layer}"] for layer in range(last)), outputs[0]]
         biases = [*(arrays[f"bias_{layer}"] for layer in range(last)), outputs[1]]
         self._kept: list[np.ndarray] = []
-        self._flow = _Flow(dim, config.n_blocks, last, _ACTIVATIONS.index(config.activation), config.max_log_scale)
+        kind = _ACTIVATIONS.index(config.activation)
+        self._flow = _Flow(dim, config.n_blocks, last, kind, config.n_outputs, (config.max_log_scale, MAX_SKEW, MAX_LOG_TAIL))
         self._flow.order = self._keep(arrays["permutation"], np.int32)
         for layer in range(last):
             self._flow.bounds[layer] = self._keep(np.array(bounds[layer]), np.int32)
@@ -132,7 +134,7 @@ def _kernel_if_any(config: FlowConfig, *made_of: Any) -> FlowKernel | None:
 def _panels(kernels: Sequence[np.ndarray], bounds: list[list[int]], vector: int) -> np.ndarray:
     """The weights (n_block, n_weight) that are not masked, in the order in which the C code uses them.
 
-    `kernels` are (n_block, n_in, n_out), the last (n_block, n_in, dim, 2): shift and raw log scale.
+    `kernels` are (n_block, n_in, n_out), the last (n_block, n_in, dim, n_outputs).
     """
     library = kernel_library()
     assert library is not None

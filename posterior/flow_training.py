@@ -6,7 +6,8 @@ zero because gradients and moves are multiplied by the mask.
 
 References
 ----------
-Papamakarios et al. 2017, arXiv:1705.07057; Vyas et al. 2024, arXiv:2409.11321 (SOAP).
+Papamakarios et al. 2017, arXiv:1705.07057; Jones & Pewsey 2009, doi:10.1093/biomet/asp053 (sinh-arcsinh); Vyas et al. 2024,
+arXiv:2409.11321 (SOAP).
 """
 
 import functools
@@ -27,7 +28,16 @@ from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
 from sedcast.data.tensorflow import import_tensorflow
 from sedcast.emulator.soap import Soap
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
-from sedcast.posterior.made import FlowConfig, initial_parameters, parameter_masks, parameter_shapes, permutations
+from sedcast.posterior.made import (
+    MAX_ANGLE,
+    MAX_LOG_TAIL,
+    MAX_SKEW,
+    FlowConfig,
+    initial_parameters,
+    parameter_masks,
+    parameter_shapes,
+    permutations,
+)
 
 __all__ = ["FlowTrainer", "FlowTrainingConfig", "TrainingResult", "as_tfp_distribution"]
 
@@ -386,9 +396,9 @@ class _Graph:
         for index in range(self.config.n_blocks):
             values = tf.gather(values, self.permutation[index], axis=1)
             block = {name: arrays[index] for name, arrays in blocks.items()}
-            shift, log_scale = _shift_and_log_scale(tf, self.config, block, values, features)
-            values = (values - shift) * tf.exp(-log_scale)
-            nll += tf.reduce_sum(log_scale, axis=1)
+            parameters = _block_parameters(tf, self.config, block, values, features)
+            values, log_slope = _noise_and_log_slope(tf, values, *parameters)
+            nll += tf.reduce_sum(log_slope, axis=1)
         return nll + 0.5 * tf.reduce_sum(values**2, axis=1)
 
     def _run_steps(self, theta: Any, context: Any, rates: Any) -> Any:
@@ -436,16 +446,27 @@ def _features(tf: Any, config: FlowConfig, weights: Mapping[str, Any], context: 
     return tf.concat([context, embedded], axis=1) if config.embedding else context
 
 
-def _shift_and_log_scale(
-    tf: Any, config: FlowConfig, weights: Mapping[str, Any], values: Any, features: Any
-) -> tuple[Any, Any]:
-    """One MADE: shifts and bounded log scales (…, dim) of `values` (…, dim) given `features` (…, n_feature)."""
+def _block_parameters(tf: Any, config: FlowConfig, weights: Mapping[str, Any], values: Any, features: Any) -> list[Any]:
+    """One MADE: shifts, log scales and, if it has them, skews and log tail weights (…, dim) for `values` given `features`."""
     activation = functools.partial(_silu, tf) if config.activation == "silu" else getattr(tf.nn, config.activation)
     hidden = tf.matmul(values, weights["kernel_0"]) + tf.matmul(features, weights["context_kernel"]) + weights["bias_0"]
     for layer in range(1, len(config.hidden) + 1):
         hidden = tf.matmul(activation(hidden), weights[f"kernel_{layer}"]) + weights[f"bias_{layer}"]
-    shift, raw = tf.split(hidden, 2, axis=-1)
-    return shift, config.max_log_scale * tf.tanh(raw / config.max_log_scale)
+    shift, *raw = tf.split(hidden, config.n_outputs, axis=-1)
+    bounds = (config.max_log_scale, MAX_SKEW, MAX_LOG_TAIL)
+    return [shift, *(bound * tf.tanh(each / bound) for each, bound in zip(raw, bounds, strict=False))]
+
+
+def _noise_and_log_slope(
+    tf: Any, values: Any, shift: Any, log_scale: Any, skew: Any = None, log_tail: Any = None
+) -> tuple[Any, Any]:
+    """The noise z that a block's transform makes `values` of, and the log slope of the transform there."""
+    values = (values - shift) * tf.exp(-log_scale)
+    if log_tail is None:
+        return values, log_scale
+    # Bounded where hyperbolic functions overflow: at impossible points.
+    angle = tf.clip_by_value((tf.asinh(values) - skew) * tf.exp(-log_tail), -MAX_ANGLE, MAX_ANGLE)
+    return tf.sinh(angle), log_scale + log_tail + 0.5 * tf.math.log1p(values**2) - tf.math.log(tf.cosh(angle))
 
 
 def as_tfp_distribution(flow: MaskedAutoregressiveFlow, context: np.ndarray) -> Any:
@@ -460,16 +481,26 @@ def as_tfp_distribution(flow: MaskedAutoregressiveFlow, context: np.ndarray) -> 
     features = _features(tf, flow.config, arrays, standard)
     names = [name for name in parameter_shapes(flow.config, flow.dim, flow.n_context) if not name.startswith("embedding")]
 
-    def network(index: int) -> Callable[[Any], tuple[Any, Any]]:
+    def network(index: int) -> Callable[[Any], Any]:
         weights = {name: tf.constant(arrays[name][index]) for name in names}
-        return lambda values: _shift_and_log_scale(tf, flow.config, weights, values, features)
+
+        def bijector(values: Any) -> Any:
+            shift, log_scale, *others = _block_parameters(tf, flow.config, weights, values, features)
+            chain = [tfb.Shift(shift), tfb.Scale(log_scale=log_scale)]
+            if others:
+                skew, tail = others[0], tf.exp(others[1])
+                # TFP's is scaled so that it leaves 2 where it is if there is no skew.
+                chain += [tfb.Scale(tf.sinh(tf.asinh(2.0) * tail) / 2), tfb.SinhArcsinh(skewness=skew / tail, tailweight=tail)]
+            return tfb.Chain(chain)
+
+        return bijector
 
     # Bijectors act from the last to the first on base noise: the last block comes first.
     centre = arrays["theta_mean"] + tf.matmul(standard, arrays["theta_slope"])
     chain: list[Any] = [tfb.Shift(centre), tfb.Scale(arrays["theta_std"])]
     for index, order in enumerate(arrays["permutation"]):
         chain.append(tfb.Permute(np.argsort(order).astype(np.int32)))
-        chain.append(tfb.MaskedAutoregressiveFlow(shift_and_log_scale_fn=network(index), unroll_loop=False))
+        chain.append(tfb.MaskedAutoregressiveFlow(bijector_fn=network(index), unroll_loop=False))
     base = tfd.MultivariateNormalDiag(tf.zeros([len(standard), flow.dim]), tf.ones(flow.dim))
     return tfd.TransformedDistribution(base, tfb.Chain(chain))
 

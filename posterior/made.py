@@ -1,13 +1,14 @@
 """The architecture that a masked autoregressive flow has in common with its trainer: degrees, masks, permutations, shapes.
 
-One block is a conditional MADE: a network whose outputs (shift, log scale) of dimension i depend on the dimensions before i
-and on the context only. Hidden units carry degrees 0 … dim-1; those of degree 0 see the context alone,
-so that even the first dimension depends on it nonlinearly. Units are sorted by degree, in groups as equal as possible:
-masks are block triangular.
+One block is a conditional MADE: a network whose outputs for dimension i (shift, log scale and, if the transform has them, skew
+and log tail weight) depend on the dimensions before i and on the context only. Hidden units carry degrees 0 … dim-1; those of
+degree 0 see the context alone, so that even the first dimension depends on it nonlinearly. Units are sorted by degree, in
+groups as equal as possible: masks are block triangular.
 
 References
 ----------
-Germain et al. 2015, arXiv:1502.03509 (MADE); Papamakarios et al. 2017, arXiv:1705.07057 (flow).
+Germain et al. 2015, arXiv:1502.03509 (MADE); Papamakarios et al. 2017, arXiv:1705.07057 (flow); Jones & Pewsey 2009,
+doi:10.1093/biomet/asp053, eq. 1 (sinh-arcsinh).
 """
 
 from itertools import pairwise
@@ -19,7 +20,21 @@ from pydantic import Field
 from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError
 
-__all__ = ["FlowConfig", "hidden_degrees", "initial_parameters", "parameter_masks", "parameter_shapes", "permutations"]
+__all__ = [
+    "MAX_ANGLE",
+    "MAX_LOG_TAIL",
+    "MAX_SKEW",
+    "FlowConfig",
+    "hidden_degrees",
+    "initial_parameters",
+    "parameter_masks",
+    "parameter_shapes",
+    "permutations",
+]
+
+# Soft bounds, like `max_log_scale`, of what a sinh-arcsinh transform does in one block; and where its argument is cut, at
+# impossible points, lest hyperbolic functions overflow.
+MAX_SKEW, MAX_LOG_TAIL, MAX_ANGLE = 2.0, 1.0, 40.0
 
 Activation = Literal["relu", "tanh", "elu", "silu"]
 Parameters = dict[str, np.ndarray]
@@ -36,6 +51,7 @@ class FlowConfig(Config):
     embedding : widths of the layers of a network (silu) that all blocks share and that turns the context into further features
         beside it; none by default. It runs once per galaxy, however many samples are drawn.
     permutation : how dimensions are reordered before each block but the first: at random by `seed`, or reversed.
+    transform : of a dimension in a block: noise z becomes shift + scale · z, or shift + scale · sinh(skew + tail · asinh(z)).
     max_log_scale : soft bound on a block's log scale, max_log_scale · tanh(raw / max_log_scale).
     seed : of the permutations and the initial weights.
     """
@@ -45,8 +61,14 @@ class FlowConfig(Config):
     activation: Activation = "silu"
     embedding: tuple[Annotated[int, Field(ge=1)], ...] = ()
     permutation: Literal["random", "reverse"] = "random"
+    transform: Literal["affine", "sinh-arcsinh"] = "affine"
     max_log_scale: Annotated[float, Field(gt=0, le=8)] = 4.0
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def n_outputs(self) -> int:
+        """Numbers that a block needs for each dimension: shift, log scale and, if not affine, skew and log tail weight."""
+        return 2 if self.transform == "affine" else 4
 
 
 def hidden_degrees(dim: int, width: int) -> np.ndarray:
@@ -65,9 +87,10 @@ def parameter_shapes(config: FlowConfig, dim: int, n_context: int) -> dict[str, 
     """Names and shapes of the trained arrays, the first axis being the block unless the name starts with ``embedding``.
 
     ``kernel_0`` acts on the inputs, ``context_kernel`` on the context and what the embedding makes of it, ``kernel_k``
-    on hidden layer k; the last one's outputs are `dim` shifts followed by `dim` raw log scales. A bias follows each kernel.
+    on hidden layer k; the last one's outputs are `dim` shifts, `dim` raw log scales and, if the transform has them, as many
+    raw skews and log tail weights. A bias follows each kernel.
     """
-    widths = (dim, *config.hidden, 2 * dim)
+    widths = (dim, *config.hidden, config.n_outputs * dim)
     shapes: dict[str, tuple[int, ...]] = {}
     for layer, (n_in, n_out) in enumerate(pairwise((n_context, *config.embedding))):
         shapes[f"embedding_kernel_{layer}"] = (n_in, n_out)
@@ -85,7 +108,7 @@ def parameter_masks(config: FlowConfig, dim: int) -> Parameters:
     degrees = [np.arange(1, dim + 1), *(hidden_degrees(dim, width) for width in config.hidden)]
     masks = {f"kernel_{layer}": degrees[layer][:, None] <= degrees[layer + 1][None, :] for layer in range(len(config.hidden))}
     output = degrees[-1][:, None] <= np.arange(dim)[None, :]
-    masks[f"kernel_{len(config.hidden)}"] = np.concatenate([output, output], axis=1)
+    masks[f"kernel_{len(config.hidden)}"] = np.concatenate([output] * config.n_outputs, axis=1)
     return masks
 
 

@@ -19,7 +19,8 @@ def warm_start(
 ) -> MaskedAutoregressiveFlow:
     """The estimator's flow, made to take the context of another training.
 
-    Where all of the estimator's bands are measured, the flow gives the estimator's density, whatever the other bands say.
+    Where all of the estimator's bands are measured, the flow gives the estimator's density, whatever the other bands say. One
+    of affine transforms may become one of sinh-arcsinh transforms.
 
     Parameters
     ----------
@@ -33,6 +34,9 @@ def warm_start(
     ConfigError : if the architectures differ, one of the two infers the redshift, or the estimator's context has other columns.
     """
     own, wanted = estimator.flow.config.model_dump(), config.model_dump()
+    gains_tails = own["transform"] == "affine" and wanted["transform"] != "affine"
+    if gains_tails:
+        own["transform"] = wanted["transform"]
     differing = [f"{key}={wanted[key]} (there {own[key]})" for key in wanted if wanted[key] != own[key]]
     if differing:
         raise ConfigError(
@@ -64,4 +68,8 @@ def warm_start(
     if config.embedding:
         changed["embedding_bias_0"] = arrays["embedding_bias_0"] + offset @ arrays["embedding_kernel_0"]
         changed["embedding_kernel_0"] = kernel @ arrays["embedding_kernel_0"]
+    if gains_tails:
+        # Neither skew nor other tails, which is the affine transform.
+        for name in (f"kernel_{len(config.hidden)}", f"bias_{len(config.hidden)}"):
+            changed[name] = np.concatenate([arrays[name], np.zeros_like(arrays[name])], axis=-1)
     return MaskedAutoregressiveFlow(config, arrays | {name: value.astype(np.float32) for name, value in changed.items()})
