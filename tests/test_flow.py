@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior import flow_kernel
@@ -39,8 +40,9 @@ def contexts(n: int, n_context: int = 3) -> np.ndarray:
 
 @pytest.mark.parametrize("hidden", [(23,), (23, 17), (12, 31, 8)])
 @pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "silu"])
-def test_log_prob_inverts_sampling(hidden, activation):
-    flow = random_flow(hidden=hidden, activation=activation, dim=7)
+@pytest.mark.parametrize("transform", ["affine", "sinh-arcsinh"])
+def test_log_prob_inverts_sampling(hidden, activation, transform):
+    flow = random_flow(hidden=hidden, activation=activation, dim=7, transform=transform)
     theta, log_prob = flow.sample_with_log_prob(contexts(5), 300, seed=1)
     assert theta.shape == (5, 300, 7)
     assert theta.dtype == np.float32
@@ -48,8 +50,9 @@ def test_log_prob_inverts_sampling(hidden, activation):
     np.testing.assert_allclose(flow.log_prob(theta[:, 0], contexts(5)), log_prob[:, 0], rtol=1e-4, atol=2e-4)
 
 
-def test_log_prob_is_the_change_of_variables():
-    flow = random_flow()
+@pytest.mark.parametrize("transform", ["affine", "sinh-arcsinh"])
+def test_log_prob_is_the_change_of_variables(transform):
+    flow = random_flow(transform=transform)
     noise = np.random.default_rng(0).standard_normal((1, 1, 4))
     step = 3e-3
     nudged = noise[0, 0] + step * np.concatenate([np.eye(4), -np.eye(4)])
@@ -59,9 +62,10 @@ def test_log_prob_is_the_change_of_variables():
     assert flow.transform_noise(noise, contexts(1))[1][0, 0] == pytest.approx(expected, abs=2e-3)
 
 
+@pytest.mark.parametrize("transform", ["affine", "sinh-arcsinh"])
 @pytest.mark.parametrize("dim", [1, 2])
-def test_the_density_integrates_to_one(dim):
-    flow = random_flow(dim)
+def test_the_density_integrates_to_one(dim, transform):
+    flow = random_flow(dim, transform=transform, scale=5.0)
     axis = np.linspace(-30, 30, 20_001 if dim == 1 else 801)
     grid = np.stack(np.meshgrid(*[axis] * dim, indexing="ij"), axis=-1).reshape(1, -1, dim)
     total = np.exp(flow.log_prob(grid, contexts(1))).sum() * (axis[1] - axis[0]) ** dim
@@ -115,10 +119,11 @@ def test_many_rows_of_few_samples_are_like_few_rows_of_many(activation):
         np.testing.assert_allclose(alone[1][0], together[1][row], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("transform", ["affine", "sinh-arcsinh"])
 @pytest.mark.parametrize("n_rows", [2, 20])
 @pytest.mark.parametrize("huge", [1e30, 3e38])
-def test_a_row_that_overflows_spoils_no_other(n_rows, huge):
-    flow = random_flow()
+def test_a_row_that_overflows_spoils_no_other(n_rows, huge, transform):
+    flow = random_flow(transform=transform)
     rows = contexts(n_rows)
     noise = np.random.default_rng(0).standard_normal((n_rows, 50, 4))
     expected = flow.transform_noise(noise, rows)
@@ -135,6 +140,21 @@ def test_samples_follow_the_density():
     cdf = np.cumsum(np.exp(flow.log_prob(axis[None, :, None], contexts(1))[0])) * (axis[1] - axis[0])
     distance = np.abs(np.interp(samples, axis, cdf) - np.arange(20_000) / 20_000).max()
     assert distance < 1.63 / np.sqrt(20_000)  # Kolmogorov-Smirnov at 1%
+
+
+def test_skew_and_tails_are_those_of_a_sinh_arcsinh_density():
+    shape = FlowConfig(n_blocks=1, hidden=(4,), transform="sinh-arcsinh")
+    arrays = {name: np.zeros_like(array) for name, array in initial_parameters(shape, 1, 1).items()}
+    arrays["bias_1"][0] = 0.3, 4 * np.arctanh(0.5 / 4), 2 * np.arctanh(0.4 / 2), np.arctanh(-0.2)
+    arrays |= {"permutation": [[0]], "theta_mean": [0.0], "theta_std": [1.0], "context_mean": [0.0], "context_std": [1.0]}
+    flow = MaskedAutoregressiveFlow(shape, arrays)
+    noise = np.linspace(-5, 5, 201)
+    theta, log_prob = flow.transform_noise(noise[None, :, None], np.zeros((1, 1)))
+    angle = 0.4 + np.exp(-0.2) * np.arcsinh(noise)
+    np.testing.assert_allclose(theta[0, :, 0], 0.3 + np.exp(0.5) * np.sinh(angle), rtol=1e-5, atol=1e-5)
+    slope = np.exp(0.5 - 0.2) * np.cosh(angle) / np.sqrt(1 + noise**2)
+    np.testing.assert_allclose(log_prob[0], norm.logpdf(noise) - np.log(slope), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(flow.log_prob(theta, np.zeros((1, 1))), log_prob, rtol=1e-4, atol=1e-4)
 
 
 def test_arrays_round_trip_and_are_checked(tmp_path):

@@ -47,6 +47,16 @@ def test_wider_flow_is_the_old_one_where_the_old_bands_are_measured(estimator, p
         assert np.median(np.abs(found - expected)) < rounding < 0.2
 
 
+def test_a_flow_that_may_bend_begins_as_one_that_does_not(estimator, photometry):
+    context = estimator.context(*(values[:20] for values in (photometry[0][:, 2:], photometry[1][:, 2:], photometry[2])))
+    config = estimator.flow.config.model_copy(update={"transform": "sinh-arcsinh"})
+    flow = warm_start(estimator, config, transform=estimator.context, context=context)
+    noise = np.random.default_rng(5).standard_normal((20, 50, flow.dim))
+    (theta, log_prob), (bent, bent_log_prob) = (f.transform_noise(noise, context) for f in (estimator.flow, flow))
+    np.testing.assert_allclose(bent, theta, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(bent_log_prob, log_prob, atol=2e-2)
+
+
 def test_what_does_not_fit_is_refused(estimator):
     context = np.zeros((2, SEVEN.n_context), np.float32)
     wider = estimator.flow.config.model_copy(update={"hidden": (300, 300)})
