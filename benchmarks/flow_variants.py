@@ -17,6 +17,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "a third of the rate": {"learning_rate": 1e-3},
     "hidden layers of 384": {"hidden": (384, 384)},
     "12 blocks": {"n_blocks": 12},
+    "sinh-arcsinh": {"transform": "sinh-arcsinh"},
 }
 
 

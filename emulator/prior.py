@@ -174,10 +174,10 @@ class Prior:
         return inside
 
     def _from_half_precision(self, theta: np.ndarray) -> np.ndarray:
-        """Float16 parameters (n, 12) as float64; what but for the rounding would be in the prior is moved into it."""
+        """Parameters (n, 12) that were float16: what but for the rounding would be in the prior is moved into it."""
         low, high = self._bounds
         near = (theta >= low.astype(np.float16)) & (theta <= high.astype(np.float16))
-        theta = np.where(near, np.clip(theta.astype(float), low, high), theta)
+        theta = np.where(near, np.clip(theta, low, high), theta)
         total = theta[:, 1:5].sum(axis=1, keepdims=True)
         theta[:, 1:5] /= np.where(np.abs(total - 1) <= _BETA_TOLERANCE_IN_HALF_PRECISION, total, 1)
         return theta
@@ -199,7 +199,7 @@ class Prior:
         ParameterError : wrong shape, non-finite values, SFH weights that do not sum to one, or a value outside its range.
         """
         half = getattr(theta, "dtype", None) == np.float16
-        theta = np.atleast_2d(theta if half else as_floats("theta", theta))
+        theta = np.atleast_2d(as_floats("theta", theta))
         if theta.ndim != 2 or theta.shape[1] != len(PARAMETER_NAMES):
             raise ParameterError(
                 f"theta has shape {theta.shape}, expected (n_galaxy, {len(PARAMETER_NAMES)}) in the order {PARAMETER_NAMES}"

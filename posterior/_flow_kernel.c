@@ -20,7 +20,7 @@
 
 #define MAX_LAYERS 8
 #define MAX_OUTPUTS 4
-/* Where hyperbolic functions, and the squares of what they take, would overflow. */
+/* Where hyperbolic functions (as in made.py), and the squares of what they take, would overflow. */
 #define MAX_ANGLE 40.0f
 #define MAX_SQUARED 1e18f
 

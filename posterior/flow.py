@@ -28,15 +28,7 @@ from threadpoolctl import ThreadpoolController
 
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel, product_by_row
-from sedcast.posterior.made import (
-    MAX_ANGLE,
-    MAX_LOG_TAIL,
-    MAX_SKEW,
-    FlowConfig,
-    hidden_degrees,
-    parameter_masks,
-    parameter_shapes,
-)
+from sedcast.posterior.made import MAX_ANGLE, FlowConfig, hidden_degrees, parameter_masks, parameter_shapes
 
 __all__ = ["ConditionalFlow", "FlowConfig", "MaskedAutoregressiveFlow", "checked_context", "usable_cores"]
 
@@ -290,7 +282,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         self._panels = [*range(0, self.dim, _DEGREES_PER_PANEL), self.dim]
         widest = max(bounds[stop] - bounds[start] for bounds in self._bounds for start, stop in pairwise(self._panels))
         self._largest = max(widest, config.n_outputs * self.dim)
-        self._soft_bounds = np.array([(config.max_log_scale, MAX_SKEW, MAX_LOG_TAIL)[: config.n_outputs - 1]], np.float32).T
+        self._soft_bounds = np.array(config.soft_bounds, np.float32)[:, None]
         self._blocks = [self._block(index) for index in range(config.n_blocks)]
         self._activate = _ACTIVATIONS[config.activation]
         arrays = self._arrays | {"permutation": self._permutation}
@@ -471,7 +463,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         their own panel gives. Outputs are few: each degree adds to those of all later degrees at once.
         """
         first = block.first_kernel(context)
-        outputs, scale = memory.targets[-1], memory.flat[: noise.shape[1]]
+        outputs, scale, n_outputs = memory.targets[-1], memory.flat[: noise.shape[1]], self.config.n_outputs
         for start, stop in pairwise(self._panels):
             if start:
                 for layer in range(1, len(self._bounds) - 1):
@@ -486,14 +478,13 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
                     _product(block, layer, rows, below[start], below[d + 1], memory)
                     self._apply(memory.targets[layer][rows], memory)
                 below = self._bounds[-2]
-                n_outputs = self.config.n_outputs
                 _product(block, -1, slice(n_outputs * d, None), below[d], below[d + 1], memory)
-                shift, log_slope, *others = outputs[n_outputs * d : n_outputs * (d + 1)]
-                bounded, value = outputs[n_outputs * d + 1 : n_outputs * (d + 1)], memory.values[d]
+                shift, bounded = outputs[n_outputs * d], outputs[n_outputs * d + 1 : n_outputs * (d + 1)]
                 np.tanh(bounded, out=bounded)
                 np.multiply(bounded, self._soft_bounds, out=bounded)
+                log_slope, *others = bounded
                 np.exp(log_slope, out=scale)
-                bent = noise[d]
+                value, bent = memory.values[d], noise[d]
                 if others:
                     bent, of_bending = _bend(bent, *others)
                     np.add(log_slope, of_bending, out=log_slope)

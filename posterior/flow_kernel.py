@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sedcast.posterior.made import MAX_LOG_TAIL, MAX_SKEW, FlowConfig
+from sedcast.posterior.made import FlowConfig
 
 __all__ = ["MIN_SAMPLES", "FlowKernel", "kernel_library", "product_by_row", "vector_floats"]
 
@@ -77,7 +77,7 @@ class FlowKernel:
         biases = [*(arrays[f"bias_{layer}"] for layer in range(last)), outputs[1]]
         self._kept: list[np.ndarray] = []
         kind = _ACTIVATIONS.index(config.activation)
-        self._flow = _Flow(dim, config.n_blocks, last, kind, config.n_outputs, (config.max_log_scale, MAX_SKEW, MAX_LOG_TAIL))
+        self._flow = _Flow(dim, config.n_blocks, last, kind, config.n_outputs, config.soft_bounds)
         self._flow.order = self._keep(arrays["permutation"], np.int32)
         for layer in range(last):
             self._flow.bounds[layer] = self._keep(np.array(bounds[layer]), np.int32)

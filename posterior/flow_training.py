@@ -30,8 +30,6 @@ from sedcast.emulator.soap import Soap
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.made import (
     MAX_ANGLE,
-    MAX_LOG_TAIL,
-    MAX_SKEW,
     FlowConfig,
     initial_parameters,
     parameter_masks,
@@ -453,8 +451,7 @@ def _block_parameters(tf: Any, config: FlowConfig, weights: Mapping[str, Any], v
     for layer in range(1, len(config.hidden) + 1):
         hidden = tf.matmul(activation(hidden), weights[f"kernel_{layer}"]) + weights[f"bias_{layer}"]
     shift, *raw = tf.split(hidden, config.n_outputs, axis=-1)
-    bounds = (config.max_log_scale, MAX_SKEW, MAX_LOG_TAIL)
-    return [shift, *(bound * tf.tanh(each / bound) for each, bound in zip(raw, bounds, strict=False))]
+    return [shift, *(bound * tf.tanh(each / bound) for each, bound in zip(raw, config.soft_bounds, strict=True))]
 
 
 def _noise_and_log_slope(

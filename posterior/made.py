@@ -22,8 +22,6 @@ from sedcast.data.errors import ParameterError
 
 __all__ = [
     "MAX_ANGLE",
-    "MAX_LOG_TAIL",
-    "MAX_SKEW",
     "FlowConfig",
     "hidden_degrees",
     "initial_parameters",
@@ -32,9 +30,9 @@ __all__ = [
     "permutations",
 ]
 
-# Soft bounds, like `max_log_scale`, of what a sinh-arcsinh transform does in one block; and where its argument is cut, at
-# impossible points, lest hyperbolic functions overflow.
-MAX_SKEW, MAX_LOG_TAIL, MAX_ANGLE = 2.0, 1.0, 40.0
+# Where the argument of a sinh-arcsinh transform is cut, at impossible points, lest hyperbolic functions overflow.
+MAX_ANGLE = 40.0
+_MAX_SKEW, _MAX_LOG_TAIL = 2.0, 1.0
 
 Activation = Literal["relu", "tanh", "elu", "silu"]
 Parameters = dict[str, np.ndarray]
@@ -66,9 +64,14 @@ class FlowConfig(Config):
     seed: Annotated[int, Field(ge=0)] = 0
 
     @property
+    def soft_bounds(self) -> tuple[float, ...]:
+        """Bounds of a block's outputs but the shift: of log scale and, if not affine, skew and log tail weight."""
+        return (self.max_log_scale,) if self.transform == "affine" else (self.max_log_scale, _MAX_SKEW, _MAX_LOG_TAIL)
+
+    @property
     def n_outputs(self) -> int:
-        """Numbers that a block needs for each dimension: shift, log scale and, if not affine, skew and log tail weight."""
-        return 2 if self.transform == "affine" else 4
+        """Numbers that a block needs for each dimension: the shift, and those with `soft_bounds`."""
+        return 1 + len(self.soft_bounds)
 
 
 def hidden_degrees(dim: int, width: int) -> np.ndarray:
