@@ -135,7 +135,7 @@ def _conditional(likelihood: GaussianLikelihood, others: np.ndarray) -> MassCond
     """The masses' conditional posterior at points of the other coordinates (n, 10)."""
     x = np.column_stack([np.zeros(len(others)), np.clip(others, -UNBOUNDED_LIMIT, UNBOUNDED_LIMIT)])
     theta = likelihood.prior.from_unbounded(x)
-    return MassConditional(likelihood, likelihood.model_flux(theta), theta[:, 0])
+    return MassConditional.of(likelihood, likelihood.model_flux(theta), theta[:, 0])
 
 
 def _without_mass(likelihood: GaussianLikelihood) -> Callable[[np.ndarray], np.ndarray]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from sedcast.data.errors import ParameterError
 
-__all__ = ["DustLaw", "attenuation_curve"]
+__all__ = ["DustLaw", "attenuation_at", "attenuation_curve"]
 
 _PIVOT = 5500.0
 _R_V = 4.05
@@ -46,13 +46,7 @@ class DustLaw:
         wave = np.asarray(self.wave_rest, dtype=np.float64)
         if wave.ndim != 1 or not np.isfinite(wave).all() or (wave <= 0).any():
             raise ParameterError(f"wave_rest must be positive and finite, (n_wave,), got shape {wave.shape}: give it in Å")
-        x = 1e4 / wave
-        red = 1.17 * (-1.857 + 1.04 * x) + 1.78
-        blue = 1.17 * (-2.156 + 1.509 * x - 0.198 * x**2 + 0.011 * x**3) + 1.78
-        calzetti = np.maximum(np.where(wave > _CALZETTI_BREAK, red, blue) / (0.44 * _R_V), 0.0)
-        width = (wave * _BUMP_WIDTH) ** 2
-        bump = width / ((wave**2 - _BUMP_WAVE**2) ** 2 + width) / _R_V
-        tables = {"_bracket": np.stack([calzetti, bump]), "_log_ratio": np.log(wave / _PIVOT), "_birth_cloud": _PIVOT / wave}
+        tables = {"_bracket": np.stack(_bracket(wave)), "_log_ratio": np.log(wave / _PIVOT), "_birth_cloud": _PIVOT / wave}
         for name, table in tables.items():
             object.__setattr__(self, name, table.astype(self.dtype))
 
@@ -61,7 +55,7 @@ class DustLaw:
         index = np.asarray(dust_index, dtype=self.dtype)[:, None]
         power = np.exp(index * self._log_ratio)
         calzetti, bump = self._bracket
-        power *= calzetti + (0.85 - 1.9 * index) * bump
+        power *= _combined(calzetti, bump, index)
         return power
 
     def attenuate(
@@ -89,6 +83,27 @@ class DustLaw:
             veil *= np.matmul(bracket[rows], self._bracket, out=depth)
             old[rows] *= np.exp(veil, out=veil)
         return old
+
+
+def _bracket(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Calzetti's curve, and the Drude profile of unit strength, both as they enter k(λ), in the shape of `wave`."""
+    x = 1e4 / wave
+    red = 1.17 * (-1.857 + 1.04 * x) + 1.78
+    blue = 1.17 * (-2.156 + 1.509 * x - 0.198 * x**2 + 0.011 * x**3) + 1.78
+    calzetti = np.maximum(np.where(wave > _CALZETTI_BREAK, red, blue) / (0.44 * _R_V), 0.0)
+    width = (wave * _BUMP_WIDTH) ** 2
+    return calzetti, width / ((wave**2 - _BUMP_WAVE**2) ** 2 + width) / _R_V
+
+
+def _combined(calzetti: np.ndarray, bump: np.ndarray, dust_index: np.ndarray) -> np.ndarray:
+    return calzetti + (0.85 - 1.9 * dust_index) * bump
+
+
+def attenuation_at(wave_rest: np.ndarray, dust_index: np.ndarray) -> np.ndarray:
+    """k(λ) of `DustLaw`, (n, m, n_wave), at wavelengths of n galaxies, Å, (n, n_wave), for m slope offsets of each, (n, m)."""
+    index = dust_index[:, :, None]
+    calzetti, bump = (part[:, None] for part in _bracket(wave_rest))
+    return np.asarray(_combined(calzetti, bump, index) * np.exp(index * np.log(wave_rest / _PIVOT)[:, None]))
 
 
 def attenuation_curve(wave_rest: np.ndarray, dust_index: np.ndarray | float) -> np.ndarray:

@@ -1,5 +1,6 @@
 /*
- * Samples of a masked autoregressive flow, each hidden unit computed once: what flow.py does in NumPy, in one call.
+ * Samples of a masked autoregressive flow, each hidden unit computed once: what flow.py does in NumPy, in one call; and of the
+ * amplitudes given the rest, what amplitudes.py does.
  *
  * Samples are worked on in tiles of a few vectors, units x samples, small enough for the caches. Weights are (in, out) as
  * trained, units sorted by degree: the units of one degree see a range of those before. Sums of products stay in registers,
@@ -37,6 +38,25 @@ typedef struct {
     long weights_per_block;
 } Flow;
 
+/* The ranges of amplitudes.py: of the burst fraction, and of the mass over the reference mass. */
+typedef struct {
+    float least_fraction, most_fraction, least_mass, most_mass;
+} Ranges;
+
+/* The nodes, and other numbers, of amplitudes.py and mass.py. */
+#define N_COARSE 37
+#define N_MIDDLE 41
+#define N_FINE 96
+#define N_MASS 64
+#define MAX_LOGIT 18.0f
+#define DEEP 18.0f
+#define CERTAIN 7.0f
+#define REACH 8.5f
+#define DETECTED 6.0f
+#define FAINT 0.05f
+#define ROOT_2PI 2.50662827463f
+#define TINY 1.17549435e-38f
+
 #define MAX_LANES 48
 #define JOIN2(a, b) a##_##b
 #define JOIN(a, b) JOIN2(a, b)
@@ -61,6 +81,7 @@ typedef struct {
 #define MAX(a, b) ((VF)_mm512_max_ps((__m512)(a), (__m512)(b)))
 #define GUESS(x) ((VF)_mm512_rcp14_ps((__m512)(x)))
 #define SQRT(x) ((VF)_mm512_sqrt_ps((__m512)(x)))
+#define ANY(mask) (_mm512_movepi32_mask((__m512i)(mask)) != 0)
 #include "_flow_kernel.c"
 #pragma GCC pop_options
 
@@ -75,6 +96,7 @@ typedef struct {
 #define MAX(a, b) ((VF)_mm256_max_ps((__m256)(a), (__m256)(b)))
 #define GUESS(x) ((VF)_mm256_rcp_ps((__m256)(x)))
 #define SQRT(x) ((VF)_mm256_sqrt_ps((__m256)(x)))
+#define ANY(mask) (_mm256_movemask_ps((__m256)(mask)) != 0)
 #include "_flow_kernel.c"
 #pragma GCC pop_options
 
@@ -108,6 +130,16 @@ int sedcast_flow_sample(const Flow *f, int vector, long n_rows, long n, const fl
     }
     free(scratch);
     return 0;
+}
+
+/* sums (5, n); share (2, n) of the densities that lie below what is to be drawn, or null to evaluate them at `logit` and `ln_mass`
+ * (n,), the logarithm of mass over reference mass; log_q (2, n) of both, NaN of a mass that cannot be. */
+void sedcast_amplitudes(const Ranges *r, int vector, long n, const float *sums, const float *share, float *logit, float *ln_mass,
+                        float *log_q) {
+    if (vector == 16)
+        amplitudes_avx512(r, n, sums, share, logit, ln_mass, log_q);
+    else
+        amplitudes_avx2(r, n, sums, share, logit, ln_mass, log_q);
 }
 
 #else /* one variant */
@@ -283,6 +315,158 @@ static void FN(sample)(const Flow *f, const float *share, const float *noise, lo
     }
 }
 
+/* As amplitudes.py's _tail and _cut. */
+static inline VF FN(tail)(VF x) {
+    return 2.0f * FN(reciprocal)(x + SQRT(x * x + 2.54647908947f));
+}
+
+static inline VF FN(cut)(VF x) {
+    x = MAX(x, (VF){0});
+    return FN(expv)(-0.5f * x * x) * FN(tail)(x);
+}
+
+static inline VF FN(filter)(const Ranges *r, const VF *sums, VF u, VF rest, VF *signal) {
+    float width = r->most_fraction - r->least_fraction;
+    VF f = r->least_fraction + width * u, g = (1.0f - r->most_fraction) + width * rest;
+    *signal = SQRT(MAX(g * g * sums[0] + f * (2.0f * g * sums[1] + f * sums[2]), (VF){0} + TINY));
+    return (g * sums[3] + f * sums[4]) / *signal;
+}
+
+static inline VF FN(log_height)(const Ranges *r, const VF *sums, VF logit) {
+    VF e = FN(expv)(-logit), u = FN(reciprocal)(1.0f + e), rest = u * e, signal, tiny = (VF){0} + TINY, one = (VF){0} + 1.0f;
+    VF peak = FN(filter)(r, sums, u, rest, &signal), low = signal * r->least_mass, high = signal * r->most_mass;
+    // Most often the galaxy is detected, and its mass well within the range.
+    if (!ANY((high < peak + CERTAIN) | (peak < low + CERTAIN)))
+        return 0.5f * (peak * peak + FN(logv)(u * rest * (u * rest) * (ROOT_2PI * ROOT_2PI) / (1.0f + peak * peak)));
+    VF best = MIN(MAX(peak, low), high), beyond = peak - best;
+    beyond = MAX(beyond, -beyond);
+    VF inside = ROOT_2PI - FN(cut)(high - peak) - FN(cut)(peak - low);
+    VF width = PICK(beyond > 0.0f, FN(tail)(beyond), inside);
+    VF a = best * (peak - 0.5f * best) + FN(logv)(MAX(width, tiny)) - 0.5f * FN(logv)(1.0f + best * best);
+    VF faint = FN(logv)(MAX(MIN(high, one) / low, one)), b = FN(logv)(MAX(faint, tiny));
+    VF most = MAX(a, b), least = MIN(a, b);
+    return FN(logv)(MAX(u * rest, tiny)) + most + FN(logv)(1.0f + FN(expv)(least - most));
+}
+
+/* What TabulatedDensity does, for n_node heights: where the share of the density below is `share`, or, without it, at x. */
+static VF FN(tabulated)(const VF *heights, int n_node, VF low, VF step, const VF *share, VF *x) {
+    VF total = {0}, before = {0}, left = heights[n_node - 2], right = heights[n_node - 1], part;
+    VI done = {0}, cell = (VI){0} + (n_node - 2);
+    for (int j = 0; j + 1 < n_node; j++) total += 0.5f * (heights[j] + heights[j + 1]);
+    if (share) {
+        VF wanted = *share * total, sum = {0};
+        for (int j = 0; j + 1 < n_node; j++) {
+            VF next = sum + 0.5f * (heights[j] + heights[j + 1]);
+            VI hit = (next >= wanted) & ~done;
+            left = PICK(hit, heights[j], left);
+            right = PICK(hit, heights[j + 1], right);
+            before = PICK(hit, sum, before);
+            cell = (cell & ~hit) | (((VI){0} + j) & hit);
+            done |= hit;
+            sum = next;
+        }
+        // Rounding may leave the last cell unfound.
+        before = PICK(done, before, total - 0.5f * (left + right));
+        VF area = MIN(MAX(wanted - before, (VF){0}), 0.5f * (left + right));
+        VF root = SQRT(MAX(left * left + 2.0f * (right - left) * area, (VF){0}));
+        part = MIN(2.0f * area / MAX(left + root, (VF){0} + TINY), (VF){0} + 1.0f);
+        *x = low + step * (__builtin_convertvector(cell, VF) + part);
+    } else {
+        // Rounding may put what was drawn at an end a little beyond it.
+        VF position = (*x - low) / step, last = (VF){0} + (float)(n_node - 1);
+        done = (position >= -0.05f) & (position <= last + 0.05f);
+        position = PICK(done, MIN(MAX(position, (VF){0}), last), (VF){0});
+        cell = __builtin_convertvector(MIN(position, last - 1.0f), VI);
+        for (int j = 0; j + 1 < n_node; j++) {
+            VI hit = cell == j;
+            left = PICK(hit, heights[j], left);
+            right = PICK(hit, heights[j + 1], right);
+        }
+        part = position - __builtin_convertvector(cell, VF);
+    }
+    VF log_density = FN(logv)(MAX(left + part * (right - left), (VF){0} + TINY)) - FN(logv)(total * step);
+    return share ? log_density : PICK(done, log_density, (VF){0} - __builtin_inff());
+}
+
+/* Narrows low … high, which hold `best`, to where the density counts, a step on either side included. */
+static void FN(narrow)(const Ranges *r, const VF *sums, VF best, int n_node, VF *low, VF *high) {
+    VF at[N_MIDDLE + 1], heights[N_MIDDLE + 1], highest = (VF){0} - 3e38f, step = (*high - *low) / (float)(n_node - 1), least = *high, most = *low;
+    for (int j = 0; j <= n_node; j++) {
+        at[j] = best;
+        if (j < n_node) at[j] = *low + step * (float)j;
+        heights[j] = FN(log_height)(r, sums, at[j]);
+        highest = MAX(highest, heights[j]);
+    }
+    for (int j = 0; j <= n_node; j++) {
+        VI counts = heights[j] > highest - DEEP;
+        least = PICK(counts, MIN(least, at[j]), least);
+        most = PICK(counts, MAX(most, at[j]), most);
+    }
+    *low = MAX(least - step, *low);
+    *high = MIN(most + step, *high);
+}
+
+static VF FN(fraction)(const Ranges *r, const VF *sums, const VF *share, VF *logit) {
+    VF fine[N_FINE], zero = {0}, high = zero + MAX_LOGIT, low = -high, highest = zero - 3e38f;
+    VF history = MAX(sums[2] * sums[3] - sums[1] * sums[4], zero), burst = MAX(sums[0] * sums[4] - sums[1] * sums[3], zero);
+    VF f = burst / MAX(history + burst, zero + TINY);
+    f = (f - r->least_fraction) / (r->most_fraction - r->least_fraction);
+    f = MIN(MAX(f, zero + 1e-30f), zero + 1.0f);
+    VF best = MIN(MAX(FN(logv)(f) - FN(logv)(MAX(1.0f - f, zero + 1e-30f)), low), high);
+    FN(narrow)(r, sums, best, N_COARSE, &low, &high);
+    FN(narrow)(r, sums, best, N_MIDDLE, &low, &high);
+    VF step = (high - low) / (float)(N_FINE - 1);
+    for (int j = 0; j < N_FINE; j++) {
+        fine[j] = FN(log_height)(r, sums, low + step * (float)j);
+        highest = MAX(highest, fine[j]);
+    }
+    for (int j = 0; j < N_FINE; j++) fine[j] = FN(expv)(fine[j] - highest);
+    return FN(tabulated)(fine, N_FINE, low, step, share, logit);
+}
+
+static VF FN(mass)(const Ranges *r, const VF *sums, VF logit, const VF *share, VF *ln_mass) {
+    VF e = FN(expv)(-logit), u = FN(reciprocal)(1.0f + e), signal, zero = {0}, heights[N_MASS];
+    VF peak = FN(filter)(r, sums, u, u * e, &signal), low = signal * r->least_mass, high = signal * r->most_mass;
+    VF best = MIN(MAX(peak, low), high), beyond = peak - best;
+    beyond = MAX(beyond, -beyond);
+    VF reach = REACH * REACH / (beyond + SQRT(beyond * beyond + REACH * REACH));
+    VF faintest = MAX(best - reach, FAINT * MIN(best, zero + 1.0f));
+    faintest = PICK(best * (peak - 0.5f * best) > 0.5f * DETECTED * DETECTED, faintest, low);
+    VF lower = FN(logv)(MAX(low, faintest)), ln_signal = FN(logv)(signal);
+    VF step = (FN(logv)(MIN(high, best + reach)) - lower) / (float)(N_MASS - 1);
+    for (int j = 0; j < N_MASS; j++) {
+        VF off = FN(expv)(lower + step * (float)j) - peak;
+        heights[j] = FN(expv)(0.5f * (beyond * beyond - off * off));
+    }
+    VF x = *ln_mass + ln_signal, log_density = FN(tabulated)(heights, N_MASS, lower, step, share, &x);
+    if (share) *ln_mass = x - ln_signal;
+    // What is not a number compares as false.
+    return PICK(step > 0.0f, log_density, (VF){0} + __builtin_nanf(""));
+}
+
+static void FN(amplitudes)(const Ranges *r, long n, const float *sums, const float *share, float *logit, float *ln_mass,
+                           float *log_q) {
+    for (long first = 0; first < n; first += VL) {
+        int m = n - first < VL ? n - first : VL;
+        // Sums, shares, logit, logarithm of the mass.
+        VF in[9] = {0};
+        for (int k = 0; k < 5; k++) memcpy(in + k, sums + k * n + first, m * sizeof(float));
+        for (int k = 0; k < 2 && share; k++) memcpy(in + 5 + k, share + k * n + first, m * sizeof(float));
+        if (!share) {
+            memcpy(in + 7, logit + first, m * sizeof(float));
+            memcpy(in + 8, ln_mass + first, m * sizeof(float));
+        }
+        VF of_fraction = FN(fraction)(r, in, share ? in + 5 : 0, in + 7);
+        VF of_mass = FN(mass)(r, in, in[7], share ? in + 6 : 0, in + 8);
+        if (share) {
+            memcpy(logit + first, in + 7, m * sizeof(float));
+            memcpy(ln_mass + first, in + 8, m * sizeof(float));
+        }
+        memcpy(log_q + first, &of_fraction, m * sizeof(float));
+        memcpy(log_q + n + first, &of_mass, m * sizeof(float));
+    }
+}
+
 #undef NAME
 #undef VL
 #undef VT
@@ -292,5 +476,6 @@ static void FN(sample)(const Flow *f, const float *share, const float *noise, lo
 #undef MAX
 #undef GUESS
 #undef SQRT
+#undef ANY
 
 #endif

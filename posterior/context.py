@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
+from sedcast.data.asinh import asinh_flux, asinh_flux_error, asinh_magnitude, asinh_magnitude_error
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.filters import check_band_names
 from sedcast.data.units import as_floats, as_nanomaggies
@@ -92,6 +92,18 @@ class ContextTransform:
         redshift = [zred[:, None], np.log(zred)[:, None]] if self.redshift else []
         columns = [mean, *deviations, ln_error, *redshift, *masks]
         return np.concatenate(columns, axis=1).astype(np.float32)
+
+    def observed(self, context: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """The inverse of `__call__`: flux and flux_ivar (n, n_band), 0 where unmeasured, and zred (n,) if it is known."""
+        values = dict(zip(self.names, np.asarray(context, dtype=float).T, strict=True))
+        magnitude = np.stack([values["mag_mean"] + values.get(f"mag_{band}-mean", 0.0) for band in self.bands], axis=1)
+        error = np.exp(np.stack([values[f"ln_magerr_{band}"] for band in self.bands], axis=1))
+        flux = asinh_flux(magnitude, self.bands)
+        flux_ivar = asinh_flux_error(flux, error, self.bands) ** -2.0
+        if self.mask:
+            measured = np.stack([values[f"measured_{band}"] for band in self.bands], axis=1) > 0.5
+            flux, flux_ivar = np.where(measured, flux, 0.0), np.where(measured, flux_ivar, 0.0)
+        return flux, flux_ivar, values.get("zred")
 
     def from_wider(self, wider: "ContextTransform") -> np.ndarray:
         """The matrix (wider.n_context, n_context) from contexts of more bands to these, where all these bands are measured.

@@ -23,7 +23,7 @@ from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.expert_flow import FlowWithExpert, flow_from_arrays
-from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, usable_cores
+from sedcast.posterior.flow import ConditionalFlow, usable_cores
 from sedcast.posterior.outliers import SCORE_VERSION, OutlierModel
 
 __all__ = ["PosteriorEstimator", "RowStatus", "check_expert", "with_redshift"]
@@ -378,8 +378,6 @@ class PosteriorEstimator:
         )
         transform, bands = self.context, set(expert.bands)
         general = self.flow.general if isinstance(self.flow, FlowWithExpert) else self.flow
-        assert isinstance(general, MaskedAutoregressiveFlow)
-        assert isinstance(expert.flow, MaskedAutoregressiveFlow)
         flow = FlowWithExpert(
             general,
             expert.flow,

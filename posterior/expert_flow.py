@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
 from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, checked_context
 
 __all__ = ["FlowWithExpert", "flow_from_arrays"]
 
 _EXPERT = "expert_"
-_Part = Callable[[MaskedAutoregressiveFlow, np.ndarray, np.ndarray], tuple[np.ndarray, ...]]
+_Part = Callable[[ConditionalFlow, np.ndarray, np.ndarray], tuple[np.ndarray, ...]]
 
 
 class FlowWithExpert(ConditionalFlow):
@@ -35,8 +36,8 @@ class FlowWithExpert(ConditionalFlow):
 
     def __init__(
         self,
-        general: MaskedAutoregressiveFlow,
-        expert: MaskedAutoregressiveFlow,
+        general: ConditionalFlow,
+        expert: ConditionalFlow,
         *,
         columns: np.ndarray,
         measured: np.ndarray,
@@ -56,6 +57,11 @@ class FlowWithExpert(ConditionalFlow):
         own: dict[str, np.ndarray] = {"columns": self.columns, "measured": self.measured, "matrix": self.matrix}
         return self.general.to_arrays() | {f"{_EXPERT}{k}": v for k, v in {**self.expert.to_arrays(), **own}.items()}
 
+    @property
+    def trained(self) -> MaskedAutoregressiveFlow:
+        """That of the flow for any context."""
+        return self.general.trained
+
     def sample_with_log_prob(
         self,
         context: np.ndarray,
@@ -70,7 +76,7 @@ class FlowWithExpert(ConditionalFlow):
         if keys.shape != (len(context),):
             raise ParameterError(f"row_keys must be one key per row ({len(context)}), got shape {keys.shape}")
 
-        def draw(flow: MaskedAutoregressiveFlow, given: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def draw(flow: ConditionalFlow, given: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return flow.sample_with_log_prob(given, n_samples, seed=seed, row_keys=keys[rows], n_threads=n_threads)
 
         theta, log_q = self._by_part(context, draw)
@@ -116,18 +122,23 @@ class FlowWithExpert(ConditionalFlow):
 
 
 def flow_from_arrays(arrays: Mapping[str, np.ndarray]) -> ConditionalFlow:
-    """The flow, with an expert or without, that `to_arrays` described.
+    """The flow that `to_arrays` described: with an expert or without, of all parameters or completed by amplitudes.
 
     Raises
     ------
     ArtifactError : if the arrays do not describe one.
     """
-    general = MaskedAutoregressiveFlow.from_arrays(arrays)
     expert = {name.removeprefix(_EXPERT): array for name, array in arrays.items() if name.startswith(_EXPERT)}
+    general = _single_flow({name: array for name, array in arrays.items() if not name.startswith(_EXPERT)})
     if not expert:
         return general
     missing = [name for name in ("columns", "measured", "matrix") if name not in expert]
     if missing:
         raise ArtifactError(f"the flow's expert lacks the arrays {', '.join(missing)}: the file is of another kind or version")
     choice = {name: expert.pop(name) for name in ("columns", "measured", "matrix")}
-    return FlowWithExpert(general, MaskedAutoregressiveFlow.from_arrays(expert), **choice)
+    return FlowWithExpert(general, _single_flow(expert), **choice)
+
+
+def _single_flow(arrays: Mapping[str, np.ndarray]) -> ConditionalFlow:
+    kind = FlowWithAmplitudes if FlowWithAmplitudes.describes(arrays) else MaskedAutoregressiveFlow
+    return kind.from_arrays(arrays)

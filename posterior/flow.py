@@ -30,7 +30,15 @@ from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel, product_by_row
 from sedcast.posterior.made import MAX_ANGLE, FlowConfig, hidden_degrees, parameter_masks, parameter_shapes
 
-__all__ = ["ConditionalFlow", "FlowConfig", "MaskedAutoregressiveFlow", "checked_context", "usable_cores"]
+__all__ = [
+    "ConditionalFlow",
+    "FlowConfig",
+    "MaskedAutoregressiveFlow",
+    "checked_context",
+    "chunks",
+    "in_threads",
+    "usable_cores",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -237,6 +245,11 @@ class ConditionalFlow(ABC):
     def to_arrays(self) -> dict[str, np.ndarray]:
         """All arrays, for an artifact."""
 
+    @property
+    @abstractmethod
+    def trained(self) -> "MaskedAutoregressiveFlow":
+        """The part that a training begins with when it goes on from this flow."""
+
 
 class MaskedAutoregressiveFlow(ConditionalFlow):
     """A conditional density q(theta | context) on the real line's powers, with exact sampling and log-probability.
@@ -307,6 +320,11 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         encoded = np.frombuffer(self.config.model_dump_json().encode(), dtype=np.uint8)
         return {**self._arrays, "permutation": self._permutation, "flow_config": encoded}
 
+    @property
+    def trained(self) -> "MaskedAutoregressiveFlow":
+        """Itself."""
+        return self
+
     def sample_with_log_prob(
         self,
         context: np.ndarray,
@@ -364,7 +382,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         def work(rows: slice, columns: slice) -> None:
             result[rows, columns] = self._log_prob_chunk(points[rows, columns], given[rows])
 
-        self._run(work, _chunks(*points.shape[:2], _CHUNK), n_threads)
+        in_threads(work, chunks(*points.shape[:2], _CHUNK), n_threads)
         return result[:, 0] if np.ndim(theta) == 2 else result
 
     def _given(self, context: np.ndarray) -> _Given:
@@ -393,17 +411,6 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         context_kernel = np.ascontiguousarray(self._arrays["context_kernel"][index].T) * factor
         return _Block(self._permutation[index], context_kernel, self._arrays["bias_0"][index] * factor, kernels)
 
-    def _run(self, work: Callable[[slice, slice], None], chunks: Sequence[tuple[slice, slice]], n_threads: int | None) -> None:
-        n_threads = min(n_threads or usable_cores(), len(chunks))
-        with _blas().limit(limits=1, user_api="blas"):
-            if n_threads < 2:
-                for chunk in chunks:
-                    work(*chunk)
-                return
-            with ThreadPoolExecutor(n_threads) as pool:
-                for _ in pool.map(lambda chunk: work(*chunk), chunks):
-                    pass
-
     def _to_theta(
         self, noise: Callable[[slice, slice], np.ndarray], given: _Given, n_samples: int, n_threads: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -416,7 +423,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         def work(rows: slice, columns: slice) -> None:
             theta[rows, columns], log_prob[rows, columns] = to_theta(noise(rows, columns), given[rows])
 
-        self._run(work, _chunks(len(given), n_samples, _COMPILED_CHUNK if compiled else _CHUNK), n_threads)
+        in_threads(work, chunks(len(given), n_samples, _COMPILED_CHUNK if compiled else _CHUNK), n_threads)
         bad = np.count_nonzero(~np.isfinite(theta).all(axis=(1, 2)))
         if bad:
             logger.warning(
@@ -567,7 +574,20 @@ def _product(block: _Block, layer: int, rows: slice, start: int, stop: int, memo
         np.matmul(weights, source, out=target)
 
 
-def _chunks(n_rows: int, n_samples: int, size: int) -> list[tuple[slice, slice]]:
+def in_threads(work: Callable[[slice, slice], None], pieces: Sequence[tuple[slice, slice]], n_threads: int | None) -> None:
+    """Call `work` with each of `chunks`, spread over threads; BLAS keeps to one thread in each."""
+    n_threads = min(n_threads or usable_cores(), len(pieces))
+    with _blas().limit(limits=1, user_api="blas"):
+        if n_threads < 2:
+            for piece in pieces:
+                work(*piece)
+            return
+        with ThreadPoolExecutor(n_threads) as pool:
+            for _ in pool.map(lambda piece: work(*piece), pieces):
+                pass
+
+
+def chunks(n_rows: int, n_samples: int, size: int) -> list[tuple[slice, slice]]:
     """Rows and samples of each chunk of about `size`: several rows where they are short, parts of one row where it is long."""
     rows_each = max(1, size // max(n_samples, 1))
     parts = -(-n_samples // size)

@@ -11,7 +11,7 @@ import numpy as np
 
 from sedcast.posterior.made import FlowConfig
 
-__all__ = ["MIN_SAMPLES", "FlowKernel", "kernel_library", "product_by_row", "vector_floats"]
+__all__ = ["MIN_SAMPLES", "FlowKernel", "amplitude_densities", "kernel_library", "product_by_row", "vector_floats"]
 
 _MAX_LAYERS = 8
 _ROWS_PER_PRODUCT = 8
@@ -42,12 +42,14 @@ def kernel_library() -> ctypes.CDLL | None:
         if path.is_file():
             try:
                 library = ctypes.CDLL(str(path))
-                sample, _ = library.sedcast_flow_sample, library.sedcast_flow_panel
+                sample, amplitudes = library.sedcast_flow_sample, library.sedcast_amplitudes
             except (OSError, AttributeError):
                 # Not to be loaded, or built from an earlier source.
                 return None
             pointer, size = ctypes.c_void_p, ctypes.c_long
             sample.argtypes = [pointer, ctypes.c_int, size, size, pointer, pointer, pointer, pointer]
+            amplitudes.argtypes = [pointer, ctypes.c_int, size, pointer, pointer, pointer, pointer, pointer]
+            amplitudes.restype = None
             return library if library.sedcast_flow_vector() else None
     return None
 
@@ -114,6 +116,40 @@ class FlowKernel:
     def _keep(self, array: np.ndarray, kind: type) -> int:
         self._kept.append(np.ascontiguousarray(array, dtype=kind))
         return int(self._kept[-1].ctypes.data)
+
+
+def amplitude_densities(
+    ranges: Sequence[float],
+    sums: np.ndarray,
+    *,
+    share: np.ndarray | None = None,
+    at: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Draws of `AmplitudePosterior`, or its densities, by the C library, which must be there.
+
+    Parameters
+    ----------
+    ranges : least and greatest burst fraction, and mass over the reference mass.
+    sums : (5, n) of the fluxes.
+    share : (2, n), the shares of the two densities that lie below what is drawn.
+    at : logit of the burst fraction and ln of mass over reference mass, (n,) each, where densities are wanted instead.
+
+    Returns
+    -------
+    logit, ln_mass, log_q_fraction, log_q_mass : (n,) each, the densities of these two; the last NaN where no mass will do.
+    """
+    library = kernel_library()
+    assert library is not None
+    sums = np.ascontiguousarray(sums, dtype=np.float32)
+    n = sums.shape[1]
+    logit, ln_mass = (np.array(values, dtype=np.float32) for values in at or np.zeros((2, n)))
+    log_q = np.empty((2, n), dtype=np.float32)
+    shares = None if share is None else np.ascontiguousarray(share, dtype=np.float32)
+    pointer = None if shares is None else shares.ctypes.data
+    arrays = [array.ctypes.data for array in (logit, ln_mass, log_q)]
+    packed = (ctypes.c_float * 4)(*ranges)
+    library.sedcast_amplitudes(ctypes.byref(packed), vector_floats(), n, sums.ctypes.data, pointer, *arrays)
+    return logit, ln_mass, log_q[0], log_q[1]
 
 
 def product_by_row(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:

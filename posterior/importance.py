@@ -283,7 +283,7 @@ def _weigh(likelihood: GaussianLikelihood, step: str, points: np.ndarray, log_q:
         theta = likelihood.prior.from_unbounded(points[rows])
         model[rows], log_mstar[rows] = likelihood.model_flux(theta), theta[:, 0]
         if integrate_mass:
-            log_p = MassConditional(likelihood, model[rows], log_mstar[rows]).log_evidence()
+            log_p = MassConditional.of(likelihood, model[rows], log_mstar[rows]).log_evidence()
         else:
             log_p = likelihood.log_prob_flux(model[rows])
         of_prior = points[rows, 1:] if integrate_mass else points[rows]
@@ -325,6 +325,6 @@ def _equal_weights(draws: _Draws, likelihood: GaussianLikelihood, n: int, rng: n
 def _redraw_mass(draws: _Draws, likelihood: GaussianLikelihood, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Points (n, 11) of some draws with masses from their conditional posterior: a Gibbs step, which keeps the posterior."""
     points = draws.points[rows].copy()
-    drawn = MassConditional(likelihood, draws.model[rows], draws.log_mstar[rows]).draw(rng)
+    drawn = MassConditional.of(likelihood, draws.model[rows], draws.log_mstar[rows]).draw(rng)
     points[:, 0] = np.where(np.isfinite(drawn), likelihood.prior.log_mstar_to_unbounded(drawn), points[:, 0])
     return points

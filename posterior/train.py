@@ -12,32 +12,48 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from pydantic import Field, model_validator
 
+from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.config import Config, parse_config
 from sedcast.data.cosmology import Cosmology
-from sedcast.data.errors import ConfigError, ParameterError, SedcastError
+from sedcast.data.errors import ArtifactError, ConfigError, ParameterError, SedcastError
 from sedcast.data.hdf5 import open_hdf5, read_whole
 from sedcast.data.provenance import provenance as made_now
 from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.band_emulator import BandEmulator
+from sedcast.emulator.band_training import BandTrainingConfig, train_band_emulator
 from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.simulate import SimulationConfig, default_simulator, noise_model
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.surviving import SurvivingMass
+from sedcast.posterior.amplitude_flow import FlowWithAmplitudes, without_amplitudes
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.estimator import PosteriorEstimator, check_expert, with_redshift
-from sedcast.posterior.flow import MaskedAutoregressiveFlow
+from sedcast.posterior.expert_flow import FlowWithExpert
+from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, usable_cores
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, TrainingResult
 from sedcast.posterior.made import FlowConfig
 from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers, training_simulation
 from sedcast.posterior.stream import Galaxies, GalaxyStream, StreamConfig
 from sedcast.posterior.warm_start import warm_start
 
-__all__ = ["PosteriorConfig", "TrainingSet", "fit_posterior", "read_training_set", "train_posterior", "training_stream"]
+__all__ = [
+    "PosteriorConfig",
+    "TrainingSet",
+    "band_checkpoint",
+    "fit_posterior",
+    "read_training_set",
+    "train_posterior",
+    "training_stream",
+]
 
 logger = logging.getLogger(__name__)
 
 Observed = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 _COLUMNS = ("theta_unbounded", "flux", "flux_ivar", "zred")
+_BANDS_KIND = "band-emulator"
+_GALAXIES_PER_CHUNK = 131_072
+_MOST_COUNTED = 50_000
 
 
 class PosteriorConfig(Config):
@@ -52,6 +68,9 @@ class PosteriorConfig(Config):
         that the simulations draw it from (`SimulationConfig.zred`).
     stream : draw fresh galaxies for every epoch instead of repeating a fixed set, and let bands be missing if so wanted.
     flow : architecture.
+    amplitudes : with it, burst fraction and mass are not learnt but drawn from their own posterior given the other parameters,
+        which takes a small emulator of the bands that is trained first, of the spectrum emulator that `simulation` names; that
+        of `start` serves if it was trained in the same way.
     start : a posterior to begin with, a bundled one's name or a file, see `warm_start`; random weights if left out.
     expert : a posterior, a bundled one's name or a file, whose flow serves the galaxies measured in exactly its bands, see
         `PosteriorEstimator.with_expert`; none if left out.
@@ -65,6 +84,7 @@ class PosteriorConfig(Config):
     redshift: Literal["observed", "inferred"] = "observed"
     stream: StreamConfig | None = None
     flow: FlowConfig = FlowConfig()
+    amplitudes: BandTrainingConfig | None = None
     start: str | None = None
     expert: str | None = None
     training: FlowTrainingConfig = FlowTrainingConfig()
@@ -230,6 +250,7 @@ def _train(config: PosteriorConfig, *, checkpoint: str | Path | None, progress: 
         bases=emulator.model.bases,
         cosmology=emulator.cosmology,
         provenance=_provenance(emulator),
+        bands=_bands(config, training_set.config, emulator, checkpoint, progress),
         checkpoint=checkpoint,
         progress=progress,
     )
@@ -242,26 +263,134 @@ def fit_posterior(
     bases: SFHBases,
     cosmology: Cosmology,
     provenance: Mapping[str, Any] | None = None,
+    bands: "TrainedBands | None" = None,
     checkpoint: str | Path | None = None,
     progress: TrainingProgress | None = None,
 ) -> PosteriorEstimator:
-    """Train an estimator on a training set; `bases` and `cosmology` are those of the model that simulated it."""
+    """Train an estimator on a training set; `bases` and `cosmology` are those of the model that simulated it.
+
+    `bands` are the emulator that amplitudes are drawn with, if the configuration wants that.
+    """
+    if (bands is None) != (config.amplitudes is None):
+        raise ParameterError("[amplitudes] needs a trained emulator of the bands, and only it does: use train_posterior")
     transform = ContextTransform(training_set.config.band_names, redshift=config.redshift == "observed")
     observed = _observed(training_set, transform)
     context = transform(*observed)
-    start, origin = _start(config, transform, context)
+    points = _points(training_set, training_set.config, config)
+    pairs = _learnt(points, config), context
+    start, origin = _start(config, transform, pairs)
     trainer = _trainer(config, start, checkpoint, progress)
-    result = trainer.fit(_points(training_set, training_set.config, config), context)
+    result = trainer.fit(*pairs)
+    trained = _trained(result, bands, (points, context), transform, training_set.config)
     n_train = len(training_set) - max(1, round(config.training.validation_fraction * len(training_set)))
     domain = _domain(transform, observed, training_set.config)
-    card = _card(config, training_set.config, result, {"n_train": n_train}, {**(provenance or {}), **origin})
-    return _estimator(config, training_set.config, result, domain, cosmology=cosmology, bases=bases, card=card)
+    card = _card(config, training_set.config, result, trained, {"n_train": n_train}, {**(provenance or {}), **origin})
+    return _estimator(config, training_set.config, trained.flow, domain, cosmology=cosmology, bases=bases, card=card)
+
+
+@dataclass(frozen=True)
+class TrainedBands:
+    """A band emulator, all that decides it, and what it is worth (see `train_band_emulator`)."""
+
+    emulator: BandEmulator
+    recipe: Mapping[str, Any]
+    figures: Mapping[str, float]
+
+
+def band_checkpoint(checkpoint: str | Path) -> Path:
+    """Where a training keeps the band emulator that it has finished, beside the flow's checkpoint."""
+    return Path(checkpoint).with_suffix(".bands.npz")
+
+
+def _bands(
+    config: PosteriorConfig,
+    simulation: SimulationConfig,
+    emulator: SpectrumEmulator,
+    checkpoint: str | Path | None,
+    progress: TrainingProgress | None,
+) -> TrainedBands | None:
+    """The band emulator: that of `start` or of the checkpoint, if the same, else trained on galaxies as the flow's are."""
+    if config.amplitudes is None:
+        return None
+    stream = config.stream or StreamConfig()
+    recipe = {
+        "amplitudes": config.amplitudes.model_dump(mode="json"),
+        "simulation": simulation.model_dump(mode="json", exclude={"n_galaxies", "seed"}),
+        "missing": None if stream.missing is None else stream.missing.model_dump(mode="json"),
+        "emulator": emulator.card.get("sha256"),
+    }
+    if config.start is not None:
+        start = PosteriorEstimator.find(config.start)
+        flow = start.flow.general if isinstance(start.flow, FlowWithExpert) else start.flow
+        described = start.card.get("bands_emulator", {})
+        if isinstance(flow, FlowWithAmplitudes) and described.get("recipe") == recipe:
+            return TrainedBands(flow.emulator, recipe, described["figures"])
+    kept = None if checkpoint is None else band_checkpoint(checkpoint)
+    if kept is not None and kept.is_file():
+        arrays, card = load_artifact(kept, _BANDS_KIND)
+        if card.get("recipe") != recipe:
+            raise ArtifactError(f"{kept} is of another configuration: restore that, or remove the file to start again")
+        return TrainedBands(BandEmulator.from_arrays(arrays), recipe, card["figures"])
+    zred_range = simulation.zred.min, simulation.zred.max
+    columns = _galaxies_for_bands(config.amplitudes, simulation, stream)
+    trained, figures = train_band_emulator(
+        config.amplitudes, emulator, simulation.band_names, zred_range=zred_range, progress=progress, **columns
+    )
+    if kept is not None:
+        save_artifact(kept, _BANDS_KIND, trained.to_arrays(), {"recipe": recipe, "figures": figures})
+    return TrainedBands(trained, recipe, figures)
+
+
+def _galaxies_for_bands(
+    config: BandTrainingConfig, simulation: SimulationConfig, stream: StreamConfig
+) -> dict[str, np.ndarray]:
+    """Parameters, redshifts, noiseless fluxes and signal-to-noise ratios of galaxies as the flow is trained on."""
+    size = min(config.n_galaxies, _GALAXIES_PER_CHUNK)
+    drawn = simulation.model_copy(update={"n_galaxies": size, "seed": config.seed})
+    each_its_own = stream.model_copy(update={"spectra_per_galaxy": 1.0, "pool_epochs": 1})
+    simulator, mass = default_simulator(simulation), FREE_PARAMETER_NAMES.index("log_mstar")
+    parts = []
+    with GalaxyStream(simulator, noise_model(simulation), drawn, each_its_own) as galaxies:
+        for index in range(-(-config.n_galaxies // size)):
+            chunk = galaxies.chunk(index)
+            theta = galaxies.prior.from_unbounded(chunk.theta_unbounded)
+            flux = simulator.flux(theta, chunk.zred, n_threads=usable_cores())
+            per_mass = flux / 10 ** theta[:, mass, None]
+            parts.append((theta, chunk.zred, per_mass, flux * np.sqrt(chunk.flux_ivar)))
+    names = ("theta", "zred", "unit_flux", "signal_to_noise")
+    return {name: np.concatenate(column) for name, column in zip(names, zip(*parts, strict=True), strict=True)}
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """The density of all parameters, its loss, and what the card says of what was not the flow's to learn."""
+
+    flow: ConditionalFlow
+    nll: float
+    described: dict[str, Any]
+
+
+def _trained(
+    result: TrainingResult,
+    bands: TrainedBands | None,
+    pairs: tuple[np.ndarray, np.ndarray],
+    transform: ContextTransform,
+    simulation: SimulationConfig,
+) -> _Trained:
+    """The trained flow, completed by the amplitudes' posterior; `pairs` are points, held out if they can be, and context."""
+    if bands is None:
+        return _Trained(result.flow, result.best_validation_nll, {})
+    flow = FlowWithAmplitudes(result.flow, bands.emulator, transform, None if transform.redshift else simulation.zred)
+    points, context = (values[:_MOST_COUNTED] for values in pairs)
+    whole, others = flow.log_prob(points, context), result.flow.log_prob(without_amplitudes(points), context)
+    described = {"recipe": dict(bands.recipe), "figures": dict(bands.figures)}
+    return _Trained(flow, result.best_validation_nll - float(np.mean(whole - others)), {"bands_emulator": described})
 
 
 def _estimator(
     config: PosteriorConfig,
     simulation: SimulationConfig,
-    result: TrainingResult,
+    flow: ConditionalFlow,
     domain: TrainingDomain,
     *,
     cosmology: Cosmology,
@@ -270,14 +399,19 @@ def _estimator(
 ) -> PosteriorEstimator:
     redshift_prior = simulation.zred if config.redshift == "inferred" else None
     prior = Prior.from_dict(simulation.prior)
-    return PosteriorEstimator(result.flow, domain, prior, cosmology, bases, card, redshift_prior=redshift_prior)
+    return PosteriorEstimator(flow, domain, prior, cosmology, bases, card, redshift_prior=redshift_prior)
 
 
 def _points(galaxies: TrainingSet | Galaxies, simulation: SimulationConfig, config: PosteriorConfig) -> np.ndarray:
-    """What the flow learns the density of: the parameters, and the redshift if it is inferred, in probit space."""
+    """What the posterior is of: the parameters, and the redshift if it is inferred, in probit space."""
     if config.redshift == "observed":
         return galaxies.theta_unbounded
     return with_redshift(galaxies.theta_unbounded, galaxies.zred, simulation.zred)
+
+
+def _learnt(points: np.ndarray, config: PosteriorConfig) -> np.ndarray:
+    """What of it a flow learns."""
+    return points if config.amplitudes is None else without_amplitudes(points)
 
 
 def _observed(galaxies: TrainingSet | Galaxies, transform: ContextTransform) -> Observed:
@@ -288,14 +422,14 @@ def _observed(galaxies: TrainingSet | Galaxies, transform: ContextTransform) -> 
 def training_stream(
     config: PosteriorConfig,
 ) -> Iterator[tuple[GalaxyStream, ContextTransform, Callable[[Galaxies], tuple[np.ndarray, np.ndarray]]]]:
-    """Fresh galaxies of a configuration with ``[stream]``, their context, and what makes pairs (theta, context) of them."""
+    """Fresh galaxies of a configuration with ``[stream]``, their context, and what makes pairs to learn, points and context."""
     simulation, stream_config = config.simulation, config.stream
     assert simulation is not None
     assert stream_config is not None
     transform = _stream_transform(config, simulation, stream_config)
 
     def pairs(galaxies: Galaxies) -> tuple[np.ndarray, np.ndarray]:
-        return _points(galaxies, simulation, config), transform(*_observed(galaxies, transform))
+        return _learnt(_points(galaxies, simulation, config), config), transform(*_observed(galaxies, transform))
 
     with GalaxyStream(default_simulator(simulation), noise_model(simulation), simulation, stream_config) as stream:
         yield stream, transform, pairs
@@ -309,17 +443,21 @@ def _train_on_stream(
     assert simulation is not None
     assert stream_config is not None
     emulator = _emulator(simulation)
+    bands = _bands(config, simulation, emulator, checkpoint, progress)
     with training_stream(config) as (stream, transform, pairs):
-        validation = pairs(stream.validation())
+        held = stream.validation()
+        validation = pairs(held)
         first = stream.chunk(0)
         domain = _domain(transform, _observed(first, transform), simulation)
-        start, origin = _start(config, transform, validation[1])
+        start, origin = _start(config, transform, validation)
         trainer = _trainer(config, start, checkpoint, progress)
         result = trainer.fit_stream(lambda index: pairs(stream.chunk(index) if index else first), validation=validation)
+        trained = _trained(result, bands, (_points(held, simulation, config), validation[1]), transform, simulation)
         n_spectra = stream.spectra_per_chunk * (len(result.history) + stream_config.pool_epochs - 1)
     figures = {"n_train": result.n_seen, "n_spectra": n_spectra, "n_validation": len(validation[0])}
-    card = _card(config, simulation, result, figures, _provenance(emulator) | origin)
-    return _estimator(config, simulation, result, domain, cosmology=emulator.cosmology, bases=emulator.model.bases, card=card)
+    card = _card(config, simulation, result, trained, figures, _provenance(emulator) | origin)
+    bases, cosmology = emulator.model.bases, emulator.cosmology
+    return _estimator(config, simulation, trained.flow, domain, cosmology=cosmology, bases=bases, card=card)
 
 
 def _emulator(simulation: SimulationConfig) -> SpectrumEmulator:
@@ -335,13 +473,13 @@ def _domain(transform: ContextTransform, observed: Observed, simulation: Simulat
 
 
 def _start(
-    config: PosteriorConfig, transform: ContextTransform, context: np.ndarray
+    config: PosteriorConfig, transform: ContextTransform, pairs: tuple[np.ndarray, np.ndarray]
 ) -> tuple[MaskedAutoregressiveFlow | None, dict[str, Any]]:
     """The flow to begin with, and what to say of where it comes from."""
     if config.start is None:
         return None, {}
     estimator = PosteriorEstimator.find(config.start)
-    flow = warm_start(estimator, config.flow, transform=transform, context=context)
+    flow = warm_start(estimator, config.flow, transform=transform, context=pairs[1], dim=pairs[0].shape[1])
     return flow, {"start": estimator.origin}
 
 
@@ -366,6 +504,7 @@ def _card(
     config: PosteriorConfig,
     simulation: SimulationConfig,
     result: TrainingResult,
+    trained: _Trained,
     counts: Mapping[str, int],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -376,14 +515,14 @@ def _card(
         "epochs": len(result.history),
         "best_epoch": int(best["epoch"]),
         "train_nll_nats": best["train_nll"],
-        "validation_nll_nats": result.best_validation_nll,
+        "validation_nll_nats": trained.nll,
         "seconds": seconds,
         "galaxies_per_s": result.n_seen / seconds,
         "stopped": result.reason,
     }
     artifacts = {name: origin["sha256"] for name, origin in provenance.items() if origin.get("sha256")}
-    logger.info("trained %s: validation %.4f nats in %.0f s", config.name, result.best_validation_nll, seconds)
-    return {
+    logger.info("trained %s: validation %.4f nats in %.0f s", config.name, trained.nll, seconds)
+    return trained.described | {
         "name": config.name,
         "config": config.model_dump(mode="json", exclude={"simulation", "simulation_file"}),
         "simulation": simulation.model_dump(mode="json"),

@@ -15,7 +15,7 @@ __all__ = ["warm_start"]
 
 
 def warm_start(
-    estimator: PosteriorEstimator, config: FlowConfig, *, transform: ContextTransform, context: np.ndarray
+    estimator: PosteriorEstimator, config: FlowConfig, *, transform: ContextTransform, context: np.ndarray, dim: int
 ) -> MaskedAutoregressiveFlow:
     """The estimator's flow, made to take the context of another training.
 
@@ -28,12 +28,15 @@ def warm_start(
     config : architecture of the flow to train.
     transform : of the context to train with.
     context : (n, transform.n_context) of galaxies to train on, by whose mean and spread its columns are standardised.
+    dim : number of coordinates that the training learns.
 
     Raises
     ------
-    ConfigError : if the architectures differ, one of the two infers the redshift, or the estimator's context has other columns.
+    ConfigError : if the architectures differ, one of the two infers the redshift or learns the amplitudes and the other does
+        not, or the estimator's context has other columns.
     """
-    own, wanted = estimator.flow.config.model_dump(), config.model_dump()
+    flow = estimator.flow.trained
+    own, wanted = flow.config.model_dump(), config.model_dump()
     gains_tails = own["transform"] == "affine" and wanted["transform"] != "affine"
     if gains_tails:
         own["transform"] = wanted["transform"]
@@ -45,13 +48,18 @@ def warm_start(
     if estimator.infers_redshift == transform.redshift:
         does = "infers the redshift" if estimator.infers_redshift else "is given the redshift"
         raise ConfigError(f"start: {estimator.name} {does}, unlike this training: choose the same `redshift` in both")
+    if flow.dim != dim:
+        raise ConfigError(
+            f"start: {estimator.name} learnt {flow.dim} coordinates, this training {dim}: give [amplitudes] if that one had "
+            "it, and only then"
+        )
     try:
         matrix = estimator.context.from_wider(transform)
     except ParameterError as error:
         raise ConfigError(
             f"start: {error}, which {estimator.name} needs: start from a posterior for some of the bands"
         ) from error
-    arrays = estimator.flow.to_arrays()
+    arrays = flow.to_arrays()
     mean, std = context.mean(axis=0, dtype=float), context.std(axis=0, dtype=float)
     # The standardised context that the estimator was trained with is linear in the new one.
     kernel = std[:, None] * matrix / arrays["context_std"]

@@ -57,6 +57,25 @@ def test_masked_columns_of_unmeasured_bands():
     assert (masked(one, two, zred)[:, 13] == 1).all()
 
 
+@pytest.mark.parametrize("settings", [{}, {"mask": True}, {"redshift": False}])
+def test_photometry_is_read_back_from_its_context(settings):
+    flux, ivar, zred = mock_photometry(50, 3)
+    flux[0], flux[1] = -0.1, 0.0
+    transform = ContextTransform(BANDS, **settings)
+    if transform.mask:
+        flux[::2, 1], ivar[::2, 1] = 0, 0
+    observed = transform.observed(transform(flux, ivar, zred if transform.redshift else None))
+    noise = np.where(ivar > 0, np.where(ivar > 0, ivar, 1) ** -0.5, 1)
+    assert np.abs((observed[0] - flux) / noise).max() < 1e-3
+    np.testing.assert_allclose(observed[1], ivar, rtol=1e-5)
+    if transform.redshift:
+        np.testing.assert_allclose(observed[2], zred, rtol=1e-6)
+    else:
+        assert observed[2] is None
+    one = ContextTransform(("r",))
+    np.testing.assert_allclose(one.observed(one(flux[2:, 2:3], ivar[2:, 2:3], zred[2:]))[0], flux[2:, 2:3], rtol=1e-4)
+
+
 def test_masked_context_refuses_rows_without_measurement_and_wrong_errors():
     flux, ivar, zred = mock_photometry(4, 2)
     masked = ContextTransform(BANDS, mask=True)

@@ -107,7 +107,7 @@ def test_mass_is_integrated_and_drawn_exactly(flux, sigma):
     log_density = norm(scale, sigma).logpdf(flux) + norm(2 * scale, sigma).logpdf(2 * flux)
     density = np.exp(log_density - log_density.max())
     theta = prior.sample(6000, 1)
-    mass = MassConditional(likelihood, likelihood.model_flux(theta), theta[:, 0])
+    mass = MassConditional.of(likelihood, likelihood.model_flux(theta), theta[:, 0])
     expected = np.log(np.trapezoid(density, grid) / 5.5) + log_density.max()
     np.testing.assert_allclose(mass.log_evidence(), expected, atol=1e-5)
     cumulative = np.cumsum(density) / density.sum()

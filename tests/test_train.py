@@ -8,11 +8,21 @@ from standin import BANDS, mock_photometry
 
 from sedcast.data.config import parse_config
 from sedcast.data.cosmology import Cosmology
-from sedcast.data.errors import ConfigError, ParameterError
+from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.prior import Prior
 from sedcast.emulator.simulate import SimulationConfig
+from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.train import PosteriorConfig, TrainingSet, fit_posterior, read_training_set, train_posterior
+from sedcast.posterior.train import (
+    PosteriorConfig,
+    TrainingSet,
+    band_checkpoint,
+    fit_posterior,
+    read_training_set,
+    train_posterior,
+    training_stream,
+)
 
 SIMULATION = {"n_galaxies": 4000, "seed": 5, "bands": BANDS, "zred": {"min": 0.005, "max": 0.3}}
 
@@ -120,6 +130,55 @@ def test_training_on_a_stream_resumes_exactly(tmp_path):
     flux, ivar, zred = mock_photometry(3, 8)
     flux, ivar = (np.concatenate([np.zeros((3, 2)), values], axis=1) for values in (flux, ivar))
     assert np.isfinite(again.sample(flux, ivar, zred, 5, seed=0)).all()
+
+
+BANDS_OF_SECONDS = {"n_galaxies": 2000, "hidden": [12], "burst_hidden": [12], "steps": 60, "batch_size": 200}
+
+
+def test_training_with_amplitudes_of_their_own(tmp_path):
+    values = {
+        "simulation": SIMULATION | {"n_galaxies": 1000, "bands": BANDS7},
+        "stream": STREAM,
+        "amplitudes": BANDS_OF_SECONDS,
+        "training": {"batch_size": 100, "max_epochs": 2, "warmup_steps": 5, "checkpoint_minutes": 0},
+    }
+    path = tmp_path / "amplitudes.npz"
+
+    def interrupt(done: int, total: int, figures=None) -> None:
+        if (done, total) == (1, 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_posterior(config(**values), checkpoint=path, progress=interrupt)
+    kept = band_checkpoint(path)
+    assert kept.is_file()
+    seen = []
+    estimator = train_posterior(config(**values), checkpoint=path, progress=lambda *now: seen.append(now[:2]))
+    # The band emulator, of 60 steps, was finished before.
+    assert {total for _, total in seen} == {2}
+    flow = estimator.flow
+    assert isinstance(flow, FlowWithAmplitudes)
+    assert flow.others.dim == 9
+    figures = estimator.card["figures"]
+    assert estimator.card["bands_emulator"]["figures"]["steps"] == 60
+    with training_stream(config(**values)) as (stream, transform, _):
+        held = stream.validation()
+    context = transform(held.flux, held.flux_ivar, held.zred)
+    expected = -flow.log_prob(held.theta_unbounded, context).mean()
+    assert figures["validation_nll_nats"] == pytest.approx(expected, rel=1e-3)
+    estimator.save(tmp_path / "saved.npz")
+    again = PosteriorEstimator.load(tmp_path / "saved.npz")
+    galaxy = held.flux[:3], held.flux_ivar[:3], held.zred[:3]
+    np.testing.assert_array_equal(again.sample(*galaxy, 20, seed=1), estimator.sample(*galaxy, 20, seed=1))
+    assert Prior.from_dict(again.card["prior"]).contains(again.sample(*galaxy, 500, seed=2).reshape(-1, 12)).all()
+    other = values | {"amplitudes": BANDS_OF_SECONDS | {"seed": 3}}
+    with pytest.raises(ArtifactError, match="of another configuration"):
+        train_posterior(config(**other), checkpoint=path)
+
+
+def test_amplitudes_need_an_emulator_of_the_bands():
+    with pytest.raises(ParameterError, match="use train_posterior"):
+        fit_posterior(training_set(), config(amplitudes=BANDS_OF_SECONDS), bases=SFHBases.default(), cosmology=Cosmology())
 
 
 def test_an_expert_that_does_not_suit_is_refused_before_the_training():

@@ -182,7 +182,7 @@ def train_posterior_command(
     """
     screen = make_screen(as_json)
     from sedcast.data.config import load_config
-    from sedcast.posterior.train import PosteriorConfig, train_posterior
+    from sedcast.posterior.train import PosteriorConfig, band_checkpoint, train_posterior
 
     settings = load_config(config, PosteriorConfig)
     check_writable(output)
@@ -190,7 +190,8 @@ def train_posterior_command(
     with screen.progress("training the posterior") as report:
         estimator = train_posterior(settings, checkpoint=checkpoint, progress=report)
     estimator.save(output)
-    checkpoint.unlink(missing_ok=True)
+    for path in (checkpoint, band_checkpoint(checkpoint)):
+        path.unlink(missing_ok=True)
     screen.note(f"wrote {output}")
     screen.result(scalars(estimator.card["figures"]), title="Training figures")
 

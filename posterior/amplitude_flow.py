@@ -1,0 +1,200 @@
+"""A flow for all parameters but two, burst fraction and mass, which are drawn from their own posterior given the others.
+
+In those two the posterior is a thin sheet, the harder to learn the better the photometry, but no secret: fluxes are linear in
+them (`AmplitudePosterior`). What it takes is the light of the history and of the burst in the bands, for every sample: a
+`BandEmulator` gives it, small enough to be evaluated as fast as the flow is.
+"""
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+from sedcast.data.config import parse_config
+from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
+from sedcast.emulator.band_emulator import BandEmulator
+from sedcast.emulator.histories import column
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES
+from sedcast.emulator.redshift import RedshiftPrior
+from sedcast.posterior.amplitudes import AmplitudePosterior
+from sedcast.posterior.context import ContextTransform
+from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, checked_context, chunks, in_threads
+
+__all__ = ["FlowWithAmplitudes", "without_amplitudes"]
+
+_AMPLITUDES = [FREE_PARAMETER_NAMES.index(name) for name in ("fburst", "log_mstar")]
+_CHUNK = 2048
+_BANDS, _CONFIG = "bands_", "amplitude_config"
+
+
+def without_amplitudes(points: np.ndarray) -> np.ndarray:
+    """Probit-space points (..., dim) without the coordinates of burst fraction and mass, (..., dim - 2)."""
+    return np.delete(points, _AMPLITUDES, axis=-1)
+
+
+class FlowWithAmplitudes(ConditionalFlow):
+    """The density of `others` times that of burst fraction and mass given these and the photometry.
+
+    Parameters
+    ----------
+    others : flow of all probit coordinates but those of burst fraction and mass, in the order of the rest.
+    emulator : photometry in the context's bands.
+    transform : of the context.
+    redshift_prior : of the redshift, if it is inferred, and so the last coordinate.
+
+    Raises
+    ------
+    ArtifactError : if the parts do not belong together.
+    """
+
+    def __init__(
+        self,
+        others: MaskedAutoregressiveFlow,
+        emulator: BandEmulator,
+        transform: ContextTransform,
+        redshift_prior: RedshiftPrior | None = None,
+    ) -> None:
+        self.others, self.emulator, self.transform, self.redshift_prior = others, emulator, transform, redshift_prior
+        self.config, self.dim, self.n_context = others.config, others.dim + len(_AMPLITUDES), others.n_context
+        inferred = redshift_prior is not None
+        fits = transform.bands == emulator.bands and transform.redshift != inferred
+        if not fits or (self.dim, self.n_context) != (len(FREE_PARAMETER_NAMES) + inferred, transform.n_context):
+            raise ArtifactError("a flow and its emulator of bands do not belong together: the file is of another version")
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """All arrays; those of the emulator with a prefix."""
+        prior = None if self.redshift_prior is None else self.redshift_prior.model_dump(mode="json")
+        config = json.dumps({"mask": self.transform.mask, "redshift_prior": prior}).encode()
+        bands = {f"{_BANDS}{name}": array for name, array in self.emulator.to_arrays().items()}
+        return self.others.to_arrays() | bands | {_CONFIG: np.frombuffer(config, dtype=np.uint8)}
+
+    @staticmethod
+    def describes(arrays: Mapping[str, np.ndarray]) -> bool:
+        """Whether arrays are those of such a flow."""
+        return _CONFIG in arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "FlowWithAmplitudes":
+        """The flow that `to_arrays` described.
+
+        Raises
+        ------
+        ArtifactError : if the arrays do not describe one.
+        """
+        bands = {name.removeprefix(_BANDS): array for name, array in arrays.items() if name.startswith(_BANDS)}
+        emulator = BandEmulator.from_arrays(bands)
+        try:
+            config = json.loads(np.asarray(arrays[_CONFIG], dtype=np.uint8).tobytes())
+            inferred = config["redshift_prior"]
+            prior = None if inferred is None else parse_config(inferred, RedshiftPrior, "redshift_prior")
+            transform = ContextTransform(emulator.bands, mask=bool(config["mask"]), redshift=prior is None)
+        except (KeyError, TypeError, ValueError, ConfigError, ParameterError) as error:
+            raise ArtifactError(f"no valid {_CONFIG!r} among the arrays of a flow: {error}") from error
+        return cls(MaskedAutoregressiveFlow.from_arrays(arrays), emulator, transform, prior)
+
+    @property
+    def trained(self) -> MaskedAutoregressiveFlow:
+        """The flow of the others."""
+        return self.others
+
+    def sample_with_log_prob(
+        self,
+        context: np.ndarray,
+        n_samples: int,
+        *,
+        seed: int,
+        row_keys: np.ndarray | None = None,
+        n_threads: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `ConditionalFlow.sample_with_log_prob`."""
+        others, log_q = self.others.sample_with_log_prob(context, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads)
+        noise = np.empty((*log_q.shape, len(_AMPLITUDES)), dtype=np.float32)
+        for into, key in zip(noise, np.arange(len(log_q)) if row_keys is None else row_keys, strict=True):
+            # Random numbers that the flow of the others does not reach.
+            stream = np.random.Philox(key=np.array([seed, key], dtype=np.uint64)).jumped()
+            np.random.Generator(stream).standard_normal(out=into, dtype=np.float32)
+        return self._completed(others, log_q, noise, context, n_threads)
+
+    def transform_noise(
+        self, noise: np.ndarray, context: np.ndarray, *, n_threads: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `ConditionalFlow.transform_noise`."""
+        noise = self._checked(noise, context, "noise", (3,))
+        others, log_q = self.others.transform_noise(without_amplitudes(noise), context, n_threads=n_threads)
+        return self._completed(others, log_q, noise[..., _AMPLITUDES], context, n_threads)
+
+    def log_prob(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
+        """As `ConditionalFlow.log_prob`."""
+        points = self._checked(theta, context, "theta", (2, 3))
+        log_q = np.array(self.others.log_prob(without_amplitudes(points), context, n_threads=n_threads))
+        points, found = points.reshape(len(points), -1, self.dim), log_q.reshape(len(points), -1)
+        observed = self._observed(context)
+
+        def work(rows: slice, columns: slice) -> None:
+            part = points[rows, columns]
+            posterior = self._posterior(without_amplitudes(part).reshape(-1, self.others.dim), observed, rows)
+            found[rows, columns] += posterior.log_density(part[..., _AMPLITUDES].reshape(-1, 2)).reshape(part.shape[:2])
+
+        in_threads(work, chunks(len(found), found.shape[1], _CHUNK), n_threads)
+        return log_q
+
+    def _checked(self, values: np.ndarray, context: np.ndarray, name: str, ndim: tuple[int, ...]) -> np.ndarray:
+        values = np.asarray(values)
+        if values.ndim not in ndim or len(values) != len(context) or values.shape[-1] != self.dim:
+            expected = " or ".join({2: f"(n, {self.dim})", 3: f"(n, m, {self.dim})"}[k] for k in ndim)
+            raise ParameterError(f"{name} must be {expected} with n = {len(context)}, got {values.shape}")
+        if not np.isfinite(values).all():
+            raise ParameterError(f"{name} has {np.count_nonzero(~np.isfinite(values))} non-finite values: leave those rows out")
+        return values
+
+    def _completed(
+        self, others: np.ndarray, log_q: np.ndarray, noise: np.ndarray, context: np.ndarray, n_threads: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Points (n, m, dim), with burst fractions and masses that base noise (n, m, 2) gives, and their log density."""
+        points = np.empty((*log_q.shape, self.dim), dtype=np.float32)
+        points[..., np.delete(np.arange(self.dim), _AMPLITUDES)] = others
+        total, observed = np.array(log_q, dtype=float), self._observed(context)
+
+        def work(rows: slice, columns: slice) -> None:
+            part, target = others[rows, columns], np.full((*log_q[rows, columns].shape, 2), np.nan)
+            finite = np.isfinite(part).all(axis=-1)
+            added = np.zeros(finite.shape)
+            posterior = self._posterior(np.where(finite[..., None], part, 0).reshape(-1, self.others.dim), observed, rows)
+            drawn, log_density = posterior.draw(noise[rows, columns].reshape(-1, 2))
+            target[finite], added[finite] = drawn.reshape(target.shape)[finite], log_density.reshape(finite.shape)[finite]
+            points[rows, columns, _AMPLITUDES[0]] = target[..., 0]
+            points[rows, columns, _AMPLITUDES[1]] = target[..., 1]
+            total[rows, columns] += added
+
+        in_threads(work, chunks(len(others), others.shape[1], _CHUNK), n_threads)
+        return points, total
+
+    def _observed(self, context: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Of each row, one over the errors and fluxes over errors, (n, n_band), 0 where unmeasured, and redshift (n,)."""
+        flux, flux_ivar, zred = self.transform.observed(checked_context(context, self.n_context))
+        root = np.sqrt(flux_ivar).astype(np.float32)
+        return root, (flux * root).astype(np.float32), zred
+
+    def _posterior(
+        self, others: np.ndarray, observed: tuple[np.ndarray, np.ndarray, np.ndarray | None], rows: slice
+    ) -> AmplitudePosterior:
+        """That of points (k, dim - 2) of a chunk, the same number for each of its rows."""
+        root, signal, zred = observed
+        n_each = len(others) // len(root[rows])
+        points = np.zeros((len(others), self.dim))
+        points[:, np.delete(np.arange(self.dim), _AMPLITUDES)] = others
+        if self.redshift_prior is None:
+            assert zred is not None
+            z = zred[rows]
+        else:
+            z = self.redshift_prior.from_unbounded(points[:, -1])
+        theta = self.emulator.prior.from_unbounded(points[:, : len(FREE_PARAMETER_NAMES)])
+        light = self.emulator.components(theta, z)
+        weights = self.emulator.shares(theta, np.zeros(len(theta))).astype(np.float32)
+        history = np.einsum("nc,ncb->nb", weights, light)
+        # A burst before the beginning changes nothing.
+        age = np.repeat(self.emulator.cosmology.age_gyr(z), len(theta) // max(len(z), 1))
+        begun = theta[:, column("tburst")] <= age
+        burst = np.where(begun[:, None], light[:, -1], history)
+        root, signal = (np.repeat(values[rows], n_each, axis=0) for values in (root, signal))
+        return AmplitudePosterior(history * root, burst * root, signal, self.emulator.prior)

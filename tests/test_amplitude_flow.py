@@ -1,0 +1,130 @@
+"""A flow whose burst fractions and masses are drawn from their own posterior."""
+
+import numpy as np
+import pytest
+from small_bands import BANDS, ZRED_RANGE, small_band_emulator
+from standin import mock_photometry
+
+from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.emulator.redshift import RedshiftPrior
+from sedcast.posterior.amplitude_flow import FlowWithAmplitudes, without_amplitudes
+from sedcast.posterior.context import ContextTransform
+from sedcast.posterior.expert_flow import flow_from_arrays
+from sedcast.posterior.flow import MaskedAutoregressiveFlow
+from sedcast.posterior.likelihood import GaussianLikelihood
+from sedcast.posterior.made import FlowConfig, initial_parameters, permutations
+
+CONFIG = FlowConfig(n_blocks=2, hidden=(24,))
+
+
+def others(transform: ContextTransform, dim: int) -> MaskedAutoregressiveFlow:
+    """An untrained flow, which is nearly the prior."""
+    arrays = initial_parameters(CONFIG, dim, transform.n_context)
+    arrays |= {"permutation": permutations(CONFIG, dim), "theta_mean": np.zeros(dim), "theta_std": np.ones(dim)}
+    arrays |= {"context_mean": np.zeros(transform.n_context), "context_std": np.ones(transform.n_context)}
+    return MaskedAutoregressiveFlow(CONFIG, arrays)
+
+
+def flow(*, mask: bool = False, redshift_prior: RedshiftPrior | None = None) -> FlowWithAmplitudes:
+    transform = ContextTransform(BANDS, mask=mask, redshift=redshift_prior is None)
+    dim = 9 + (redshift_prior is not None)
+    return FlowWithAmplitudes(others(transform, dim), small_band_emulator()[0], transform, redshift_prior)
+
+
+def galaxies(n: int, seed: int):
+    return mock_photometry(n, seed)
+
+
+def test_the_density_of_amplitudes_is_that_of_the_likelihood():
+    """With all other parameters as they are, it is the likelihood's times the prior's, but for a factor."""
+    made = flow()
+    flux, ivar, zred = galaxies(20, 4)
+    rng = np.random.default_rng(2)
+    noise = np.repeat(rng.standard_normal((20, 1, 11)), 200, axis=1)
+    noise[..., [0, 4]] = rng.standard_normal((20, 200, 2))
+    context = made.transform(flux, ivar, zred)
+    points, log_q = made.transform_noise(noise, context)
+    for row in range(20):
+        assert len(np.unique(points[row, :, 4])) > 190
+        galaxy = {"flux": flux[row], "flux_ivar": ivar[row], "zred": float(zred[row])}
+        likelihood = GaussianLikelihood(made.emulator, made.emulator.prior, **galaxy)
+        ratio = likelihood.log_posterior_unbounded(points[row]) - log_q[row]
+        assert np.std(ratio) < 0.03
+
+
+@pytest.mark.parametrize("settings", [{}, {"mask": True}, {"redshift_prior": RedshiftPrior(min=0.01, max=0.29)}])
+def test_samples_noise_and_density_agree(settings):
+    made = flow(**settings)
+    flux, ivar, zred = galaxies(20, 5)
+    if made.transform.mask:
+        ivar[::3, 0] = 0
+        ivar[1::3, 1:] = 0
+    context = made.transform(flux, ivar, zred if made.transform.redshift else None)
+    points, log_q = made.sample_with_log_prob(context, 40, seed=7)
+    assert points.shape == (20, 40, made.dim)
+    assert np.isfinite(points).all()
+    np.testing.assert_allclose(made.log_prob(points, context), log_q, atol=0.05)
+    np.testing.assert_allclose(made.log_prob(points[:, 3], context), log_q[:, 3], atol=0.05)
+    noise = np.random.default_rng(8).standard_normal((20, 30, made.dim))
+    carried, log_q = made.transform_noise(noise, context, n_threads=1)
+    np.testing.assert_allclose(made.log_prob(carried, context), log_q, atol=0.05)
+    # The other coordinates are those of their own flow.
+    alone, _ = made.others.transform_noise(without_amplitudes(noise), context)
+    np.testing.assert_array_equal(without_amplitudes(carried), alone)
+
+
+def test_a_row_depends_on_its_key_and_data_only():
+    made = flow()
+    flux, ivar, zred = galaxies(30, 6)
+    context = made.transform(flux, ivar, zred)
+    keys = np.arange(30) + 5
+    whole, _ = made.sample_with_log_prob(context, 100, seed=3, row_keys=keys)
+    part, _ = made.sample_with_log_prob(context[10:13], 100, seed=3, row_keys=keys[10:13], n_threads=1)
+    np.testing.assert_allclose(part, whole[10:13], atol=1e-3)
+    first, _ = made.sample_with_log_prob(context, 7, seed=3, row_keys=keys)
+    np.testing.assert_allclose(first, whole[:, :7], atol=1e-3)
+    assert not np.allclose(made.sample(context, 100, seed=4, row_keys=keys)[..., 0], whole[..., 0])
+
+
+@pytest.mark.parametrize("settings", [{"mask": True}, {"redshift_prior": RedshiftPrior(min=0.01, max=0.29)}])
+def test_arrays_make_the_same_flow(settings):
+    made = flow(**settings)
+    again = flow_from_arrays(made.to_arrays())
+    assert isinstance(again, FlowWithAmplitudes)
+    assert (again.transform, again.redshift_prior, again.dim) == (made.transform, made.redshift_prior, made.dim)
+    flux, ivar, zred = galaxies(5, 1)
+    context = made.transform(flux, ivar, zred if made.transform.redshift else None)
+    np.testing.assert_array_equal(again.sample(context, 30, seed=1), made.sample(context, 30, seed=1))
+
+
+def test_what_the_flow_cannot_follow_stays_non_finite():
+    made = flow()
+    arrays = made.others.to_arrays()
+    arrays["theta_std"] = np.full(9, 1e38, np.float32)
+    wild = FlowWithAmplitudes(MaskedAutoregressiveFlow(CONFIG, arrays), made.emulator, made.transform)
+    flux, ivar, zred = galaxies(2, 1)
+    points, _ = wild.sample_with_log_prob(made.transform(flux, ivar, zred), 200, seed=1)
+    lost = ~np.isfinite(without_amplitudes(points)).all(axis=2)
+    assert lost.any()
+    assert np.isnan(points[lost][:, [0, 4]]).all()
+
+
+def test_bad_input_is_refused():
+    made = flow()
+    flux, ivar, zred = galaxies(3, 1)
+    context = made.transform(flux, ivar, zred)
+    with pytest.raises(ParameterError, match=r"theta must be \(n, 11\) or \(n, m, 11\) with n = 3, got \(3, 9\)"):
+        made.log_prob(np.zeros((3, 9)), context)
+    with pytest.raises(ParameterError, match=r"noise must be \(n, m, 11\) with n = 3, got \(2, 4, 11\)"):
+        made.transform_noise(np.zeros((2, 4, 11)), context)
+    with pytest.raises(ParameterError, match="theta has 1 non-finite"):
+        made.log_prob(np.full((3, 11), 1.0) * np.where(np.arange(11) == 4, np.array([[1], [np.nan], [1]]), 1), context)
+    with pytest.raises(ArtifactError, match="do not belong together"):
+        FlowWithAmplitudes(made.others, made.emulator, ContextTransform(BANDS[:4]))
+    with pytest.raises(ArtifactError, match="do not belong together"):
+        FlowWithAmplitudes(others(made.transform, 11), made.emulator, made.transform)
+    arrays = made.to_arrays()
+    with pytest.raises(ArtifactError, match="amplitude_config"):
+        flow_from_arrays(arrays | {"amplitude_config": np.frombuffer(b"[]", dtype=np.uint8)})
+    assert made.dim == 11
+    assert tuple(made.emulator.arrays["zred_range"]) == ZRED_RANGE
