@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from sedcast.data._lazy import lazy_getattr
 
 if TYPE_CHECKING:
+    from sedcast.emulator.band_emulator import BandEmulator
+    from sedcast.emulator.band_training import BandTrainingConfig, train_band_emulator
     from sedcast.emulator.composite_training import train_emulator
     from sedcast.emulator.fsps_model import FSPSModel
     from sedcast.emulator.histories import derived_properties
@@ -32,6 +34,8 @@ __all__ = [
     "PARAMETER_NAMES",
     "PROSPECTOR_ALPHA_PARAMETERS",
     "PROVABGS_PARAMETERS",
+    "BandEmulator",
+    "BandTrainingConfig",
     "EmulatorConfig",
     "FSPSModel",
     "LogSpectrumEmulator",
@@ -50,6 +54,7 @@ __all__ = [
     "load_speculator",
     "read_speculator",
     "simulate",
+    "train_band_emulator",
     "train_emulator",
     "train_speculator",
     "write_speculator",
@@ -60,6 +65,8 @@ __getattr__ = lazy_getattr(
     {
         "sedcast.emulator.fsps_model": ("FSPSModel",),
         "sedcast.emulator.histories": ("derived_properties",),
+        "sedcast.emulator.band_emulator": ("BandEmulator",),
+        "sedcast.emulator.band_training": ("BandTrainingConfig", "train_band_emulator"),
         "sedcast.emulator.log_spectrum": ("LogSpectrumEmulator", "LogSpectrumSegment"),
         "sedcast.emulator.mass_simulation": ("simulate",),
         "sedcast.emulator.prior": ("FREE_PARAMETER_NAMES", "PARAMETER_LABELS", "PARAMETER_NAMES", "Prior"),

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError, SedcastError
+from sedcast.data.filters import band_name
 from sedcast.data.sfh_bases import N_SFH_BASES
 from sedcast.data.tensorflow import import_tensorflow
 from sedcast.emulator.band_emulator import _MAX_LOG, BandEmulator
@@ -74,7 +75,7 @@ def train_band_emulator(
     ----------
     config : what to train, and how.
     emulator : whose model it is.
-    bands : band names.
+    bands : band names, or paths of a user's own filter curves, which become their names.
     theta : (n, 12) parameters of galaxies.
     zred : (n,) their redshifts, within `zred_range`.
     unit_flux : (n, n_band) their noiseless fluxes per solar mass formed, nanomaggies.
@@ -98,12 +99,13 @@ def train_band_emulator(
     n_held = max(1, round(_HELD_OUT * n))
     fixed = BandEmulator.blank(emulator, bands, zred_range)
     rng = np.random.default_rng([config.seed, 0])
+    names = tuple(band_name(band) for band in bands)
     weights = _initial(config, fixed, n_band, rng)
     t_age = emulator.cosmology.age_gyr(zred)
     shares = BandEmulator.shares(theta, burst_fraction(theta, t_age)).astype(np.float32)
     with np.errstate(divide="ignore"):
         log_flux = np.log(unit_flux)
-    blank = BandEmulator(bands, emulator.prior, emulator.cosmology, fixed | weights | {"base": np.zeros(n_band)})
+    blank = BandEmulator(names, emulator.prior, emulator.cosmology, fixed | weights | {"base": np.zeros(n_band)})
     inputs = blank.inputs(theta, zred)
     lit = np.where(np.isfinite(log_flux), log_flux, np.nan)
     fixed["base"] = np.nanmedian(lit - inputs.log_scale, axis=0)
@@ -126,7 +128,7 @@ def train_band_emulator(
             raise SedcastError(f"training of the band emulator diverged at step {done}: lower its learning_rate")
         if progress is not None:
             progress(int(steps[-1]) + 1, config.steps, {"train": loss})
-    trained = BandEmulator(bands, emulator.prior, emulator.cosmology, fixed | graph.averages())
+    trained = BandEmulator(names, emulator.prior, emulator.cosmology, fixed | graph.averages())
     residual = graph.residual(slice(0, n_held))
     strong = signal_to_noise[:n_held] > 3
     with np.errstate(divide="ignore", invalid="ignore"):

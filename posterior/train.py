@@ -39,10 +39,13 @@ from sedcast.posterior.warm_start import warm_start
 
 __all__ = [
     "PosteriorConfig",
+    "TrainedBands",
     "TrainingSet",
     "band_checkpoint",
+    "completed",
     "fit_posterior",
     "read_training_set",
+    "train_bands",
     "train_posterior",
     "training_stream",
 ]
@@ -334,7 +337,7 @@ def _bands(
     zred_range = simulation.zred.min, simulation.zred.max
     columns = _galaxies_for_bands(config.amplitudes, simulation, stream)
     trained, figures = train_band_emulator(
-        config.amplitudes, emulator, simulation.band_names, zred_range=zred_range, progress=progress, **columns
+        config.amplitudes, emulator, simulation.bands, zred_range=zred_range, progress=progress, **columns
     )
     if kept is not None:
         save_artifact(kept, _BANDS_KIND, trained.to_arrays(), {"recipe": recipe, "figures": figures})
@@ -361,6 +364,22 @@ def _galaxies_for_bands(
     return {name: np.concatenate(column) for name, column in zip(names, zip(*parts, strict=True), strict=True)}
 
 
+def train_bands(config: PosteriorConfig) -> TrainedBands | None:
+    """The emulator of the bands that a configuration with ``[amplitudes]`` wants; None without that table."""
+    simulation = config.simulation
+    assert simulation is not None
+    return _bands(config, simulation, _emulator(simulation), None, None)
+
+
+def completed(
+    flow: MaskedAutoregressiveFlow, bands: TrainedBands | None, transform: ContextTransform, simulation: SimulationConfig
+) -> ConditionalFlow:
+    """The density of all parameters: the trained flow's, or, with an emulator of the bands, with that of the amplitudes."""
+    if bands is None:
+        return flow
+    return FlowWithAmplitudes(flow, bands.emulator, transform, None if transform.redshift else simulation.zred)
+
+
 @dataclass(frozen=True)
 class _Trained:
     """The density of all parameters, its loss, and what the card says of what was not the flow's to learn."""
@@ -380,7 +399,7 @@ def _trained(
     """The trained flow, completed by the amplitudes' posterior; `pairs` are points, held out if they can be, and context."""
     if bands is None:
         return _Trained(result.flow, result.best_validation_nll, {})
-    flow = FlowWithAmplitudes(result.flow, bands.emulator, transform, None if transform.redshift else simulation.zred)
+    flow = completed(result.flow, bands, transform, simulation)
     points, context = (values[:_MOST_COUNTED] for values in pairs)
     whole, others = flow.log_prob(points, context), result.flow.log_prob(without_amplitudes(points), context)
     described = {"recipe": dict(bands.recipe), "figures": dict(bands.figures)}

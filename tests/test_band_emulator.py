@@ -74,6 +74,18 @@ def test_training_repeats_with_its_seed():
         np.testing.assert_allclose(two.arrays[name], array, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
+def test_a_filter_curve_of_ones_own(tmp_path):
+    wave = np.linspace(5600.0, 7000.0, 50)
+    np.savetxt(tmp_path / "wide.txt", np.column_stack([wave, np.exp(-(((wave - 6300) / 350) ** 2))]))
+    bands = ("g", str(tmp_path / "wide.txt"))
+    columns = galaxies(300, 2)
+    columns |= {name: columns[name][:, 1:3] for name in ("unit_flux", "signal_to_noise")}
+    short = SMALL.model_copy(update={"steps": 2})
+    emulator, _ = train_band_emulator(short, SpectrumEmulator.default(), bands, zred_range=ZRED_RANGE, **columns)
+    assert emulator.bands == ("g", "wide")
+    assert emulator.arrays["wave"][1] == pytest.approx(6300, abs=10)
+
+
 def test_bad_input_is_refused():
     emulator, _ = small_band_emulator()
     theta = emulator.prior.sample(2, 0)
