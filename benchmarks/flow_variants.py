@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.common import note, positive, table
 from sedcast.data.config import load_config
 from sedcast.posterior.flow_training import FlowTrainer
-from sedcast.posterior.train import PosteriorConfig, TrainedBands, completed, train_bands, training_stream
+from sedcast.posterior.train import PosteriorConfig, TrainedBands, completed, joint_points, train_bands, training_stream
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as bundled": {},
@@ -55,7 +55,7 @@ def train(config: PosteriorConfig, bands: TrainedBands | None, n_fixed: int | No
     last = result.history[-1]
     whole = completed(result.flow, bands if config.amplitudes else None, transform, stream.simulation)
     # What burst fraction and mass add, if they were not learnt, is the same for every flow of the others.
-    nats = -float(whole.log_prob(galaxies.theta_unbounded, validation[1]).mean())
+    nats = -float(whole.log_prob(joint_points(galaxies, stream.simulation, config), validation[1]).mean())
     added = nats - result.best_validation_nll
     return {
         "held_out_nats": nats,

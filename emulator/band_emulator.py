@@ -18,7 +18,7 @@ import numpy as np
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.filters import load_filter
-from sedcast.data.sfh_bases import N_SFH_BASES
+from sedcast.data.sfh_bases import N_SFH_BASES, N_ZH_BASES
 from sedcast.emulator.checks import one_per_galaxy
 from sedcast.emulator.dust import attenuation_at
 from sedcast.emulator.histories import BETA, GAMMA, burst_fraction, clipped_metallicity, column
@@ -26,11 +26,12 @@ from sedcast.emulator.metallicity_inputs import MetallicityInputs
 from sedcast.emulator.prior import Prior
 from sedcast.emulator.spectrum_emulator import EmulatorConfig, SpectrumEmulator
 
-__all__ = ["BandEmulator", "BandInputs"]
+__all__ = ["MAX_LOG", "BandEmulator", "BandInputs", "network_widths"]
 
 N_COMPONENT = N_SFH_BASES + 1
 _N_METALLICITY_TIMES = 4
-_MAX_LOG = 30.0
+MAX_LOG = 30.0
+"""Bound on the logarithm of what the networks give."""
 _ROWS = 2048
 _MPC_CM = 3.0857e24
 _FIXED = ("base", "wave", "age_nodes", "log_z", "zh", "ramp_low", "ramp_width", "t_lookback_gyr", "burst_zh", "zred_range")
@@ -82,33 +83,43 @@ class BandEmulator:
         for name, array in self.arrays.items():
             if not np.isfinite(array).all():
                 raise ArtifactError(f"band emulator's array {name!r} has non-finite values: its training failed")
-        n_age, n_band = len(self.arrays["age_nodes"]), len(self.bands)
-        expected: dict[str, tuple[int, ...]] = {"base": (n_band,), "wave": (n_band,), "zred_range": (2,)}
-        expected |= {"burst_ages": (n_age, self._networks["burst"][0][0].shape[1])}
-        inputs = {"history": self._metallicity.n_input + 4, "burst": 2 + len(self.arrays["log_z"]) - 1 + 5}
-        outputs = {"history": N_SFH_BASES * n_band, "burst": n_band}
+        n_band, n_time = len(self.bands), self.arrays["t_lookback_gyr"].size
+        n_age, n_ramp = self.arrays["age_nodes"].size, self.arrays["ramp_low"].size
+        expected = {
+            "base": (n_band,),
+            "wave": (n_band,),
+            "zred_range": (2,),
+            "age_nodes": (max(n_age, 2),),
+            "log_z": (max(self.arrays["log_z"].size, 2),),
+            "zh": (N_ZH_BASES, n_ramp),
+            "ramp_width": (n_ramp,),
+            "burst_zh": (N_ZH_BASES, n_time),
+            "burst_ages": (n_age, self._networks["burst"][0][0].shape[-1]),
+        }
         for name, shape in expected.items():
             if self.arrays[name].shape != shape:
                 raise ArtifactError(f"band emulator's array {name!r} has shape {self.arrays[name].shape}, expected {shape}")
-        for name, layers in self._networks.items():
-            widths = [inputs[name], *(len(bias) for _, bias in layers)]
+        for name, (n_input, n_output) in network_widths(self.arrays, n_band).items():
+            layers = self._networks[name]
+            widths = [n_input, *(len(bias) for _, bias in layers)]
             fits = all(kernel.shape == (a, b) for (kernel, _), a, b in zip(layers, widths, widths[1:], strict=False))
-            if not layers or not fits or widths[-1] != outputs[name]:
+            if not fits or widths[-1] != n_output:
                 raise ArtifactError(f"band emulator's network {name!r} has layers of {widths}, which do not fit together")
 
     @classmethod
     def blank(
-        cls, emulator: SpectrumEmulator, bands: tuple[str, ...], zred_range: tuple[float, float]
+        cls, emulator: SpectrumEmulator, bands: tuple[str, ...], prior: Prior, zred_range: tuple[float, float]
     ) -> dict[str, np.ndarray]:
         """The arrays that the inputs are made with, of a spectrum emulator's model; all but weights and ``base``."""
         config, model = EmulatorConfig.model_validate(emulator.card["config"]), emulator.model
         library, bases = model.library, model.bases
         ramps = MetallicityInputs.of(
-            model.histories, library.log_z, emulator.prior, n_bin=config.n_complete_bins(model), n_times=_N_METALLICITY_TIMES
+            model.histories, library.log_z, prior, n_bin=config.n_complete_bins(model), n_times=_N_METALLICITY_TIMES
         )
-        earliest, latest = np.log10(emulator.prior.tburst) + 9
-        first = max(int(np.searchsorted(library.log_age, earliest, side="right")) - 1, 0)
-        stop = int(np.searchsorted(library.log_age, latest)) + 1
+        earliest, latest = _log_age(np.array(prior.tburst))
+        last = library.log_age.size - 1
+        first = int(np.clip(np.searchsorted(library.log_age, earliest, side="right") - 1, 0, last - 1))
+        stop = int(np.clip(np.searchsorted(library.log_age, latest), first + 1, last)) + 1
         return {
             "wave": np.array([load_filter(band).effective_wave for band in bands]),
             "age_nodes": library.log_age[first:stop].astype(float),
@@ -164,7 +175,7 @@ class BandEmulator:
         first = inputs.burst @ self._kernel("burst")
         first += (1 - share) * ages[inputs.node] + share * ages[inputs.node + 1]
         result[:, -1] = self._evaluate("burst", first)
-        np.clip(result, -_MAX_LOG, _MAX_LOG, out=result)
+        np.clip(result, -MAX_LOG, MAX_LOG, out=result)
         result += inputs.log_scale[:, None]
         return np.exp(result, out=result)
 
@@ -177,7 +188,9 @@ class BandEmulator:
         names = ("dust1", "dust2", "dust_index")
         known = [_centred(theta[:, column(name)], *getattr(self.prior, name)) for name in names]
         known.append(np.repeat(_centred(zred, *self.arrays["zred_range"]), len(theta) // max(len(zred), 1)))
-        log_age, nodes = np.log10(t_burst) + 9, self.arrays["age_nodes"]
+        nodes = self.arrays["age_nodes"]
+        # As the library does, for ages beyond it.
+        log_age = np.clip(_log_age(t_burst), nodes[0], nodes[-1])
         position = np.interp(log_age, nodes, np.arange(len(nodes)))
         node = np.minimum(position.astype(np.int32), len(nodes) - 2)
         log_z = self.arrays["log_z"]
@@ -226,9 +239,9 @@ class BandEmulator:
         found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         for name in ("history", "burst"):
             n_layer = sum(key.startswith(f"{name}_kernel_") for key in self.arrays)
-            pairs = [(f"{name}_kernel_{k}", f"{name}_bias_{k}") for k in range(n_layer)]
+            pairs = [(f"{name}_kernel_{k}", f"{name}_bias_{k}") for k in range(max(n_layer, 1))]
             absent = [key for pair in pairs for key in pair if key not in self.arrays]
-            if not pairs or absent:
+            if absent:
                 raise ArtifactError(f"band emulator's network {name!r} lacks the arrays {absent}: train it again")
             found[name] = [(self.arrays[kernel], self.arrays[bias]) for kernel, bias in pairs]
         return found
@@ -257,6 +270,17 @@ class BandEmulator:
         except (KeyError, TypeError, ValueError, ParameterError) as error:
             raise ArtifactError(f"no valid 'config' of a band emulator among the arrays: {error}") from error
         return cls(bands, prior, cosmology, {name: array for name, array in arrays.items() if name != "config"})
+
+
+def network_widths(arrays: Mapping[str, np.ndarray], n_band: int) -> dict[str, tuple[int, int]]:
+    """Numbers of inputs and outputs of the two networks."""
+    n_history, n_burst = 2 + arrays["ramp_low"].size + 4, 2 + arrays["log_z"].size - 1 + 5
+    return {"history": (n_history, N_SFH_BASES * n_band), "burst": (n_burst, n_band)}
+
+
+def _log_age(age_gyr: np.ndarray) -> np.ndarray:
+    """log10 of ages in years, finite at zero."""
+    return np.log10(np.maximum(age_gyr, np.finfo(float).tiny)) + 9
 
 
 def _centred(values: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -14,12 +15,13 @@ from sedcast.data.errors import ParameterError, SedcastError
 from sedcast.data.filters import band_name
 from sedcast.data.sfh_bases import N_SFH_BASES
 from sedcast.data.tensorflow import import_tensorflow
-from sedcast.emulator.band_emulator import _MAX_LOG, BandEmulator
+from sedcast.emulator.band_emulator import MAX_LOG, BandEmulator, network_widths
 from sedcast.emulator.histories import burst_fraction, column
+from sedcast.emulator.prior import Prior
 from sedcast.emulator.soap import Soap
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 
-__all__ = ["BandTrainingConfig", "train_band_emulator"]
+__all__ = ["BandGalaxies", "BandTrainingConfig", "train_band_emulator"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,6 @@ _WARMUP_STEPS = 200
 _FINAL_RATE = 0.01
 _AVERAGE_DECAY = 0.998
 _CLIP_NORM = 1.0
-_HELD_OUT = 0.05
 # Few bursts are young, and those change fastest: so many of each batch are, with these ages.
 _YOUNG_SHARE, _YOUNG_GYR = 0.3, 0.7
 _LEAST_LOG = -80.0
@@ -57,15 +58,53 @@ class BandTrainingConfig(Config):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+@dataclass(frozen=True)
+class BandGalaxies:
+    """Galaxies as they are observed.
+
+    Attributes
+    ----------
+    theta : (n, 12) parameters.
+    zred : (n,) redshifts.
+    unit_flux : (n, n_band) noiseless fluxes per solar mass formed, nanomaggies.
+    signal_to_noise : (n, n_band) noiseless fluxes over the errors, 0 where a band is not measured.
+    """
+
+    theta: np.ndarray
+    zred: np.ndarray
+    unit_flux: np.ndarray
+    signal_to_noise: np.ndarray
+
+    def check(self, bands: tuple[str, ...]) -> None:
+        """Raise a ParameterError if shapes disagree, there is no galaxy, or a band is dark in all of them."""
+        shapes = [self.unit_flux.shape, self.signal_to_noise.shape]
+        expected = (len(self.zred), len(bands))
+        if shapes != [expected, expected] or len(self.theta) != len(self.zred) or not len(self.zred):
+            raise ParameterError(
+                f"galaxies have fluxes and signal-to-noise ratios of shapes {shapes}, expected {expected} of both"
+            )
+        dark = [band for band, flux in zip(bands, self.unit_flux.T, strict=True) if not (flux > 0).any()]
+        if dark:
+            raise ParameterError(f"no galaxy has light in {', '.join(dark)}: leave the band out, or lower zred.max")
+
+    def columns(self, emulator: BandEmulator) -> list[np.ndarray]:
+        """What the graph takes: inputs, shares of the components, ln of fluxes over the emulator's scale, signal-to-noise."""
+        inputs = emulator.inputs(self.theta, self.zred)
+        f_burst = burst_fraction(self.theta, emulator.cosmology.age_gyr(self.zred))
+        with np.errstate(divide="ignore"):
+            ratio = np.maximum(np.log(self.unit_flux) - inputs.log_scale, _LEAST_LOG)
+        others = [BandEmulator.shares(self.theta, f_burst), ratio, self.signal_to_noise]
+        return [inputs.history, inputs.burst, inputs.node, inputs.share, *(values.astype(np.float32) for values in others)]
+
+
 def train_band_emulator(
     config: BandTrainingConfig,
     emulator: SpectrumEmulator,
     bands: tuple[str, ...],
     *,
-    theta: np.ndarray,
-    zred: np.ndarray,
-    unit_flux: np.ndarray,
-    signal_to_noise: np.ndarray,
+    training: "BandGalaxies",
+    held_out: "BandGalaxies",
+    prior: Prior,
     zred_range: tuple[float, float],
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
 ) -> tuple[BandEmulator, dict[str, float]]:
@@ -76,49 +115,37 @@ def train_band_emulator(
     config : what to train, and how.
     emulator : whose model it is.
     bands : band names, or paths of a user's own filter curves, which become their names.
-    theta : (n, 12) parameters of galaxies.
-    zred : (n,) their redshifts, within `zred_range`.
-    unit_flux : (n, n_band) their noiseless fluxes per solar mass formed, nanomaggies.
-    signal_to_noise : (n, n_band) their noiseless fluxes over their errors, 0 where a band is not measured.
+    training, held_out : galaxies with these bands, to train on and to test on.
+    prior : parameter ranges to serve.
     zred_range : redshifts to serve.
     progress : called as (steps done, steps, figures).
 
     Returns
     -------
-    emulator, figures : the emulator, and what it is worth on galaxies held out: the mean χ² that its errors add
+    emulator, figures : the emulator, and what it is worth on the galaxies held out: the mean χ² that its errors add
         (``chi2``), the 99th percentile of abs(Δm) in mag where the signal-to-noise ratio exceeds 3, worst band (``p99_mag``).
 
     Raises
     ------
-    ParameterError : if shapes disagree or there are too few galaxies.
+    ParameterError : if shapes disagree, there are no galaxies, or a band is dark in all of them.
     SedcastError : if the training diverges.
     """
-    n, n_band = len(theta), len(bands)
-    if unit_flux.shape != (n, n_band) or signal_to_noise.shape != (n, n_band) or zred.shape != (n,):
-        raise ParameterError(f"theta, zred, unit_flux and signal_to_noise must be of {n} galaxies in {n_band} bands")
-    n_held = max(1, round(_HELD_OUT * n))
-    fixed = BandEmulator.blank(emulator, bands, zred_range)
-    rng = np.random.default_rng([config.seed, 0])
     names = tuple(band_name(band) for band in bands)
-    weights = _initial(config, fixed, n_band, rng)
-    t_age = emulator.cosmology.age_gyr(zred)
-    shares = BandEmulator.shares(theta, burst_fraction(theta, t_age)).astype(np.float32)
-    with np.errstate(divide="ignore"):
-        log_flux = np.log(unit_flux)
-    blank = BandEmulator(names, emulator.prior, emulator.cosmology, fixed | weights | {"base": np.zeros(n_band)})
-    inputs = blank.inputs(theta, zred)
-    lit = np.where(np.isfinite(log_flux), log_flux, np.nan)
-    fixed["base"] = np.nanmedian(lit - inputs.log_scale, axis=0)
-    scale = inputs.log_scale + fixed["base"]
-    ratio = np.maximum(log_flux - scale, _LEAST_LOG)
-    columns = [inputs.history, inputs.burst, inputs.node, inputs.share, shares, ratio, signal_to_noise]
-    data = [np.asarray(values, dtype=np.int32 if values is inputs.node else np.float32) for values in columns]
-    young = n_held + np.flatnonzero(theta[n_held:, column("tburst")] < _YOUNG_GYR)
-    graph = _Graph(config, weights, [values for values in data], n_band)
+    for galaxies in (training, held_out):
+        galaxies.check(names)
+    fixed = BandEmulator.blank(emulator, bands, prior, zred_range)
+    rng = np.random.default_rng([config.seed, 0])
+    weights = _initial(config, fixed, len(bands), rng)
+    blank = BandEmulator(names, prior, emulator.cosmology, fixed | weights | {"base": np.zeros(len(bands))})
+    lit = np.where(training.unit_flux > 0, training.unit_flux, np.nan)
+    fixed["base"] = np.nanmedian(np.log(lit) - blank.inputs(training.theta, training.zred).log_scale, axis=0)
+    blank = replace(blank, arrays=fixed | weights)
+    young = np.flatnonzero(training.theta[:, column("tburst")] < _YOUNG_GYR)
+    graph = _Graph(config, weights, training.columns(blank), len(bands))
     began = time.monotonic()
     for done in range(0, config.steps, _STEPS_PER_CALL):
         steps = np.arange(done, min(done + _STEPS_PER_CALL, config.steps))
-        rows = rng.integers(n_held, n, (len(steps), config.batch_size), dtype=np.int32)
+        rows = rng.integers(len(training.zred), size=(len(steps), config.batch_size), dtype=np.int32)
         if len(young):
             chosen = rng.random(rows.shape) < _YOUNG_SHARE
             rows[chosen] = rng.choice(young, np.count_nonzero(chosen))
@@ -128,34 +155,29 @@ def train_band_emulator(
             raise SedcastError(f"training of the band emulator diverged at step {done}: lower its learning_rate")
         if progress is not None:
             progress(int(steps[-1]) + 1, config.steps, {"train": loss})
-    trained = BandEmulator(names, emulator.prior, emulator.cosmology, fixed | graph.averages())
-    residual = graph.residual(slice(0, n_held))
-    strong = signal_to_noise[:n_held] > 3
-    with np.errstate(divide="ignore", invalid="ignore"):
-        magnitude = 2.5 / np.log(10) * np.abs(residual / signal_to_noise[:n_held])
-    p99 = [float(np.quantile(magnitude[strong[:, b], b], 0.99)) for b in range(n_band) if strong[:, b].any()]
+    residual = graph.residual(held_out.columns(blank))
+    strong = held_out.signal_to_noise > 3
+    magnitude = 2.5 / np.log(10) * np.abs(residual) / np.where(strong, held_out.signal_to_noise, np.inf)
+    p99 = [float(np.quantile(magnitude[strong[:, b], b], 0.99)) for b in range(len(bands)) if strong[:, b].any()]
     figures = {
         "chi2": float(np.mean(np.sum(residual**2, axis=1))),
         "p99_mag": max(p99, default=float("nan")),
-        "n_galaxies": n,
+        "n_galaxies": len(training.zred),
         "steps": config.steps,
         "seconds": time.monotonic() - began,
     }
     logger.info("band emulator: mean chi-squared %.4f, 99%% of errors below %.4f mag", figures["chi2"], figures["p99_mag"])
-    return trained, figures
+    return replace(blank, arrays=fixed | graph.averages()), figures
 
 
 def _initial(
     config: BandTrainingConfig, fixed: dict[str, np.ndarray], n_band: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """Random first weights."""
-    n_history, n_burst = 2 + fixed["ramp_low"].size + 4, 2 + fixed["log_z"].size - 1 + 5
-    layers = {
-        "history": (n_history, *config.hidden, N_SFH_BASES * n_band),
-        "burst": (n_burst, *config.burst_hidden, n_band),
-    }
+    hidden = {"history": config.hidden, "burst": config.burst_hidden}
     weights = {}
-    for name, widths in layers.items():
+    for name, (n_input, n_output) in network_widths(fixed, n_band).items():
+        widths = (n_input, *hidden[name], n_output)
         for k, (n_in, n_out) in enumerate(pairwise(widths)):
             scale = 0.05 if k == len(widths) - 2 else np.sqrt(2 / n_in)
             weights[f"{name}_kernel_{k}"] = (scale * rng.standard_normal((n_in, n_out))).astype(np.float32)
@@ -185,9 +207,10 @@ class _Graph:
         """One step for each row of `rows` (n_step, batch); returns the mean loss."""
         return float(self._steps(self._tf.constant(rows), self._tf.constant(rates.astype(np.float32)))) / len(rates)
 
-    def residual(self, rows: slice) -> np.ndarray:
-        """Errors of the averaged weights in units of the noise, (n, n_band)."""
-        return np.asarray(self._residual(self._averages, [values[rows] for values in self._data]).numpy(), dtype=float)
+    def residual(self, columns: list[np.ndarray]) -> np.ndarray:
+        """Errors of the averaged weights in units of the noise, (n, n_band), of galaxies' columns."""
+        found = self._residual(self._averages, [self._tf.constant(values) for values in columns])
+        return np.asarray(found.numpy(), dtype=float)
 
     def _run(self, rows: Any, rates: Any) -> Any:
         tf, total = self._tf, self._tf.constant(0.0)
@@ -218,7 +241,7 @@ class _Graph:
             tf.reshape(self._network(weights, "history", history, 0.0), [-1, N_SFH_BASES, self._n_band]),
             self._network(weights, "burst", burst, first)[:, None],
         ]
-        light = tf.exp(tf.clip_by_value(tf.concat(parts, axis=1), -_MAX_LOG, _MAX_LOG))
+        light = tf.exp(tf.clip_by_value(tf.concat(parts, axis=1), -MAX_LOG, MAX_LOG))
         found = tf.math.log(tf.reduce_sum(light * shares[:, :, None], axis=1))
         return (tf.exp(tf.clip_by_value(found - ratio, -10.0, 3.0)) - 1) * signal
 

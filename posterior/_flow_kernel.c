@@ -132,14 +132,14 @@ int sedcast_flow_sample(const Flow *f, int vector, long n_rows, long n, const fl
     return 0;
 }
 
-/* sums (5, n); share (2, n) of the densities that lie below what is to be drawn, or null to evaluate them at `logit` and `ln_mass`
- * (n,), the logarithm of mass over reference mass; log_q (2, n) of both, NaN of a mass that cannot be. */
-void sedcast_amplitudes(const Ranges *r, int vector, long n, const float *sums, const float *share, float *logit, float *ln_mass,
+/* plane (5, n) as amplitudes.py's; share (2, n) of the densities that lie below what is to be drawn, or null to evaluate them at
+ * `logit` and `ln_mass` (n,), the logarithm of mass over reference mass; log_q (2, n) of both, NaN of a mass that cannot be. */
+void sedcast_amplitudes(const Ranges *r, int vector, long n, const float *plane, const float *share, float *logit, float *ln_mass,
                         float *log_q) {
     if (vector == 16)
-        amplitudes_avx512(r, n, sums, share, logit, ln_mass, log_q);
+        amplitudes_avx512(r, n, plane, share, logit, ln_mass, log_q);
     else
-        amplitudes_avx2(r, n, sums, share, logit, ln_mass, log_q);
+        amplitudes_avx2(r, n, plane, share, logit, ln_mass, log_q);
 }
 
 #else /* one variant */
@@ -325,26 +325,30 @@ static inline VF FN(cut)(VF x) {
     return FN(expv)(-0.5f * x * x) * FN(tail)(x);
 }
 
-static inline VF FN(filter)(const Ranges *r, const VF *sums, VF u, VF rest, VF *signal) {
+/* The model's signal-to-noise ratio at the reference mass, the matched filter's, and what it leaves of the data in the plane. */
+static inline VF FN(filter)(const Ranges *r, const VF *plane, VF u, VF rest, VF *signal, VF *off) {
     float width = r->most_fraction - r->least_fraction;
     VF f = r->least_fraction + width * u, g = (1.0f - r->most_fraction) + width * rest;
-    *signal = SQRT(MAX(g * g * sums[0] + f * (2.0f * g * sums[1] + f * sums[2]), (VF){0} + TINY));
-    return (g * sums[3] + f * sums[4]) / *signal;
+    VF m1 = g * plane[0] + f * plane[1], m2 = f * plane[2];
+    *signal = SQRT(MAX(m1 * m1 + m2 * m2, (VF){0} + TINY));
+    *off = (m1 * plane[4] - m2 * plane[3]) / *signal;
+    return (m1 * plane[3] + m2 * plane[4]) / *signal;
 }
 
-static inline VF FN(log_height)(const Ranges *r, const VF *sums, VF logit) {
-    VF e = FN(expv)(-logit), u = FN(reciprocal)(1.0f + e), rest = u * e, signal, tiny = (VF){0} + TINY, one = (VF){0} + 1.0f;
-    VF peak = FN(filter)(r, sums, u, rest, &signal), low = signal * r->least_mass, high = signal * r->most_mass;
+static inline VF FN(log_height)(const Ranges *r, const VF *plane, VF logit) {
+    VF e = FN(expv)(-logit), u = FN(reciprocal)(1.0f + e), rest = u * e, signal, off, tiny = (VF){0} + TINY, one = (VF){0} + 1.0f;
+    VF peak = FN(filter)(r, plane, u, rest, &signal, &off), low = signal * r->least_mass, high = signal * r->most_mass;
     // Most often the galaxy is detected, and its mass well within the range.
     if (!ANY((high < peak + CERTAIN) | (peak < low + CERTAIN)))
-        return 0.5f * (peak * peak + FN(logv)(u * rest * (u * rest) * (ROOT_2PI * ROOT_2PI) / (1.0f + peak * peak)));
+        return 0.5f * (FN(logv)(u * rest * (u * rest) * (ROOT_2PI * ROOT_2PI) / (1.0f + peak * peak)) - off * off);
     VF best = MIN(MAX(peak, low), high), beyond = peak - best;
     beyond = MAX(beyond, -beyond);
     VF inside = ROOT_2PI - FN(cut)(high - peak) - FN(cut)(peak - low);
-    VF width = PICK(beyond > 0.0f, FN(tail)(beyond), inside);
-    VF a = best * (peak - 0.5f * best) + FN(logv)(MAX(width, tiny)) - 0.5f * FN(logv)(1.0f + best * best);
-    VF faint = FN(logv)(MAX(MIN(high, one) / low, one)), b = FN(logv)(MAX(faint, tiny));
-    VF most = MAX(a, b), least = MIN(a, b);
+    VF width = MAX(PICK(beyond > 0.0f, FN(tail)(beyond), inside), tiny);
+    VF of_peak = FN(logv)(width) - 0.5f * (FN(logv)(1.0f + best * best) + off * off + beyond * beyond);
+    VF faint = FN(logv)(MAX(MIN(high, FN(reciprocal)(MAX(one, -peak))) / low, one));
+    VF of_faint = FN(logv)(MAX(faint, tiny)) - 0.5f * (plane[3] * plane[3] + plane[4] * plane[4]);
+    VF most = MAX(of_peak, of_faint), least = MIN(of_peak, of_faint);
     return FN(logv)(MAX(u * rest, tiny)) + most + FN(logv)(1.0f + FN(expv)(least - most));
 }
 
@@ -373,8 +377,8 @@ static VF FN(tabulated)(const VF *heights, int n_node, VF low, VF step, const VF
         *x = low + step * (__builtin_convertvector(cell, VF) + part);
     } else {
         // Rounding may put what was drawn at an end a little beyond it.
-        VF position = (*x - low) / step, last = (VF){0} + (float)(n_node - 1);
-        done = (position >= -0.05f) & (position <= last + 0.05f);
+        VF position = (*x - low) / step, last = (VF){0} + (float)(n_node - 1), slack = MAX((VF){0} + 0.05f, 3e-6f / step);
+        done = (position >= -slack) & (position <= last + slack);
         position = PICK(done, MIN(MAX(position, (VF){0}), last), (VF){0});
         cell = __builtin_convertvector(MIN(position, last - 1.0f), VI);
         for (int j = 0; j + 1 < n_node; j++) {
@@ -389,12 +393,13 @@ static VF FN(tabulated)(const VF *heights, int n_node, VF low, VF step, const VF
 }
 
 /* Narrows low … high, which hold `best`, to where the density counts, a step on either side included. */
-static void FN(narrow)(const Ranges *r, const VF *sums, VF best, int n_node, VF *low, VF *high) {
-    VF at[N_MIDDLE + 1], heights[N_MIDDLE + 1], highest = (VF){0} - 3e38f, step = (*high - *low) / (float)(n_node - 1), least = *high, most = *low;
+static void FN(narrow)(const Ranges *r, const VF *plane, VF best, int n_node, VF *low, VF *high) {
+    VF at[N_MIDDLE + 1], heights[N_MIDDLE + 1], highest = (VF){0} - 3e38f, step = (*high - *low) / (float)(n_node - 1);
+    VF least = *high, most = *low;
     for (int j = 0; j <= n_node; j++) {
         at[j] = best;
         if (j < n_node) at[j] = *low + step * (float)j;
-        heights[j] = FN(log_height)(r, sums, at[j]);
+        heights[j] = FN(log_height)(r, plane, at[j]);
         highest = MAX(highest, heights[j]);
     }
     for (int j = 0; j <= n_node; j++) {
@@ -406,51 +411,53 @@ static void FN(narrow)(const Ranges *r, const VF *sums, VF best, int n_node, VF 
     *high = MIN(most + step, *high);
 }
 
-static VF FN(fraction)(const Ranges *r, const VF *sums, const VF *share, VF *logit) {
-    VF fine[N_FINE], zero = {0}, high = zero + MAX_LOGIT, low = -high, highest = zero - 3e38f;
-    VF history = MAX(sums[2] * sums[3] - sums[1] * sums[4], zero), burst = MAX(sums[0] * sums[4] - sums[1] * sums[3], zero);
-    VF f = burst / MAX(history + burst, zero + TINY);
+static VF FN(fraction)(const Ranges *r, const VF *plane, const VF *share, VF *logit) {
+    VF fine[N_FINE], zero = {0}, tiny = zero + TINY, high = zero + MAX_LOGIT, low = -high, highest = zero - 3e38f;
+    VF burst = MAX(plane[4] / MAX(plane[2], tiny), zero);
+    VF history = MAX((plane[3] - burst * plane[1]) / MAX(plane[0], tiny), zero);
+    VF f = burst / MAX(history + burst, tiny);
     f = (f - r->least_fraction) / (r->most_fraction - r->least_fraction);
     f = MIN(MAX(f, zero + 1e-30f), zero + 1.0f);
     VF best = MIN(MAX(FN(logv)(f) - FN(logv)(MAX(1.0f - f, zero + 1e-30f)), low), high);
-    FN(narrow)(r, sums, best, N_COARSE, &low, &high);
-    FN(narrow)(r, sums, best, N_MIDDLE, &low, &high);
+    FN(narrow)(r, plane, best, N_COARSE, &low, &high);
+    FN(narrow)(r, plane, best, N_MIDDLE, &low, &high);
     VF step = (high - low) / (float)(N_FINE - 1);
     for (int j = 0; j < N_FINE; j++) {
-        fine[j] = FN(log_height)(r, sums, low + step * (float)j);
+        fine[j] = FN(log_height)(r, plane, low + step * (float)j);
         highest = MAX(highest, fine[j]);
     }
     for (int j = 0; j < N_FINE; j++) fine[j] = FN(expv)(fine[j] - highest);
     return FN(tabulated)(fine, N_FINE, low, step, share, logit);
 }
 
-static VF FN(mass)(const Ranges *r, const VF *sums, VF logit, const VF *share, VF *ln_mass) {
-    VF e = FN(expv)(-logit), u = FN(reciprocal)(1.0f + e), signal, zero = {0}, heights[N_MASS];
-    VF peak = FN(filter)(r, sums, u, u * e, &signal), low = signal * r->least_mass, high = signal * r->most_mass;
-    VF best = MIN(MAX(peak, low), high), beyond = peak - best;
-    beyond = MAX(beyond, -beyond);
-    VF reach = REACH * REACH / (beyond + SQRT(beyond * beyond + REACH * REACH));
-    VF faintest = MAX(best - reach, FAINT * MIN(best, zero + 1.0f));
+/* The window is kept relative to the likeliest mass, near which it may be narrow. */
+static VF FN(mass)(const Ranges *r, const VF *plane, VF logit, const VF *share, VF *ln_mass) {
+    VF e = FN(expv)(-logit), u = FN(reciprocal)(1.0f + e), signal, off, one = (VF){0} + 1.0f, heights[N_MASS];
+    VF peak = FN(filter)(r, plane, u, u * e, &signal, &off), low = signal * r->least_mass, high = signal * r->most_mass;
+    VF best = MIN(MAX(peak, low), high), beyond = peak - best, ln_best = FN(logv)(best / signal);
+    VF beyond_either = MAX(beyond, -beyond);
+    VF reach = REACH * REACH / (beyond_either + SQRT(beyond * beyond + REACH * REACH));
+    VF faintest = MAX(best - reach, FAINT * MIN(best, one));
     faintest = PICK(best * (peak - 0.5f * best) > 0.5f * DETECTED * DETECTED, faintest, low);
-    VF lower = FN(logv)(MAX(low, faintest)), ln_signal = FN(logv)(signal);
-    VF step = (FN(logv)(MIN(high, best + reach)) - lower) / (float)(N_MASS - 1);
+    VF lower = FN(logv)(MAX(low, faintest) / best);
+    VF step = (FN(logv)(MIN(high / best, 1.0f + reach / best)) - lower) / (float)(N_MASS - 1);
     for (int j = 0; j < N_MASS; j++) {
-        VF off = FN(expv)(lower + step * (float)j) - peak;
-        heights[j] = FN(expv)(0.5f * (beyond * beyond - off * off));
+        VF off_best = best * (FN(expv)(lower + step * (float)j) - 1.0f);
+        heights[j] = FN(expv)(off_best * (beyond - 0.5f * off_best));
     }
-    VF x = *ln_mass + ln_signal, log_density = FN(tabulated)(heights, N_MASS, lower, step, share, &x);
-    if (share) *ln_mass = x - ln_signal;
+    VF x = *ln_mass - ln_best, log_density = FN(tabulated)(heights, N_MASS, lower, step, share, &x);
+    if (share) *ln_mass = x + ln_best;
     // What is not a number compares as false.
     return PICK(step > 0.0f, log_density, (VF){0} + __builtin_nanf(""));
 }
 
-static void FN(amplitudes)(const Ranges *r, long n, const float *sums, const float *share, float *logit, float *ln_mass,
+static void FN(amplitudes)(const Ranges *r, long n, const float *plane, const float *share, float *logit, float *ln_mass,
                            float *log_q) {
     for (long first = 0; first < n; first += VL) {
         int m = n - first < VL ? n - first : VL;
-        // Sums, shares, logit, logarithm of the mass.
+        // The plane, shares, logit, logarithm of the mass.
         VF in[9] = {0};
-        for (int k = 0; k < 5; k++) memcpy(in + k, sums + k * n + first, m * sizeof(float));
+        for (int k = 0; k < 5; k++) memcpy(in + k, plane + k * n + first, m * sizeof(float));
         for (int k = 0; k < 2 && share; k++) memcpy(in + 5 + k, share + k * n + first, m * sizeof(float));
         if (!share) {
             memcpy(in + 7, logit + first, m * sizeof(float));

@@ -56,6 +56,7 @@ class FlowWithAmplitudes(ConditionalFlow):
     ) -> None:
         self.others, self.emulator, self.transform, self.redshift_prior = others, emulator, transform, redshift_prior
         self.config, self.dim, self.n_context = others.config, others.dim + len(_AMPLITUDES), others.n_context
+        self._others = np.delete(np.arange(self.dim), _AMPLITUDES)
         inferred = redshift_prior is not None
         fits = transform.bands == emulator.bands and transform.redshift != inferred
         if not fits or (self.dim, self.n_context) != (len(FREE_PARAMETER_NAMES) + inferred, transform.n_context):
@@ -126,17 +127,22 @@ class FlowWithAmplitudes(ConditionalFlow):
     def log_prob(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
         """As `ConditionalFlow.log_prob`."""
         points = self._checked(theta, context, "theta", (2, 3))
-        log_q = np.array(self.others.log_prob(without_amplitudes(points), context, n_threads=n_threads))
-        points, found = points.reshape(len(points), -1, self.dim), log_q.reshape(len(points), -1)
-        observed = self._observed(context)
+        of_others = self.others.log_prob(without_amplitudes(points), context, n_threads=n_threads)
+        return of_others + self.amplitude_log_density(points, context, n_threads=n_threads)
+
+    def amplitude_log_density(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
+        """The second factor alone, of burst fraction and mass given the others; arguments as of `log_prob`."""
+        checked = self._checked(theta, context, "theta", (2, 3))
+        points = checked.reshape(len(checked), -1 if len(checked) else 1, self.dim)
+        found, observed = np.empty(points.shape[:2]), self._observed(context)
 
         def work(rows: slice, columns: slice) -> None:
             part = points[rows, columns]
             posterior = self._posterior(without_amplitudes(part).reshape(-1, self.others.dim), observed, rows)
-            found[rows, columns] += posterior.log_density(part[..., _AMPLITUDES].reshape(-1, 2)).reshape(part.shape[:2])
+            found[rows, columns] = posterior.log_density(part[..., _AMPLITUDES].reshape(-1, 2)).reshape(part.shape[:2])
 
         in_threads(work, chunks(len(found), found.shape[1], _CHUNK), n_threads)
-        return log_q
+        return found.reshape(checked.shape[:-1])
 
     def _checked(self, values: np.ndarray, context: np.ndarray, name: str, ndim: tuple[int, ...]) -> np.ndarray:
         values = np.asarray(values)
@@ -152,7 +158,7 @@ class FlowWithAmplitudes(ConditionalFlow):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Points (n, m, dim), with burst fractions and masses that base noise (n, m, 2) gives, and their log density."""
         points = np.empty((*log_q.shape, self.dim), dtype=np.float32)
-        points[..., np.delete(np.arange(self.dim), _AMPLITUDES)] = others
+        points[..., self._others] = others
         total, observed = np.array(log_q, dtype=float), self._observed(context)
 
         def work(rows: slice, columns: slice) -> None:
@@ -182,7 +188,7 @@ class FlowWithAmplitudes(ConditionalFlow):
         root, signal, zred = observed
         n_each = len(others) // len(root[rows])
         points = np.zeros((len(others), self.dim))
-        points[:, np.delete(np.arange(self.dim), _AMPLITUDES)] = others
+        points[:, self._others] = others
         if self.redshift_prior is None:
             assert zred is not None
             z = zred[rows]

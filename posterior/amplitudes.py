@@ -1,8 +1,8 @@
 """The posterior of a galaxy's two amplitudes, burst fraction and mass, at fixed other parameters: known without a network.
 
 In every band the flux is M [(1 - f) S + f B], with S the flux per solar mass formed of the star-formation history and B that
-of the burst. With fluxes in units of their errors, the likelihood depends on f and M by five sums over bands: of S², S B, B²,
-and of S and B times the observed fluxes. At each f the mass has its matched filter's density (`MassConditional`), and is
+of the burst. With fluxes in units of their errors, the likelihood depends on f and M by five numbers: the coordinates of S, B
+and the observed fluxes in the plane of S and B. At each f the mass has its matched filter's density (`MassConditional`), and is
 integrated out in closed form; what is left, a density of f alone, is tabulated, after two coarser grids have found where it is.
 """
 
@@ -19,7 +19,7 @@ from sedcast.posterior.tabulated import TabulatedDensity
 
 __all__ = ["AmplitudePosterior"]
 
-# The logit of the burst fraction's prior CDF: beyond are 3e-8 of the prior.
+# The logit of the burst fraction's prior CDF: beyond are 3e-8 of the prior, in which the density of that CDF is flat.
 _MAX_LOGIT = 18.0
 _N_COARSE, _N_MIDDLE, _N_FINE, _N_MASS = 37, 41, 96, 64
 # Below the highest density by so many nats, it does not count.
@@ -29,38 +29,54 @@ _LN_ROOT_2PI = float(np.log(_ROOT_2PI))
 _LN10 = float(np.log(10))
 _LN_LN10 = float(np.log(_LN10))
 _TINY = float(np.finfo(np.float32).tiny)
-_MAX_PROBIT = 7.0
+# Whose square float32 can hold.
+_BRIGHTEST = 1e15
 
 
-class _Sums(NamedTuple):
-    """Of S², S B, B², S d and B d over bands, (n, 1) each; S and B per reference mass, d observed, all over errors."""
+class _Plane(NamedTuple):
+    """Coordinates in the plane of S and B, the first axis along S, (n, 1) each: S, B (both per reference mass) and the data."""
 
-    ss: np.ndarray
-    sb: np.ndarray
-    bb: np.ndarray
-    sd: np.ndarray
-    bd: np.ndarray
+    s1: np.ndarray
+    b1: np.ndarray
+    b2: np.ndarray
+    d1: np.ndarray
+    d2: np.ndarray
+
+    @classmethod
+    def of(cls, history: np.ndarray, burst: np.ndarray, observed: np.ndarray) -> "_Plane":
+        s1 = np.linalg.norm(history, axis=1, keepdims=True)
+        first = history / np.maximum(s1, _TINY)
+        b1, d1 = (np.sum(first * values, axis=1, keepdims=True) for values in (burst, observed))
+        rest = burst - b1 * first
+        b2 = np.linalg.norm(rest, axis=1, keepdims=True)
+        d2 = np.sum(rest * observed, axis=1, keepdims=True) / np.maximum(b2, _TINY)
+        return cls(*(np.clip(part, -_BRIGHTEST, _BRIGHTEST).astype(np.float32) for part in (s1, b1, b2, d1, d2)))
 
 
 class AmplitudePosterior:
     """p(f, log M | other parameters, fluxes) of n parameter vectors, each with a galaxy's fluxes.
 
-    Densities are with respect to the probit coordinates of f and log M, in which the prior is a standard normal.
+    Densities are with respect to the probit coordinates of f and log M, in which the prior is a standard normal. Light that is
+    not finite, as of a network far outside its training, counts as none, which leaves the prior.
 
     Parameters
     ----------
     history, burst : (n, n_band), S and B over the errors of the observed fluxes, per solar mass; 0 where not measured.
     observed : (n, n_band) observed fluxes over their errors, likewise.
     prior : the ranges of burst fraction and mass.
+
+    Attributes
+    ----------
+    compiled : whether the C library does the work; NumPy does the same.
     """
 
     def __init__(self, history: np.ndarray, burst: np.ndarray, observed: np.ndarray, prior: Prior) -> None:
         self._prior = prior
         # Per so many solar masses, lest squares underflow.
         self._reference = 0.5 * sum(prior.log_mstar)
-        one, two = (10**self._reference * values for values in (history, burst))
-        pairs = ((one, one), (one, two), (two, two), (one, observed), (two, observed))
-        self._sums = _Sums(*(np.einsum("nb,nb->n", a, b)[:, None] for a, b in pairs))
+        light = np.stack([history, burst]).astype(float) * 10**self._reference
+        light[:, ~np.isfinite(light).all(axis=(0, 2))] = 0
+        self._plane = _Plane.of(light[0], light[1], observed.astype(float))
         self.compiled = vector_floats() > 0
 
     def draw(self, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,34 +90,29 @@ class AmplitudePosterior:
             mass = self._mass(logit)
             log_mstar = mass.quantile(share[:, 1])
             log_density = [self._fraction.log_density(logit), mass.log_density(log_mstar) - _LN_LN10]
-        possible = np.isfinite(log_density[1])
         fraction, mass_probit = ndtri(_expit(logit.astype(float))), self._prior.log_mstar_to_unbounded(log_mstar)
-        # Where no mass will do, as where a network has failed, the prior's is as good as any.
-        points = np.stack([fraction, np.where(possible, mass_probit, noise[:, 1])], axis=1)
+        points = np.stack([fraction, mass_probit], axis=1)
         return points, self._in_probits(points, logit, log_density)
 
     def log_density(self, points: np.ndarray) -> np.ndarray:
         """Log density (n,) of what `draw` draws, at probit coordinates (n, 2) of f and log M."""
-        logit = _logit(ndtr(np.clip(points[:, 0], -_MAX_PROBIT, _MAX_PROBIT))).astype(np.float32)
+        logit = np.clip(_logit(ndtr(points[:, 0])), -_MAX_LOGIT, _MAX_LOGIT).astype(np.float32)
         low, high = self._prior.log_mstar
         log_mstar = low + (high - low) * ndtr(points[:, 1])
         if self.compiled:
             at = logit, _LN10 * (log_mstar - self._reference)
             log_density = list(amplitude_densities(self._ranges, self._stacked, at=at)[2:])
         else:
-            mass = self._mass(logit)
-            log_density = [self._fraction.log_density(logit), mass.log_density(log_mstar) - _LN_LN10]
+            log_density = [self._fraction.log_density(logit), self._mass(logit).log_density(log_mstar) - _LN_LN10]
         return self._in_probits(points, logit, log_density)
 
     def _in_probits(self, points: np.ndarray, logit: np.ndarray, log_density: list[np.ndarray]) -> np.ndarray:
         """Log density of probit coordinates from those of the logit and the natural logarithm of the mass."""
         low, high = self._prior.log_mstar
-        log_normal = -0.5 * points**2 - _LN_ROOT_2PI
+        log_normal = -0.5 * np.sum(points**2, axis=1) - 2 * _LN_ROOT_2PI
         # The logit's slope is one over u (1 - u).
         ln_slope = np.abs(logit) + 2 * np.log1p(np.exp(-np.abs(logit.astype(float))))
-        of_mass = log_density[1] + np.log((high - low) * _LN10) + log_normal[:, 1]
-        of_mass = np.where(np.isnan(log_density[1]), log_normal[:, 1], of_mass)
-        return log_density[0] + ln_slope + log_normal[:, 0] + of_mass
+        return log_density[0] + ln_slope + log_density[1] + np.log((high - low) * _LN10) + log_normal
 
     @property
     def _ranges(self) -> tuple[float, ...]:
@@ -109,13 +120,10 @@ class AmplitudePosterior:
 
     @property
     def _stacked(self) -> np.ndarray:
-        return np.concatenate(self._sums, axis=1).T
+        return np.concatenate(self._plane, axis=1).T
 
     @cached_property
     def _fraction(self) -> TabulatedDensity:
-        return self._tabulated()
-
-    def _tabulated(self) -> TabulatedDensity:
         """The density of the logit of f's prior CDF."""
         best = self._best_fit()
         high = np.full(len(best), _MAX_LOGIT, np.float32)
@@ -138,51 +146,51 @@ class AmplitudePosterior:
 
     def _best_fit(self) -> np.ndarray:
         """The logit at which both components fit the fluxes best, (n, 1): where a narrow density has its peak."""
-        ss, sb, bb, sd, bd = self._sums
-        of_history, of_burst = bb * sd - sb * bd, ss * bd - sb * sd
+        s1, b1, b2, d1, d2 = self._plane
+        burst = np.maximum(d2 / np.maximum(b2, _TINY), 0)
+        history = np.maximum((d1 - burst * b1) / np.maximum(s1, _TINY), 0)
         low, high = self._prior.fburst
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            f = np.clip(of_burst, 0, None) / (np.clip(of_history, 0, None) + np.clip(of_burst, 0, None))
-            best = _logit(np.clip((f - low) / (high - low), 0, 1))
-        return np.clip(np.nan_to_num(best), -_MAX_LOGIT, _MAX_LOGIT).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            f = np.nan_to_num(burst / np.maximum(history + burst, _TINY))
+        return np.clip(_logit(np.clip((f - low) / (high - low), 0, 1)), -_MAX_LOGIT, _MAX_LOGIT).astype(np.float32)
 
     def _log_height(self, logit: np.ndarray) -> np.ndarray:
         """Log density (n, n_node), not normalised, at logits (n, n_node), the mass integrated out."""
         u = _expit(logit)
         # One minus it, with all its digits.
         rest = u * np.exp(-logit)
-        signal, peak = self._filter(u, rest)
-        low, high = self._ranges[2:]
-        return np.log(np.maximum(u * rest, _TINY)) + _log_evidence(peak, signal * np.float32(low), signal * np.float32(high))
+        signal, peak, off = self._filter(u, rest)
+        low, high = (signal * np.float32(end) for end in self._ranges[2:])
+        best = np.clip(peak, low, high)
+        beyond = np.abs(peak - best)
+        width = np.where(beyond > 0, _tail(beyond), _ROOT_2PI - _cut(high - peak) - _cut(peak - low))
+        # The integral over the mass of exp(t K - t²/2), over its value where the model goes through the data in the plane.
+        of_peak = -0.5 * (off * off + beyond * beyond) + np.log(np.maximum(width, _TINY)) - 0.5 * np.log1p(best * best)
+        # Where nothing is detected, all masses that are too faint to see are equally good.
+        seen = 1 / np.maximum(1, -peak)
+        faint = np.log(np.maximum(np.minimum(high, seen) / low, 1))
+        deepest = 0.5 * (self._plane.d1**2 + self._plane.d2**2)
+        of_faint = np.log(np.maximum(faint, _TINY)) - deepest
+        return np.log(np.maximum(u * rest, _TINY)) + np.logaddexp(of_peak, of_faint)
 
-    def _filter(self, u: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Signal-to-noise ratio of the model at the reference mass, and that of the matched filter."""
+    def _filter(self, u: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The model's signal-to-noise ratio at the reference mass, the matched filter's, and what is left in the plane."""
         low, high = self._prior.fburst
         f, other = low + (high - low) * u, (1 - high) + (high - low) * rest
-        ss, sb, bb, sd, bd = self._sums
-        signal = np.sqrt(np.maximum(other * other * ss + f * (2 * other * sb + f * bb), _TINY))
-        return signal, (other * sd + f * bd) / signal
+        s1, b1, b2, d1, d2 = self._plane
+        m1, m2 = other * s1 + f * b1, f * b2
+        signal = np.sqrt(np.maximum(m1 * m1 + m2 * m2, _TINY))
+        return signal, (m1 * d1 + m2 * d2) / signal, (m1 * d2 - m2 * d1) / signal
 
     def _mass(self, logit: np.ndarray) -> MassConditional:
         u = _expit(logit[:, None].astype(float))
-        signal, peak = self._filter(u, 1 - u)
+        signal, peak, _ = self._filter(u, 1 - u)
         ln_signal = np.log(signal[:, 0]) - self._reference * _LN10
         return MassConditional(peak[:, 0], ln_signal, self._prior.log_mstar, n_node=_N_MASS)
 
 
 def _nodes(low: np.ndarray, high: np.ndarray, n: int) -> np.ndarray:
     return np.asarray(low[:, None] + (high - low)[:, None] * np.linspace(0, 1, n, dtype=np.float32))
-
-
-def _log_evidence(peak: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Log of the integral of exp(t K - t²/2) over ln t, for t in low … high: good to a few per cent, at any K."""
-    best = np.clip(peak, low, high)
-    beyond = np.abs(peak - best)
-    width = np.where(beyond > 0, _tail(beyond), _ROOT_2PI - _cut(high - peak) - _cut(peak - low))
-    of_peak = best * (peak - 0.5 * best) + np.log(np.maximum(width, _TINY)) - 0.5 * np.log1p(best * best)
-    # Where nothing is detected, all masses that are too faint to see are equally good.
-    faint = np.log(np.maximum(np.minimum(high, 1) / low, 1))
-    return np.logaddexp(of_peak, np.log(np.maximum(faint, _TINY)))
 
 
 def _tail(start: np.ndarray) -> np.ndarray:

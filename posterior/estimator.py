@@ -21,6 +21,7 @@ from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.emulator.surviving import SurvivingMass
+from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.expert_flow import FlowWithExpert, flow_from_arrays
 from sedcast.posterior.flow import ConditionalFlow, usable_cores
@@ -111,6 +112,15 @@ class PosteriorEstimator:
                 f"the flow has {self.flow.dim} parameters and {self.flow.n_context} context columns, "
                 f"bands {' '.join(self.bands)} need {expected}: the artifact's parts do not belong together"
             )
+
+        for part in (self.flow.general, getattr(self.flow, "expert", None)):
+            if isinstance(part, FlowWithAmplitudes) and (part.emulator.prior, part.emulator.cosmology) != (
+                self.prior,
+                self.cosmology,
+            ):
+                raise ArtifactError(
+                    "the flow's emulator of bands has another prior or cosmology than the posterior: train it again"
+                )
 
     @property
     def context(self) -> ContextTransform:
@@ -377,9 +387,8 @@ class PosteriorEstimator:
             redshift_prior=self.redshift_prior,
         )
         transform, bands = self.context, set(expert.bands)
-        general = self.flow.general if isinstance(self.flow, FlowWithExpert) else self.flow
         flow = FlowWithExpert(
-            general,
+            self.flow.general,
             expert.flow,
             columns=np.array([transform.names.index(f"measured_{band}") for band in transform.bands]),
             measured=np.array([band in bands for band in transform.bands], dtype=np.float32),

@@ -43,7 +43,7 @@ class FlowWithExpert(ConditionalFlow):
         measured: np.ndarray,
         matrix: np.ndarray,
     ) -> None:
-        self.general, self.expert = general, expert
+        self._general, self.expert = general, expert
         self.columns, self.measured = np.asarray(columns, dtype=np.int64), np.asarray(measured, dtype=np.float32)
         self.matrix = np.asarray(matrix, dtype=np.float64)
         fits = self.matrix.shape == (general.n_context, expert.n_context) and np.isfinite(self.matrix).all()
@@ -56,6 +56,11 @@ class FlowWithExpert(ConditionalFlow):
         """All arrays, those of the expert and of its choice with a prefix."""
         own: dict[str, np.ndarray] = {"columns": self.columns, "measured": self.measured, "matrix": self.matrix}
         return self.general.to_arrays() | {f"{_EXPERT}{k}": v for k, v in {**self.expert.to_arrays(), **own}.items()}
+
+    @property
+    def general(self) -> ConditionalFlow:
+        """The flow for any context."""
+        return self._general
 
     @property
     def trained(self) -> MaskedAutoregressiveFlow:

@@ -250,6 +250,11 @@ class ConditionalFlow(ABC):
     def trained(self) -> "MaskedAutoregressiveFlow":
         """The part that a training begins with when it goes on from this flow."""
 
+    @property
+    def general(self) -> "ConditionalFlow":
+        """The flow for any context: itself, unless it has an expert for some."""
+        return self
+
 
 class MaskedAutoregressiveFlow(ConditionalFlow):
     """A conditional density q(theta | context) on the real line's powers, with exact sampling and log-probability.

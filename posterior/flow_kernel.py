@@ -120,7 +120,7 @@ class FlowKernel:
 
 def amplitude_densities(
     ranges: Sequence[float],
-    sums: np.ndarray,
+    plane: np.ndarray,
     *,
     share: np.ndarray | None = None,
     at: tuple[np.ndarray, np.ndarray] | None = None,
@@ -130,7 +130,7 @@ def amplitude_densities(
     Parameters
     ----------
     ranges : least and greatest burst fraction, and mass over the reference mass.
-    sums : (5, n) of the fluxes.
+    plane : (5, n) coordinates of the model's light and the data.
     share : (2, n), the shares of the two densities that lie below what is drawn.
     at : logit of the burst fraction and ln of mass over reference mass, (n,) each, where densities are wanted instead.
 
@@ -140,15 +140,15 @@ def amplitude_densities(
     """
     library = kernel_library()
     assert library is not None
-    sums = np.ascontiguousarray(sums, dtype=np.float32)
-    n = sums.shape[1]
+    plane = np.ascontiguousarray(plane, dtype=np.float32)
+    n = plane.shape[1]
     logit, ln_mass = (np.array(values, dtype=np.float32) for values in at or np.zeros((2, n)))
     log_q = np.empty((2, n), dtype=np.float32)
     shares = None if share is None else np.ascontiguousarray(share, dtype=np.float32)
     pointer = None if shares is None else shares.ctypes.data
     arrays = [array.ctypes.data for array in (logit, ln_mass, log_q)]
     packed = (ctypes.c_float * 4)(*ranges)
-    library.sedcast_amplitudes(ctypes.byref(packed), vector_floats(), n, sums.ctypes.data, pointer, *arrays)
+    library.sedcast_amplitudes(ctypes.byref(packed), vector_floats(), n, plane.ctypes.data, pointer, *arrays)
     return logit, ln_mass, log_q[0], log_q[1]
 
 

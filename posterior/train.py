@@ -5,7 +5,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,7 +20,7 @@ from sedcast.data.hdf5 import open_hdf5, read_whole
 from sedcast.data.provenance import provenance as made_now
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.band_emulator import BandEmulator
-from sedcast.emulator.band_training import BandTrainingConfig, train_band_emulator
+from sedcast.emulator.band_training import BandGalaxies, BandTrainingConfig, train_band_emulator
 from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.simulate import SimulationConfig, default_simulator, noise_model
@@ -29,7 +29,6 @@ from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes, without_amplitudes
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.estimator import PosteriorEstimator, check_expert, with_redshift
-from sedcast.posterior.expert_flow import FlowWithExpert
 from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, usable_cores
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, TrainingResult
 from sedcast.posterior.made import FlowConfig
@@ -44,6 +43,7 @@ __all__ = [
     "band_checkpoint",
     "completed",
     "fit_posterior",
+    "joint_points",
     "read_training_set",
     "train_bands",
     "train_posterior",
@@ -105,7 +105,7 @@ class PosteriorConfig(Config):
 
 
 class TrainingProgress(Protocol):
-    """Called as (done, total, figures): galaxies simulated, then epochs trained."""
+    """Called as (done, total, figures): galaxies simulated, steps of the emulator of the bands, then epochs trained."""
 
     def __call__(self, done: int, total: int, figures: Mapping[str, float] | None = None, /) -> None:
         """Show progress."""
@@ -279,7 +279,7 @@ def fit_posterior(
     transform = ContextTransform(training_set.config.band_names, redshift=config.redshift == "observed")
     observed = _observed(training_set, transform)
     context = transform(*observed)
-    points = _points(training_set, training_set.config, config)
+    points = joint_points(training_set, training_set.config, config)
     pairs = _learnt(points, config), context
     start, origin = _start(config, transform, pairs)
     trainer = _trainer(config, start, checkpoint, progress)
@@ -324,8 +324,7 @@ def _bands(
     }
     if config.start is not None:
         start = PosteriorEstimator.find(config.start)
-        flow = start.flow.general if isinstance(start.flow, FlowWithExpert) else start.flow
-        described = start.card.get("bands_emulator", {})
+        flow, described = start.flow.general, start.card.get("bands_emulator", {})
         if isinstance(flow, FlowWithAmplitudes) and described.get("recipe") == recipe:
             return TrainedBands(flow.emulator, recipe, described["figures"])
     kept = None if checkpoint is None else band_checkpoint(checkpoint)
@@ -334,10 +333,16 @@ def _bands(
         if card.get("recipe") != recipe:
             raise ArtifactError(f"{kept} is of another configuration: restore that, or remove the file to start again")
         return TrainedBands(BandEmulator.from_arrays(arrays), recipe, card["figures"])
-    zred_range = simulation.zred.min, simulation.zred.max
-    columns = _galaxies_for_bands(config.amplitudes, simulation, stream)
+    training, held_out = _galaxies_for_bands(config.amplitudes, simulation, stream)
     trained, figures = train_band_emulator(
-        config.amplitudes, emulator, simulation.bands, zred_range=zred_range, progress=progress, **columns
+        config.amplitudes,
+        emulator,
+        simulation.bands,
+        training=training,
+        held_out=held_out,
+        prior=Prior.from_dict(simulation.prior),
+        zred_range=(simulation.zred.min, simulation.zred.max),
+        progress=progress,
     )
     if kept is not None:
         save_artifact(kept, _BANDS_KIND, trained.to_arrays(), {"recipe": recipe, "figures": figures})
@@ -346,22 +351,24 @@ def _bands(
 
 def _galaxies_for_bands(
     config: BandTrainingConfig, simulation: SimulationConfig, stream: StreamConfig
-) -> dict[str, np.ndarray]:
-    """Parameters, redshifts, noiseless fluxes and signal-to-noise ratios of galaxies as the flow is trained on."""
+) -> tuple[BandGalaxies, BandGalaxies]:
+    """Galaxies as the flow is trained on, and others held out, with spectra of their own."""
     size = min(config.n_galaxies, _GALAXIES_PER_CHUNK)
     drawn = simulation.model_copy(update={"n_galaxies": size, "seed": config.seed})
-    each_its_own = stream.model_copy(update={"spectra_per_galaxy": 1.0, "pool_epochs": 1})
+    many_spectra = stream.model_copy(update={"spectra_per_galaxy": 1.0, "pool_epochs": 1, "n_validation": max(size // 8, 1)})
     simulator, mass = default_simulator(simulation), FREE_PARAMETER_NAMES.index("log_mstar")
-    parts = []
-    with GalaxyStream(simulator, noise_model(simulation), drawn, each_its_own) as galaxies:
-        for index in range(-(-config.n_galaxies // size)):
-            chunk = galaxies.chunk(index)
-            theta = galaxies.prior.from_unbounded(chunk.theta_unbounded)
-            flux = simulator.flux(theta, chunk.zred, n_threads=usable_cores())
-            per_mass = flux / 10 ** theta[:, mass, None]
-            parts.append((theta, chunk.zred, per_mass, flux * np.sqrt(chunk.flux_ivar)))
-    names = ("theta", "zred", "unit_flux", "signal_to_noise")
-    return {name: np.concatenate(column) for name, column in zip(names, zip(*parts, strict=True), strict=True)}
+    with GalaxyStream(simulator, noise_model(simulation), drawn, many_spectra) as source:
+
+        def observed(galaxies: Galaxies) -> BandGalaxies:
+            theta = source.prior.from_unbounded(galaxies.theta_unbounded)
+            flux = simulator.flux(theta, galaxies.zred, n_threads=usable_cores())
+            return BandGalaxies(theta, galaxies.zred, flux / 10 ** theta[:, mass, None], flux * np.sqrt(galaxies.flux_ivar))
+
+        held_out = observed(source.validation())
+        parts = [observed(source.chunk(index)) for index in range(-(-config.n_galaxies // size))]
+    return BandGalaxies(
+        *(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(BandGalaxies))
+    ), held_out
 
 
 def train_bands(config: PosteriorConfig) -> TrainedBands | None:
@@ -382,10 +389,10 @@ def completed(
 
 @dataclass(frozen=True)
 class _Trained:
-    """The density of all parameters, its loss, and what the card says of what was not the flow's to learn."""
+    """The density of all parameters, and of what was not the flow's to learn the loss and what the card says of it."""
 
     flow: ConditionalFlow
-    nll: float
+    nats: float
     described: dict[str, Any]
 
 
@@ -398,12 +405,15 @@ def _trained(
 ) -> _Trained:
     """The trained flow, completed by the amplitudes' posterior; `pairs` are points, held out if they can be, and context."""
     if bands is None:
-        return _Trained(result.flow, result.best_validation_nll, {})
+        return _Trained(result.flow, 0.0, {})
     flow = completed(result.flow, bands, transform, simulation)
-    points, context = (values[:_MOST_COUNTED] for values in pairs)
-    whole, others = flow.log_prob(points, context), result.flow.log_prob(without_amplitudes(points), context)
+    assert isinstance(flow, FlowWithAmplitudes)
+    log_density = flow.amplitude_log_density(*(values[:_MOST_COUNTED] for values in pairs))
     described = {"recipe": dict(bands.recipe), "figures": dict(bands.figures)}
-    return _Trained(flow, result.best_validation_nll - float(np.mean(whole - others)), {"bands_emulator": described})
+    # One galaxy where the emulator fails must not decide the loss alone.
+    known = np.isfinite(log_density)
+    described["figures"] |= {"amplitudes_nats": -float(log_density[known].mean()), "impossible": int(np.count_nonzero(~known))}
+    return _Trained(flow, described["figures"]["amplitudes_nats"], {"bands_emulator": described})
 
 
 def _estimator(
@@ -421,7 +431,7 @@ def _estimator(
     return PosteriorEstimator(flow, domain, prior, cosmology, bases, card, redshift_prior=redshift_prior)
 
 
-def _points(galaxies: TrainingSet | Galaxies, simulation: SimulationConfig, config: PosteriorConfig) -> np.ndarray:
+def joint_points(galaxies: TrainingSet | Galaxies, simulation: SimulationConfig, config: PosteriorConfig) -> np.ndarray:
     """What the posterior is of: the parameters, and the redshift if it is inferred, in probit space."""
     if config.redshift == "observed":
         return galaxies.theta_unbounded
@@ -448,7 +458,7 @@ def training_stream(
     transform = _stream_transform(config, simulation, stream_config)
 
     def pairs(galaxies: Galaxies) -> tuple[np.ndarray, np.ndarray]:
-        return _learnt(_points(galaxies, simulation, config), config), transform(*_observed(galaxies, transform))
+        return _learnt(joint_points(galaxies, simulation, config), config), transform(*_observed(galaxies, transform))
 
     with GalaxyStream(default_simulator(simulation), noise_model(simulation), simulation, stream_config) as stream:
         yield stream, transform, pairs
@@ -471,7 +481,7 @@ def _train_on_stream(
         start, origin = _start(config, transform, validation)
         trainer = _trainer(config, start, checkpoint, progress)
         result = trainer.fit_stream(lambda index: pairs(stream.chunk(index) if index else first), validation=validation)
-        trained = _trained(result, bands, (_points(held, simulation, config), validation[1]), transform, simulation)
+        trained = _trained(result, bands, (joint_points(held, simulation, config), validation[1]), transform, simulation)
         n_spectra = stream.spectra_per_chunk * (len(result.history) + stream_config.pool_epochs - 1)
     figures = {"n_train": result.n_seen, "n_spectra": n_spectra, "n_validation": len(validation[0])}
     card = _card(config, simulation, result, trained, figures, _provenance(emulator) | origin)
@@ -527,25 +537,29 @@ def _card(
     counts: Mapping[str, int],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
-    best = min(result.history, key=lambda record: record["validation_nll"])
-    seconds = 60 * result.history[-1]["minutes"]
+    # Losses of all parameters, those that the flow learnt and the amplitudes.
+    history = [
+        record | {name: record[name] + trained.nats for name in ("train_nll", "validation_nll")} for record in result.history
+    ]
+    best = min(history, key=lambda record: record["validation_nll"])
+    seconds = 60 * history[-1]["minutes"]
     figures = {
         **counts,
-        "epochs": len(result.history),
+        "epochs": len(history),
         "best_epoch": int(best["epoch"]),
         "train_nll_nats": best["train_nll"],
-        "validation_nll_nats": trained.nll,
+        "validation_nll_nats": best["validation_nll"],
         "seconds": seconds,
         "galaxies_per_s": result.n_seen / seconds,
         "stopped": result.reason,
     }
     artifacts = {name: origin["sha256"] for name, origin in provenance.items() if origin.get("sha256")}
-    logger.info("trained %s: validation %.4f nats in %.0f s", config.name, trained.nll, seconds)
+    logger.info("trained %s: validation %.4f nats in %.0f s", config.name, best["validation_nll"], seconds)
     return trained.described | {
         "name": config.name,
         "config": config.model_dump(mode="json", exclude={"simulation", "simulation_file"}),
         "simulation": simulation.model_dump(mode="json"),
         "figures": figures,
-        "history": [{name: float(f"{value:.6g}") for name, value in record.items()} for record in result.history],
+        "history": [{name: float(f"{value:.6g}") for name, value in record.items()} for record in history],
         "provenance": made_now(config=config.model_dump(mode="json"), artifacts=artifacts) | dict(provenance),
     }

@@ -144,10 +144,40 @@ def test_compiled_and_numpy_agree():
 
 
 def test_what_is_not_a_number_gets_the_prior(compiled):
-    n = 3
+    n = 4000
     light = np.full((n, 3), np.nan)
+    light[1::2] = np.inf
     found = AmplitudePosterior(light, light, np.tile(OBSERVED, (n, 1)), Prior())
     found.compiled = compiled
-    with np.errstate(invalid="ignore"):
-        points, _ = found.draw(np.zeros((n, 2)))
-    np.testing.assert_array_equal(points[:, 1], 0)
+    points, log_q = found.draw(np.random.default_rng(7).standard_normal((n, 2)))
+    for column in points.T:
+        assert kstest(ndtr(column), "uniform").pvalue > 1e-3
+    np.testing.assert_allclose(log_q, -np.sum(0.5 * points**2 + HALF_LOG_2PI, axis=1), atol=0.1)
+
+
+def test_no_burst_and_nothing_but_a_burst_have_a_density(compiled):
+    ends = np.array([[-7.03, 0.0], [-5.7, 0.0], [5.7, 0.0], [7.03, 0.0]])
+    mass = (np.log10(np.sum(HISTORY * OBSERVED) / np.sum(HISTORY**2)) + 10 - 7) / 5.5
+    # There the burst, 1.7 times as bright, makes all the light.
+    ends[:, 1] = ndtri(mass - np.array([0, 0, 1, 1]) * np.log10(1.7) / 5.5)
+    found = posterior("no contrast", compiled, 4).log_density(ends)
+    # The prior's CDF of f is as likely here as there, at either end.
+    found += 0.5 * ends[:, 0] ** 2
+    assert found[0] == pytest.approx(found[1], abs=0.05)
+    assert found[2] == pytest.approx(found[3], abs=0.05)
+    assert np.isfinite(found).all()
+
+
+def test_brighter_than_the_prior_allows(compiled):
+    """The mass is at the edge of its range, by hundreds of σ."""
+    history, burst = np.tile(1e-9 * HISTORY, (500, 1)), np.tile(1e-9 * BURST, (500, 1))
+    prior = Prior(log_mstar=(9.0, 9.8))
+    observed = 10**10.2 * (0.6 * history + 0.4 * burst)
+    found = AmplitudePosterior(history, burst, observed, prior)
+    found.compiled = compiled
+    points, log_q = found.draw(np.random.default_rng(8).standard_normal((500, 2)))
+    log_mstar = in_range(prior.log_mstar, points[:, 1])
+    assert (log_mstar > 9.8 - 1e-3).all()
+    again = found.log_density(points)
+    assert np.isfinite(again).all()
+    assert np.median(np.abs(again - log_q)) < 0.1

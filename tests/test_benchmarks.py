@@ -285,7 +285,15 @@ def test_posterior(run: Any, tmp_path: Path) -> None:
     assert_positive(figures, "one_galaxy_ms", "batch64_ms", "catalog_galaxies_per_s", "survey_wall_hours", "train_per_s")
     assert figures["flop_per_sample_of_all_weights"] == 2 * (11 * 16 + 16 * 22)
     assert figures["flop_per_sample"] < figures["flop_per_sample_of_all_weights"]
-    assert figures["flow"] == {"untrained": True, "n_blocks": 1, "hidden": [16], "activation": "relu", "embedding": []}
+    assert figures["flow"] == {
+        "untrained": True,
+        "n_blocks": 1,
+        "hidden": [16],
+        "activation": "relu",
+        "embedding": [],
+        "transform": "affine",
+        "learnt_parameters": 11,
+    }
 
 
 def test_mcmc(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.prior import Prior
 from sedcast.emulator.simulate import SimulationConfig
-from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
+from sedcast.posterior.amplitude_flow import FlowWithAmplitudes, without_amplitudes
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.train import (
     PosteriorConfig,
@@ -136,8 +136,9 @@ BANDS_OF_SECONDS = {"n_galaxies": 2000, "hidden": [12], "burst_hidden": [12], "s
 
 
 def test_training_with_amplitudes_of_their_own(tmp_path):
+    narrowed = {"log_mstar": [8.0, 12.0], "fburst": [0.0, 0.7], "dust2": [0.0, 2.0]}
     values = {
-        "simulation": SIMULATION | {"n_galaxies": 1000, "bands": BANDS7},
+        "simulation": SIMULATION | {"n_galaxies": 1000, "bands": BANDS7, "prior": narrowed},
         "stream": STREAM,
         "amplitudes": BANDS_OF_SECONDS,
         "training": {"batch_size": 100, "max_epochs": 2, "warmup_steps": 5, "checkpoint_minutes": 0},
@@ -164,13 +165,20 @@ def test_training_with_amplitudes_of_their_own(tmp_path):
     with training_stream(config(**values)) as (stream, transform, _):
         held = stream.validation()
     context = transform(held.flux, held.flux_ivar, held.zred)
-    expected = -flow.log_prob(held.theta_unbounded, context).mean()
-    assert figures["validation_nll_nats"] == pytest.approx(expected, rel=1e-3)
+    log_prob = flow.log_prob(held.theta_unbounded, context)
+    known = np.isfinite(log_prob)
+    described = estimator.card["bands_emulator"]["figures"]
+    assert described["impossible"] == np.count_nonzero(~known)
+    of_others = flow.others.log_prob(without_amplitudes(held.theta_unbounded), context).mean()
+    assert figures["validation_nll_nats"] == pytest.approx(described["amplitudes_nats"] - of_others, rel=1e-3)
+    assert flow.emulator.prior == estimator.prior == Prior.from_dict(narrowed)
+    with pytest.raises(ArtifactError, match="another prior or cosmology"):
+        replace(estimator, prior=Prior())
     estimator.save(tmp_path / "saved.npz")
     again = PosteriorEstimator.load(tmp_path / "saved.npz")
     galaxy = held.flux[:3], held.flux_ivar[:3], held.zred[:3]
     np.testing.assert_array_equal(again.sample(*galaxy, 20, seed=1), estimator.sample(*galaxy, 20, seed=1))
-    assert Prior.from_dict(again.card["prior"]).contains(again.sample(*galaxy, 500, seed=2).reshape(-1, 12)).all()
+    assert again.prior.contains(again.sample(*galaxy, 500, seed=2).reshape(-1, 12)).all()
     other = values | {"amplitudes": BANDS_OF_SECONDS | {"seed": 3}}
     with pytest.raises(ArtifactError, match="of another configuration"):
         train_posterior(config(**other), checkpoint=path)
