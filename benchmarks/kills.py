@@ -31,6 +31,12 @@ _POSTERIOR = """
 name = "tiny"
 [simulation]
 n_galaxies = 1500
+[amplitudes]
+n_galaxies = 1500
+hidden = [8]
+burst_hidden = [8]
+steps = 300
+batch_size = 256
 [flow]
 n_blocks = 1
 hidden = [16]
