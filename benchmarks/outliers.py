@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp
 
 from benchmarks.common import note, positive, table
 from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
@@ -21,15 +22,17 @@ from sedcast.posterior.outlier_training import (
     OutlierConfig,
     draw_like_training,
     fit_outliers,
+    predict,
     predicted_misfit,
     training_simulation,
     training_simulator,
 )
-from sedcast.posterior.outliers import FALSE_ALARM_RATE, UNDERSTATEMENT, OutlierScores
-from sedcast.posterior.stars import LOCUS_RANGE, LOCUS_SCATTER, stellar_locus
+from sedcast.posterior.outliers import FALSE_ALARM_RATE, MISFIT_SAMPLES, UNDERSTATEMENT, OutlierScores
+from sedcast.posterior.stars import LOCUS_RANGE, LOCUS_SCATTER, star_density, stellar_locus
 from sedcast.posterior.stream import Galaxies
 
 _BAR = 0.95
+_ROWS_PER_BLOCK = 512
 _STAR_ZRED = 1e-4
 _STAR_COLOURS = ((0.3, 0.8), (0.8, 1.4), (1.4, 2.0), (2.0, 3.5))
 _WAVE = np.arange(1000.0, 12_500.0, 5.0)
@@ -46,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--refit", action="store_true", help="fit the score anew, whether the model has one or not")
     parser.add_argument(
-        "--bound", action="store_true", help="also what a classifier finds that is trained on the very cases (scikit-learn)"
+        "--bound",
+        action="store_true",
+        help="also what a classifier finds that is trained on the very cases (scikit-learn), and the likelihood ratio of stars",
     )
     parser.add_argument("--save", type=Path, help="write the posterior with the score that was fitted")
 
@@ -80,6 +85,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         rows.append((name, *case.row()))
         if options.bound and case.share < _BAR:
             bounds[name] = classified(fresh, case, options.seed)
+    if options.bound and not (estimator.infers_redshift or estimator.context.mask):
+        stars = _stars(estimator, options.cases, np.random.default_rng([options.seed, 1]))[0]
+        figures["stars_by_exact_ratio"] = by_exact_ratio(estimator, simulator, mocks, stars)
+        note(f"  stars that the exact likelihood ratio finds: {figures['stars_by_exact_ratio']:.3f}")
     rows.append(("SDSS sample", *_real(estimator, simulator, figures)))
     table(("galaxies", "flagged", "photometry alone", "most common reason"), rows)
     if bounds:
@@ -123,6 +132,41 @@ def classified(mocks: _Judged, case: _Judged, seed: int) -> float:
     classifier.fit(np.concatenate([mocks_first, first]), labels)
     threshold = np.quantile(classifier.predict_proba(mocks_second)[:, 1], 1 - FALSE_ALARM_RATE)
     return float(np.mean(classifier.predict_proba(second)[:, 1] > threshold))
+
+
+def by_exact_ratio(estimator: PosteriorEstimator, simulator: PhotometrySimulator, mocks: Galaxies, stars: Galaxies) -> float:
+    """Share of stars found, at the false alarms of mocks, by the most powerful test of all, given only that they are stars.
+
+    By Neyman and Pearson's lemma that is the ratio of the density of stars of any brightness to that of galaxies, which is the
+    evidence: the mean importance weight of samples of the flow.
+    """
+
+    def log_ratio(galaxies: Galaxies) -> np.ndarray:
+        sigma = galaxies.flux_ivar**-0.5
+        magnitude = asinh_magnitude(galaxies.flux, estimator.bands)
+        error = asinh_magnitude_error(galaxies.flux, sigma, estimator.bands)
+        # Both densities are of fluxes in units of their errors.
+        of_stars = star_density(estimator.bands).log_prob(magnitude, error, None) + np.log(error).sum(axis=1)
+        return of_stars - log_evidence(estimator, simulator, galaxies)
+
+    threshold = np.quantile(log_ratio(mocks), 1 - FALSE_ALARM_RATE)
+    return float(np.mean(log_ratio(stars) > threshold))
+
+
+def log_evidence(estimator: PosteriorEstimator, simulator: PhotometrySimulator, galaxies: Galaxies) -> np.ndarray:
+    """Log density (n,) of the fluxes over their errors under the simulations, by importance sampling from the flow."""
+    found = np.empty(len(galaxies.zred))
+    for start in range(0, len(found), _ROWS_PER_BLOCK):
+        rows = slice(start, start + _ROWS_PER_BLOCK)
+        flux, ivar, zred = galaxies.flux[rows], galaxies.flux_ivar[rows], galaxies.zred[rows]
+        context = estimator.context(flux, ivar, zred)
+        points, log_q = estimator.flow.sample_with_log_prob(context, MISFIT_SAMPLES, seed=0)
+        residual = (predict(estimator, simulator, points, zred) - flux[:, None]) * np.sqrt(ivar)[:, None]
+        log_joint = -0.5 * np.sum(residual**2, axis=2) - 0.5 * np.sum(points**2, axis=2)
+        log_joint -= 0.5 * (flux.shape[1] + points.shape[2]) * np.log(2 * np.pi)
+        log_weight = log_joint - log_q
+        found[rows] = logsumexp(np.where(np.isfinite(log_weight), log_weight, -np.inf), axis=1) - np.log(MISFIT_SAMPLES)
+    return found
 
 
 def _real(estimator: PosteriorEstimator, simulator: PhotometrySimulator, figures: dict[str, Any]) -> tuple[float, float, str]:

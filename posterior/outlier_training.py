@@ -28,6 +28,7 @@ __all__ = [
     "OutlierScorer",
     "draw_like_training",
     "fit_outliers",
+    "predict",
     "predicted_misfit",
     "training_simulation",
     "training_simulator",
