@@ -8,9 +8,9 @@ library's (`MetallicityInputs`), so that no network has to learn their kinks.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,9 @@ from sedcast.emulator.prior import Prior
 from sedcast.emulator.spectrum_emulator import EmulatorConfig, SpectrumEmulator
 
 __all__ = ["MAX_LOG", "BandEmulator", "BandInputs", "network_widths"]
+
+Network = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+"""From inputs (n, n_in), and what is added to the first layer's product, (n, n_hidden) or nothing, to outputs (n, n_out)."""
 
 N_COMPONENT = N_SFH_BASES + 1
 _N_METALLICITY_TIMES = 4
@@ -94,13 +97,13 @@ class BandEmulator:
             "zh": (N_ZH_BASES, n_ramp),
             "ramp_width": (n_ramp,),
             "burst_zh": (N_ZH_BASES, n_time),
-            "burst_ages": (n_age, self._networks["burst"][0][0].shape[-1]),
+            "burst_ages": (n_age, self.layers["burst"][0][0].shape[-1]),
         }
         for name, shape in expected.items():
             if self.arrays[name].shape != shape:
                 raise ArtifactError(f"band emulator's array {name!r} has shape {self.arrays[name].shape}, expected {shape}")
         for name, (n_input, n_output) in network_widths(self.arrays, n_band).items():
-            layers = self._networks[name]
+            layers = self.layers[name]
             widths = [n_input, *(len(bias) for _, bias in layers)]
             fits = all(kernel.shape == (a, b) for (kernel, _), a, b in zip(layers, widths, widths[1:], strict=False))
             if not fits or widths[-1] != n_output:
@@ -159,22 +162,24 @@ class BandEmulator:
         """The share of the mass formed that each component has, (n, 5): the SFH bases, then the burst."""
         return np.column_stack([theta[:, BETA] * (1 - f_burst)[:, None], f_burst])
 
-    def components(self, theta: np.ndarray, zred: np.ndarray) -> np.ndarray:
+    def components(self, theta: np.ndarray, zred: np.ndarray, *, networks: Mapping[str, Network] | None = None) -> np.ndarray:
         """Flux per solar mass formed of each SFH basis and of the burst, nanomaggies, float32 (n, 5, n_band).
 
         Parameters
         ----------
         theta : (n, 12), inside the prior; masses, weights and burst fraction do not matter.
         zred : (n,) within ``zred_range``, or fewer, each of equally many consecutive rows of theta.
+        networks : what evaluates the networks ``"history"`` and ``"burst"`` of `layers`; NumPy by default.
         """
+        networks = networks or {name: partial(_evaluate, layers) for name, layers in self.layers.items()}
         inputs = self.inputs(theta, zred)
         n, n_band = inputs.log_scale.shape
         result = np.empty((n, N_COMPONENT, n_band), dtype=np.float32)
-        result[:, :-1] = self._evaluate("history", inputs.history @ self._kernel("history")).reshape(n, N_SFH_BASES, n_band)
+        result[:, :-1] = networks["history"](inputs.history, None).reshape(n, N_SFH_BASES, n_band)
         ages, share = self.arrays["burst_ages"], inputs.share[:, None]
-        first = inputs.burst @ self._kernel("burst")
-        first += (1 - share) * ages[inputs.node] + share * ages[inputs.node + 1]
-        result[:, -1] = self._evaluate("burst", first)
+        of_age = ages[inputs.node]
+        of_age += share * (ages[inputs.node + 1] - of_age)
+        result[:, -1] = networks["burst"](inputs.burst, of_age)
         np.clip(result, -MAX_LOG, MAX_LOG, out=result)
         result += inputs.log_scale[:, None]
         return np.exp(result, out=result)
@@ -220,22 +225,9 @@ class BandEmulator:
         at_burst = np.stack([np.interp(t_burst, time, row) for row in self.arrays["burst_zh"]], axis=1)
         return clipped_metallicity(np.einsum("nj,nj->n", gamma, at_burst))
 
-    def _kernel(self, name: str) -> np.ndarray:
-        return self._networks[name][0][0]
-
-    def _evaluate(self, name: str, first: np.ndarray) -> np.ndarray:
-        """The rest of a network (silu), from the first layer's product with its kernel."""
-        (_, bias), *others = self._networks[name]
-        hidden = first + bias
-        for kernel, bias in others:
-            # x · sigmoid(x) through tanh, which cannot overflow.
-            hidden *= 0.5 + 0.5 * np.tanh(0.5 * hidden)
-            hidden = hidden @ kernel
-            hidden += bias
-        return hidden
-
     @cached_property
-    def _networks(self) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    def layers(self) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+        """Kernel (n_in, n_out) and bias (n_out,) of every layer of the networks ``"history"`` and ``"burst"``."""
         found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         for name in ("history", "burst"):
             n_layer = sum(key.startswith(f"{name}_kernel_") for key in self.arrays)
@@ -270,6 +262,20 @@ class BandEmulator:
         except (KeyError, TypeError, ValueError, ParameterError) as error:
             raise ArtifactError(f"no valid 'config' of a band emulator among the arrays: {error}") from error
         return cls(bands, prior, cosmology, {name: array for name, array in arrays.items() if name != "config"})
+
+
+def _evaluate(layers: list[tuple[np.ndarray, np.ndarray]], inputs: np.ndarray, first: np.ndarray | None) -> np.ndarray:
+    """A network (silu) of inputs (n, n_in); `first` (n, n_hidden) is added to what the first layer's product gives."""
+    (kernel, bias), *others = layers
+    hidden = inputs @ kernel + bias
+    if first is not None:
+        hidden += first
+    for kernel, bias in others:
+        # x · sigmoid(x) through tanh, which cannot overflow.
+        hidden *= 0.5 + 0.5 * np.tanh(0.5 * hidden)
+        hidden = hidden @ kernel
+        hidden += bias
+    return hidden
 
 
 def network_widths(arrays: Mapping[str, np.ndarray], n_band: int) -> dict[str, tuple[int, int]]:

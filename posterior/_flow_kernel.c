@@ -58,6 +58,9 @@ typedef struct {
 #define TINY 1.17549435e-38f
 
 #define MAX_LANES 48
+/* Of layers whose units are not activated yet, and the number of silu among the activations. */
+#define NOT_ACTIVE -1
+#define SILU 3
 #define JOIN2(a, b) a##_##b
 #define JOIN(a, b) JOIN2(a, b)
 #define FN(name) JOIN(name, NAME)
@@ -128,6 +131,23 @@ int sedcast_flow_sample(const Flow *f, int vector, long n_rows, long n, const fl
         else
             sample_avx2(f, s, z, n, theta + row * n * f->dim, log_q + row * n, scratch);
     }
+    free(scratch);
+    return 0;
+}
+
+/* A dense network with silu between its layers: inputs (n, widths[0]) -> out (n, widths[n_layer]). `first` (n, widths[1]), if it is
+ * not null, is added to what the first layer's product gives. Weights are in panels of at most sedcast_flow_panel units, layer
+ * after layer, as are biases. Returns 0, or 1 without memory. */
+int sedcast_network(int vector, int n_layer, const int *widths, const float *weights, const float *bias, long n,
+                    const float *inputs, const float *first, float *out) {
+    int most = 0;
+    for (int l = 0; l <= n_layer; l++) most = widths[l] > most ? widths[l] : most;
+    float *scratch = aligned_alloc(64, 2 * (size_t)most * MAX_LANES * sizeof(float));
+    if (!scratch) return 1;
+    if (vector == 16)
+        network_avx512(n_layer, widths, weights, bias, n, inputs, first, out, scratch, scratch + (size_t)most * MAX_LANES);
+    else
+        network_avx2(n_layer, widths, weights, bias, n, inputs, first, out, scratch, scratch + (size_t)most * MAX_LANES);
     free(scratch);
     return 0;
 }
@@ -257,7 +277,7 @@ static const float *FN(hidden)(const float *w, const float *h, int depth, const 
     int m = 0;
     for (; m + RT <= units; m += RT) w = FN(tile)(w, h, depth, bias + m, out + m * LANES, RT);
     switch (units - m) { BELOW_RT(CASE) }
-    FN(activate)(out, (long)units * LANES, kind);
+    if (kind != NOT_ACTIVE) FN(activate)(out, (long)units * LANES, kind);
     return w;
 }
 #undef CASE
@@ -312,6 +332,32 @@ static void FN(sample)(const Flow *f, const float *share, const float *noise, lo
             for (int d = 0; d < dim; d++) theta[(first + s) * dim + d] = values[d * LANES + s];
             log_q[first + s] = -total[s / VL][s % VL];
         }
+    }
+}
+
+static void FN(network)(int n_layer, const int *widths, const float *weights, const float *bias, long n, const float *inputs,
+                        const float *first, float *out, float *one, float *other) {
+    int last = widths[n_layer];
+    for (long start = 0; start < n; start += LANES) {
+        int m = n - start < LANES ? n - start : LANES;
+        const float *w = weights, *b = bias;
+        float *from = one, *to = other;
+        for (int k = 0; k < widths[0]; k++)
+            for (int s = 0; s < LANES; s++) from[k * LANES + s] = s < m ? inputs[(start + s) * widths[0] + k] : 0.0f;
+        for (int l = 0; l < n_layer; l++) {
+            int width = widths[l + 1];
+            w = FN(hidden)(w, from, widths[l], b, to, width, NOT_ACTIVE);
+            if (!l && first)
+                for (int s = 0; s < m; s++)
+                    for (int r = 0; r < width; r++) to[r * LANES + s] += first[(start + s) * width + r];
+            if (l + 1 < n_layer) FN(activate)(to, (long)width * LANES, SILU);
+            b += width;
+            float *spare = from;
+            from = to;
+            to = spare;
+        }
+        for (int s = 0; s < m; s++)
+            for (int r = 0; r < last; r++) out[(start + s) * last + r] = from[r * LANES + s];
     }
 }
 

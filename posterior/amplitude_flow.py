@@ -7,6 +7,7 @@ them (`AmplitudePosterior`). What it takes is the light of the history and of th
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.amplitudes import AmplitudePosterior
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, checked_context, chunks, in_threads
+from sedcast.posterior.flow_kernel import DenseKernel, vector_floats
 
 __all__ = ["FlowWithAmplitudes", "without_amplitudes"]
 
@@ -61,6 +63,12 @@ class FlowWithAmplitudes(ConditionalFlow):
         fits = transform.bands == emulator.bands and transform.redshift != inferred
         if not fits or (self.dim, self.n_context) != (len(FREE_PARAMETER_NAMES) + inferred, transform.n_context):
             raise ArtifactError("a flow and its emulator of bands do not belong together: the file is of another version")
+        layers = emulator.layers
+        self._networks = {name: DenseKernel(layers[name]) for name in layers} if vector_floats() else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process may have no library, or one for narrower registers.
+        return FlowWithAmplitudes, (self.others, self.emulator, self.transform, self.redshift_prior)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """All arrays; those of the emulator with a prefix."""
@@ -195,7 +203,7 @@ class FlowWithAmplitudes(ConditionalFlow):
         else:
             z = self.redshift_prior.from_unbounded(points[:, -1])
         theta = self.emulator.prior.from_unbounded(points[:, : len(FREE_PARAMETER_NAMES)])
-        light = self.emulator.components(theta, z)
+        light = self.emulator.components(theta, z, networks=self._networks)
         weights = self.emulator.shares(theta, np.zeros(len(theta))).astype(np.float32)
         history = np.einsum("nc,ncb->nb", weights, light)
         # A burst before the beginning changes nothing.

@@ -11,7 +11,15 @@ import numpy as np
 
 from sedcast.posterior.made import FlowConfig
 
-__all__ = ["MIN_SAMPLES", "FlowKernel", "amplitude_densities", "kernel_library", "product_by_row", "vector_floats"]
+__all__ = [
+    "MIN_SAMPLES",
+    "DenseKernel",
+    "FlowKernel",
+    "amplitude_densities",
+    "kernel_library",
+    "product_by_row",
+    "vector_floats",
+]
 
 _MAX_LAYERS = 8
 _ROWS_PER_PRODUCT = 8
@@ -42,7 +50,9 @@ def kernel_library() -> ctypes.CDLL | None:
         if path.is_file():
             try:
                 library = ctypes.CDLL(str(path))
-                sample, amplitudes = library.sedcast_flow_sample, library.sedcast_amplitudes
+                sample, amplitudes, network = (
+                    getattr(library, f"sedcast_{name}") for name in ("flow_sample", "amplitudes", "network")
+                )
             except (OSError, AttributeError):
                 # Not to be loaded, or built from an earlier source.
                 return None
@@ -50,6 +60,7 @@ def kernel_library() -> ctypes.CDLL | None:
             sample.argtypes = [pointer, ctypes.c_int, size, size, pointer, pointer, pointer, pointer]
             amplitudes.argtypes = [pointer, ctypes.c_int, size, pointer, pointer, pointer, pointer, pointer]
             amplitudes.restype = None
+            network.argtypes = [ctypes.c_int, ctypes.c_int, pointer, pointer, pointer, size, pointer, pointer, pointer]
             return library if library.sedcast_flow_vector() else None
     return None
 
@@ -116,6 +127,38 @@ class FlowKernel:
     def _keep(self, array: np.ndarray, kind: type) -> int:
         self._kept.append(np.ascontiguousarray(array, dtype=kind))
         return int(self._kept[-1].ctypes.data)
+
+
+class DenseKernel:
+    """A dense network with silu between its layers, in the C library, which must be there; a call releases Python's lock.
+
+    A row's outputs do not depend on which rows are beside it.
+
+    Parameters
+    ----------
+    layers : kernel (n_in, n_out) and bias (n_out,) of each.
+    """
+
+    def __init__(self, layers: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        library = kernel_library()
+        assert library is not None
+        panel = library.sedcast_flow_panel(vector_floats())
+        pieces = [kernel[:, unit : unit + panel] for kernel, _ in layers for unit in range(0, kernel.shape[1], panel)]
+        self._weights = np.concatenate([np.ascontiguousarray(piece, dtype=np.float32).ravel() for piece in pieces])
+        self._bias = np.concatenate([np.asarray(bias, dtype=np.float32) for _, bias in layers])
+        self._widths = np.array([layers[0][0].shape[0], *(len(bias) for _, bias in layers)], dtype=np.int32)
+
+    def __call__(self, inputs: np.ndarray, first: np.ndarray | None = None) -> np.ndarray:
+        """Outputs (n, n_out) for inputs (n, n_in); `first` (n, units of the first layer) is added to that layer's product."""
+        library = kernel_library()
+        assert library is not None
+        arrays = [np.ascontiguousarray(values, dtype=np.float32) for values in (inputs, *([] if first is None else [first]))]
+        out = np.empty((len(inputs), self._widths[-1]), dtype=np.float32)
+        pointers = [array.ctypes.data for array in arrays] + [None] * (first is None)
+        packed = [array.ctypes.data for array in (self._widths, self._weights, self._bias)]
+        if library.sedcast_network(vector_floats(), len(self._widths) - 1, *packed, len(inputs), *pointers, out.ctypes.data):
+            raise MemoryError("no memory for a tile of samples")
+        return out
 
 
 def amplitude_densities(

@@ -1,5 +1,7 @@
 """A flow whose burst fractions and masses are drawn from their own posterior."""
 
+import pickle
+
 import numpy as np
 import pytest
 from small_bands import BANDS, ZRED_RANGE, small_band_emulator
@@ -11,6 +13,7 @@ from sedcast.posterior.amplitude_flow import FlowWithAmplitudes, without_amplitu
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.expert_flow import flow_from_arrays
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
+from sedcast.posterior.flow_kernel import DenseKernel, vector_floats
 from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.made import FlowConfig, initial_parameters, permutations
 
@@ -94,6 +97,27 @@ def test_arrays_make_the_same_flow(settings):
     assert (again.transform, again.redshift_prior, again.dim) == (made.transform, made.redshift_prior, made.dim)
     flux, ivar, zred = galaxies(5, 1)
     context = made.transform(flux, ivar, zred if made.transform.redshift else None)
+    np.testing.assert_array_equal(again.sample(context, 30, seed=1), made.sample(context, 30, seed=1))
+
+
+def test_compiled_networks_are_those_of_numpy_whatever_rows_are_beside():
+    if not vector_floats():
+        pytest.skip("the C library was not built, or this processor cannot run it")
+    emulator, _ = small_band_emulator()
+    networks = {name: DenseKernel(layers) for name, layers in emulator.layers.items()}
+    theta = emulator.prior.sample(131, 3)
+    zred = np.full(131, 0.1)
+    found = emulator.components(theta, zred, networks=networks)
+    np.testing.assert_allclose(found, emulator.components(theta, zred), rtol=2e-4)
+    for rows in (slice(1), slice(60, 131), slice(7, 30)):
+        np.testing.assert_array_equal(emulator.components(theta[rows], zred[rows], networks=networks), found[rows])
+
+
+def test_another_process_gets_the_same_flow():
+    made = flow()
+    flux, ivar, zred = galaxies(4, 1)
+    context = made.transform(flux, ivar, zred)
+    again = pickle.loads(pickle.dumps(made))
     np.testing.assert_array_equal(again.sample(context, 30, seed=1), made.sample(context, 30, seed=1))
 
 

@@ -7,7 +7,6 @@ import pytest
 
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
-from sedcast.emulator.prior import Prior
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.estimator import PosteriorEstimator, check_expert
 from sedcast.posterior.expert_flow import FlowWithExpert, flow_from_arrays
@@ -94,7 +93,7 @@ def test_what_does_not_fit_is_refused(general, five):
     with pytest.raises(ConfigError, match="the one must need every one of its bands"):
         five.with_expert(general)
     with pytest.raises(ConfigError, match="another prior, cosmology, bases or redshift range"):
-        general.with_expert(replace(five, prior=Prior(dust2=(0.0, 2.0))))
+        general.with_expert(replace(five, bases=replace(five.bases, sfh=1.1 * five.bases.sfh)))
     model = {name: getattr(general, name) for name in ("context", "zred_range", "prior", "cosmology", "bases")}
     with pytest.raises(ConfigError, match="infers the redshift, or by another prior"):
         check_expert(five, name="other", redshift_prior=RedshiftPrior(min=0.01, max=0.2), **model)
