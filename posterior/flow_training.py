@@ -49,6 +49,8 @@ _LEAST_RESIDUAL = 1e-3
 # Beyond it a galaxy's loss grows as a logarithm: one that a flow begun elsewhere holds impossible, at 1e30 nats, must not
 # decide every step alone.
 _TOLERABLE_NLL = 100.0
+# In σ: what a block that bends makes of a point farther away tells nothing, and the next block's would overflow.
+_FARTHEST = 1e9
 # SOAP's: by measurement. Its other figures are `Soap`'s.
 _SECOND_DECAY, _OBSERVE, _REFRESH = 0.98, 8, 50
 _CHECKPOINT_KIND = "flow-checkpoint"
@@ -461,7 +463,8 @@ def _noise_and_log_slope(
     values = (values - shift) * tf.exp(-log_scale)
     if log_tail is None:
         return values, log_scale
-    # Bounded where hyperbolic functions overflow: at impossible points.
+    # Bounded where squares and hyperbolic functions overflow: at impossible points.
+    values = tf.clip_by_value(values, -_FARTHEST, _FARTHEST)
     angle = tf.clip_by_value((tf.asinh(values) - skew) * tf.exp(-log_tail), -MAX_ANGLE, MAX_ANGLE)
     return tf.sinh(angle), log_scale + log_tail + 0.5 * tf.math.log1p(values**2) - tf.math.log(tf.cosh(angle))
 
