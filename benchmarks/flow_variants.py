@@ -7,7 +7,8 @@ from typing import Any
 from benchmarks.common import note, positive, table
 from sedcast.data.config import load_config
 from sedcast.posterior.flow_training import FlowTrainer
-from sedcast.posterior.train import PosteriorConfig, TrainedBands, completed, joint_points, train_bands, training_stream
+from sedcast.posterior.train import PosteriorConfig, joint_points, train_bands, training_stream
+from sedcast.posterior.train_bands import TrainedBands
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as bundled": {},
@@ -53,7 +54,8 @@ def train(config: PosteriorConfig, bands: TrainedBands | None, n_fixed: int | No
             chunks = [pairs(stream.chunk(index)) for index in range(-(-n_fixed // stream.simulation.n_galaxies))]
             result = trainer.fit_stream(lambda index: chunks[index % len(chunks)], validation=validation)
     last = result.history[-1]
-    whole = completed(result.flow, bands if config.amplitudes else None, transform, stream.simulation)
+    learns_all = bands is None or config.amplitudes is None
+    whole = result.flow if learns_all else bands.complete(result.flow, transform, stream.simulation)
     # What burst fraction and mass add, if they were not learnt, is the same for every flow of the others.
     nats = -float(whole.log_prob(joint_points(galaxies, stream.simulation, config), validation[1]).mean())
     added = nats - result.best_validation_nll

@@ -5,43 +5,39 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.config import Config, parse_config
 from sedcast.data.cosmology import Cosmology
-from sedcast.data.errors import ArtifactError, ConfigError, ParameterError, SedcastError
+from sedcast.data.errors import ConfigError, ParameterError, SedcastError
 from sedcast.data.hdf5 import open_hdf5, read_whole
 from sedcast.data.provenance import provenance as made_now
 from sedcast.data.sfh_bases import SFHBases
-from sedcast.emulator.band_emulator import BandEmulator
-from sedcast.emulator.band_training import BandGalaxies, BandTrainingConfig, train_band_emulator
+from sedcast.emulator.band_training import BandTrainingConfig
 from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.simulate import SimulationConfig, default_simulator, noise_model
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.surviving import SurvivingMass
-from sedcast.posterior.amplitude_flow import FlowWithAmplitudes, without_amplitudes
+from sedcast.posterior.amplitude_flow import without_amplitudes
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.estimator import PosteriorEstimator, check_expert, with_redshift
-from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, usable_cores
+from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, TrainingResult
 from sedcast.posterior.made import FlowConfig
 from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers, training_simulation
 from sedcast.posterior.stream import Galaxies, GalaxyStream, StreamConfig
+from sedcast.posterior.train_bands import TrainedBands, bands_as_configured
 from sedcast.posterior.warm_start import warm_start
 
 __all__ = [
     "PosteriorConfig",
-    "TrainedBands",
     "TrainingSet",
-    "band_checkpoint",
-    "completed",
     "fit_posterior",
     "joint_points",
     "read_training_set",
@@ -54,8 +50,6 @@ logger = logging.getLogger(__name__)
 
 Observed = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 _COLUMNS = ("theta_unbounded", "flux", "flux_ivar", "zred")
-_BANDS_KIND = "band-emulator"
-_GALAXIES_PER_CHUNK = 131_072
 _MOST_COUNTED = 50_000
 
 
@@ -266,7 +260,7 @@ def fit_posterior(
     bases: SFHBases,
     cosmology: Cosmology,
     provenance: Mapping[str, Any] | None = None,
-    bands: "TrainedBands | None" = None,
+    bands: TrainedBands | None = None,
     checkpoint: str | Path | None = None,
     progress: TrainingProgress | None = None,
 ) -> PosteriorEstimator:
@@ -291,100 +285,25 @@ def fit_posterior(
     return _estimator(config, training_set.config, trained.flow, domain, cosmology=cosmology, bases=bases, card=card)
 
 
-@dataclass(frozen=True)
-class TrainedBands:
-    """A band emulator, all that decides it, and what it is worth (see `train_band_emulator`)."""
-
-    emulator: BandEmulator
-    recipe: Mapping[str, Any]
-    figures: Mapping[str, float]
-
-
-def band_checkpoint(checkpoint: str | Path) -> Path:
-    """Where a training keeps the band emulator that it has finished, beside the flow's checkpoint."""
-    return Path(checkpoint).with_suffix(".bands.npz")
+def train_bands(config: PosteriorConfig) -> TrainedBands | None:
+    """The emulator of the bands that a configuration with ``[amplitudes]`` wants; None without that table."""
+    assert config.simulation is not None
+    return _bands(config, config.simulation, _emulator(config.simulation))
 
 
 def _bands(
     config: PosteriorConfig,
     simulation: SimulationConfig,
     emulator: SpectrumEmulator,
-    checkpoint: str | Path | None,
-    progress: TrainingProgress | None,
+    checkpoint: str | Path | None = None,
+    progress: TrainingProgress | None = None,
 ) -> TrainedBands | None:
-    """The band emulator: that of `start` or of the checkpoint, if the same, else trained on galaxies as the flow's are."""
     if config.amplitudes is None:
         return None
-    stream = config.stream or StreamConfig()
-    recipe = {
-        "amplitudes": config.amplitudes.model_dump(mode="json"),
-        "simulation": simulation.model_dump(mode="json", exclude={"n_galaxies", "seed"}),
-        "missing": None if stream.missing is None else stream.missing.model_dump(mode="json"),
-        "emulator": emulator.card.get("sha256"),
-    }
-    if config.start is not None:
-        start = PosteriorEstimator.find(config.start)
-        flow, described = start.flow.general, start.card.get("bands_emulator", {})
-        if isinstance(flow, FlowWithAmplitudes) and described.get("recipe") == recipe:
-            return TrainedBands(flow.emulator, recipe, described["figures"])
-    kept = None if checkpoint is None else band_checkpoint(checkpoint)
-    if kept is not None and kept.is_file():
-        arrays, card = load_artifact(kept, _BANDS_KIND)
-        if card.get("recipe") != recipe:
-            raise ArtifactError(f"{kept} is of another configuration: restore that, or remove the file to start again")
-        return TrainedBands(BandEmulator.from_arrays(arrays), recipe, card["figures"])
-    training, held_out = _galaxies_for_bands(config.amplitudes, simulation, stream)
-    trained, figures = train_band_emulator(
-        config.amplitudes,
-        emulator,
-        simulation.bands,
-        training=training,
-        held_out=held_out,
-        prior=Prior.from_dict(simulation.prior),
-        zred_range=(simulation.zred.min, simulation.zred.max),
-        progress=progress,
+    stream, start = config.stream or StreamConfig(), None if config.start is None else PosteriorEstimator.find(config.start)
+    return bands_as_configured(
+        config.amplitudes, simulation, stream, emulator, start=start, checkpoint=checkpoint, progress=progress
     )
-    if kept is not None:
-        save_artifact(kept, _BANDS_KIND, trained.to_arrays(), {"recipe": recipe, "figures": figures})
-    return TrainedBands(trained, recipe, figures)
-
-
-def _galaxies_for_bands(
-    config: BandTrainingConfig, simulation: SimulationConfig, stream: StreamConfig
-) -> tuple[BandGalaxies, BandGalaxies]:
-    """Galaxies as the flow is trained on, and others held out, with spectra of their own."""
-    size = min(config.n_galaxies, _GALAXIES_PER_CHUNK)
-    drawn = simulation.model_copy(update={"n_galaxies": size, "seed": config.seed})
-    many_spectra = stream.model_copy(update={"spectra_per_galaxy": 1.0, "pool_epochs": 1, "n_validation": max(size // 8, 1)})
-    simulator, mass = default_simulator(simulation), FREE_PARAMETER_NAMES.index("log_mstar")
-    with GalaxyStream(simulator, noise_model(simulation), drawn, many_spectra) as source:
-
-        def observed(galaxies: Galaxies) -> BandGalaxies:
-            theta = source.prior.from_unbounded(galaxies.theta_unbounded)
-            flux = simulator.flux(theta, galaxies.zred, n_threads=usable_cores())
-            return BandGalaxies(theta, galaxies.zred, flux / 10 ** theta[:, mass, None], flux * np.sqrt(galaxies.flux_ivar))
-
-        held_out = observed(source.validation())
-        parts = [observed(source.chunk(index)) for index in range(-(-config.n_galaxies // size))]
-    return BandGalaxies(
-        *(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(BandGalaxies))
-    ), held_out
-
-
-def train_bands(config: PosteriorConfig) -> TrainedBands | None:
-    """The emulator of the bands that a configuration with ``[amplitudes]`` wants; None without that table."""
-    simulation = config.simulation
-    assert simulation is not None
-    return _bands(config, simulation, _emulator(simulation), None, None)
-
-
-def completed(
-    flow: MaskedAutoregressiveFlow, bands: TrainedBands | None, transform: ContextTransform, simulation: SimulationConfig
-) -> ConditionalFlow:
-    """The density of all parameters: the trained flow's, or, with an emulator of the bands, with that of the amplitudes."""
-    if bands is None:
-        return flow
-    return FlowWithAmplitudes(flow, bands.emulator, transform, None if transform.redshift else simulation.zred)
 
 
 @dataclass(frozen=True)
@@ -406,8 +325,7 @@ def _trained(
     """The trained flow, completed by the amplitudes' posterior; `pairs` are points, held out if they can be, and context."""
     if bands is None:
         return _Trained(result.flow, 0.0, {})
-    flow = completed(result.flow, bands, transform, simulation)
-    assert isinstance(flow, FlowWithAmplitudes)
+    flow = bands.complete(result.flow, transform, simulation)
     log_density = flow.amplitude_log_density(*(values[:_MOST_COUNTED] for values in pairs))
     described = {"recipe": dict(bands.recipe), "figures": dict(bands.figures)}
     # One galaxy where the emulator fails must not decide the loss alone.

@@ -17,12 +17,12 @@ from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.train import (
     PosteriorConfig,
     TrainingSet,
-    band_checkpoint,
     fit_posterior,
     read_training_set,
     train_posterior,
     training_stream,
 )
+from sedcast.posterior.train_bands import band_checkpoint
 
 SIMULATION = {"n_galaxies": 4000, "seed": 5, "bands": BANDS, "zred": {"min": 0.005, "max": 0.3}}
 
