@@ -299,7 +299,7 @@ def test_posterior(run: Any, tmp_path: Path) -> None:
 def test_mcmc(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcmc, "McmcConfig", functools.partial(McmcConfig, n_walkers=22, n_groups=2, n_screen=500))
     monkeypatch.setattr(mcmc, "parse_config", lambda settings, config, _: config(**settings))
-    figures = run("mcmc", "--rows", "1", "--max-evaluations", "8000")
+    figures = run("mcmc", "--rows", "1", "--max-evaluations", "8000", "--target-ess", "100000")
     for sampler in ("emcee", "zeus"):
         keys = ("cpu_s_per_galaxy", "ess_per_cpu_s", "evaluations_per_cpu_s", "overhead_fraction")
         assert_positive(figures, *(f"{sampler}_{key}" for key in keys))
