@@ -1,7 +1,7 @@
 """The trained posterior: from photometry and redshift, or photometry alone, to samples of the galaxy's parameters."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,11 +23,11 @@ from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
 from sedcast.posterior.context import ContextTransform, TrainingDomain
-from sedcast.posterior.expert_flow import FlowWithExpert, flow_from_arrays
+from sedcast.posterior.expert_flow import Expert, FlowWithExperts, flow_from_arrays
 from sedcast.posterior.flow import ConditionalFlow, usable_cores
 from sedcast.posterior.outliers import SCORE_VERSION, OutlierModel
 
-__all__ = ["PosteriorEstimator", "RowStatus", "check_expert", "with_redshift"]
+__all__ = ["PosteriorEstimator", "RowStatus", "check_experts", "with_redshift"]
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +112,7 @@ class PosteriorEstimator:
                 f"the flow has {self.flow.dim} parameters and {self.flow.n_context} context columns, "
                 f"bands {' '.join(self.bands)} need {expected}: the artifact's parts do not belong together"
             )
-
-        for part in (self.flow.general, getattr(self.flow, "expert", None)):
+        for part in self.flow.parts:
             if isinstance(part, FlowWithAmplitudes) and (part.emulator.prior, part.emulator.cosmology) != (
                 self.prior,
                 self.cosmology,
@@ -369,15 +368,15 @@ class PosteriorEstimator:
         card = {name: value for name, value in self.card.items() if name != "sha256"}
         return replace(self, card=card | dict(described), **parts)
 
-    def with_expert(self, expert: "PosteriorEstimator") -> "PosteriorEstimator":
-        """The same, with the flow of another estimator for the galaxies measured in exactly the bands of that one.
+    def with_experts(self, *experts: "PosteriorEstimator") -> "PosteriorEstimator":
+        """The same, with the flows of other estimators for the galaxies measured in exactly the bands of one of those.
 
         Raises
         ------
-        ConfigError : as `check_expert`.
+        ConfigError : as `check_experts`.
         """
-        check_expert(
-            expert,
+        check_experts(
+            experts,
             name=self.name,
             context=self.context,
             zred_range=self.zred_range,
@@ -386,16 +385,19 @@ class PosteriorEstimator:
             bases=self.bases,
             redshift_prior=self.redshift_prior,
         )
-        transform, bands = self.context, set(expert.bands)
-        flow = FlowWithExpert(
-            self.flow.general,
-            expert.flow,
-            columns=np.array([transform.names.index(f"measured_{band}") for band in transform.bands]),
-            measured=np.array([band in bands for band in transform.bands], dtype=np.float32),
-            matrix=expert.context.from_wider(transform),
-        )
-        described = {"expert": {"bands": list(expert.bands), **expert.origin}}
-        return self.changed(described, flow=flow)
+        bands = self.context.bands
+        columns = np.array([self.context.names.index(f"measured_{band}") for band in bands])
+        parts = [
+            Expert(
+                expert.flow,
+                columns=columns,
+                measured=np.array([band in expert.bands for band in bands], dtype=np.float32),
+                matrix=expert.context.from_wider(self.context),
+            )
+            for expert in experts
+        ]
+        described = {"experts": [{"bands": list(expert.bands), **expert.origin} for expert in experts]}
+        return self.changed(described, flow=FlowWithExperts(self.flow.general, parts))
 
     def save(self, path: str | Path) -> None:
         """Write the artifact (kind ``posterior-estimator``): arrays and card, float32 weights."""
@@ -507,8 +509,8 @@ def _outliers(bands: tuple[str, ...], arrays: Mapping[str, np.ndarray], card: Ma
     return OutlierModel.from_arrays(bands, arrays, _OUTLIERS)
 
 
-def check_expert(
-    expert: PosteriorEstimator,
+def check_experts(
+    experts: Sequence[PosteriorEstimator],
     *,
     name: str,
     context: ContextTransform,
@@ -518,27 +520,32 @@ def check_expert(
     bases: SFHBases,
     redshift_prior: RedshiftPrior | None,
 ) -> None:
-    """Refuse an expert that cannot serve galaxies of an estimator of this name, context, redshift range and model.
+    """Refuse experts that cannot serve galaxies of an estimator of this name, context, redshift range and model.
 
     Raises
     ------
-    ConfigError : if the estimator does not serve any subset of its bands, the expert does, or has not fewer of the bands; if
-        they are of different models, infer redshifts by different priors, or the expert's redshift range is smaller.
+    ConfigError : if the estimator does not serve any subset of its bands, an expert does, has others, or those of another
+        expert; if they are of different models, infer redshifts by different priors, or an expert's redshift range is smaller.
     """
-    if not context.mask or expert.context.mask or not set(expert.bands) < set(context.bands):
-        raise ConfigError(
-            f"expert: {expert.name} for {' '.join(expert.bands)} cannot serve {name} for {' '.join(context.bands)}: "
-            "the one must need every one of its bands, the other any subset of these and more"
-        )
-    (low, high), (least, most) = zred_range, expert.zred_range
-    # A redshift that is inferred is a coordinate of the flow by its prior.
-    same = (prior, cosmology, redshift_prior) == (expert.prior, expert.cosmology, expert.redshift_prior)
-    same &= all(np.array_equal(getattr(bases, array), getattr(expert.bases, array)) for array in _BASES_ARRAYS)
-    if not same or low < least or high > most:
-        raise ConfigError(
-            f"expert: {expert.name} was trained with another prior, cosmology, bases or redshift range than {name}, or only "
-            "one of them infers the redshift, or by another prior: train both with the same"
-        )
+    served: dict[frozenset[str], str] = {}
+    for expert in experts:
+        if not context.mask or expert.context.mask or not set(expert.bands) <= set(context.bands):
+            raise ConfigError(
+                f"expert: {expert.name} for {' '.join(expert.bands)} cannot serve {name} for {' '.join(context.bands)}: "
+                "the one must need every one of its bands, the other any subset of these or more"
+            )
+        if other := served.get(frozenset(expert.bands)):
+            raise ConfigError(f"experts: {other} and {expert.name} are for the same bands: choose one")
+        served[frozenset(expert.bands)] = expert.name
+        (low, high), (least, most) = zred_range, expert.zred_range
+        # A redshift that is inferred is a coordinate of the flow by its prior.
+        same = (prior, cosmology, redshift_prior) == (expert.prior, expert.cosmology, expert.redshift_prior)
+        same &= all(np.array_equal(getattr(bases, array), getattr(expert.bases, array)) for array in _BASES_ARRAYS)
+        if not same or low < least or high > most:
+            raise ConfigError(
+                f"expert: {expert.name} was trained with another prior, cosmology, bases or redshift range than {name}, or "
+                "only one of them infers the redshift, or by another prior: train both with the same"
+            )
 
 
 def with_redshift(theta_unbounded: np.ndarray, zred: np.ndarray, prior: RedshiftPrior) -> np.ndarray:

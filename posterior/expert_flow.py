@@ -1,10 +1,12 @@
-"""A flow for any subset of the bands with an expert beside it: a flow of its own for the galaxies measured in one set of bands.
+"""A flow for any subset of the bands, and experts beside it: flows for the galaxies measured in certain sets of bands.
 
 One network that has many posteriors to learn knows each of them less well than a dedicated one. Where most galaxies of a survey
-are measured in the same bands, they get the dedicated one.
+are measured in the same few sets of bands, they get the dedicated ones.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,55 +14,77 @@ from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
 from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, checked_context
 
-__all__ = ["FlowWithExpert", "flow_from_arrays"]
+__all__ = ["Expert", "FlowWithExperts", "flow_from_arrays"]
 
-_EXPERT = "expert_"
+_EXPERT = re.compile(r"expert(\d*)_")
+_CHOICE = ("columns", "measured", "matrix")
 _Part = Callable[[ConditionalFlow, np.ndarray, np.ndarray], tuple[np.ndarray, ...]]
 
 
-class FlowWithExpert(ConditionalFlow):
-    """The density of `general`, but that of `expert` for rows whose mask says so.
+@dataclass(frozen=True)
+class Expert:
+    """A flow, and which rows it serves.
+
+    Attributes
+    ----------
+    flow : of the parameters of the flow that it stands beside.
+    columns : (n_band,) columns of that one's context that are 1 for a measured band and else 0.
+    measured : (n_band,) what they are for the expert's rows.
+    matrix : (n_context, flow.n_context) from that context to the expert's own, as `ContextTransform.from_wider`.
+    """
+
+    flow: ConditionalFlow
+    columns: np.ndarray
+    measured: np.ndarray
+    matrix: np.ndarray
+
+    def suits(self, general: ConditionalFlow) -> bool:
+        """Whether the arrays are such as they must be beside a flow."""
+        fits = self.matrix.shape == (general.n_context, self.flow.n_context) and np.isfinite(self.matrix).all()
+        in_range = self.columns.size and self.columns.min() >= 0 and self.columns.max() < general.n_context
+        return bool(general.dim == self.flow.dim and fits and in_range and self.columns.shape == self.measured.shape)
+
+    def serves(self, context: np.ndarray) -> np.ndarray:
+        """Which rows (n,) of a context it serves."""
+        return np.asarray(np.all(context[:, self.columns] == self.measured, axis=1))
+
+
+class FlowWithExperts(ConditionalFlow):
+    """The density of `general`, but that of an expert for the rows that it serves.
 
     Parameters
     ----------
     general : flow for any context.
-    expert : flow of the same parameters.
-    columns : (n_band,) columns of the context that are 1 for a measured band and else 0.
-    measured : (n_band,) what they are for the expert's rows.
-    matrix : (n_context, expert.n_context) from the context to the expert's, as `ContextTransform.from_wider`.
+    experts : one at least; of two that serve a row, the first does.
 
     Raises
     ------
     ArtifactError : if the parts do not belong together.
     """
 
-    def __init__(
-        self,
-        general: ConditionalFlow,
-        expert: ConditionalFlow,
-        *,
-        columns: np.ndarray,
-        measured: np.ndarray,
-        matrix: np.ndarray,
-    ) -> None:
-        self._general, self.expert = general, expert
-        self.columns, self.measured = np.asarray(columns, dtype=np.int64), np.asarray(measured, dtype=np.float32)
-        self.matrix = np.asarray(matrix, dtype=np.float64)
-        fits = self.matrix.shape == (general.n_context, expert.n_context) and np.isfinite(self.matrix).all()
-        in_range = self.columns.size and self.columns.min() >= 0 and self.columns.max() < general.n_context
-        if general.dim != expert.dim or not fits or not in_range or self.columns.shape != self.measured.shape:
+    def __init__(self, general: ConditionalFlow, experts: Sequence[Expert]) -> None:
+        self._general, self.experts = general, tuple(experts)
+        if not all(expert.suits(general) for expert in self.experts):
             raise ArtifactError("a flow and its expert do not belong together: the file is of another kind or version")
         self.config, self.dim, self.n_context = general.config, general.dim, general.n_context
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """All arrays, those of the expert and of its choice with a prefix."""
-        own: dict[str, np.ndarray] = {"columns": self.columns, "measured": self.measured, "matrix": self.matrix}
-        return self.general.to_arrays() | {f"{_EXPERT}{k}": v for k, v in {**self.expert.to_arrays(), **own}.items()}
+        """All arrays, those of each expert and of its choice with a prefix."""
+        arrays = dict(self.general.to_arrays())
+        for index, expert in enumerate(self.experts):
+            own = dict(expert.flow.to_arrays()) | {name: getattr(expert, name) for name in _CHOICE}
+            arrays |= {f"expert{index or ''}_{name}": array for name, array in own.items()}
+        return arrays
 
     @property
     def general(self) -> ConditionalFlow:
         """The flow for any context."""
         return self._general
+
+    @property
+    def parts(self) -> tuple[ConditionalFlow, ...]:
+        """The flow for any context, then the experts'."""
+        return (self.general, *(expert.flow for expert in self.experts))
 
     @property
     def trained(self) -> MaskedAutoregressiveFlow:
@@ -112,36 +136,47 @@ class FlowWithExpert(ConditionalFlow):
     def _by_part(self, context: np.ndarray, evaluate: _Part) -> tuple[np.ndarray, ...]:
         """What `evaluate` gives of each flow for its rows, in the rows' order."""
         context = checked_context(context, self.n_context)
-        dedicated = np.all(context[:, self.columns] == self.measured, axis=1)
-        if not dedicated.any():
-            return evaluate(self.general, context, ~dedicated)
-        own = (context[dedicated] @ self.matrix).astype(np.float32)
-        found = evaluate(self.expert, own, dedicated)
-        if dedicated.all():
-            return found
-        others = evaluate(self.general, context[~dedicated], ~dedicated)
-        joined = tuple(np.empty((len(context), *part.shape[1:]), part.dtype) for part in found)
-        for whole, part, other in zip(joined, found, others, strict=True):
-            whole[dedicated], whole[~dedicated] = part, other
+        left = np.ones(len(context), dtype=bool)
+        parts: list[tuple[np.ndarray, tuple[np.ndarray, ...]]] = []
+        for expert in self.experts:
+            rows = left & expert.serves(context)
+            if rows.any():
+                own = (context[rows] @ expert.matrix).astype(np.float32)
+                parts.append((rows, evaluate(expert.flow, own, rows)))
+                left &= ~rows
+        if left.any() or not parts:
+            parts.append((left, evaluate(self.general, context[left], left)))
+        if len(parts) == 1:
+            return parts[0][1]
+        joined = tuple(np.empty((len(context), *found.shape[1:]), found.dtype) for found in parts[0][1])
+        for rows, found in parts:
+            for whole, part in zip(joined, found, strict=True):
+                whole[rows] = part
         return joined
 
 
 def flow_from_arrays(arrays: Mapping[str, np.ndarray]) -> ConditionalFlow:
-    """The flow that `to_arrays` described: with an expert or without, of all parameters or completed by amplitudes.
+    """The flow that `to_arrays` described: with experts or without, of all parameters or completed by amplitudes.
 
     Raises
     ------
     ArtifactError : if the arrays do not describe one.
     """
-    expert = {name.removeprefix(_EXPERT): array for name, array in arrays.items() if name.startswith(_EXPERT)}
-    general = _single_flow({name: array for name, array in arrays.items() if not name.startswith(_EXPERT)})
-    if not expert:
+    parts: dict[str | None, dict[str, np.ndarray]] = {None: {}}
+    for name, array in arrays.items():
+        found = _EXPERT.match(name)
+        parts.setdefault(found and found[1], {})[name.removeprefix(found[0]) if found else name] = array
+    general = _single_flow(parts.pop(None))
+    if not parts:
         return general
-    missing = [name for name in ("columns", "measured", "matrix") if name not in expert]
-    if missing:
-        raise ArtifactError(f"the flow's expert lacks the arrays {', '.join(missing)}: the file is of another kind or version")
-    choice = {name: expert.pop(name) for name in ("columns", "measured", "matrix")}
-    return FlowWithExpert(general, _single_flow(expert), **choice)
+    experts = []
+    for own in parts.values():
+        missing = [name for name in _CHOICE if name not in own]
+        if missing:
+            raise ArtifactError(f"a flow's expert lacks the arrays {', '.join(missing)}: the file is of another version")
+        columns, measured, matrix = (np.asarray(own.pop(name)) for name in _CHOICE)
+        experts.append(Expert(_single_flow(own), columns.astype(np.int64), measured.astype(np.float32), matrix.astype(float)))
+    return FlowWithExperts(general, experts)
 
 
 def _single_flow(arrays: Mapping[str, np.ndarray]) -> ConditionalFlow:

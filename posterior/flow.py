@@ -252,8 +252,13 @@ class ConditionalFlow(ABC):
 
     @property
     def general(self) -> "ConditionalFlow":
-        """The flow for any context: itself, unless it has an expert for some."""
+        """The flow for any context: itself, unless it has experts for some."""
         return self
+
+    @property
+    def parts(self) -> tuple["ConditionalFlow", ...]:
+        """The flows that serve rows of their own: itself, unless it has experts for some."""
+        return (self,)
 
 
 class MaskedAutoregressiveFlow(ConditionalFlow):

@@ -26,7 +26,7 @@ from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.amplitude_flow import without_amplitudes
 from sedcast.posterior.context import ContextTransform, TrainingDomain
-from sedcast.posterior.estimator import PosteriorEstimator, check_expert, with_redshift
+from sedcast.posterior.estimator import PosteriorEstimator, check_experts, with_redshift
 from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, TrainingResult
 from sedcast.posterior.made import FlowConfig
@@ -69,8 +69,8 @@ class PosteriorConfig(Config):
         which takes a small emulator of the bands that is trained first, of the spectrum emulator that `simulation` names; that
         of `start` serves if it was trained in the same way.
     start : a posterior to begin with, a bundled one's name or a file, see `warm_start`; random weights if left out.
-    expert : a posterior, a bundled one's name or a file, whose flow serves the galaxies measured in exactly its bands, see
-        `PosteriorEstimator.with_expert`; none if left out.
+    experts : posteriors, bundled ones' names or files, whose flows serve the galaxies measured in exactly their bands, see
+        `PosteriorEstimator.with_experts`.
     training : schedule.
     outliers : the score of galaxies unlike the training set.
     """
@@ -83,7 +83,7 @@ class PosteriorConfig(Config):
     flow: FlowConfig = FlowConfig()
     amplitudes: BandTrainingConfig | None = None
     start: str | None = None
-    expert: str | None = None
+    experts: tuple[str, ...] = ()
     training: FlowTrainingConfig = FlowTrainingConfig()
     outliers: OutlierConfig = OutlierConfig()
 
@@ -93,8 +93,8 @@ class PosteriorConfig(Config):
             raise ValueError("give either [simulation] or simulation_file, the training set's source")
         if self.stream is not None and self.simulation is None:
             raise ValueError("[stream] draws fresh galaxies and needs [simulation], not simulation_file")
-        if self.expert is not None and (self.stream is None or self.stream.missing is None):
-            raise ValueError("expert serves galaxies that lack the other bands: give [stream.missing], or leave expert out")
+        if self.experts and (self.stream is None or self.stream.missing is None):
+            raise ValueError("experts serve galaxies of certain bands among others: give [stream.missing], or drop experts")
         return self
 
 
@@ -197,23 +197,24 @@ def train_posterior(
     ConfigError, ParameterError, ArtifactError : if a file that the configuration names is missing or wrong, or the training
         set cannot be used.
     """
-    expert = None if config.expert is None else _expert(config, config.expert)
+    experts = _experts(config) if config.experts else []
     estimator = _train(config, checkpoint=checkpoint, progress=progress)
-    if expert is not None:
-        estimator = estimator.with_expert(expert)
+    if experts:
+        estimator = estimator.with_experts(*experts)
     library = _emulator(training_simulation(estimator)).model.library
     estimator = replace(estimator, surviving=SurvivingMass.known(library))
     return fit_outliers(estimator, config.outliers)
 
 
-def _expert(config: PosteriorConfig, model: str) -> PosteriorEstimator:
-    """The expert, which is refused before the training rather than after it if it does not suit."""
-    expert, simulation, stream = PosteriorEstimator.find(model), config.simulation, config.stream
+def _experts(config: PosteriorConfig) -> list[PosteriorEstimator]:
+    """The experts, which are refused before the training rather than after it if they do not suit."""
+    experts = [PosteriorEstimator.find(model) for model in config.experts]
+    simulation, stream = config.simulation, config.stream
     assert simulation is not None
     assert stream is not None
     emulator = _emulator(simulation)
-    check_expert(
-        expert,
+    check_experts(
+        experts,
         name=config.name,
         context=_stream_transform(config, simulation, stream),
         zred_range=(simulation.zred.min, simulation.zred.max),
@@ -222,7 +223,7 @@ def _expert(config: PosteriorConfig, model: str) -> PosteriorEstimator:
         bases=emulator.model.bases,
         redshift_prior=simulation.zred if config.redshift == "inferred" else None,
     )
-    return expert
+    return experts
 
 
 def _stream_transform(config: PosteriorConfig, simulation: SimulationConfig, stream: StreamConfig) -> ContextTransform:

@@ -1,15 +1,16 @@
-"""A flow of its own for the galaxies measured in one set of bands."""
+"""Flows of their own for the galaxies measured in certain sets of bands."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from standin import gaussian_estimator, mock_photometry
 
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.emulator.redshift import RedshiftPrior
-from sedcast.posterior.estimator import PosteriorEstimator, check_expert
-from sedcast.posterior.expert_flow import FlowWithExpert, flow_from_arrays
+from sedcast.posterior.estimator import PosteriorEstimator, check_experts
+from sedcast.posterior.expert_flow import Expert, FlowWithExperts, flow_from_arrays
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def only_five(ivar):
 
 def test_each_row_gets_its_flow(general, five, galaxies):
     flux, ivar, zred = galaxies
-    both = general.with_expert(five)
+    both = general.with_experts(five)
     mine = only_five(ivar)
     assert 10 <= mine.sum() < 20
     keys = np.arange(100, 140)
@@ -59,9 +60,27 @@ def test_each_row_gets_its_flow(general, five, galaxies):
     np.testing.assert_allclose(carried[~mine], alone, atol=1e-5)
 
 
+def test_several_experts_serve_rows_of_their_own():
+    general, complete = gaussian_estimator(0, 0.1, mask=True), gaussian_estimator(2, 0.1)
+    both = general.with_experts(complete)
+    (of_all,) = both.flow.experts
+    without_z = Expert(gaussian_estimator(-2, 0.1).flow, of_all.columns, np.array([1, 1, 1, 1, 0]), 0 * of_all.matrix)
+    flow = flow_from_arrays(FlowWithExperts(general.flow, [of_all, without_z]).to_arrays())
+    assert len(flow.parts) == 3
+    flux, ivar, zred = mock_photometry(30, 2)
+    lacking = {0: [], 1: [4], 2: [0], 3: [3, 4]}
+    for row in range(30):
+        ivar[row, lacking[row % 4]] = 0
+    samples = flow.sample(both.context(flux, ivar, zred), 50, seed=0)
+    expected = np.array([2, -2, 0, 0])[np.arange(30) % 4]
+    np.testing.assert_allclose(samples.mean(axis=(1, 2)), expected, atol=0.05)
+    with pytest.raises(ConfigError, match="stand-in and stand-in are for the same bands"):
+        general.with_experts(complete, complete)
+
+
 def test_rows_are_the_same_alone_and_in_company(general, five, galaxies):
     flux, ivar, zred = galaxies
-    both = general.with_expert(five)
+    both = general.with_experts(five)
     keys = np.arange(len(zred))
     together = both.sample_unbounded(flux, ivar, zred, 20, seed=1)
     for row in (0, 1, 2):
@@ -73,12 +92,12 @@ def test_rows_are_the_same_alone_and_in_company(general, five, galaxies):
 
 def test_it_survives_a_file(general, five, galaxies, tmp_path):
     flux, ivar, zred = galaxies
-    both = general.with_expert(five)
+    both = general.with_experts(five)
     both.save(tmp_path / "both.npz")
     again = PosteriorEstimator.load(tmp_path / "both.npz")
-    assert isinstance(again.flow, FlowWithExpert)
-    assert again.card["expert"] == both.card["expert"]
-    assert again.card["expert"]["sha256"] == five.card["sha256"]
+    assert isinstance(again.flow, FlowWithExperts)
+    assert again.card["experts"] == both.card["experts"]
+    assert again.card["experts"][0]["sha256"] == five.card["sha256"]
     samples = [one.sample_unbounded(flux, ivar, zred, 20, seed=1) for one in (both, again)]
     np.testing.assert_array_equal(*samples)
     arrays = both.flow.to_arrays()
@@ -91,15 +110,15 @@ def test_it_survives_a_file(general, five, galaxies, tmp_path):
 
 def test_what_does_not_fit_is_refused(general, five):
     with pytest.raises(ConfigError, match="the one must need every one of its bands"):
-        five.with_expert(general)
+        five.with_experts(general)
     with pytest.raises(ConfigError, match="another prior, cosmology, bases or redshift range"):
-        general.with_expert(replace(five, bases=replace(five.bases, sfh=1.1 * five.bases.sfh)))
+        general.with_experts(replace(five, bases=replace(five.bases, sfh=1.1 * five.bases.sfh)))
     model = {name: getattr(general, name) for name in ("context", "zred_range", "prior", "cosmology", "bases")}
     with pytest.raises(ConfigError, match="infers the redshift, or by another prior"):
-        check_expert(five, name="other", redshift_prior=RedshiftPrior(min=0.01, max=0.2), **model)
+        check_experts([five], name="other", redshift_prior=RedshiftPrior(min=0.01, max=0.2), **model)
     assert "sha256" in general.card
-    assert "sha256" not in general.with_expert(five).card
-    flow = general.with_expert(five).flow
+    assert "sha256" not in general.with_experts(five).card
+    flow = general.with_experts(five).flow
     context = np.zeros((2, flow.n_context))
     with pytest.raises(ParameterError, match="row_keys must be one key per row"):
         flow.sample(context, 1, seed=0, row_keys=np.arange(3))

@@ -193,7 +193,7 @@ def test_an_expert_that_does_not_suit_is_refused_before_the_training():
     def never(*now):
         pytest.fail("the training began")
 
-    values = {"simulation": SIMULATION | {"bands": BANDS7, "zred": {"min": 0.01, "max": 0.6}}, "expert": "sdss-ugriz"}
+    values = {"simulation": SIMULATION | {"bands": BANDS7, "zred": {"min": 0.01, "max": 0.6}}, "experts": ["sdss-ugriz"]}
     with pytest.raises(ConfigError, match="redshift range"):
         train_posterior(config(**values, stream=STREAM), progress=never)
     values["simulation"] = values["simulation"] | {"bands": ["g", "r", "i", "z"]}
