@@ -19,13 +19,13 @@ from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.amplitudes import AmplitudePosterior
 from sedcast.posterior.context import ContextTransform
-from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, checked_context, chunks, in_threads
+from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, checked_context, chunks, in_threads, usable_cores
 from sedcast.posterior.flow_kernel import DenseKernel, vector_floats
 
 __all__ = ["FlowWithAmplitudes", "without_amplitudes"]
 
 _AMPLITUDES = [FREE_PARAMETER_NAMES.index(name) for name in ("fburst", "log_mstar")]
-_CHUNK = 2048
+_CHUNK = 5000
 _BANDS, _CONFIG = "bands_", "amplitude_config"
 
 
@@ -149,7 +149,7 @@ class FlowWithAmplitudes(ConditionalFlow):
             posterior = self._posterior(without_amplitudes(part).reshape(-1, self.others.dim), observed, rows)
             found[rows, columns] = posterior.log_density(part[..., _AMPLITUDES].reshape(-1, 2)).reshape(part.shape[:2])
 
-        in_threads(work, chunks(len(found), found.shape[1], _CHUNK), n_threads)
+        in_threads(work, _pieces(len(found), found.shape[1], n_threads), n_threads)
         return found.reshape(checked.shape[:-1])
 
     def _checked(self, values: np.ndarray, context: np.ndarray, name: str, ndim: tuple[int, ...]) -> np.ndarray:
@@ -180,7 +180,7 @@ class FlowWithAmplitudes(ConditionalFlow):
             points[rows, columns, _AMPLITUDES[1]] = target[..., 1]
             total[rows, columns] += added
 
-        in_threads(work, chunks(len(others), others.shape[1], _CHUNK), n_threads)
+        in_threads(work, _pieces(len(others), others.shape[1], n_threads), n_threads)
         return points, total
 
     def _observed(self, context: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -212,3 +212,9 @@ class FlowWithAmplitudes(ConditionalFlow):
         burst = np.where(begun[:, None], light[:, -1], history)
         root, signal = (np.repeat(values[rows], n_each, axis=0) for values in (root, signal))
         return AmplitudePosterior(history * root, burst * root, signal, self.emulator.prior)
+
+
+def _pieces(n_rows: int, n_samples: int, n_threads: int | None) -> list[tuple[slice, slice]]:
+    """Large chunks, since much of the work is calls of NumPy, but enough of them for every thread."""
+    size = min(_CHUNK, -(-n_rows * n_samples // (n_threads or usable_cores())))
+    return chunks(n_rows, n_samples, max(size, 1))
