@@ -384,9 +384,10 @@ static inline VF FN(filter)(const Ranges *r, const VF *plane, VF u, VF rest, VF 
 static inline VF FN(log_height)(const Ranges *r, const VF *plane, VF logit) {
     VF e = FN(expv)(-logit), u = FN(reciprocal)(1.0f + e), rest = u * e, signal, off, tiny = (VF){0} + TINY, one = (VF){0} + 1.0f;
     VF peak = FN(filter)(r, plane, u, rest, &signal, &off), low = signal * r->least_mass, high = signal * r->most_mass;
-    // Most often the galaxy is detected, and its mass well within the range.
-    if (!ANY((high < peak + CERTAIN) | (peak < low + CERTAIN)))
-        return 0.5f * (FN(logv)(u * rest * (u * rest) * (ROOT_2PI * ROOT_2PI) / (1.0f + peak * peak)) - off * off);
+    // Most often the galaxy is detected, and its mass well within the range. A lane's bits do not depend on the others.
+    VI uncertain = (high < peak + CERTAIN) | (peak < low + CERTAIN);
+    VF certain = 0.5f * (FN(logv)(u * rest * (u * rest) * (ROOT_2PI * ROOT_2PI) / (1.0f + peak * peak)) - off * off);
+    if (!ANY(uncertain)) return certain;
     VF best = MIN(MAX(peak, low), high), beyond = peak - best;
     beyond = MAX(beyond, -beyond);
     VF inside = ROOT_2PI - FN(cut)(high - peak) - FN(cut)(peak - low);
@@ -395,7 +396,7 @@ static inline VF FN(log_height)(const Ranges *r, const VF *plane, VF logit) {
     VF faint = FN(logv)(MAX(MIN(high, FN(reciprocal)(MAX(one, -peak))) / low, one));
     VF of_faint = FN(logv)(MAX(faint, tiny)) - 0.5f * (plane[3] * plane[3] + plane[4] * plane[4]);
     VF most = MAX(of_peak, of_faint), least = MIN(of_peak, of_faint);
-    return FN(logv)(MAX(u * rest, tiny)) + most + FN(logv)(1.0f + FN(expv)(least - most));
+    return PICK(uncertain, FN(logv)(MAX(u * rest, tiny)) + most + FN(logv)(1.0f + FN(expv)(least - most)), certain);
 }
 
 /* What TabulatedDensity does, for n_node heights: where the share of the density below is `share`, or, without it, at x. */

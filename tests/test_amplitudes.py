@@ -181,3 +181,19 @@ def test_brighter_than_the_prior_allows(compiled):
     again = found.log_density(points)
     assert np.isfinite(again).all()
     assert np.median(np.abs(again - log_q)) < 0.1
+
+
+def test_draws_are_the_same_bits_whatever_company():
+    """The faintest of a vector must not send the others another way, whose rounding differs."""
+    if not vector_floats():
+        pytest.skip("the C library was not built, or this processor cannot run it")
+    rng = np.random.default_rng(12)
+    brightness = np.where(np.arange(128) % 2, 1e-3, 3.0)[:, None]
+    light = [1e-10 * brightness * values * rng.uniform(0.9, 1.1, (128, 3)) for values in (HISTORY, BURST)]
+    observed = brightness * OBSERVED + rng.standard_normal((128, 3))
+    noise = rng.standard_normal((128, 2))
+    together = AmplitudePosterior(*light, observed, Prior()).draw(noise)
+    for kind in (slice(0, None, 2), slice(1, None, 2)):
+        among_alike = AmplitudePosterior(*(values[kind] for values in light), observed[kind], Prior()).draw(noise[kind])
+        for got, expected in zip(among_alike, together, strict=True):
+            np.testing.assert_array_equal(got, expected[kind])
