@@ -93,8 +93,12 @@ def against_dedicated(estimator: PosteriorEstimator, options: argparse.Namespace
         tested["nats_lost_without_experts"] = replace(estimator, flow=estimator.flow.general)
     for name, one in tested.items():
         lost = own - one.log_prob(mocks.theta, flux, ivar, mocks.zred)
-        figures |= {name: float(lost.mean()), f"{name}_error": float(lost.std() / np.sqrt(len(lost)))}
+        figures |= _mean_and_error(name, lost)
     return figures
+
+
+def _mean_and_error(name: str, values: np.ndarray) -> dict[str, float]:
+    return {name: float(values.mean()), f"{name}_error": float(values.std() / np.sqrt(len(values)))}
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -126,10 +130,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         data = mocks.flux, mocks.flux_ivar, mocks.zred
         general = replace(estimator, flow=estimator.flow.general)
         gained = estimator.log_prob(mocks.theta, *data) - general.log_prob(mocks.theta, *data)
-        figures |= {
-            "nats_of_experts_with_every_band": float(gained.mean()),
-            "nats_of_experts_with_every_band_error": float(gained.std() / np.sqrt(len(gained))),
-        }
+        figures |= _mean_and_error("nats_of_experts_with_every_band", gained)
     figures |= against_dedicated(estimator, options)
     passed = verdict(figures["nats_lost"] <= _NATS_BAR)
     note(f"  nats lost to {options.dedicated} on its own mocks: {passed} (bar {_NATS_BAR})")
