@@ -12,7 +12,8 @@ from sedcast.posterior.train_bands import TrainedBands
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as bundled": {},
-    "burst fraction and mass learnt too": {"amplitudes": None},
+    "burst fraction and mass learnt too": {"amplitudes": None, "choice": ()},
+    "not told whether the burst has begun": {"choice": ()},
     "a fixed set": {},
     "relu": {"activation": "relu"},
     "no embedding": {"embedding": ()},

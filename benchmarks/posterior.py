@@ -57,7 +57,8 @@ def untrained(config: FlowConfig, like: ConditionalFlow) -> MaskedAutoregressive
 def tfp_samplers(flow: MaskedAutoregressiveFlow, context: np.ndarray, n_samples: int) -> dict[str, Callable[[], object]]:
     """The same samples by TFP: as it comes, and compiled in both of TensorFlow's ways."""
     tf, _ = import_tensorflow()
-    distribution = as_tfp_distribution(flow, context)
+    # Both choices take TFP as long.
+    distribution = as_tfp_distribution(flow, context, np.ones(len(context)))
     compiled = {
         f"{_TFP}{name}": tf.function(lambda: distribution.sample(n_samples), jit_compile=jit)
         for name, jit in (("tf.function", False), ("XLA", True))
@@ -70,7 +71,7 @@ def flop_per_sample(flow: MaskedAutoregressiveFlow) -> tuple[int, int]:
 
     Two per weight; neither the context's weights, used once per galaxy, nor activations and exponentials count.
     """
-    masks = parameter_masks(flow.config, flow.dim).values()
+    masks = parameter_masks(flow.config, flow.n_real).values()
     left, every = sum(int(mask.sum()) for mask in masks), sum(mask.size for mask in masks)
     return 2 * flow.config.n_blocks * left, 2 * flow.config.n_blocks * every
 
@@ -82,6 +83,7 @@ def train_rates(flow: MaskedAutoregressiveFlow, options: argparse.Namespace) -> 
     theta = rng.standard_normal((n, flow.dim), dtype=np.float32)
     context = rng.standard_normal((n, flow.n_context), dtype=np.float32)
     context[:, : flow.dim] += theta[:, : flow.n_context]
+    theta[:, flow.n_real :] = theta[:, flow.n_real :] > 0
     training = FlowTrainingConfig(
         batch_size=options.batch, max_epochs=options.repeats + 1, patience=options.repeats + 1, seed=options.seed
     )

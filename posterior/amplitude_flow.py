@@ -12,19 +12,23 @@ from typing import Any
 import numpy as np
 
 from sedcast.data.config import parse_config
+from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.emulator.band_emulator import BandEmulator
 from sedcast.emulator.histories import column
-from sedcast.emulator.prior import FREE_PARAMETER_NAMES
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.amplitudes import AmplitudePosterior
+from sedcast.posterior.burst_onset import from_sides, to_sides, youngest_unbegun
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, checked_context, chunks, in_threads, usable_cores
 from sedcast.posterior.flow_kernel import DenseKernel, vector_floats
 
-__all__ = ["FlowWithAmplitudes", "without_amplitudes"]
+__all__ = ["FlowWithAmplitudes", "points_to_learn", "without_amplitudes"]
 
 _AMPLITUDES = [FREE_PARAMETER_NAMES.index(name) for name in ("fburst", "log_mstar")]
+_TBURST = FREE_PARAMETER_NAMES.index("tburst") - len(_AMPLITUDES)
+"""Of the coordinates without the amplitudes, both of which stand before it."""
 _CHUNK = 5000
 _BANDS, _CONFIG = "bands_", "amplitude_config"
 
@@ -34,12 +38,33 @@ def without_amplitudes(points: np.ndarray) -> np.ndarray:
     return np.delete(points, _AMPLITUDES, axis=-1)
 
 
+def points_to_learn(
+    points: np.ndarray, zred: np.ndarray, *, prior: Prior, cosmology: Cosmology, choice: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the flow of the others has to learn of probit-space points (n, dim) of galaxies at redshifts (n,).
+
+    Returns
+    -------
+    learnt : (n, dim - 2), or with a `choice` (n, dim - 1): the burst's time is that on its side of `burst_onset`, and a last
+        column says whether it has begun.
+    log_slope : (n,), log of the volume of `learnt` per volume of the points without amplitudes.
+    """
+    others = without_amplitudes(points)
+    if not choice:
+        return others, np.zeros(len(others))
+    side, begun, log_slope = to_sides(others[:, _TBURST], youngest_unbegun(zred, prior, cosmology))
+    learnt = np.concatenate([others, begun[:, None]], axis=1)
+    learnt[:, _TBURST] = side
+    return learnt, log_slope
+
+
 class FlowWithAmplitudes(ConditionalFlow):
     """The density of `others` times that of burst fraction and mass given these and the photometry.
 
     Parameters
     ----------
-    others : flow of all probit coordinates but those of burst fraction and mass, in the order of the rest.
+    others : flow of what `points_to_learn` gives: all probit coordinates but those of burst fraction and mass, in the order of
+        the rest, and if it has a choice, whether the burst has begun.
     emulator : photometry in the context's bands.
     transform : of the context.
     redshift_prior : of the redshift, if it is inferred, and so the last coordinate.
@@ -57,7 +82,7 @@ class FlowWithAmplitudes(ConditionalFlow):
         redshift_prior: RedshiftPrior | None = None,
     ) -> None:
         self.others, self.emulator, self.transform, self.redshift_prior = others, emulator, transform, redshift_prior
-        self.config, self.dim, self.n_context = others.config, others.dim + len(_AMPLITUDES), others.n_context
+        self.config, self.dim, self.n_context = others.config, others.n_real + len(_AMPLITUDES), others.n_context
         self._others = np.delete(np.arange(self.dim), _AMPLITUDES)
         inferred = redshift_prior is not None
         fits = transform.bands == emulator.bands and transform.redshift != inferred
@@ -135,8 +160,20 @@ class FlowWithAmplitudes(ConditionalFlow):
     def log_prob(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
         """As `ConditionalFlow.log_prob`."""
         points = self._checked(theta, context, "theta", (2, 3))
-        of_others = self.others.log_prob(without_amplitudes(points), context, n_threads=n_threads)
+        learnt, log_slope = self.to_learn(points, context)
+        of_others = self.others.log_prob(learnt, context, n_threads=n_threads) + log_slope
         return of_others + self.amplitude_log_density(points, context, n_threads=n_threads)
+
+    def to_learn(self, points: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`points_to_learn` of points (n, dim) or (n, m, dim), and its log slopes, (n,) or (n, m), given context (n, n_context)."""
+        flat = points.reshape(-1, self.dim)
+        zred = self._observed(context)[2]
+        z = self._redshift(without_amplitudes(flat), zred)
+        z = np.repeat(z, len(flat) // max(len(z), 1))
+        learnt, log_slope = points_to_learn(
+            flat, z, prior=self.emulator.prior, cosmology=self.emulator.cosmology, choice=bool(self.config.choice)
+        )
+        return learnt.reshape(*points.shape[:-1], -1), log_slope.reshape(points.shape[:-1])
 
     def amplitude_log_density(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
         """The second factor alone, of burst fraction and mass given the others; arguments as of `log_prob`."""
@@ -146,7 +183,8 @@ class FlowWithAmplitudes(ConditionalFlow):
 
         def work(rows: slice, columns: slice) -> None:
             part = points[rows, columns]
-            posterior = self._posterior(without_amplitudes(part).reshape(-1, self.others.dim), observed, rows)
+            flat = without_amplitudes(part).reshape(-1, self.others.n_real)
+            posterior = self._posterior(flat, self._redshift(flat, observed[2], rows), observed, rows)
             found[rows, columns] = posterior.log_density(part[..., _AMPLITUDES].reshape(-1, 2)).reshape(part.shape[:2])
 
         in_threads(work, _pieces(len(found), found.shape[1], n_threads), n_threads)
@@ -166,14 +204,20 @@ class FlowWithAmplitudes(ConditionalFlow):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Points (n, m, dim), with burst fractions and masses that base noise (n, m, 2) gives, and their log density."""
         points = np.empty((*log_q.shape, self.dim), dtype=np.float32)
-        points[..., self._others] = others
+        points[..., self._others] = others[..., : self.others.n_real]
         total, observed = np.array(log_q, dtype=float), self._observed(context)
 
         def work(rows: slice, columns: slice) -> None:
             part, target = others[rows, columns], np.full((*log_q[rows, columns].shape, 2), np.nan)
             finite = np.isfinite(part).all(axis=-1)
             added = np.zeros(finite.shape)
-            posterior = self._posterior(np.where(finite[..., None], part, 0).reshape(-1, self.others.dim), observed, rows)
+            flat = np.where(finite[..., None], part, 0).reshape(-1, self.others.dim)
+            z = self._redshift(flat, observed[2], rows)
+            if self.config.choice:
+                flat, log_slope = self._joined(flat, z)
+                points[rows, columns, self._others[_TBURST]] = np.where(finite, flat[:, _TBURST].reshape(finite.shape), np.nan)
+                total[rows, columns] += log_slope.reshape(finite.shape)
+            posterior = self._posterior(flat, z, observed, rows)
             drawn, log_density = posterior.draw(noise[rows, columns].reshape(-1, 2))
             target[finite], added[finite] = drawn.reshape(target.shape)[finite], log_density.reshape(finite.shape)[finite]
             points[rows, columns, _AMPLITUDES[0]] = target[..., 0]
@@ -189,19 +233,34 @@ class FlowWithAmplitudes(ConditionalFlow):
         root = np.sqrt(flux_ivar).astype(np.float32)
         return root, (flux * root).astype(np.float32), zred
 
+    def _redshift(self, others: np.ndarray, zred: np.ndarray | None, rows: slice = slice(None)) -> np.ndarray:
+        """The redshift of each row, or if it is inferred, of each of the points of others (k, …)."""
+        if self.redshift_prior is None:
+            assert zred is not None
+            return zred[rows]
+        return self.redshift_prior.from_unbounded(others[:, self.others.n_real - 1])
+
+    def _joined(self, learnt: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points (k, dim - 2) and log slopes (k,) of what `points_to_learn` made of them; `z` as `_redshift`."""
+        step = youngest_unbegun(z, self.emulator.prior, self.emulator.cosmology)
+        step = np.repeat(step, len(learnt) // max(len(step), 1))
+        probit, log_slope = from_sides(learnt[:, _TBURST], learnt[:, -1] > 0, step)
+        others = learnt[:, :-1]
+        others[:, _TBURST] = probit
+        return others, log_slope
+
     def _posterior(
-        self, others: np.ndarray, observed: tuple[np.ndarray, np.ndarray, np.ndarray | None], rows: slice
+        self,
+        others: np.ndarray,
+        z: np.ndarray,
+        observed: tuple[np.ndarray, np.ndarray, np.ndarray | None],
+        rows: slice,
     ) -> AmplitudePosterior:
-        """That of points (k, dim - 2) of a chunk, the same number for each of its rows."""
-        root, signal, zred = observed
+        """That of points (k, dim - 2) of a chunk, the same number for each of its rows; `z` as `_redshift`."""
+        root, signal, _ = observed
         n_each = len(others) // len(root[rows])
         points = np.zeros((len(others), self.dim))
         points[:, self._others] = others
-        if self.redshift_prior is None:
-            assert zred is not None
-            z = zred[rows]
-        else:
-            z = self.redshift_prior.from_unbounded(points[:, -1])
         theta = self.emulator.prior.from_unbounded(points[:, : len(FREE_PARAMETER_NAMES)])
         light = self.emulator.components(theta, z, networks=self._networks)
         weights = self.emulator.shares(theta, np.zeros(len(theta))).astype(np.float32)

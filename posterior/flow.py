@@ -24,6 +24,7 @@ from itertools import pairwise
 
 import numpy as np
 from pydantic import ValidationError
+from scipy.special import ndtr, ndtri
 from threadpoolctl import ThreadpoolController
 
 from sedcast.data.errors import ArtifactError, ParameterError
@@ -46,6 +47,8 @@ logger = logging.getLogger(__name__)
 _CHUNK, _COMPILED_CHUNK = 2048, 1024
 _DEGREES_PER_PANEL = 4
 _LOG_2PI = float(np.log(2 * np.pi))
+# Of a choice; and of what is left of the noise that made it, 7 σ.
+_MOST_LOG_ODDS, _LEAST_SHARE = 20.0, 1e-12
 _HUGE = float(np.finfo(np.float32).max)
 _AFFINE = ("theta_mean", "theta_std", "context_mean", "context_std")
 
@@ -85,16 +88,24 @@ def usable_cores() -> int:
 
 @dataclass(frozen=True)
 class _Given:
-    """What the contexts of n galaxies mean to the blocks: features (n, n_feature), and where theta is centred, (n, dim)."""
+    """What the contexts of n galaxies mean to a flow.
+
+    Attributes
+    ----------
+    features : (n, n_feature), for the blocks.
+    centre : (n, n_real), where theta is centred.
+    likely : (n,), probability of the choice 1.
+    """
 
     features: np.ndarray
     centre: np.ndarray
+    likely: np.ndarray
 
     def __len__(self) -> int:
         return len(self.features)
 
     def __getitem__(self, rows: slice) -> "_Given":
-        return _Given(self.features[rows], self.centre[rows])
+        return _Given(self.features[rows], self.centre[rows], self.likely[rows])
 
 
 @functools.cache
@@ -106,7 +117,7 @@ def _blas() -> ThreadpoolController:
 class _Block:
     """Weights of one MADE, output units first; the last kernel has a dimension's outputs together, bounded ones over the bound.
 
-    What goes into silu units is halved.
+    What goes into silu units is halved. The first kernel begins with a column for the choice, if there is one.
 
     Kernels after the first have their bias as column 0: a row of ones stands above every hidden layer, so that
     the product adds it (4% more samples per second).
@@ -118,7 +129,7 @@ class _Block:
     kernels: list[np.ndarray]
 
     def first_kernel(self, context: np.ndarray) -> np.ndarray:
-        """The weights (units, features + dim) of the rows that `_Memory.inputs` holds for context (n, n_context)."""
+        """The weights (units, features + choice + dim) of the rows that `_Memory.inputs` holds for context (n, n_context)."""
         bias = self.context_bias[:, None]
         if _one_hot(context):
             share = self.context_kernel @ context.T + bias
@@ -138,7 +149,7 @@ class _Memory:
     """Working memory for chunks of n samples, kept between them by each thread.
 
     `sources[k]` feeds layer k + 1 and `targets[k]` receives layer k; the last target holds outputs. `inputs` feeds the
-    first layer: rows for the context, the same for all blocks, then the block's inputs, which are `values`.
+    first layer: rows for the context and the choice, the same for all blocks, then the block's inputs, which are `values`.
     """
 
     def __init__(self, widths: list[int], n: int, largest: int) -> None:
@@ -150,12 +161,13 @@ class _Memory:
         self.spare = np.empty((largest, n), dtype=np.float32)
         self.flat = self.spare.reshape(-1)
 
-    def set_context(self, context: np.ndarray, dim: int) -> None:
-        """Fill the rows of `inputs` that come from context (n, n_context), each for an equal number of samples."""
+    def set_given(self, context: np.ndarray, choice: np.ndarray, dim: int) -> None:
+        """Fill the rows of `inputs` for context (n, n_context), each for an equal number of samples, and the choice."""
         rows = np.eye(len(context)) if _one_hot(context) else np.vstack([np.ones(len(context)), context.T])
-        self.inputs = np.empty((len(rows) + dim, self.spare.shape[1]), dtype=np.float32)
+        self.inputs = np.empty((len(rows) + len(choice) + dim, self.spare.shape[1]), dtype=np.float32)
         self.inputs[: len(rows)] = np.repeat(rows, self.spare.shape[1] // len(context), axis=1)
-        self.values = self.inputs[len(rows) :]
+        self.inputs[len(rows) : len(rows) + len(choice)] = choice
+        self.values = self.inputs[len(rows) + len(choice) :]
 
 
 _kept = threading.local()
@@ -167,7 +179,7 @@ class ConditionalFlow(ABC):
     Attributes
     ----------
     config : architecture.
-    dim, n_context : numbers of parameters and of columns of the context.
+    dim, n_context : numbers of columns of theta and of the context.
     """
 
     config: FlowConfig
@@ -267,11 +279,18 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
     The base is a standard normal. `context` is standardised by stored means and standard deviations, `theta` by its linear
     regression on that and the residuals' standard deviations.
 
+    With a choice (`FlowConfig.choice`), theta has one more column, the last, which is 0 or 1. Base noise has not: its first
+    column makes the choice, and what that leaves undecided is noise again: noise is carried to theta one to one.
+
     Parameters
     ----------
     config : architecture.
-    arrays : the arrays named by `parameter_shapes`, ``permutation`` (n_blocks, dim), ``theta_mean``, ``theta_std`` (dim,),
-        ``context_mean``, ``context_std`` (n_context,) and ``theta_slope`` (n_context, dim), zero if left out.
+    arrays : the arrays named by `parameter_shapes`, ``permutation`` (n_blocks, n_real), ``theta_mean`` and ``theta_std``
+        (n_real,), ``context_mean`` and ``context_std`` (n_context,), and ``theta_slope`` (n_context, n_real), zero if left out.
+
+    Attributes
+    ----------
+    n_real : columns of theta that are not a choice, and of base noise.
 
     Raises
     ------
@@ -283,28 +302,31 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         if missing:
             raise ArtifactError(f"a flow needs the arrays {', '.join(missing)}: the file is of another kind or version")
         self.config = config
-        self.dim = int(np.size(arrays["theta_mean"]))
+        self.n_real = int(np.size(arrays["theta_mean"]))
+        self.dim = self.n_real + config.n_choice
         self.n_context = int(np.size(arrays["context_mean"]))
-        shapes = parameter_shapes(config, self.dim, self.n_context)
-        shapes |= {name: (self.dim,) if name.startswith("theta") else (self.n_context,) for name in _AFFINE}
-        shapes["theta_slope"] = (self.n_context, self.dim)
+        shapes = parameter_shapes(config, self.n_real, self.n_context)
+        shapes |= {name: (self.n_real,) if name.startswith("theta") else (self.n_context,) for name in _AFFINE}
+        shapes["theta_slope"] = (self.n_context, self.n_real)
         arrays = {"theta_slope": np.zeros(shapes["theta_slope"])} | dict(arrays)
         self._arrays = {name: _checked(name, arrays.get(name), shape) for name, shape in shapes.items()}
-        for name, mask in parameter_masks(config, self.dim).items():
+        for name, mask in parameter_masks(config, self.n_real).items():
             if np.any(self._arrays[name][:, ~mask]):
                 raise ArtifactError(
                     f"flow array {name!r} has weights where its mask forbids them: it was made by another layout"
                 )
         self._permutation = np.asarray(arrays["permutation"], dtype=np.int64)
-        if not np.array_equal(np.sort(self._permutation, axis=1), np.tile(np.arange(self.dim), (config.n_blocks, 1))):
-            raise ArtifactError(f"flow array 'permutation' must hold {config.n_blocks} permutations of {self.dim} dimensions")
+        if not np.array_equal(np.sort(self._permutation, axis=1), np.tile(np.arange(self.n_real), (config.n_blocks, 1))):
+            raise ArtifactError(
+                f"flow array 'permutation' must hold {config.n_blocks} permutations of {self.n_real} dimensions"
+            )
         # bounds[layer][d] is the number of hidden units of a degree below d.
-        degrees = [hidden_degrees(self.dim, width) for width in config.hidden]
-        self._bounds = [np.searchsorted(degree, np.arange(self.dim + 1)).tolist() for degree in degrees]
-        self._bounds.append([config.n_outputs * d for d in range(self.dim + 1)])
-        self._panels = [*range(0, self.dim, _DEGREES_PER_PANEL), self.dim]
+        degrees = [hidden_degrees(self.n_real, width) for width in config.hidden]
+        self._bounds = [np.searchsorted(degree, np.arange(self.n_real + 1)).tolist() for degree in degrees]
+        self._bounds.append([config.n_outputs * d for d in range(self.n_real + 1)])
+        self._panels = [*range(0, self.n_real, _DEGREES_PER_PANEL), self.n_real]
         widest = max(bounds[stop] - bounds[start] for bounds in self._bounds for start, stop in pairwise(self._panels))
-        self._largest = max(widest, config.n_outputs * self.dim)
+        self._largest = max(widest, config.n_outputs * self.n_real)
         self._soft_bounds = np.array(config.soft_bounds, np.float32)[:, None]
         self._blocks = [self._block(index) for index in range(config.n_blocks)]
         self._activate = _ACTIVATIONS[config.activation]
@@ -356,11 +378,11 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
             )
 
         def noise(rows: slice, columns: slice) -> np.ndarray:
-            drawn = np.empty((rows.stop - rows.start, columns.stop - columns.start, self.dim), dtype=np.float32)
+            drawn = np.empty((rows.stop - rows.start, columns.stop - columns.start, self.n_real), dtype=np.float32)
             for into, key in zip(drawn, keys[rows], strict=True):
                 generator = np.random.Generator(np.random.Philox(key=np.array([seed, key], dtype=np.uint64)))
                 if columns.start:
-                    generator.standard_normal((columns.start, self.dim), dtype=np.float32)
+                    generator.standard_normal((columns.start, self.n_real), dtype=np.float32)
                 generator.standard_normal(out=into, dtype=np.float32)
             return drawn
 
@@ -372,8 +394,8 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         """As `ConditionalFlow.transform_noise`."""
         given = self._given(context)
         noise = np.asarray(noise, dtype=np.float32)
-        if noise.ndim != 3 or noise.shape[::2] != (len(given), self.dim):
-            raise ParameterError(f"noise must be ({len(given)}, m, {self.dim}), got {noise.shape}")
+        if noise.ndim != 3 or noise.shape[::2] != (len(given), self.n_real):
+            raise ParameterError(f"noise must be ({len(given)}, m, {self.n_real}), got {noise.shape}")
         return self._to_theta(lambda rows, columns: noise[rows, columns], given, noise.shape[1], n_threads)
 
     def log_prob(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
@@ -387,6 +409,8 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         if not np.all(np.isfinite(points)):
             raise ParameterError(f"theta has {np.count_nonzero(~np.isfinite(points))} non-finite values: leave those rows out")
         points = points.reshape(len(given), -1, self.dim)
+        if self.config.choice and not np.isin(points[..., -1], (0, 1)).all():
+            raise ParameterError("theta's last column is a choice, and must be 0 or 1")
         result = np.empty(points.shape[:2])
 
         def work(rows: slice, columns: slice) -> None:
@@ -399,14 +423,22 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         context = checked_context(context, self.n_context)
         standard = (context - self._arrays["context_mean"]) / self._arrays["context_std"]
         centre = self._arrays["theta_mean"] + product_by_row(standard, self._arrays["theta_slope"])
-        if not self.config.embedding:
-            return _Given(standard, centre)
-        embedded = standard
-        for layer in range(len(self.config.embedding)):
-            embedded = product_by_row(embedded, self._arrays[f"embedding_kernel_{layer}"])
-            embedded += self._arrays[f"embedding_bias_{layer}"]
-            embedded *= 0.5 + 0.5 * np.tanh(0.5 * embedded)
-        return _Given(np.concatenate([standard, embedded], axis=1), centre)
+        features = standard
+        if self.config.embedding:
+            embedded = _silu_of(self._dense("embedding", len(self.config.embedding), standard))
+            features = np.concatenate([standard, embedded], axis=1)
+        likely = np.ones(len(standard))
+        if self.config.choice:
+            log_odds = self._dense("choice", len(self.config.choice) + 1, features)[:, 0].astype(float)
+            likely = 1 / (1 + np.exp(-np.clip(log_odds, -_MOST_LOG_ODDS, _MOST_LOG_ODDS)))
+        return _Given(features, centre, likely)
+
+    def _dense(self, name: str, n_layer: int, values: np.ndarray) -> np.ndarray:
+        """The outputs of a network that all blocks share, before the last activation, for inputs (n, n_in)."""
+        for layer in range(n_layer):
+            values = _silu_of(values) if layer else values
+            values = product_by_row(values, self._arrays[f"{name}_kernel_{layer}"]) + self._arrays[f"{name}_bias_{layer}"]
+        return values
 
     def _block(self, index: int) -> _Block:
         n_layers = len(self.config.hidden) + 1
@@ -415,10 +447,12 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         for layer in range(1, n_layers):
             kernels[layer] = np.concatenate([self._arrays[f"bias_{layer}"][index][:, None], kernels[layer]], axis=1)
         kernels[:-1] = [kernel * factor for kernel in kernels[:-1]]
-        outputs = kernels[-1].reshape(self.config.n_outputs, self.dim, -1).swapaxes(0, 1).copy()
+        outputs = kernels[-1].reshape(self.config.n_outputs, self.n_real, -1).swapaxes(0, 1).copy()
         outputs[:, 1:] /= self._soft_bounds
         kernels[-1] = outputs.reshape(-1, outputs.shape[-1])
         context_kernel = np.ascontiguousarray(self._arrays["context_kernel"][index].T) * factor
+        context_kernel, choice = np.split(context_kernel, [context_kernel.shape[1] - self.config.n_choice], axis=1)
+        kernels[0] = np.concatenate([choice, kernels[0]], axis=1)
         return _Block(self._permutation[index], context_kernel, self._arrays["bias_0"][index] * factor, kernels)
 
     def _to_theta(
@@ -431,7 +465,14 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         to_theta = self._compiled_chunk if compiled else self._theta_chunk
 
         def work(rows: slice, columns: slice) -> None:
-            theta[rows, columns], log_prob[rows, columns] = to_theta(noise(rows, columns), given[rows])
+            part, drawn = given[rows], noise(rows, columns)
+            choice = np.empty((0, drawn.shape[0] * drawn.shape[1]), dtype=np.float32)
+            if self.config.choice:
+                choice, drawn = _chosen(drawn, part.likely[:, None])
+                theta[rows, columns, -1] = choice.reshape(drawn.shape[:2])
+            theta[rows, columns, : self.n_real], log_prob[rows, columns] = to_theta(drawn, part, choice)
+            if self.config.choice:
+                log_prob[rows, columns] += _log_probability(theta[rows, columns, -1], part.likely[:, None])
 
         in_threads(work, chunks(len(given), n_samples, _COMPILED_CHUNK if compiled else _CHUNK), n_threads)
         bad = np.count_nonzero(~np.isfinite(theta).all(axis=(1, 2)))
@@ -441,37 +482,37 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
             )
         return theta, log_prob
 
-    def _compiled_chunk(self, noise: np.ndarray, given: _Given) -> tuple[np.ndarray, np.ndarray]:
+    def _compiled_chunk(self, noise: np.ndarray, given: _Given, choice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         assert self._kernel is not None
         with np.errstate(over="ignore", invalid="ignore"):
-            theta, log_prob = self._kernel.sample(noise, given.features)
+            theta, log_prob = self._kernel.sample(noise, given.features, choice)
             return theta * self._arrays["theta_std"] + given.centre[:, None], log_prob + self._log_constant
 
-    def _memory(self, context: np.ndarray, n: int) -> _Memory:
+    def _memory(self, context: np.ndarray, choice: np.ndarray, n: int) -> _Memory:
         widths = tuple(bounds[-1] for bounds in self._bounds)
         if getattr(_kept, "shape", None) != (widths, n, self._largest):
             _kept.memory, _kept.shape = _Memory(list(widths), n, self._largest), (widths, n, self._largest)
         memory: _Memory = _kept.memory
-        memory.set_context(context, self.dim)
+        memory.set_given(context, choice, self.n_real)
         return memory
 
-    def _theta_chunk(self, noise: np.ndarray, given: _Given) -> tuple[np.ndarray, np.ndarray]:
+    def _theta_chunk(self, noise: np.ndarray, given: _Given, choice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         shape = noise.shape[:2]
         # A copy also of a single sample, whose transpose would be the caller's own memory.
-        values = np.array(noise.reshape(-1, self.dim).T, order="C")
+        values = np.array(noise.reshape(-1, self.n_real).T, order="C")
         log_prob = -0.5 * np.einsum("dn,dn->n", values, values)
-        memory = self._memory(given.features, values.shape[1])
+        memory = self._memory(given.features, choice, values.shape[1])
         with np.errstate(over="ignore", invalid="ignore"):
             for block in reversed(self._blocks):
                 self._invert_block(block, values, given.features, memory)
                 log_prob -= memory.targets[-1][1 :: self.config.n_outputs].sum(axis=0)
                 values[block.order] = memory.values
-            theta = (values.T * self._arrays["theta_std"]).reshape(*shape, self.dim) + given.centre[:, None]
+            theta = (values.T * self._arrays["theta_std"]).reshape(*shape, self.n_real) + given.centre[:, None]
         return theta, (log_prob + self._log_constant).reshape(shape)
 
     @functools.cached_property
     def _log_constant(self) -> float:
-        return -0.5 * self.dim * _LOG_2PI - float(np.log(self._arrays["theta_std"].astype(float)).sum())
+        return -0.5 * self.n_real * _LOG_2PI - float(np.log(self._arrays["theta_std"].astype(float)).sum())
 
     def _invert_block(self, block: _Block, noise: np.ndarray, context: np.ndarray, memory: _Memory) -> None:
         """Solve one block for its inputs, dimension by dimension, into `memory.values`; leave log slopes as second outputs.
@@ -511,7 +552,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
     def _first_layer(self, kernel: np.ndarray, start: int, stop: int, memory: _Memory) -> None:
         """Units of degrees start … stop - 1 of the first hidden layer; they see the context and inputs before stop - 1."""
         rows = slice(self._bounds[0][start], self._bounds[0][stop])
-        seen = len(memory.inputs) - self.dim + stop - 1
+        seen = len(memory.inputs) - self.n_real + stop - 1
         units = memory.targets[0][rows]
         np.matmul(kernel[rows, :seen], memory.inputs[:seen], out=units)
         self._apply(units, memory)
@@ -521,11 +562,12 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         self._activate(flat, memory.zeros[: flat.size], memory.flat[: flat.size])
 
     def _log_prob_chunk(self, theta: np.ndarray, given: _Given) -> np.ndarray:
-        standard = ((theta - given.centre[:, None]) / self._arrays["theta_std"]).reshape(-1, self.dim)
+        choice = theta[..., self.n_real :].reshape(theta.shape[0] * theta.shape[1], self.config.n_choice).T
+        standard = ((theta[..., : self.n_real] - given.centre[:, None]) / self._arrays["theta_std"]).reshape(-1, self.n_real)
         values = np.ascontiguousarray(standard.T, dtype=np.float32)
         log_prob = np.zeros(values.shape[1])
-        memory = self._memory(given.features, values.shape[1])
-        outputs = memory.targets[-1].reshape(self.dim, self.config.n_outputs, -1).swapaxes(0, 1)
+        memory = self._memory(given.features, choice, values.shape[1])
+        outputs = memory.targets[-1].reshape(self.n_real, self.config.n_outputs, -1).swapaxes(0, 1)
         with np.errstate(over="ignore", invalid="ignore"):
             for block in self._blocks:
                 np.take(values, block.order, axis=0, out=memory.values)
@@ -539,6 +581,8 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
                     log_prob -= of_bending.sum(axis=0)
             log_prob += self._log_constant - 0.5 * np.einsum("dn,dn->n", values, values, dtype=float)
         log_prob[np.isnan(log_prob)] = -np.inf
+        if self.config.choice:
+            log_prob += _log_probability(theta[..., -1], given.likely[:, None]).ravel()
         return log_prob.reshape(theta.shape[:2])
 
     def _evaluate(self, block: _Block, context: np.ndarray, memory: _Memory) -> None:
@@ -553,6 +597,24 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
                 _product(block, layer, rows, 0, below[stop], memory)
                 if layer + 1 < len(self._bounds):
                     self._apply(memory.targets[layer][rows], memory)
+
+
+def _silu_of(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values * (0.5 + 0.5 * np.tanh(0.5 * values)))
+
+
+def _chosen(noise: np.ndarray, likely: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Choices (1, n m) that the first column of noise (n, m, n_real) makes, and noise with what that column has left to say."""
+    share = ndtr(noise[..., 0].astype(float))
+    choice = share < likely
+    share = np.where(choice, share / likely, (share - likely) / (1 - likely))
+    left = np.array(noise, dtype=np.float32)
+    left[..., 0] = ndtri(np.clip(share, _LEAST_SHARE, 1 - _LEAST_SHARE))
+    return choice.reshape(1, -1).astype(np.float32), left
+
+
+def _log_probability(choice: np.ndarray, likely: np.ndarray) -> np.ndarray:
+    return np.asarray(np.where(choice > 0, np.log(likely), np.log1p(-likely)))
 
 
 def _bend(noise: np.ndarray, skew: np.ndarray, log_tail: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

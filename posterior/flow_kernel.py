@@ -32,7 +32,7 @@ class _Flow(ctypes.Structure):
     """The C structure of the same name."""
 
     _fields_ = [
-        *((name, ctypes.c_int) for name in ("dim", "n_blocks", "n_hidden", "activation", "n_outputs")),
+        *((name, ctypes.c_int) for name in ("dim", "n_choice", "n_blocks", "n_hidden", "activation", "n_outputs")),
         ("bound", ctypes.c_float * 3),
         ("order", ctypes.c_void_p),
         ("bounds", ctypes.c_void_p * _MAX_LAYERS),
@@ -51,13 +51,13 @@ def kernel_library() -> ctypes.CDLL | None:
             try:
                 library = ctypes.CDLL(str(path))
                 sample, amplitudes, network = (
-                    getattr(library, f"sedcast_{name}") for name in ("flow_sample", "amplitudes", "network")
+                    getattr(library, f"sedcast_{name}") for name in ("flow_draw", "amplitudes", "network")
                 )
             except (OSError, AttributeError):
                 # Not to be loaded, or built from an earlier source.
                 return None
             pointer, size = ctypes.c_void_p, ctypes.c_long
-            sample.argtypes = [pointer, ctypes.c_int, size, size, pointer, pointer, pointer, pointer]
+            sample.argtypes = [pointer, ctypes.c_int, size, size, *[pointer] * 5]
             amplitudes.argtypes = [pointer, ctypes.c_int, size, pointer, pointer, pointer, pointer, pointer]
             amplitudes.restype = None
             network.argtypes = [ctypes.c_int, ctypes.c_int, pointer, pointer, pointer, size, pointer, pointer, pointer]
@@ -86,20 +86,24 @@ class FlowKernel:
         kernel, bias = arrays[f"kernel_{last}"], arrays[f"bias_{last}"]
         shape = config.n_outputs, dim
         outputs = kernel.reshape(*kernel.shape[:2], *shape).swapaxes(2, 3), bias.reshape(-1, *shape).swapaxes(1, 2)
-        kernels = [*(arrays[f"kernel_{layer}"] for layer in range(last)), outputs[0]]
+        context_kernel, of_choice = np.split(
+            arrays["context_kernel"], [arrays["context_kernel"].shape[1] - config.n_choice], axis=1
+        )
+        first = np.concatenate([of_choice, arrays["kernel_0"]], axis=1)
+        kernels = [first, *(arrays[f"kernel_{layer}"] for layer in range(1, last)), outputs[0]]
         biases = [*(arrays[f"bias_{layer}"] for layer in range(last)), outputs[1]]
         self._kept: list[np.ndarray] = []
         kind = _ACTIVATIONS.index(config.activation)
-        self._flow = _Flow(dim, config.n_blocks, last, kind, config.n_outputs, config.soft_bounds)
+        self._flow = _Flow(dim, config.n_choice, config.n_blocks, last, kind, config.n_outputs, config.soft_bounds)
         self._flow.order = self._keep(arrays["permutation"], np.int32)
         for layer in range(last):
             self._flow.bounds[layer] = self._keep(np.array(bounds[layer]), np.int32)
         for layer, values in enumerate(biases):
             self._flow.bias[layer] = self._keep(values, np.float32)
         self._vector = vector_floats()
-        weights = _panels(kernels, bounds, self._vector)
+        weights = _panels(kernels, bounds, self._vector, config.n_choice)
         self._flow.weights, self._flow.weights_per_block = self._keep(weights, np.float32), weights.shape[1]
-        self._context_kernel = np.concatenate(arrays["context_kernel"], axis=1)
+        self._context_kernel = np.concatenate(context_kernel, axis=1)
         self._context_bias = arrays["bias_0"].reshape(-1)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -111,16 +115,19 @@ class FlowKernel:
         """Whether there is a library, and it takes flows of this shape."""
         return vector_floats() > 0 and len(config.hidden) <= _MAX_LAYERS
 
-    def sample(self, noise: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Carry noise (n, m, dim), given context (n, n_context), to standardised theta like it and log q (n, m) + constant."""
+    def sample(self, noise: np.ndarray, features: np.ndarray, choice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Carry noise (n, m, n_real) to standardised theta like it and log q (n, m) + constant.
+
+        `features` (n, n_feature) are what blocks see of the context, `choice` (n_choice, n m) what was chosen.
+        """
         library = kernel_library()
         assert library is not None
-        share = product_by_row(context, self._context_kernel) + self._context_bias
-        arrays = [np.ascontiguousarray(array, dtype=np.float32) for array in (share, noise)]
-        theta, log_q = np.empty_like(arrays[1]), np.empty(noise.shape[:2], dtype=np.float32)
+        share = product_by_row(features, self._context_kernel) + self._context_bias
+        arrays = [np.ascontiguousarray(array, dtype=np.float32) for array in (share, choice, noise)]
+        theta, log_q = np.empty_like(arrays[2]), np.empty(noise.shape[:2], dtype=np.float32)
         pointers = [array.ctypes.data for array in (*arrays, theta, log_q)]
         flow = ctypes.byref(self._flow)
-        if library.sedcast_flow_sample(flow, self._vector, len(noise), noise.shape[1], *pointers):
+        if library.sedcast_flow_draw(flow, self._vector, len(noise), noise.shape[1], *pointers):
             raise MemoryError("no memory for a tile of samples")
         return theta, log_q
 
@@ -210,10 +217,11 @@ def _kernel_if_any(config: FlowConfig, *made_of: Any) -> FlowKernel | None:
     return FlowKernel(config, *made_of) if FlowKernel.suits(config) else None
 
 
-def _panels(kernels: Sequence[np.ndarray], bounds: list[list[int]], vector: int) -> np.ndarray:
+def _panels(kernels: Sequence[np.ndarray], bounds: list[list[int]], vector: int, n_choice: int) -> np.ndarray:
     """The weights (n_block, n_weight) that are not masked, in the order in which the C code uses them.
 
-    `kernels` are (n_block, n_in, n_out), the last (n_block, n_in, dim, n_outputs).
+    `kernels` are (n_block, n_in, n_out), the first with `n_choice` inputs before the others, the last (n_block, n_in, dim,
+    n_outputs).
     """
     library = kernel_library()
     assert library is not None
@@ -222,7 +230,7 @@ def _panels(kernels: Sequence[np.ndarray], bounds: list[list[int]], vector: int)
     pieces = []
     for d in range(outputs.shape[2]):
         for layer, kernel in enumerate(hidden):
-            depth = bounds[layer - 1][d + 1] if layer else d
+            depth = bounds[layer - 1][d + 1] if layer else n_choice + d
             start, stop = bounds[layer][d : d + 2]
             pieces += [kernel[:, :depth, unit : min(unit + width, stop)] for unit in range(start, stop, width)]
         pieces.append(outputs[:, : bounds[len(hidden) - 1][d + 1], d])

@@ -32,6 +32,7 @@ from sedcast.posterior.made import (
     MAX_ANGLE,
     FlowConfig,
     initial_parameters,
+    is_shared,
     parameter_masks,
     parameter_shapes,
     permutations,
@@ -146,6 +147,8 @@ class FlowTrainer:
     def fit(self, theta: np.ndarray, context: np.ndarray) -> TrainingResult:
         """Train on pairs theta (n, dim) on the real line and context (n, n_context), holding out a share for validation.
 
+        With a choice (`FlowConfig.choice`), theta's last column is what was chosen, 0 or 1.
+
         Raises
         ------
         ParameterError : if shapes disagree, values are not finite, or a column is constant.
@@ -183,13 +186,14 @@ class FlowTrainer:
 
     def _train(self, chunks: Callable[[int], Pairs], validation: Pairs) -> TrainingResult:
         theta, context = chunks(0)
-        affine = _standardisation(theta, context)
+        n_real = theta.shape[1] - self.flow.n_choice
+        affine = _standardisation(theta[:, :n_real], context)
         if self.start is None:
-            weights = initial_parameters(self.flow, theta.shape[1], context.shape[1])
+            weights = initial_parameters(self.flow, n_real, context.shape[1])
         else:
             arrays = self.start.to_arrays()
             affine = {name: arrays[name] for name in affine}
-            weights = {name: arrays[name] for name in parameter_shapes(self.flow, theta.shape[1], context.shape[1])}
+            weights = {name: arrays[name] for name in parameter_shapes(self.flow, n_real, context.shape[1])}
         graph = _Graph(self.flow, self.training, affine, weights)
         state = self._resume(graph)
         graph.set(state.arrays)
@@ -384,15 +388,20 @@ class _Graph:
         return float(sum(float(self._nll(theta[piece], context[piece])) for piece in pieces) / len(theta))
 
     def loss(self, weights: Mapping[str, Any], theta: Any, context: Any) -> Any:
-        """Negative log-probability (n,) in nats of theta (n, dim) given context (n, n_context)."""
+        """Negative log-probability (n,) in nats of theta (n, dim, and the choice) given context (n, n_context)."""
         tf = self.tf
+        theta, choice = theta[:, : self.dim], theta[:, self.dim :]
         context = (context - self.affine["context_mean"]) / self.affine["context_std"]
         values = (theta - self.affine["theta_mean"] - tf.matmul(context, self.affine["theta_slope"])) / self.affine["theta_std"]
         weights = {name: tf.convert_to_tensor(array) for name, array in weights.items()}
         features = _features(tf, self.config, weights, context)
         total = 0.5 * self.dim * np.log(2 * np.pi) + np.log(self.affine["theta_std"].astype(float)).sum()
         nll = tf.fill([tf.shape(theta)[0]], tf.constant(total, theta.dtype))
-        blocks = {name: tf.unstack(array) for name, array in weights.items() if not name.startswith("embedding")}
+        if self.config.choice:
+            log_odds = _log_odds(tf, self.config, weights, features)
+            nll += tf.nn.sigmoid_cross_entropy_with_logits(labels=choice, logits=log_odds)[:, 0]
+            features = tf.concat([features, choice], axis=1)
+        blocks = {name: tf.unstack(array) for name, array in weights.items() if not is_shared(name)}
         for index in range(self.config.n_blocks):
             values = tf.gather(values, self.permutation[index], axis=1)
             block = {name: arrays[index] for name, arrays in blocks.items()}
@@ -446,6 +455,15 @@ def _features(tf: Any, config: FlowConfig, weights: Mapping[str, Any], context: 
     return tf.concat([context, embedded], axis=1) if config.embedding else context
 
 
+def _log_odds(tf: Any, config: FlowConfig, weights: Mapping[str, Any], features: Any) -> Any:
+    """Those of the choice being 1, (n, 1)."""
+    values = features
+    for layer in range(len(config.choice) + 1):
+        values = _silu(tf, values) if layer else values
+        values = tf.matmul(values, weights[f"choice_kernel_{layer}"]) + weights[f"choice_bias_{layer}"]
+    return values
+
+
 def _block_parameters(tf: Any, config: FlowConfig, weights: Mapping[str, Any], values: Any, features: Any) -> list[Any]:
     """One MADE: shifts, log scales and, if it has them, skews and log tail weights (…, dim) for `values` given `features`."""
     activation = functools.partial(_silu, tf) if config.activation == "silu" else getattr(tf.nn, config.activation)
@@ -469,17 +487,20 @@ def _noise_and_log_slope(
     return tf.sinh(angle), log_scale + log_tail + 0.5 * tf.math.log1p(values**2) - tf.math.log(tf.cosh(angle))
 
 
-def as_tfp_distribution(flow: MaskedAutoregressiveFlow, context: np.ndarray) -> Any:
-    """The flow as a TensorFlow Probability distribution over (n, dim), one batch member per row of `context` (n, n_context).
+def as_tfp_distribution(flow: MaskedAutoregressiveFlow, context: np.ndarray, choice: np.ndarray | None = None) -> Any:
+    """The flow as a TensorFlow Probability distribution over (n, n_real), one batch member per row of `context` (n, n_context).
 
-    Built from TFP's own MaskedAutoregressiveFlow, Permute and affine bijectors in float32: the reference for `flow`.
+    Of a flow with a choice it is the density given what was chosen, `choice` (n,). Built from TFP's own
+    MaskedAutoregressiveFlow, Permute and affine bijectors in float32: the reference for `flow`.
     """
     tf, tfp = import_tensorflow()
     tfb, tfd = tfp.bijectors, tfp.distributions
     arrays = flow.to_arrays()
     standard = tf.constant((np.asarray(context, np.float32) - arrays["context_mean"]) / arrays["context_std"])
     features = _features(tf, flow.config, arrays, standard)
-    names = [name for name in parameter_shapes(flow.config, flow.dim, flow.n_context) if not name.startswith("embedding")]
+    if flow.config.choice:
+        features = tf.concat([features, tf.constant(choice, tf.float32)[:, None]], axis=1)
+    names = [name for name in parameter_shapes(flow.config, flow.n_real, flow.n_context) if not is_shared(name)]
 
     def network(index: int) -> Callable[[Any], Any]:
         weights = {name: tf.constant(arrays[name][index]) for name in names}
@@ -501,7 +522,7 @@ def as_tfp_distribution(flow: MaskedAutoregressiveFlow, context: np.ndarray) -> 
     for index, order in enumerate(arrays["permutation"]):
         chain.append(tfb.Permute(np.argsort(order).astype(np.int32)))
         chain.append(tfb.MaskedAutoregressiveFlow(bijector_fn=network(index), unroll_loop=False))
-    base = tfd.MultivariateNormalDiag(tf.zeros([len(standard), flow.dim]), tf.ones(flow.dim))
+    base = tfd.MultivariateNormalDiag(tf.zeros([len(standard), flow.n_real]), tf.ones(flow.n_real))
     return tfd.TransformedDistribution(base, tfb.Chain(chain))
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "FlowConfig",
     "hidden_degrees",
     "initial_parameters",
+    "is_shared",
     "parameter_masks",
     "parameter_shapes",
     "permutations",
@@ -48,6 +49,8 @@ class FlowConfig(Config):
     activation : nonlinearity of the hidden layers.
     embedding : widths of the layers of a network (silu) that all blocks share and that turns the context into further features
         beside it; none by default. It runs once per galaxy, however many samples are drawn.
+    choice : widths of the hidden layers (silu) of a network that gives the probability of a choice between two, which is drawn
+        before the dimensions and given to every block; no choice by default.
     permutation : how dimensions are reordered before each block but the first: at random by `seed`, or reversed.
     transform : of a dimension in a block: noise z becomes shift + scale · z, or shift + scale · sinh(skew + tail · asinh(z)).
     max_log_scale : soft bound on a block's log scale, max_log_scale · tanh(raw / max_log_scale).
@@ -58,6 +61,7 @@ class FlowConfig(Config):
     hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (256, 256)
     activation: Activation = "silu"
     embedding: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    choice: tuple[Annotated[int, Field(ge=1)], ...] = ()
     permutation: Literal["random", "reverse"] = "random"
     transform: Literal["affine", "sinh-arcsinh"] = "affine"
     max_log_scale: Annotated[float, Field(gt=0, le=8)] = 4.0
@@ -67,6 +71,11 @@ class FlowConfig(Config):
     def soft_bounds(self) -> tuple[float, ...]:
         """Bounds of a block's outputs but the shift: of log scale and, if not affine, skew and log tail weight."""
         return (self.max_log_scale,) if self.transform == "affine" else (self.max_log_scale, _MAX_SKEW, _MAX_LOG_TAIL)
+
+    @property
+    def n_choice(self) -> int:
+        """Columns that say what was chosen: one or none."""
+        return int(bool(self.choice))
 
     @property
     def n_outputs(self) -> int:
@@ -87,11 +96,11 @@ def hidden_degrees(dim: int, width: int) -> np.ndarray:
 
 
 def parameter_shapes(config: FlowConfig, dim: int, n_context: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the trained arrays, the first axis being the block unless the name starts with ``embedding``.
+    """Names and shapes of the trained arrays, the first axis being the block unless all blocks share them (`is_shared`).
 
-    ``kernel_0`` acts on the inputs, ``context_kernel`` on the context and what the embedding makes of it, ``kernel_k``
-    on hidden layer k; the last one's outputs are `dim` shifts, `dim` raw log scales and, if the transform has them, as many
-    raw skews and log tail weights. A bias follows each kernel.
+    ``kernel_0`` acts on the inputs, ``context_kernel`` on the context, what the embedding makes of it and the choice if there
+    is one, ``kernel_k`` on hidden layer k; the last one's outputs are `dim` shifts, `dim` raw log scales and, if the transform
+    has them, as many raw skews and log tail weights. A bias follows each kernel.
     """
     widths = (dim, *config.hidden, config.n_outputs * dim)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -99,11 +108,19 @@ def parameter_shapes(config: FlowConfig, dim: int, n_context: int) -> dict[str, 
         shapes[f"embedding_kernel_{layer}"] = (n_in, n_out)
         shapes[f"embedding_bias_{layer}"] = (n_out,)
     n_features = n_context + sum(config.embedding[-1:])
-    shapes["context_kernel"] = (config.n_blocks, n_features, widths[1])
+    for layer, (n_in, n_out) in enumerate(pairwise((n_features, *config.choice, 1)) if config.choice else ()):
+        shapes[f"choice_kernel_{layer}"] = (n_in, n_out)
+        shapes[f"choice_bias_{layer}"] = (n_out,)
+    shapes["context_kernel"] = (config.n_blocks, n_features + config.n_choice, widths[1])
     for layer, (n_in, n_out) in enumerate(pairwise(widths)):
         shapes[f"kernel_{layer}"] = (config.n_blocks, n_in, n_out)
         shapes[f"bias_{layer}"] = (config.n_blocks, n_out)
     return shapes
+
+
+def is_shared(name: str) -> bool:
+    """Whether an array of `parameter_shapes` serves all blocks."""
+    return name.startswith(("embedding", "choice"))
 
 
 def parameter_masks(config: FlowConfig, dim: int) -> Parameters:

@@ -24,7 +24,7 @@ from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.simulate import SimulationConfig, default_simulator, noise_model
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.surviving import SurvivingMass
-from sedcast.posterior.amplitude_flow import without_amplitudes
+from sedcast.posterior.amplitude_flow import points_to_learn
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.estimator import PosteriorEstimator, check_experts, with_redshift
 from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow
@@ -64,7 +64,7 @@ class PosteriorConfig(Config):
     redshift : ``"observed"`` conditions on the redshift; ``"inferred"`` makes it a parameter, whose prior is the distribution
         that the simulations draw it from (`SimulationConfig.zred`).
     stream : draw fresh galaxies for every epoch instead of repeating a fixed set, and let bands be missing if so wanted.
-    flow : architecture.
+    flow : architecture. Its choice is whether the burst has begun, see `burst_onset`, and needs `amplitudes`.
     amplitudes : with it, burst fraction and mass are not learnt but drawn from their own posterior given the other parameters,
         which takes a small emulator of the bands that is trained first, of the spectrum emulator that `simulation` names; that
         of `start` serves if it was trained in the same way.
@@ -95,6 +95,8 @@ class PosteriorConfig(Config):
             raise ValueError("[stream] draws fresh galaxies and needs [simulation], not simulation_file")
         if self.experts and (self.stream is None or self.stream.missing is None):
             raise ValueError("experts serve galaxies of certain bands among others: give [stream.missing], or drop experts")
+        if self.flow.choice and self.amplitudes is None:
+            raise ValueError("flow.choice, whether the burst has begun, needs [amplitudes]: give that too, or drop choice")
         return self
 
 
@@ -275,7 +277,7 @@ def fit_posterior(
     observed = _observed(training_set, transform)
     context = transform(*observed)
     points = joint_points(training_set, training_set.config, config)
-    pairs = _learnt(points, config), context
+    pairs = _learnt(points, training_set.zred, config, Prior.from_dict(training_set.config.prior), cosmology), context
     start, origin = _start(config, transform, pairs)
     trainer = _trainer(config, start, checkpoint, progress)
     result = trainer.fit(*pairs)
@@ -332,7 +334,9 @@ def _trained(
     # One galaxy where the emulator fails must not decide the loss alone.
     known = np.isfinite(log_density)
     described["figures"] |= {"amplitudes_nats": -float(log_density[known].mean()), "impossible": int(np.count_nonzero(~known))}
-    return _Trained(flow, described["figures"]["amplitudes_nats"], {"bands_emulator": described})
+    _, log_slope = flow.to_learn(*pairs)
+    nats = described["figures"]["amplitudes_nats"] - float(log_slope.mean())
+    return _Trained(flow, nats, {"bands_emulator": described})
 
 
 def _estimator(
@@ -357,9 +361,12 @@ def joint_points(galaxies: TrainingSet | Galaxies, simulation: SimulationConfig,
     return with_redshift(galaxies.theta_unbounded, galaxies.zred, simulation.zred)
 
 
-def _learnt(points: np.ndarray, config: PosteriorConfig) -> np.ndarray:
-    """What of it a flow learns."""
-    return points if config.amplitudes is None else without_amplitudes(points)
+def _learnt(points: np.ndarray, zred: np.ndarray, config: PosteriorConfig, prior: Prior, cosmology: Cosmology) -> np.ndarray:
+    """What of it a flow learns, float32."""
+    if config.amplitudes is None:
+        return points
+    learnt, _ = points_to_learn(points, zred, prior=prior, cosmology=cosmology, choice=bool(config.flow.choice))
+    return learnt
 
 
 def _observed(galaxies: TrainingSet | Galaxies, transform: ContextTransform) -> Observed:
@@ -375,9 +382,11 @@ def training_stream(
     assert simulation is not None
     assert stream_config is not None
     transform = _stream_transform(config, simulation, stream_config)
+    prior, cosmology = Prior.from_dict(simulation.prior), _emulator(simulation).cosmology
 
     def pairs(galaxies: Galaxies) -> tuple[np.ndarray, np.ndarray]:
-        return _learnt(joint_points(galaxies, simulation, config), config), transform(*_observed(galaxies, transform))
+        points = joint_points(galaxies, simulation, config)
+        return _learnt(points, galaxies.zred, config, prior, cosmology), transform(*_observed(galaxies, transform))
 
     with GalaxyStream(default_simulator(simulation), noise_model(simulation), simulation, stream_config) as stream:
         yield stream, transform, pairs

@@ -70,12 +70,13 @@ def warm_start(
         "theta_mean": arrays["theta_mean"] + offset @ arrays["theta_slope"],
         "theta_slope": kernel @ arrays["theta_slope"],
     }
-    direct, embedded = np.split(arrays["context_kernel"].astype(float), [len(offset)], axis=1)
-    changed["context_kernel"] = np.concatenate([kernel @ direct, embedded], axis=1)
-    changed["bias_0"] = arrays["bias_0"] + offset @ direct
-    if config.embedding:
-        changed["embedding_bias_0"] = arrays["embedding_bias_0"] + offset @ arrays["embedding_kernel_0"]
-        changed["embedding_kernel_0"] = kernel @ arrays["embedding_kernel_0"]
+    # The layers that see the context; what else they see comes after it.
+    sees = {"context_kernel": "bias_0"}
+    sees |= {f"{name}_kernel_0": f"{name}_bias_0" for name in ("embedding", "choice") if getattr(config, name)}
+    for layer, bias in sees.items():
+        direct, other = np.split(arrays[layer].astype(float), [len(offset)], axis=-2)
+        changed[layer] = np.concatenate([kernel @ direct, other], axis=-2)
+        changed[bias] = arrays[bias] + offset @ direct
     if gains_tails:
         # Neither skew nor other tails, which is the affine transform.
         for name in (f"kernel_{len(config.hidden)}", f"bias_{len(config.hidden)}"):

@@ -51,13 +51,48 @@ def test_log_prob_inverts_sampling(hidden, activation, transform):
 
 
 @pytest.mark.parametrize("transform", ["affine", "sinh-arcsinh"])
-def test_log_prob_is_the_change_of_variables(transform):
-    flow = random_flow(transform=transform)
+def test_a_choice_is_drawn_first_and_told_to_every_block(transform):
+    flow = random_flow(dim=5, choice=(6,), transform=transform)
+    assert (flow.n_real, flow.dim) == (5, 6)
+    theta, log_prob = flow.sample_with_log_prob(contexts(4), 20_000, seed=1)
+    choice = theta[..., -1]
+    assert set(np.unique(choice)) == {0, 1}
+    np.testing.assert_allclose(flow.log_prob(theta, contexts(4)), log_prob, rtol=1e-4, atol=1e-3)
+    # What was chosen changes more than the density's height.
+    for row in range(4):
+        chosen = theta[row, choice[row] == 1][None, :200]
+        other = np.concatenate([chosen[..., :-1], np.zeros((1, 200, 1))], axis=2)
+        given = contexts(4)[row : row + 1]
+        assert np.ptp(flow.log_prob(other, given) - flow.log_prob(chosen, given)) > 0.01
+    noise = np.random.default_rng(0).standard_normal((4, 30, 5))
+    many, few = (flow.transform_noise(noise[:, :m], contexts(4)) for m in (30, 2))
+    np.testing.assert_allclose(many[0][:, :2], few[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(many[1][:, :2], few[1], rtol=1e-4, atol=1e-4)
+    with pytest.raises(ParameterError, match="0 or 1"):
+        flow.log_prob(np.full((4, 6), 0.5), contexts(4))
+
+
+def test_the_density_over_both_choices_integrates_to_one():
+    flow = random_flow(1, choice=(6,))
+    axis = np.linspace(-30, 30, 20_001)
+    totals = []
+    for choice in (0, 1):
+        grid = np.stack([axis, np.full(axis.shape, choice)], axis=-1)[None]
+        totals.append(np.exp(flow.log_prob(grid, contexts(1))).sum() * (axis[1] - axis[0]))
+    assert sum(totals) == pytest.approx(1, abs=5e-3)
+    share = flow.sample(contexts(1), 40_000, seed=3)[..., -1].mean()
+    assert share == pytest.approx(totals[1], abs=4 * 0.5 / np.sqrt(40_000))
+
+
+@pytest.mark.parametrize("choice", [(), (6,)])
+@pytest.mark.parametrize("transform", ["affine", "sinh-arcsinh"])
+def test_log_prob_is_the_change_of_variables(transform, choice):
+    flow = random_flow(transform=transform, choice=choice)
     noise = np.random.default_rng(0).standard_normal((1, 1, 4))
     step = 3e-3
     nudged = noise[0, 0] + step * np.concatenate([np.eye(4), -np.eye(4)])
     moved = flow.transform_noise(nudged[None], contexts(1))[0][0].astype(float)
-    jacobian = (moved[:4] - moved[4:]) / (2 * step)
+    jacobian = (moved[:4, :4] - moved[4:, :4]) / (2 * step)
     expected = -0.5 * (noise**2).sum() - 2 * np.log(2 * np.pi) - np.linalg.slogdet(jacobian)[1]
     assert flow.transform_noise(noise, contexts(1))[1][0, 0] == pytest.approx(expected, abs=2e-3)
 

@@ -49,9 +49,10 @@ def test_posterior_of_a_linear_gaussian_model_is_recovered():
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "silu"])
 @pytest.mark.parametrize(("transform", "rounding"), [("affine", 1e-5), ("sinh-arcsinh", 1e-4)])
-def test_loss_numpy_and_tfp_agree(activation, transform, rounding):
+@pytest.mark.parametrize("choice", [(), (7, 5)])
+def test_loss_numpy_and_tfp_agree(activation, transform, rounding, choice):
     theta, x, *_ = linear_gaussian(64, 2)
-    config = SMALL.model_copy(update={"activation": activation, "transform": transform})
+    config = SMALL.model_copy(update={"activation": activation, "transform": transform, "choice": choice})
     affine = _standardisation(theta.astype(np.float32), x.astype(np.float32))
     rng = np.random.default_rng(5)
     weights, masks = initial_parameters(config, 3, 4), parameter_masks(config, 3)
@@ -59,8 +60,12 @@ def test_loss_numpy_and_tfp_agree(activation, transform, rounding):
     for name, array in weights.items():
         array += (0.1 * rng.standard_normal(array.shape) * masks.get(name, 1)).astype(np.float32)
     flow = graph.flow(weights)
-    reference = as_tfp_distribution(flow, x)
+    chosen = rng.integers(2, size=64)
+    reference = as_tfp_distribution(flow, x, chosen)
     expected = reference.log_prob(theta.astype(np.float32)).numpy()
+    if choice:
+        expected += np.log(np.where(chosen, probability_of_one(flow, x), 1 - probability_of_one(flow, x)))
+        theta = np.concatenate([theta, chosen[:, None]], axis=1)
     found = -graph.loss(weights, np.float32(theta), np.float32(x)).numpy()
     np.testing.assert_allclose(found, expected, rtol=rounding, atol=rounding)
     np.testing.assert_allclose(flow.log_prob(theta, x), expected, rtol=rounding, atol=rounding)
@@ -68,8 +73,27 @@ def test_loss_numpy_and_tfp_agree(activation, transform, rounding):
     # One sample a row is NumPy's, many the compiled sampler's where there is one.
     for repeats in (1, MIN_SAMPLES):
         samples, log_prob = flow.transform_noise(np.repeat(noise, repeats, axis=1), x)
+        if choice:
+            np.testing.assert_allclose(log_prob, flow.log_prob(samples, x), rtol=1e-3, atol=1e-3)
+            continue
         np.testing.assert_allclose(samples[:, -1], reference.bijector.forward(noise[:, 0]).numpy(), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(log_prob[:, -1], reference.log_prob(samples[:, -1]).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def probability_of_one(flow: MaskedAutoregressiveFlow, x: np.ndarray) -> np.ndarray:
+    """That of a choice, by the definition of its network."""
+    arrays = flow.to_arrays()
+
+    def silu(values):
+        return values / (1 + np.exp(-values))
+
+    def dense(name, layer, values):
+        return values @ arrays[f"{name}_kernel_{layer}"] + arrays[f"{name}_bias_{layer}"]
+
+    standard = (x - arrays["context_mean"]) / arrays["context_std"]
+    embedded = silu(dense("embedding", 1, silu(dense("embedding", 0, standard))))
+    hidden = silu(dense("choice", 0, np.concatenate([standard, embedded], axis=1)))
+    return 1 / (1 + np.exp(-dense("choice", 2, silu(dense("choice", 1, hidden)))[:, 0]))
 
 
 def test_silu_has_the_gradient_of_tensorflows_own():

@@ -12,7 +12,7 @@ from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.prior import Prior
 from sedcast.emulator.simulate import SimulationConfig
-from sedcast.posterior.amplitude_flow import FlowWithAmplitudes, without_amplitudes
+from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.train import (
     PosteriorConfig,
@@ -141,6 +141,7 @@ def test_training_with_amplitudes_of_their_own(tmp_path):
         "simulation": SIMULATION | {"n_galaxies": 1000, "bands": BANDS7, "prior": narrowed},
         "stream": STREAM,
         "amplitudes": BANDS_OF_SECONDS,
+        "flow": {"n_blocks": 2, "hidden": [32], "choice": [4]},
         "training": {"batch_size": 100, "max_epochs": 2, "warmup_steps": 5, "checkpoint_minutes": 0},
     }
     path = tmp_path / "amplitudes.npz"
@@ -159,7 +160,7 @@ def test_training_with_amplitudes_of_their_own(tmp_path):
     assert {total for _, total in seen} == {2}
     flow = estimator.flow
     assert isinstance(flow, FlowWithAmplitudes)
-    assert flow.others.dim == 9
+    assert (flow.others.n_real, flow.others.dim) == (9, 10)
     figures = estimator.card["figures"]
     assert estimator.card["bands_emulator"]["figures"]["steps"] == 60
     with training_stream(config(**values)) as (stream, transform, _):
@@ -169,8 +170,14 @@ def test_training_with_amplitudes_of_their_own(tmp_path):
     known = np.isfinite(log_prob)
     described = estimator.card["bands_emulator"]["figures"]
     assert described["impossible"] == np.count_nonzero(~known)
-    of_others = flow.others.log_prob(without_amplitudes(held.theta_unbounded), context).mean()
+    learnt, log_slope = flow.to_learn(held.theta_unbounded, context)
+    of_others = (flow.others.log_prob(learnt, context) + log_slope).mean()
     assert figures["validation_nll_nats"] == pytest.approx(described["amplitudes_nats"] - of_others, rel=1e-3)
+    np.testing.assert_allclose(
+        log_prob[known],
+        (flow.others.log_prob(learnt, context) + log_slope + flow.amplitude_log_density(held.theta_unbounded, context))[known],
+        rtol=1e-6,
+    )
     assert flow.emulator.prior == estimator.prior == Prior.from_dict(narrowed)
     with pytest.raises(ArtifactError, match="another prior or cosmology"):
         replace(estimator, prior=Prior())
@@ -182,6 +189,11 @@ def test_training_with_amplitudes_of_their_own(tmp_path):
     other = values | {"amplitudes": BANDS_OF_SECONDS | {"seed": 3}}
     with pytest.raises(ArtifactError, match="of another configuration"):
         train_posterior(config(**other), checkpoint=path)
+
+
+def test_a_choice_needs_amplitudes_of_their_own():
+    with pytest.raises(ConfigError, match=r"needs \[amplitudes\]"):
+        config(flow={"choice": [4]})
 
 
 def test_amplitudes_need_an_emulator_of_the_bands():
