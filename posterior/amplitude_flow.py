@@ -165,7 +165,7 @@ class FlowWithAmplitudes(ConditionalFlow):
         return of_others + self.amplitude_log_density(points, context, n_threads=n_threads)
 
     def to_learn(self, points: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`points_to_learn` of points (n, dim) or (n, m, dim), and its log slopes, (n,) or (n, m), given context (n, n_context)."""
+        """`points_to_learn` of points (n, dim) or (n, m, dim) given context (n, n_context); log slopes are (n,) or (n, m)."""
         flat = points.reshape(-1, self.dim)
         zred = self._observed(context)[2]
         z = self._redshift(without_amplitudes(flat), zred)
