@@ -24,7 +24,7 @@ _TFP = "TFP sampling, "
 _AS_IT_COMES = "as it comes"
 _SURVEY_GALAXIES = 33_884
 _SURVEY_SAMPLES = 10_000
-_SHAPE = {"n_blocks", "hidden", "activation", "embedding", "transform"}
+_SHAPE = {"n_blocks", "hidden", "activation", "embedding", "choice", "transform"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -200,7 +200,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "flow": {
             "untrained": bool(options.flow),
             **flow.config.model_dump(include=_SHAPE),
-            "learnt_parameters": flow.trained.dim,
+            "learnt_parameters": flow.trained.n_real,
         },
         "n_samples": options.samples,
         "n_catalog": len(many),

@@ -27,8 +27,9 @@
 
 /* Layer l has bounds[l][d] units of degrees below d and biases bias[l] (block, out). The last one's outputs are n_outputs for each
  * dimension: shift, raw log scale and, unless that is all, raw skew and log tail weight, with a soft bound on each but
- * the first; the first layer's bias comes per galaxy, with the context's share, and it sees n_choice inputs before the others. Of each block, weights has those
- * that are not masked in the order in which they are used, in panels of at most sedcast_flow_panel units. */
+ * the first. The first layer's bias comes per galaxy, with the context's share, and it has n_choice inputs before the others. Of
+ * each block, weights has those that are not masked in the order in which they are used, in panels of at most
+ * sedcast_flow_panel units. */
 typedef struct {
     int dim, n_choice, n_blocks, n_hidden, activation, n_outputs;
     float bound[MAX_OUTPUTS - 1];

@@ -19,12 +19,12 @@ from sedcast.emulator.histories import column
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.amplitudes import AmplitudePosterior
-from sedcast.posterior.burst_onset import from_sides, to_sides, youngest_unbegun
+from sedcast.posterior.burst_onset import from_sides, share_begun, to_sides
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, checked_context, chunks, in_threads, usable_cores
 from sedcast.posterior.flow_kernel import DenseKernel, vector_floats
 
-__all__ = ["FlowWithAmplitudes", "points_to_learn", "without_amplitudes"]
+__all__ = ["FlowWithAmplitudes", "on_sides_of_onset", "without_amplitudes"]
 
 _AMPLITUDES = [FREE_PARAMETER_NAMES.index(name) for name in ("fburst", "log_mstar")]
 _TBURST = FREE_PARAMETER_NAMES.index("tburst") - len(_AMPLITUDES)
@@ -38,23 +38,27 @@ def without_amplitudes(points: np.ndarray) -> np.ndarray:
     return np.delete(points, _AMPLITUDES, axis=-1)
 
 
-def points_to_learn(
-    points: np.ndarray, zred: np.ndarray, *, prior: Prior, cosmology: Cosmology, choice: bool
+def on_sides_of_onset(
+    points: np.ndarray, zred: np.ndarray, *, prior: Prior, cosmology: Cosmology
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the flow of the others has to learn of probit-space points (n, dim) of galaxies at redshifts (n,).
+    """What a flow with a choice has to learn of probit-space points (..., dim).
+
+    Parameters
+    ----------
+    points : (..., dim).
+    zred : redshifts, to be broadcast to (...).
 
     Returns
     -------
-    learnt : (n, dim - 2), or with a `choice` (n, dim - 1): the burst's time is that on its side of `burst_onset`, and a last
-        column says whether it has begun.
-    log_slope : (n,), log of the volume of `learnt` per volume of the points without amplitudes.
+    learnt : (..., dim - 1), those without amplitudes, with the burst's time on its side of `burst_onset`, and a last column that
+        says whether it has begun.
+    log_slope : (...), log of the volume of `learnt` per volume of the points without amplitudes.
     """
     others = without_amplitudes(points)
-    if not choice:
-        return others, np.zeros(len(others))
-    side, begun, log_slope = to_sides(others[:, _TBURST], youngest_unbegun(zred, prior, cosmology))
-    learnt = np.concatenate([others, begun[:, None]], axis=1)
-    learnt[:, _TBURST] = side
+    step = np.broadcast_to(share_begun(zred, prior, cosmology), others.shape[:-1])
+    side, begun, log_slope = to_sides(others[..., _TBURST], step)
+    learnt = np.concatenate([others, begun[..., None]], axis=-1)
+    learnt[..., _TBURST] = side
     return learnt, log_slope
 
 
@@ -63,8 +67,8 @@ class FlowWithAmplitudes(ConditionalFlow):
 
     Parameters
     ----------
-    others : flow of what `points_to_learn` gives: all probit coordinates but those of burst fraction and mass, in the order of
-        the rest, and if it has a choice, whether the burst has begun.
+    others : flow of all probit coordinates but those of burst fraction and mass, in the order of the rest; if it has a choice,
+        of what `on_sides_of_onset` makes of them.
     emulator : photometry in the context's bands.
     transform : of the context.
     redshift_prior : of the redshift, if it is inferred, and so the last coordinate.
@@ -165,15 +169,22 @@ class FlowWithAmplitudes(ConditionalFlow):
         return of_others + self.amplitude_log_density(points, context, n_threads=n_threads)
 
     def to_learn(self, points: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`points_to_learn` of points (n, dim) or (n, m, dim) given context (n, n_context); log slopes are (n,) or (n, m)."""
-        flat = points.reshape(-1, self.dim)
-        zred = self._observed(context)[2]
-        z = self._redshift(without_amplitudes(flat), zred)
-        z = np.repeat(z, len(flat) // max(len(z), 1))
-        learnt, log_slope = points_to_learn(
-            flat, z, prior=self.emulator.prior, cosmology=self.emulator.cosmology, choice=bool(self.config.choice)
-        )
-        return learnt.reshape(*points.shape[:-1], -1), log_slope.reshape(points.shape[:-1])
+        """What `others` has to say of points (n, dim) or (n, m, dim), given context (n, n_context).
+
+        Returns
+        -------
+        learnt : (n, others.dim) or (n, m, others.dim), points of its density.
+        log_slope : (n,) or (n, m), log of the volume of these per volume of the points without amplitudes.
+        """
+        if not self.config.choice:
+            return without_amplitudes(points), np.zeros(points.shape[:-1])
+        if self.redshift_prior is None:
+            zred = self._observed(context)[2]
+            assert zred is not None
+            zred = zred.reshape(-1, *[1] * (points.ndim - 2))
+        else:
+            zred = self.redshift_prior.from_unbounded(points[..., -1])
+        return on_sides_of_onset(points, zred, prior=self.emulator.prior, cosmology=self.emulator.cosmology)
 
     def amplitude_log_density(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
         """The second factor alone, of burst fraction and mass given the others; arguments as of `log_prob`."""
@@ -216,10 +227,11 @@ class FlowWithAmplitudes(ConditionalFlow):
             if self.config.choice:
                 flat, log_slope = self._joined(flat, z)
                 points[rows, columns, self._others[_TBURST]] = np.where(finite, flat[:, _TBURST].reshape(finite.shape), np.nan)
-                total[rows, columns] += log_slope.reshape(finite.shape)
+                added += np.where(finite, log_slope.reshape(finite.shape), 0)
             posterior = self._posterior(flat, z, observed, rows)
             drawn, log_density = posterior.draw(noise[rows, columns].reshape(-1, 2))
-            target[finite], added[finite] = drawn.reshape(target.shape)[finite], log_density.reshape(finite.shape)[finite]
+            target[finite] = drawn.reshape(target.shape)[finite]
+            added[finite] += log_density.reshape(finite.shape)[finite]
             points[rows, columns, _AMPLITUDES[0]] = target[..., 0]
             points[rows, columns, _AMPLITUDES[1]] = target[..., 1]
             total[rows, columns] += added
@@ -233,7 +245,7 @@ class FlowWithAmplitudes(ConditionalFlow):
         root = np.sqrt(flux_ivar).astype(np.float32)
         return root, (flux * root).astype(np.float32), zred
 
-    def _redshift(self, others: np.ndarray, zred: np.ndarray | None, rows: slice = slice(None)) -> np.ndarray:
+    def _redshift(self, others: np.ndarray, zred: np.ndarray | None, rows: slice) -> np.ndarray:
         """The redshift of each row, or if it is inferred, of each of the points of others (k, …)."""
         if self.redshift_prior is None:
             assert zred is not None
@@ -241,8 +253,11 @@ class FlowWithAmplitudes(ConditionalFlow):
         return self.redshift_prior.from_unbounded(others[:, self.others.n_real - 1])
 
     def _joined(self, learnt: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points (k, dim - 2) and log slopes (k,) of what `points_to_learn` made of them; `z` as `_redshift`."""
-        step = youngest_unbegun(z, self.emulator.prior, self.emulator.cosmology)
+        """Points (k, dim - 2), in the memory of `learnt`, and log slopes (k,) of what `on_sides_of_onset` made of them.
+
+        `z` as `_redshift`.
+        """
+        step = share_begun(z, self.emulator.prior, self.emulator.cosmology)
         step = np.repeat(step, len(learnt) // max(len(step), 1))
         probit, log_slope = from_sides(learnt[:, _TBURST], learnt[:, -1] > 0, step)
         others = learnt[:, :-1]

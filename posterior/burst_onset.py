@@ -11,15 +11,16 @@ from scipy.special import ndtr, ndtri
 from sedcast.data.cosmology import Cosmology
 from sedcast.emulator.prior import Prior
 
-__all__ = ["from_sides", "to_sides", "youngest_unbegun"]
+__all__ = ["from_sides", "share_begun", "to_sides"]
 
-# Where the Universe is older than any burst of the prior, the oldest bursts of it count as not begun: no side is ever empty.
+# Where the Universe is older than nearly all bursts of the prior, the oldest of them count as not begun: no side is ever empty.
 _MOST_BEGUN = 0.995
-_EDGE = 1e-12
+# Of a coordinate on either side, in σ.
+_FARTHEST = 7.0
 
 
-def youngest_unbegun(zred: np.ndarray, prior: Prior, cosmology: Cosmology) -> np.ndarray:
-    """The share of the prior's burst times that are less than the age of the Universe at redshifts (…), at most 0.995."""
+def share_begun(zred: np.ndarray, prior: Prior, cosmology: Cosmology) -> np.ndarray:
+    """The share of the prior's burst times that are below the age of the Universe at redshifts (…), within 0.005 … 0.995."""
     low, high = prior.tburst
     return np.clip((cosmology.age_gyr(zred) - low) / (high - low), 1 - _MOST_BEGUN, _MOST_BEGUN)
 
@@ -29,27 +30,27 @@ def to_sides(probit: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
     Parameters
     ----------
-    probit : (n,) probit coordinate of the burst's time, whose prior is a standard normal.
-    step : (n,) from `youngest_unbegun`.
+    probit : (…) probit coordinate of the burst's time, whose prior is a standard normal.
+    step : (…) from `share_begun`.
 
     Returns
     -------
-    side : (n,) coordinate on the burst's side, on which the prior is a standard normal too.
-    begun : (n,) bool.
-    log_slope : (n,) log of the slope of `side` as a function of `probit`.
+    side : (…) coordinate on the burst's side, on which the prior is a standard normal too, within ±7.
+    begun : (…) bool.
+    log_slope : (…) log of the slope of `side` as a function of `probit`.
     """
     share = ndtr(np.asarray(probit, dtype=float))
     begun = share <= step
     of_side = np.where(begun, share / step, (share - step) / (1 - step))
-    side = ndtri(np.clip(of_side, _EDGE, 1 - _EDGE))
+    side = np.clip(ndtri(of_side), -_FARTHEST, _FARTHEST)
     return side, begun, _log_slope(probit, side, begun, step)
 
 
 def from_sides(side: np.ndarray, begun: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse of `to_sides`: `probit` and `log_slope`."""
-    of_side = ndtr(np.asarray(side, dtype=float))
-    share = np.where(begun, of_side * step, step + of_side * (1 - step))
-    probit = ndtri(np.clip(share, _EDGE, 1 - _EDGE))
+    """The inverse of `to_sides`: `probit`, and the same `log_slope`."""
+    side = np.clip(np.asarray(side, dtype=float), -_FARTHEST, _FARTHEST)
+    of_side = ndtr(side)
+    probit = ndtri(np.where(begun, of_side * step, step + of_side * (1 - step)))
     return probit, _log_slope(probit, side, begun, step)
 
 

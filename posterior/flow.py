@@ -233,7 +233,10 @@ class ConditionalFlow(ABC):
     def transform_noise(
         self, noise: np.ndarray, context: np.ndarray, *, n_threads: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Carry base noise (n, m, dim) to theta (n, m, dim) and log q (n, m), given context (n, n_context)."""
+        """Carry base noise to theta (n, m, dim) and log q (n, m), given context (n, n_context).
+
+        Noise is (n, m, dim), but has no column for a choice of `MaskedAutoregressiveFlow`.
+        """
 
     @abstractmethod
     def log_prob(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
@@ -429,15 +432,17 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
             features = np.concatenate([standard, embedded], axis=1)
         likely = np.ones(len(standard))
         if self.config.choice:
-            log_odds = self._dense("choice", len(self.config.choice) + 1, features)[:, 0].astype(float)
+            # Of a context that overflows, any will do.
+            log_odds = np.nan_to_num(self._dense("choice", len(self.config.choice) + 1, features)[:, 0].astype(float))
             likely = 1 / (1 + np.exp(-np.clip(log_odds, -_MOST_LOG_ODDS, _MOST_LOG_ODDS)))
         return _Given(features, centre, likely)
 
     def _dense(self, name: str, n_layer: int, values: np.ndarray) -> np.ndarray:
         """The outputs of a network that all blocks share, before the last activation, for inputs (n, n_in)."""
-        for layer in range(n_layer):
-            values = _silu_of(values) if layer else values
-            values = product_by_row(values, self._arrays[f"{name}_kernel_{layer}"]) + self._arrays[f"{name}_bias_{layer}"]
+        with np.errstate(over="ignore", invalid="ignore"):
+            for layer in range(n_layer):
+                values = _silu_of(values) if layer else values
+                values = product_by_row(values, self._arrays[f"{name}_kernel_{layer}"]) + self._arrays[f"{name}_bias_{layer}"]
         return values
 
     def _block(self, index: int) -> _Block:

@@ -155,7 +155,7 @@ class FlowTrainer:
         SedcastError : if the loss is not finite before the first validation.
         ArtifactError : if the checkpoint belongs to another configuration.
         """
-        theta, context = _checked_pairs(theta, context)
+        theta, context = self._checked(theta, context)
         train, validation = _split(theta, context, self.training)
         return self._train(lambda _: train, validation)
 
@@ -169,20 +169,26 @@ class FlowTrainer:
         ------
         ParameterError, SedcastError, ArtifactError : as `fit`.
         """
-        first = _checked_pairs(*chunks(0))
+        first = self._checked(*chunks(0))
         if validation is None:
             first, validation = _split(*first, self.training)
         else:
-            validation = _checked_pairs(*validation)
+            validation = self._checked(*validation)
         n_train = len(first[0])
 
         def chunk(index: int) -> Pairs:
             if index == 0:
                 return first
-            theta, context = _checked_pairs(*chunks(index))
+            theta, context = self._checked(*chunks(index))
             return theta[:n_train], context[:n_train]
 
         return self._train(chunk, validation)
+
+    def _checked(self, theta: np.ndarray, context: np.ndarray) -> Pairs:
+        theta, context = _checked_pairs(theta, context)
+        if self.flow.choice and not np.isin(theta[:, -1], (0, 1)).all():
+            raise ParameterError("theta's last column is a choice, and must be 0 or 1")
+        return theta, context
 
     def _train(self, chunks: Callable[[int], Pairs], validation: Pairs) -> TrainingResult:
         theta, context = chunks(0)

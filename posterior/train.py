@@ -24,7 +24,7 @@ from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.simulate import SimulationConfig, default_simulator, noise_model
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.surviving import SurvivingMass
-from sedcast.posterior.amplitude_flow import points_to_learn
+from sedcast.posterior.amplitude_flow import on_sides_of_onset, without_amplitudes
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.estimator import PosteriorEstimator, check_experts, with_redshift
 from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow
@@ -362,11 +362,14 @@ def joint_points(galaxies: TrainingSet | Galaxies, simulation: SimulationConfig,
 
 
 def _learnt(points: np.ndarray, zred: np.ndarray, config: PosteriorConfig, prior: Prior, cosmology: Cosmology) -> np.ndarray:
-    """What of it a flow learns, float32."""
+    """What of it a flow learns."""
     if config.amplitudes is None:
         return points
-    learnt, _ = points_to_learn(points, zred, prior=prior, cosmology=cosmology, choice=bool(config.flow.choice))
-    return learnt
+    return (
+        on_sides_of_onset(points, zred, prior=prior, cosmology=cosmology)[0]
+        if config.flow.choice
+        else without_amplitudes(points)
+    )
 
 
 def _observed(galaxies: TrainingSet | Galaxies, transform: ContextTransform) -> Observed:

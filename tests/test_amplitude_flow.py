@@ -11,8 +11,8 @@ from standin import mock_photometry
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.redshift import RedshiftPrior
-from sedcast.posterior.amplitude_flow import FlowWithAmplitudes, points_to_learn, without_amplitudes
-from sedcast.posterior.burst_onset import from_sides, to_sides, youngest_unbegun
+from sedcast.posterior.amplitude_flow import FlowWithAmplitudes, on_sides_of_onset, without_amplitudes
+from sedcast.posterior.burst_onset import from_sides, share_begun, to_sides
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.expert_flow import flow_from_arrays
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
@@ -99,10 +99,10 @@ def test_a_choice_is_whether_the_burst_has_begun(inferred):
     model = {"prior": made.emulator.prior, "cosmology": made.emulator.cosmology}
     tburst = model["prior"].from_unbounded(flat[:, :11])[:, PARAMETER_NAMES.index("tburst")]
     begun = tburst <= model["cosmology"].age_gyr(z)
-    young = youngest_unbegun(z, **model) < 0.995
+    young = share_begun(z, **model) < 0.995
     assert np.count_nonzero(young & ~begun) > 100
     np.testing.assert_array_equal(begun[young], chosen[young] > 0)
-    learnt, _ = points_to_learn(flat, z, choice=True, **model)
+    learnt, _ = on_sides_of_onset(flat, z, **model)
     np.testing.assert_array_equal(learnt[:, -1], chosen)
 
 
@@ -176,6 +176,12 @@ def test_what_the_flow_cannot_follow_stays_non_finite():
     lost = ~np.isfinite(without_amplitudes(points)).all(axis=2)
     assert lost.any()
     assert np.isnan(points[lost][:, [0, 4]]).all()
+
+
+@pytest.mark.parametrize("choice", [(), (8,)])
+def test_no_samples_are_no_error(choice):
+    made = flow(choice=choice)
+    assert made.log_prob(np.empty((2, 0, 11)), made.transform(*galaxies(2, 1))).shape == (2, 0)
 
 
 def test_bad_input_is_refused():

@@ -157,8 +157,9 @@ def test_many_rows_of_few_samples_are_like_few_rows_of_many(activation):
 @pytest.mark.parametrize("transform", ["affine", "sinh-arcsinh"])
 @pytest.mark.parametrize("n_rows", [2, 20])
 @pytest.mark.parametrize("huge", [1e30, 3e38])
-def test_a_row_that_overflows_spoils_no_other(n_rows, huge, transform):
-    flow = random_flow(transform=transform)
+@pytest.mark.parametrize("choice", [(), (6,)])
+def test_a_row_that_overflows_spoils_no_other(n_rows, huge, transform, choice):
+    flow = random_flow(transform=transform, choice=choice)
     rows = contexts(n_rows)
     noise = np.random.default_rng(0).standard_normal((n_rows, 50, 4))
     expected = flow.transform_noise(noise, rows)

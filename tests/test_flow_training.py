@@ -110,6 +110,13 @@ def _value_and_gradient(tf, function, values):
     return result.numpy(), tape.gradient(result, values).numpy()
 
 
+def test_a_choice_that_is_neither_is_refused():
+    theta, x, *_ = linear_gaussian(300, 0)
+    trainer = FlowTrainer(SMALL.model_copy(update={"choice": (4,)}), FlowTrainingConfig(batch_size=100, max_epochs=1))
+    with pytest.raises(ParameterError, match="0 or 1"):
+        trainer.fit(theta, x)
+
+
 class InterruptedRun(Exception):
     pass
 
