@@ -50,8 +50,8 @@ def on_sides_of_onset(
 
     Returns
     -------
-    learnt : (..., dim - 1), those without amplitudes, with the burst's time on its side of `burst_onset`, and a last column that
-        says whether it has begun.
+    learnt : (..., dim - 1), those without amplitudes, with the burst's time on its side of `burst_onset`, and a last column
+        that says whether it has begun.
     log_slope : (...), log of the volume of `learnt` per volume of the points without amplitudes.
     """
     others = without_amplitudes(points)
