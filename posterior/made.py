@@ -1,8 +1,8 @@
 """The architecture that a masked autoregressive flow has in common with its trainer: degrees, masks, permutations, shapes.
 
 One block is a conditional MADE: a network whose outputs for dimension i (shift, log scale and, if the transform has them, skew
-and log tail weight) depend on the dimensions before i, on the context and, if there is one, on a choice only. Hidden units carry
-degrees 0 … dim-1; those of degree 0 do not see the dimensions, so that even the first one depends on the context nonlinearly.
+and log tail weight) depend on the dimensions before i, on the context and on a choice, if there is one, only. Hidden units have
+degrees 0 … dim-1; those of degree 0 see no dimensions, so that even the first one depends on the context nonlinearly.
 Units are sorted by degree, in groups as equal as possible: masks are block triangular.
 
 References
