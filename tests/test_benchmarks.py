@@ -291,6 +291,7 @@ def test_posterior(run: Any, tmp_path: Path) -> None:
         "hidden": [16],
         "activation": "relu",
         "embedding": [],
+        "choice": [],
         "transform": "affine",
         "learnt_parameters": 11,
     }
