@@ -36,6 +36,8 @@ _N_METALLICITY_TIMES = 4
 MAX_LOG = 30.0
 """Bound on the logarithm of what the networks give."""
 _ROWS = 2048
+# What is made of so many at a time is not written to memory: several times faster.
+_ROWS_IN_CACHE = 512
 _MPC_CM = 3.0857e24
 _FIXED = ("base", "wave", "age_nodes", "log_z", "zh", "ramp_low", "ramp_width", "t_lookback_gyr", "burst_zh", "zred_range")
 
@@ -176,10 +178,13 @@ class BandEmulator:
         n, n_band = inputs.log_scale.shape
         result = np.empty((n, N_COMPONENT, n_band), dtype=np.float32)
         result[:, :-1] = networks["history"](inputs.history, None).reshape(n, N_SFH_BASES, n_band)
-        ages, share = self.arrays["burst_ages"], inputs.share[:, None]
-        of_age = ages[inputs.node]
-        of_age += share * (ages[inputs.node + 1] - of_age)
-        result[:, -1] = networks["burst"](inputs.burst, of_age)
+        ages, steps = self._burst_ages
+        for start in range(0, n, _ROWS_IN_CACHE):
+            rows = slice(start, start + _ROWS_IN_CACHE)
+            of_age = steps.take(inputs.node[rows], axis=0)
+            of_age *= inputs.share[rows, None]
+            of_age += ages.take(inputs.node[rows], axis=0)
+            result[rows, -1] = networks["burst"](inputs.burst[rows], of_age)
         np.clip(result, -MAX_LOG, MAX_LOG, out=result)
         result += inputs.log_scale[:, None]
         return np.exp(result, out=result)
@@ -224,6 +229,12 @@ class BandEmulator:
         time = self.arrays["t_lookback_gyr"]
         at_burst = np.stack([np.interp(t_burst, time, row) for row in self.arrays["burst_zh"]], axis=1)
         return clipped_metallicity(np.einsum("nj,nj->n", gamma, at_burst))
+
+    @cached_property
+    def _burst_ages(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the burst's age gives its network's first layer at the nodes, and the differences from node to node."""
+        ages = self.arrays["burst_ages"]
+        return ages, np.diff(ages, axis=0)
 
     @cached_property
     def layers(self) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
