@@ -178,7 +178,7 @@ class BandEmulator:
         n, n_band = inputs.log_scale.shape
         result = np.empty((n, N_COMPONENT, n_band), dtype=np.float32)
         result[:, :-1] = networks["history"](inputs.history, None).reshape(n, N_SFH_BASES, n_band)
-        ages, steps = self._burst_ages
+        ages, steps = self.arrays["burst_ages"], self._burst_age_steps
         for start in range(0, n, _ROWS_IN_CACHE):
             rows = slice(start, start + _ROWS_IN_CACHE)
             of_age = steps.take(inputs.node[rows], axis=0)
@@ -231,10 +231,9 @@ class BandEmulator:
         return clipped_metallicity(np.einsum("nj,nj->n", gamma, at_burst))
 
     @cached_property
-    def _burst_ages(self) -> tuple[np.ndarray, np.ndarray]:
-        """What the burst's age gives its network's first layer at the nodes, and the differences from node to node."""
-        ages = self.arrays["burst_ages"]
-        return ages, np.diff(ages, axis=0)
+    def _burst_age_steps(self) -> np.ndarray:
+        """Of what the burst's age gives its network's first layer, the differences from node to node."""
+        return np.diff(self.arrays["burst_ages"], axis=0)
 
     @cached_property
     def layers(self) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:

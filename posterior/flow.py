@@ -29,7 +29,7 @@ from threadpoolctl import ThreadpoolController
 
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel, product_by_row
-from sedcast.posterior.made import MAX_ANGLE, FlowConfig, hidden_degrees, parameter_masks, parameter_shapes
+from sedcast.posterior.made import MAX_ANGLE, FlowConfig, check_choice, hidden_degrees, parameter_masks, parameter_shapes
 
 __all__ = [
     "ConditionalFlow",
@@ -412,8 +412,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         if not np.all(np.isfinite(points)):
             raise ParameterError(f"theta has {np.count_nonzero(~np.isfinite(points))} non-finite values: leave those rows out")
         points = points.reshape(len(given), -1, self.dim)
-        if self.config.choice and not np.isin(points[..., -1], (0, 1)).all():
-            raise ParameterError("theta's last column is a choice, and must be 0 or 1")
+        check_choice(self.config, points)
         result = np.empty(points.shape[:2])
 
         def work(rows: slice, columns: slice) -> None:

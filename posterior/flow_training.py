@@ -31,6 +31,7 @@ from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.made import (
     MAX_ANGLE,
     FlowConfig,
+    check_choice,
     initial_parameters,
     is_shared,
     parameter_masks,
@@ -186,8 +187,7 @@ class FlowTrainer:
 
     def _checked(self, theta: np.ndarray, context: np.ndarray) -> Pairs:
         theta, context = _checked_pairs(theta, context)
-        if self.flow.choice and not np.isin(theta[:, -1], (0, 1)).all():
-            raise ParameterError("theta's last column is a choice, and must be 0 or 1")
+        check_choice(self.flow, theta)
         return theta, context
 
     def _train(self, chunks: Callable[[int], Pairs], validation: Pairs) -> TrainingResult:

@@ -23,6 +23,7 @@ from sedcast.data.errors import ParameterError
 __all__ = [
     "MAX_ANGLE",
     "FlowConfig",
+    "check_choice",
     "hidden_degrees",
     "initial_parameters",
     "is_shared",
@@ -93,6 +94,12 @@ def hidden_degrees(dim: int, width: int) -> np.ndarray:
     if width < dim:
         raise ParameterError(f"hidden layers need at least one unit per dimension: {dim} expected, got {width}; widen `hidden`")
     return np.arange(width) * dim // width
+
+
+def check_choice(config: FlowConfig, theta: np.ndarray) -> None:
+    """Raise a ParameterError if the last column of theta (..., dim) is to be a choice and is neither 0 nor 1."""
+    if config.choice and not np.isin(theta[..., -1], (0, 1)).all():
+        raise ParameterError("theta's last column is a choice, and must be 0 or 1")
 
 
 def parameter_shapes(config: FlowConfig, dim: int, n_context: int) -> dict[str, tuple[int, ...]]:
