@@ -19,7 +19,7 @@ from sedcast.emulator.histories import column
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.amplitudes import AmplitudePosterior
-from sedcast.posterior.burst_onset import from_sides, share_begun, to_sides
+from sedcast.posterior.burst_onset import from_sides, prior_chances, to_sides
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, checked_context, chunks, in_threads, usable_cores
 from sedcast.posterior.flow_kernel import DenseKernel, vector_floats
@@ -39,7 +39,7 @@ def without_amplitudes(points: np.ndarray) -> np.ndarray:
 
 
 def on_sides_of_onset(
-    points: np.ndarray, zred: np.ndarray, *, prior: Prior, cosmology: Cosmology
+    points: np.ndarray, zred: np.ndarray, n_options: int, *, prior: Prior, cosmology: Cosmology
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a flow with a choice has to learn of probit-space points (..., dim).
 
@@ -47,17 +47,17 @@ def on_sides_of_onset(
     ----------
     points : (..., dim).
     zred : redshifts, to be broadcast to (...).
+    n_options : of the choice, see `prior_chances`.
 
     Returns
     -------
-    learnt : (..., dim - 1), those without amplitudes, with the burst's time on its side of `burst_onset`, and a last column
-        that says whether it has begun.
+    learnt : (..., dim - 1), those without amplitudes, with the burst's time within its option of `burst_onset`, and a last
+        column that says which one that is.
     log_slope : (...), log of the volume of `learnt` per volume of the points without amplitudes.
     """
     others = without_amplitudes(points)
-    step = np.broadcast_to(share_begun(zred, prior, cosmology), others.shape[:-1])
-    side, begun, log_slope = to_sides(others[..., _TBURST], step)
-    learnt = np.concatenate([others, begun[..., None]], axis=-1)
+    side, option, log_slope = to_sides(others[..., _TBURST], prior_chances(zred, prior, cosmology, n_options))
+    learnt = np.concatenate([others, option[..., None]], axis=-1)
     learnt[..., _TBURST] = side
     return learnt, log_slope
 
@@ -184,7 +184,8 @@ class FlowWithAmplitudes(ConditionalFlow):
             zred = zred.reshape(-1, *[1] * (points.ndim - 2))
         else:
             zred = self.redshift_prior.from_unbounded(points[..., -1])
-        return on_sides_of_onset(points, zred, prior=self.emulator.prior, cosmology=self.emulator.cosmology)
+        n_options = self.config.n_options
+        return on_sides_of_onset(points, zred, n_options, prior=self.emulator.prior, cosmology=self.emulator.cosmology)
 
     def amplitude_log_density(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
         """The second factor alone, of burst fraction and mass given the others; arguments as of `log_prob`."""
@@ -257,9 +258,9 @@ class FlowWithAmplitudes(ConditionalFlow):
 
         `z` as `_redshift`.
         """
-        step = share_begun(z, self.emulator.prior, self.emulator.cosmology)
-        step = np.repeat(step, len(learnt) // max(len(step), 1))
-        probit, log_slope = from_sides(learnt[:, _TBURST], learnt[:, -1] > 0, step)
+        chance = prior_chances(z, self.emulator.prior, self.emulator.cosmology, self.config.n_options)
+        chance = np.repeat(chance, len(learnt) // max(len(chance), 1), axis=0)
+        probit, log_slope = from_sides(learnt[:, _TBURST], learnt[:, -1], chance)
         others = learnt[:, :-1]
         others[:, _TBURST] = probit
         return others, log_slope

@@ -24,12 +24,13 @@ from itertools import pairwise
 
 import numpy as np
 from pydantic import ValidationError
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, softmax
 from threadpoolctl import ThreadpoolController
 
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel, product_by_row
 from sedcast.posterior.made import MAX_ANGLE, FlowConfig, check_choice, hidden_degrees, parameter_masks, parameter_shapes
+from sedcast.posterior.options import indicators, log_chance, pick
 
 __all__ = [
     "ConditionalFlow",
@@ -94,18 +95,18 @@ class _Given:
     ----------
     features : (n, n_feature), for the blocks.
     centre : (n, n_real), where theta is centred.
-    likely : (n,), probability of the choice 1.
+    chance : (n, n_options), probabilities of the choice's options.
     """
 
     features: np.ndarray
     centre: np.ndarray
-    likely: np.ndarray
+    chance: np.ndarray
 
     def __len__(self) -> int:
         return len(self.features)
 
     def __getitem__(self, rows: slice) -> "_Given":
-        return _Given(self.features[rows], self.centre[rows], self.likely[rows])
+        return _Given(self.features[rows], self.centre[rows], self.chance[rows])
 
 
 @functools.cache
@@ -282,7 +283,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
     The base is a standard normal. `context` is standardised by stored means and standard deviations, `theta` by its linear
     regression on that and the residuals' standard deviations.
 
-    With a choice (`FlowConfig.choice`), theta has one more column, the last, which is 0 or 1. Base noise has not: its first
+    With a choice (`FlowConfig.choice`), theta has one more column, the last, which is 0, 1, … Base noise has not: its first
     column makes the choice, and what that leaves undecided is noise again: noise is carried to theta one to one.
 
     Parameters
@@ -429,12 +430,13 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         if self.config.embedding:
             embedded = _silu_of(self._dense("embedding", len(self.config.embedding), standard))
             features = np.concatenate([standard, embedded], axis=1)
-        likely = np.ones(len(standard))
+        chance = np.ones((len(standard), 1))
         if self.config.choice:
             # Of a context that overflows, any will do.
-            log_odds = np.nan_to_num(self._dense("choice", len(self.config.choice) + 1, features)[:, 0].astype(float))
-            likely = 1 / (1 + np.exp(-np.clip(log_odds, -_MOST_LOG_ODDS, _MOST_LOG_ODDS)))
-        return _Given(features, centre, likely)
+            log_odds = np.nan_to_num(self._dense("choice", len(self.config.choice) + 1, features).astype(float))
+            log_odds = np.clip(log_odds, -_MOST_LOG_ODDS, _MOST_LOG_ODDS)
+            chance = softmax(np.concatenate([np.zeros((len(standard), 1)), log_odds], axis=1), axis=1)
+        return _Given(features, centre, chance)
 
     def _dense(self, name: str, n_layer: int, values: np.ndarray) -> np.ndarray:
         """The outputs of a network that all blocks share, before the last activation, for inputs (n, n_in)."""
@@ -455,7 +457,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         outputs[:, 1:] /= self._soft_bounds
         kernels[-1] = outputs.reshape(-1, outputs.shape[-1])
         context_kernel = np.ascontiguousarray(self._arrays["context_kernel"][index].T) * factor
-        context_kernel, choice = np.split(context_kernel, [context_kernel.shape[1] - self.config.n_choice], axis=1)
+        context_kernel, choice = np.split(context_kernel, [context_kernel.shape[1] - self.config.n_indicators], axis=1)
         kernels[0] = np.concatenate([choice, kernels[0]], axis=1)
         return _Block(self._permutation[index], context_kernel, self._arrays["bias_0"][index] * factor, kernels)
 
@@ -470,13 +472,13 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
 
         def work(rows: slice, columns: slice) -> None:
             part, drawn = given[rows], noise(rows, columns)
-            choice = np.empty((0, drawn.shape[0] * drawn.shape[1]), dtype=np.float32)
-            if self.config.choice:
-                choice, drawn = _chosen(drawn, part.likely[:, None])
-                theta[rows, columns, -1] = choice.reshape(drawn.shape[:2])
-            theta[rows, columns, : self.n_real], log_prob[rows, columns] = to_theta(drawn, part, choice)
-            if self.config.choice:
-                log_prob[rows, columns] += _log_probability(theta[rows, columns, -1], part.likely[:, None])
+            if not self.config.choice:
+                theta[rows, columns], log_prob[rows, columns] = to_theta(drawn, part, self._told(drawn))
+                return
+            option, drawn = _chosen(drawn, part.chance[:, None])
+            theta[rows, columns, -1] = option
+            theta[rows, columns, : self.n_real], log_prob[rows, columns] = to_theta(drawn, part, self._told(option[..., None]))
+            log_prob[rows, columns] += log_chance(option, part.chance[:, None])
 
         in_threads(work, chunks(len(given), n_samples, _COMPILED_CHUNK if compiled else _CHUNK), n_threads)
         bad = np.count_nonzero(~np.isfinite(theta).all(axis=(1, 2)))
@@ -566,7 +568,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         self._activate(flat, memory.zeros[: flat.size], memory.flat[: flat.size])
 
     def _log_prob_chunk(self, theta: np.ndarray, given: _Given) -> np.ndarray:
-        choice = theta[..., self.n_real :].reshape(theta.shape[0] * theta.shape[1], self.config.n_choice).T
+        choice = self._told(theta)
         standard = ((theta[..., : self.n_real] - given.centre[:, None]) / self._arrays["theta_std"]).reshape(-1, self.n_real)
         values = np.ascontiguousarray(standard.T, dtype=np.float32)
         log_prob = np.zeros(values.shape[1])
@@ -586,8 +588,14 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
             log_prob += self._log_constant - 0.5 * np.einsum("dn,dn->n", values, values, dtype=float)
         log_prob[np.isnan(log_prob)] = -np.inf
         if self.config.choice:
-            log_prob += _log_probability(theta[..., -1], given.likely[:, None]).ravel()
+            log_prob += log_chance(theta[..., -1], given.chance[:, None]).ravel()
         return log_prob.reshape(theta.shape[:2])
+
+    def _told(self, theta: np.ndarray) -> np.ndarray:
+        """What the blocks are told of the choice, the last column of theta (n, m, …) if there is one: (n_indicators, n m)."""
+        if not self.config.choice:
+            return np.empty((0, theta.shape[0] * theta.shape[1]), dtype=np.float32)
+        return indicators(theta[..., -1].ravel(), self.config.n_options)
 
     def _evaluate(self, block: _Block, context: np.ndarray, memory: _Memory) -> None:
         """The outputs of one block, all degrees at once, leaving out panels that the masks make zero."""
@@ -607,18 +615,12 @@ def _silu_of(values: np.ndarray) -> np.ndarray:
     return np.asarray(values * (0.5 + 0.5 * np.tanh(0.5 * values)))
 
 
-def _chosen(noise: np.ndarray, likely: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Choices (1, n m) that the first column of noise (n, m, n_real) makes, and noise with what that column has left to say."""
-    share = ndtr(noise[..., 0].astype(float))
-    choice = share < likely
-    share = np.where(choice, share / likely, (share - likely) / (1 - likely))
+def _chosen(noise: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Options (n, m) that the first column of noise (n, m, n_real) picks, and noise with what that column has left to say."""
+    option, share = pick(ndtr(noise[..., 0].astype(float)), chance)
     left = np.array(noise, dtype=np.float32)
     left[..., 0] = ndtri(np.clip(share, _LEAST_SHARE, 1 - _LEAST_SHARE))
-    return choice.reshape(1, -1).astype(np.float32), left
-
-
-def _log_probability(choice: np.ndarray, likely: np.ndarray) -> np.ndarray:
-    return np.asarray(np.where(choice > 0, np.log(likely), np.log1p(-likely)))
+    return option, left
 
 
 def _bend(noise: np.ndarray, skew: np.ndarray, log_tail: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,7 +32,7 @@ class _Flow(ctypes.Structure):
     """The C structure of the same name."""
 
     _fields_ = [
-        *((name, ctypes.c_int) for name in ("dim", "n_choice", "n_blocks", "n_hidden", "activation", "n_outputs")),
+        *((name, ctypes.c_int) for name in ("dim", "n_given", "n_blocks", "n_hidden", "activation", "n_outputs")),
         ("bound", ctypes.c_float * 3),
         ("order", ctypes.c_void_p),
         ("bounds", ctypes.c_void_p * _MAX_LAYERS),
@@ -87,21 +87,21 @@ class FlowKernel:
         shape = config.n_outputs, dim
         outputs = kernel.reshape(*kernel.shape[:2], *shape).swapaxes(2, 3), bias.reshape(-1, *shape).swapaxes(1, 2)
         context_kernel, of_choice = np.split(
-            arrays["context_kernel"], [arrays["context_kernel"].shape[1] - config.n_choice], axis=1
+            arrays["context_kernel"], [arrays["context_kernel"].shape[1] - config.n_indicators], axis=1
         )
         first = np.concatenate([of_choice, arrays["kernel_0"]], axis=1)
         kernels = [first, *(arrays[f"kernel_{layer}"] for layer in range(1, last)), outputs[0]]
         biases = [*(arrays[f"bias_{layer}"] for layer in range(last)), outputs[1]]
         self._kept: list[np.ndarray] = []
         kind = _ACTIVATIONS.index(config.activation)
-        self._flow = _Flow(dim, config.n_choice, config.n_blocks, last, kind, config.n_outputs, config.soft_bounds)
+        self._flow = _Flow(dim, config.n_indicators, config.n_blocks, last, kind, config.n_outputs, config.soft_bounds)
         self._flow.order = self._keep(arrays["permutation"], np.int32)
         for layer in range(last):
             self._flow.bounds[layer] = self._keep(np.array(bounds[layer]), np.int32)
         for layer, values in enumerate(biases):
             self._flow.bias[layer] = self._keep(values, np.float32)
         self._vector = vector_floats()
-        weights = _panels(kernels, bounds, self._vector, config.n_choice)
+        weights = _panels(kernels, bounds, self._vector, config.n_indicators)
         self._flow.weights, self._flow.weights_per_block = self._keep(weights, np.float32), weights.shape[1]
         self._context_kernel = np.concatenate(context_kernel, axis=1)
         self._context_bias = arrays["bias_0"].reshape(-1)
@@ -118,7 +118,7 @@ class FlowKernel:
     def sample(self, noise: np.ndarray, features: np.ndarray, choice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Carry noise (n, m, n_real) to standardised theta like it and log q (n, m) + constant.
 
-        `features` (n, n_feature) are what blocks see of the context, `choice` (n_choice, n m) what was chosen.
+        `features` (n, n_feature) are what blocks see of the context, `choice` (n_indicators, n m) what they see of the choice.
         """
         library = kernel_library()
         assert library is not None
@@ -217,10 +217,10 @@ def _kernel_if_any(config: FlowConfig, *made_of: Any) -> FlowKernel | None:
     return FlowKernel(config, *made_of) if FlowKernel.suits(config) else None
 
 
-def _panels(kernels: Sequence[np.ndarray], bounds: list[list[int]], vector: int, n_choice: int) -> np.ndarray:
+def _panels(kernels: Sequence[np.ndarray], bounds: list[list[int]], vector: int, n_given: int) -> np.ndarray:
     """The weights (n_block, n_weight) that are not masked, in the order in which the C code uses them.
 
-    `kernels` are (n_block, n_in, n_out), the first with `n_choice` inputs before the others, the last (n_block, n_in, dim,
+    `kernels` are (n_block, n_in, n_out), the first with `n_given` inputs before the others, the last (n_block, n_in, dim,
     n_outputs).
     """
     library = kernel_library()
@@ -230,7 +230,7 @@ def _panels(kernels: Sequence[np.ndarray], bounds: list[list[int]], vector: int,
     pieces = []
     for d in range(outputs.shape[2]):
         for layer, kernel in enumerate(hidden):
-            depth = bounds[layer - 1][d + 1] if layer else n_choice + d
+            depth = bounds[layer - 1][d + 1] if layer else n_given + d
             start, stop = bounds[layer][d : d + 2]
             pieces += [kernel[:, :depth, unit : min(unit + width, stop)] for unit in range(start, stop, width)]
         pieces.append(outputs[:, : bounds[len(hidden) - 1][d + 1], d])

@@ -148,7 +148,7 @@ class FlowTrainer:
     def fit(self, theta: np.ndarray, context: np.ndarray) -> TrainingResult:
         """Train on pairs theta (n, dim) on the real line and context (n, n_context), holding out a share for validation.
 
-        With a choice (`FlowConfig.choice`), theta's last column is what was chosen, 0 or 1.
+        With a choice (`FlowConfig.choice`), theta's last column is what was chosen, 0, 1, …
 
         Raises
         ------
@@ -405,8 +405,10 @@ class _Graph:
         nll = tf.fill([tf.shape(theta)[0]], tf.constant(total, theta.dtype))
         if self.config.choice:
             log_odds = _log_odds(tf, self.config, weights, features)
-            nll += tf.nn.sigmoid_cross_entropy_with_logits(labels=choice, logits=log_odds)[:, 0]
-            features = tf.concat([features, choice], axis=1)
+            logits = tf.concat([tf.zeros_like(log_odds[:, :1]), log_odds], axis=1)
+            option = tf.cast(choice[:, 0], tf.int32)
+            nll += tf.nn.sparse_softmax_cross_entropy_with_logits(labels=option, logits=logits)
+            features = tf.concat([features, _indicators(tf, self.config, option)], axis=1)
         blocks = {name: tf.unstack(array) for name, array in weights.items() if not is_shared(name)}
         for index in range(self.config.n_blocks):
             values = tf.gather(values, self.permutation[index], axis=1)
@@ -462,12 +464,17 @@ def _features(tf: Any, config: FlowConfig, weights: Mapping[str, Any], context: 
 
 
 def _log_odds(tf: Any, config: FlowConfig, weights: Mapping[str, Any], features: Any) -> Any:
-    """Those of the choice being 1, (n, 1)."""
+    """Those of the choice's options to the first of them, (n, n_indicators)."""
     values = features
     for layer in range(len(config.choice) + 1):
         values = _silu(tf, values) if layer else values
         values = tf.matmul(values, weights[f"choice_kernel_{layer}"]) + weights[f"choice_bias_{layer}"]
     return values
+
+
+def _indicators(tf: Any, config: FlowConfig, option: Any) -> Any:
+    """What the blocks see of options (n,), (n, n_indicators): `options.indicators` of the other axis."""
+    return tf.one_hot(option, config.n_options)[:, 1:]
 
 
 def _block_parameters(tf: Any, config: FlowConfig, weights: Mapping[str, Any], values: Any, features: Any) -> list[Any]:
@@ -505,7 +512,7 @@ def as_tfp_distribution(flow: MaskedAutoregressiveFlow, context: np.ndarray, cho
     standard = tf.constant((np.asarray(context, np.float32) - arrays["context_mean"]) / arrays["context_std"])
     features = _features(tf, flow.config, arrays, standard)
     if flow.config.choice:
-        features = tf.concat([features, tf.constant(choice, tf.float32)[:, None]], axis=1)
+        features = tf.concat([features, _indicators(tf, flow.config, tf.constant(choice, tf.int32))], axis=1)
     names = [name for name in parameter_shapes(flow.config, flow.n_real, flow.n_context) if not is_shared(name)]
 
     def network(index: int) -> Callable[[Any], Any]:

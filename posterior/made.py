@@ -50,8 +50,9 @@ class FlowConfig(Config):
     activation : nonlinearity of the hidden layers.
     embedding : widths of the layers of a network (silu) that all blocks share and that turns the context into further features
         beside it; none by default. It runs once per galaxy, however many samples are drawn.
-    choice : widths of the hidden layers (silu) of a network that gives the probability of a choice between two, which is drawn
-        before the dimensions and given to every block; no choice by default.
+    choice : widths of the hidden layers (silu) of a network that gives the probabilities of a choice, which is made before the
+        dimensions are drawn and given to every block; no choice by default.
+    n_options : of the choice.
     permutation : how dimensions are reordered before each block but the first: at random by `seed`, or reversed.
     transform : of a dimension in a block: noise z becomes shift + scale · z, or shift + scale · sinh(skew + tail · asinh(z)).
     max_log_scale : soft bound on a block's log scale, max_log_scale · tanh(raw / max_log_scale).
@@ -63,6 +64,7 @@ class FlowConfig(Config):
     activation: Activation = "silu"
     embedding: tuple[Annotated[int, Field(ge=1)], ...] = ()
     choice: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    n_options: Annotated[int, Field(ge=2, le=3)] = 2
     permutation: Literal["random", "reverse"] = "random"
     transform: Literal["affine", "sinh-arcsinh"] = "affine"
     max_log_scale: Annotated[float, Field(gt=0, le=8)] = 4.0
@@ -77,6 +79,11 @@ class FlowConfig(Config):
     def n_choice(self) -> int:
         """Columns that say what was chosen: one or none."""
         return int(bool(self.choice))
+
+    @property
+    def n_indicators(self) -> int:
+        """Inputs of a block that say what was chosen: one for each option but the first."""
+        return self.n_options - 1 if self.choice else 0
 
     @property
     def n_outputs(self) -> int:
@@ -97,9 +104,9 @@ def hidden_degrees(dim: int, width: int) -> np.ndarray:
 
 
 def check_choice(config: FlowConfig, theta: np.ndarray) -> None:
-    """Raise a ParameterError if the last column of theta (..., dim) is to be a choice and is neither 0 nor 1."""
-    if config.choice and not np.isin(theta[..., -1], (0, 1)).all():
-        raise ParameterError("theta's last column is a choice, and must be 0 or 1")
+    """Raise a ParameterError if the last column of theta (..., dim) is to be a choice and is not one of its options."""
+    if config.choice and not np.isin(theta[..., -1], np.arange(config.n_options)).all():
+        raise ParameterError(f"theta's last column is a choice, and must be one of 0 … {config.n_options - 1}")
 
 
 def parameter_shapes(config: FlowConfig, dim: int, n_context: int) -> dict[str, tuple[int, ...]]:
@@ -115,10 +122,10 @@ def parameter_shapes(config: FlowConfig, dim: int, n_context: int) -> dict[str, 
         shapes[f"embedding_kernel_{layer}"] = (n_in, n_out)
         shapes[f"embedding_bias_{layer}"] = (n_out,)
     n_features = n_context + sum(config.embedding[-1:])
-    for layer, (n_in, n_out) in enumerate(pairwise((n_features, *config.choice, 1)) if config.choice else ()):
+    for layer, (n_in, n_out) in enumerate(pairwise((n_features, *config.choice, config.n_indicators)) if config.choice else ()):
         shapes[f"choice_kernel_{layer}"] = (n_in, n_out)
         shapes[f"choice_bias_{layer}"] = (n_out,)
-    shapes["context_kernel"] = (config.n_blocks, n_features + config.n_choice, widths[1])
+    shapes["context_kernel"] = (config.n_blocks, n_features + config.n_indicators, widths[1])
     for layer, (n_in, n_out) in enumerate(pairwise(widths)):
         shapes[f"kernel_{layer}"] = (config.n_blocks, n_in, n_out)
         shapes[f"bias_{layer}"] = (config.n_blocks, n_out)

@@ -64,7 +64,7 @@ class PosteriorConfig(Config):
     redshift : ``"observed"`` conditions on the redshift; ``"inferred"`` makes it a parameter, whose prior is the distribution
         that the simulations draw it from (`SimulationConfig.zred`).
     stream : draw fresh galaxies for every epoch instead of repeating a fixed set, and let bands be missing if so wanted.
-    flow : architecture. Its choice is whether the burst has begun, see `burst_onset`, and needs `amplitudes`.
+    flow : architecture. Its choice is where the burst's time is, see `burst_onset`, and needs `amplitudes`.
     amplitudes : with it, burst fraction and mass are not learnt but drawn from their own posterior given the other parameters,
         which takes a small emulator of the bands that is trained first, of the spectrum emulator that `simulation` names; that
         of `start` serves if it was trained in the same way.
@@ -366,7 +366,7 @@ def _learnt(points: np.ndarray, zred: np.ndarray, config: PosteriorConfig, prior
     if config.amplitudes is None:
         return points
     return (
-        on_sides_of_onset(points, zred, prior=prior, cosmology=cosmology)[0]
+        on_sides_of_onset(points, zred, config.flow.n_options, prior=prior, cosmology=cosmology)[0]
         if config.flow.choice
         else without_amplitudes(points)
     )

@@ -12,7 +12,7 @@ from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes, on_sides_of_onset, without_amplitudes
-from sedcast.posterior.burst_onset import from_sides, share_begun, to_sides
+from sedcast.posterior.burst_onset import from_sides, prior_chances, to_sides
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.expert_flow import flow_from_arrays
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
@@ -23,21 +23,19 @@ from sedcast.posterior.made import FlowConfig, initial_parameters, permutations
 CONFIG = FlowConfig(n_blocks=2, hidden=(24,))
 
 
-def others(transform: ContextTransform, dim: int, choice: tuple[int, ...] = ()) -> MaskedAutoregressiveFlow:
+def others(transform: ContextTransform, dim: int, n_options: int = 1) -> MaskedAutoregressiveFlow:
     """An untrained flow, which is nearly the prior."""
-    config = CONFIG.model_copy(update={"choice": choice})
+    config = CONFIG.model_copy(update={"choice": (8,), "n_options": n_options} if n_options > 1 else {})
     arrays = initial_parameters(config, dim, transform.n_context)
     arrays |= {"permutation": permutations(config, dim), "theta_mean": np.zeros(dim), "theta_std": np.ones(dim)}
     arrays |= {"context_mean": np.zeros(transform.n_context), "context_std": np.ones(transform.n_context)}
     return MaskedAutoregressiveFlow(config, arrays)
 
 
-def flow(
-    *, mask: bool = False, redshift_prior: RedshiftPrior | None = None, choice: tuple[int, ...] = ()
-) -> FlowWithAmplitudes:
+def flow(*, mask: bool = False, redshift_prior: RedshiftPrior | None = None, n_options: int = 1) -> FlowWithAmplitudes:
     transform = ContextTransform(BANDS, mask=mask, redshift=redshift_prior is None)
     dim = 9 + (redshift_prior is not None)
-    return FlowWithAmplitudes(others(transform, dim, choice), small_band_emulator()[0], transform, redshift_prior)
+    return FlowWithAmplitudes(others(transform, dim, n_options), small_band_emulator()[0], transform, redshift_prior)
 
 
 def galaxies(n: int, seed: int):
@@ -62,9 +60,9 @@ def test_the_density_of_amplitudes_is_that_of_the_likelihood():
 
 
 @pytest.mark.parametrize("settings", [{}, {"mask": True}, {"redshift_prior": RedshiftPrior(min=0.01, max=0.29)}])
-@pytest.mark.parametrize("choice", [(), (8,)])
-def test_samples_noise_and_density_agree(settings, choice):
-    made = flow(**settings, choice=choice)
+@pytest.mark.parametrize("n_options", [1, 2, 3])
+def test_samples_noise_and_density_agree(settings, n_options):
+    made = flow(**settings, n_options=n_options)
     flux, ivar, zred = galaxies(20, 5)
     if made.transform.mask:
         ivar[::3, 0] = 0
@@ -80,43 +78,46 @@ def test_samples_noise_and_density_agree(settings, choice):
     np.testing.assert_allclose(made.log_prob(carried, context), log_q, atol=0.05)
     # The other coordinates are those of their own flow.
     alone, _ = made.others.transform_noise(without_amplitudes(noise), context)
-    # But the burst's time, if a choice puts it on one side of a step.
+    # But the burst's time, if a choice tells where it is.
     same = np.delete(np.arange(made.dim - 2), [3] if made.config.choice else [])
     np.testing.assert_array_equal(without_amplitudes(carried)[..., same], alone[..., same])
 
 
 @pytest.mark.parametrize("inferred", [False, True])
-def test_a_choice_is_whether_the_burst_has_begun(inferred):
-    made = flow(choice=(8,), redshift_prior=RedshiftPrior(min=0.01, max=0.29) if inferred else None)
+@pytest.mark.parametrize("n_options", [2, 3])
+def test_a_choice_is_whether_the_burst_has_begun_and_is_young(inferred, n_options):
+    made = flow(n_options=n_options, redshift_prior=RedshiftPrior(min=0.01, max=0.29) if inferred else None)
     flux, ivar, zred = galaxies(20, 5)
     context = made.transform(flux, ivar, None if inferred else zred)
     noise = np.random.default_rng(8).standard_normal((20, 300, made.dim))
     points, _ = made.transform_noise(noise, context)
     chosen = made.others.transform_noise(without_amplitudes(noise), context)[0][..., -1].ravel()
-    assert 0 < chosen.mean() < 1
+    assert set(np.unique(chosen)) == set(range(n_options))
     flat = points.reshape(-1, made.dim)
     z = made.redshift_prior.from_unbounded(flat[:, -1]) if inferred else np.repeat(zred, 300)
     model = {"prior": made.emulator.prior, "cosmology": made.emulator.cosmology}
     tburst = model["prior"].from_unbounded(flat[:, :11])[:, PARAMETER_NAMES.index("tburst")]
     begun = tburst <= model["cosmology"].age_gyr(z)
-    young = share_begun(z, **model) < 0.995
-    assert np.count_nonzero(young & ~begun) > 100
-    np.testing.assert_array_equal(begun[young], chosen[young] > 0)
-    learnt, _ = on_sides_of_onset(flat, z, **model)
+    early = prior_chances(z, **model, n_options=n_options)[:, 0] > 0.005
+    assert np.count_nonzero(early & ~begun) > 100
+    np.testing.assert_array_equal(begun[early], chosen[early] > 0)
+    if n_options == 3:
+        np.testing.assert_array_equal(tburst < 1, chosen == 2)
+    learnt, _ = on_sides_of_onset(flat, z, n_options, **model)
     np.testing.assert_array_equal(learnt[:, -1], chosen)
 
 
-@pytest.mark.parametrize("step", [0.8, 0.995])
-def test_on_either_side_of_the_step_the_prior_is_a_standard_normal(step):
-    probit, step = np.random.default_rng(3).standard_normal(40_000), np.full(40_000, step)
-    side, begun, log_slope = to_sides(probit, step)
-    assert begun.mean() == pytest.approx(step[0], abs=0.01)
-    assert kstest(side[begun], "norm").pvalue > 1e-3
-    assert kstest(side[~begun], "norm").pvalue > 1e-3
-    again, same = from_sides(side, begun, step)
+@pytest.mark.parametrize("chance", [(0.2, 0.8), (0.005, 0.995), (0.1, 0.82, 0.08)])
+def test_on_every_side_the_prior_is_a_standard_normal(chance):
+    probit, chance = np.random.default_rng(3).standard_normal(40_000), np.array(chance)
+    side, option, log_slope = to_sides(probit, chance)
+    np.testing.assert_allclose(np.bincount(option) / option.size, chance, atol=0.01)
+    for k in range(len(chance)):
+        assert kstest(side[option == k], "norm").pvalue > 1e-3
+    again, same = from_sides(side, option, chance)
     np.testing.assert_allclose(again, probit, atol=1e-6)
     np.testing.assert_allclose(same, log_slope, atol=1e-6)
-    ends = [to_sides(probit + nudge, step)[0] for nudge in (-1e-6, 1e-6)]
+    ends = [to_sides(probit + nudge, chance)[0] for nudge in (-1e-6, 1e-6)]
     inside = np.abs(side) < 3.5
     np.testing.assert_allclose(np.log((ends[1] - ends[0])[inside] / 2e-6), log_slope[inside], atol=1e-3)
 
@@ -134,7 +135,7 @@ def test_a_row_depends_on_its_key_and_data_only():
     assert not np.allclose(made.sample(context, 100, seed=4, row_keys=keys)[..., 0], whole[..., 0])
 
 
-@pytest.mark.parametrize("settings", [{"mask": True, "choice": (8,)}, {"redshift_prior": RedshiftPrior(min=0.01, max=0.29)}])
+@pytest.mark.parametrize("settings", [{"mask": True, "n_options": 3}, {"redshift_prior": RedshiftPrior(min=0.01, max=0.29)}])
 def test_arrays_make_the_same_flow(settings):
     made = flow(**settings)
     again = flow_from_arrays(made.to_arrays())
@@ -178,9 +179,9 @@ def test_what_the_flow_cannot_follow_stays_non_finite():
     assert np.isnan(points[lost][:, [0, 4]]).all()
 
 
-@pytest.mark.parametrize("choice", [(), (8,)])
-def test_no_samples_are_no_error(choice):
-    made = flow(choice=choice)
+@pytest.mark.parametrize("n_options", [1, 3])
+def test_no_samples_are_no_error(n_options):
+    made = flow(n_options=n_options)
     assert made.log_prob(np.empty((2, 0, 11)), made.transform(*galaxies(2, 1))).shape == (2, 0)
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -51,43 +53,46 @@ def test_log_prob_inverts_sampling(hidden, activation, transform):
 
 
 @pytest.mark.parametrize("transform", ["affine", "sinh-arcsinh"])
-def test_a_choice_is_drawn_first_and_told_to_every_block(transform):
-    flow = random_flow(dim=5, choice=(6,), transform=transform)
+@pytest.mark.parametrize("n_options", [2, 3])
+def test_a_choice_is_drawn_first_and_told_to_every_block(transform, n_options):
+    flow = random_flow(dim=5, choice=(6,), n_options=n_options, transform=transform)
     assert (flow.n_real, flow.dim) == (5, 6)
     theta, log_prob = flow.sample_with_log_prob(contexts(4), 20_000, seed=1)
     choice = theta[..., -1]
-    assert set(np.unique(choice)) == {0, 1}
+    assert set(np.unique(choice)) == set(range(n_options))
     np.testing.assert_allclose(flow.log_prob(theta, contexts(4)), log_prob, rtol=1e-4, atol=1e-3)
     # What was chosen changes more than the density's height.
-    for row in range(4):
-        chosen = theta[row, choice[row] == 1][None, :200]
-        other = np.concatenate([chosen[..., :-1], np.zeros((1, 200, 1))], axis=2)
+    for row, option in itertools.product(range(4), range(1, n_options)):
+        chosen = theta[row, choice[row] == option][None, :200]
+        other = np.concatenate([chosen[..., :-1], np.full((1, 200, 1), option - 1)], axis=2)
         given = contexts(4)[row : row + 1]
         assert np.ptp(flow.log_prob(other, given) - flow.log_prob(chosen, given)) > 0.01
     noise = np.random.default_rng(0).standard_normal((4, 30, 5))
     many, few = (flow.transform_noise(noise[:, :m], contexts(4)) for m in (30, 2))
     np.testing.assert_allclose(many[0][:, :2], few[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(many[1][:, :2], few[1], rtol=1e-4, atol=1e-4)
-    with pytest.raises(ParameterError, match="0 or 1"):
+    with pytest.raises(ParameterError, match=f"one of 0 … {n_options - 1}"):
         flow.log_prob(np.full((4, 6), 0.5), contexts(4))
 
 
-def test_the_density_over_both_choices_integrates_to_one():
-    flow = random_flow(1, choice=(6,))
+@pytest.mark.parametrize("n_options", [2, 3])
+def test_the_density_over_all_options_integrates_to_one(n_options):
+    flow = random_flow(1, choice=(6,), n_options=n_options)
     axis = np.linspace(-30, 30, 20_001)
     totals = []
-    for choice in (0, 1):
-        grid = np.stack([axis, np.full(axis.shape, choice)], axis=-1)[None]
+    for option in range(n_options):
+        grid = np.stack([axis, np.full(axis.shape, option)], axis=-1)[None]
         totals.append(np.exp(flow.log_prob(grid, contexts(1))).sum() * (axis[1] - axis[0]))
     assert sum(totals) == pytest.approx(1, abs=5e-3)
-    share = flow.sample(contexts(1), 40_000, seed=3)[..., -1].mean()
-    assert share == pytest.approx(totals[1], abs=4 * 0.5 / np.sqrt(40_000))
+    drawn = flow.sample(contexts(1), 40_000, seed=3)[..., -1].ravel()
+    shares = np.bincount(drawn.astype(int), minlength=n_options) / drawn.size
+    np.testing.assert_allclose(shares, totals, atol=4 * 0.5 / np.sqrt(40_000))
 
 
-@pytest.mark.parametrize("choice", [(), (6,)])
+@pytest.mark.parametrize("choice", [{}, {"choice": (6,)}, {"choice": (6,), "n_options": 3}])
 @pytest.mark.parametrize("transform", ["affine", "sinh-arcsinh"])
 def test_log_prob_is_the_change_of_variables(transform, choice):
-    flow = random_flow(transform=transform, choice=choice)
+    flow = random_flow(transform=transform, **choice)
     noise = np.random.default_rng(0).standard_normal((1, 1, 4))
     step = 3e-3
     nudged = noise[0, 0] + step * np.concatenate([np.eye(4), -np.eye(4)])

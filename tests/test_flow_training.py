@@ -49,10 +49,10 @@ def test_posterior_of_a_linear_gaussian_model_is_recovered():
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "silu"])
 @pytest.mark.parametrize(("transform", "rounding"), [("affine", 1e-5), ("sinh-arcsinh", 1e-4)])
-@pytest.mark.parametrize("choice", [(), (7, 5)])
+@pytest.mark.parametrize("choice", [{}, {"choice": (7, 5)}, {"choice": (7, 5), "n_options": 3}])
 def test_loss_numpy_and_tfp_agree(activation, transform, rounding, choice):
     theta, x, *_ = linear_gaussian(64, 2)
-    config = SMALL.model_copy(update={"activation": activation, "transform": transform, "choice": choice})
+    config = SMALL.model_copy(update={"activation": activation, "transform": transform} | choice)
     affine = _standardisation(theta.astype(np.float32), x.astype(np.float32))
     rng = np.random.default_rng(5)
     weights, masks = initial_parameters(config, 3, 4), parameter_masks(config, 3)
@@ -60,11 +60,11 @@ def test_loss_numpy_and_tfp_agree(activation, transform, rounding, choice):
     for name, array in weights.items():
         array += (0.1 * rng.standard_normal(array.shape) * masks.get(name, 1)).astype(np.float32)
     flow = graph.flow(weights)
-    chosen = rng.integers(2, size=64)
+    chosen = rng.integers(config.n_options, size=64)
     reference = as_tfp_distribution(flow, x, chosen)
     expected = reference.log_prob(theta.astype(np.float32)).numpy()
     if choice:
-        expected += np.log(np.where(chosen, probability_of_one(flow, x), 1 - probability_of_one(flow, x)))
+        expected += np.log(probabilities(flow, x)[np.arange(64), chosen])
         theta = np.concatenate([theta, chosen[:, None]], axis=1)
     found = -graph.loss(weights, np.float32(theta), np.float32(x)).numpy()
     np.testing.assert_allclose(found, expected, rtol=rounding, atol=rounding)
@@ -80,8 +80,8 @@ def test_loss_numpy_and_tfp_agree(activation, transform, rounding, choice):
         np.testing.assert_allclose(log_prob[:, -1], reference.log_prob(samples[:, -1]).numpy(), rtol=1e-4, atol=1e-4)
 
 
-def probability_of_one(flow: MaskedAutoregressiveFlow, x: np.ndarray) -> np.ndarray:
-    """That of a choice, by the definition of its network."""
+def probabilities(flow: MaskedAutoregressiveFlow, x: np.ndarray) -> np.ndarray:
+    """Those of a choice's options, by the definition of its network."""
     arrays = flow.to_arrays()
 
     def silu(values):
@@ -93,7 +93,8 @@ def probability_of_one(flow: MaskedAutoregressiveFlow, x: np.ndarray) -> np.ndar
     standard = (x - arrays["context_mean"]) / arrays["context_std"]
     embedded = silu(dense("embedding", 1, silu(dense("embedding", 0, standard))))
     hidden = silu(dense("choice", 0, np.concatenate([standard, embedded], axis=1)))
-    return 1 / (1 + np.exp(-dense("choice", 2, silu(dense("choice", 1, hidden)))[:, 0]))
+    odds = np.exp(np.column_stack([np.zeros(len(x)), dense("choice", 2, silu(dense("choice", 1, hidden)))]))
+    return odds / odds.sum(axis=1, keepdims=True)
 
 
 def test_silu_has_the_gradient_of_tensorflows_own():
@@ -113,7 +114,7 @@ def _value_and_gradient(tf, function, values):
 def test_a_choice_that_is_neither_is_refused():
     theta, x, *_ = linear_gaussian(300, 0)
     trainer = FlowTrainer(SMALL.model_copy(update={"choice": (4,)}), FlowTrainingConfig(batch_size=100, max_epochs=1))
-    with pytest.raises(ParameterError, match="0 or 1"):
+    with pytest.raises(ParameterError, match="one of 0 … 1"):
         trainer.fit(theta, x)
 
 
