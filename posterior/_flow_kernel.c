@@ -183,7 +183,8 @@ static inline VF FN(expv)(VF x) {
     VF most = (VF){0} + 80.0f;
     x = MAX(MIN(x, most), -most);
     VF t = x * 1.44269504088896341f + 12582912.0f;
-    VI n = (VI)t - 0x4B400000;
+    // Its lowest bits are the power of two.
+    VI power = (VI)t << 23;
     t -= 12582912.0f;
     VF r = x - t * 0.693359375f + t * 2.12194440e-4f;
     VF p = (VF){0} + 1.9875691500e-4f;
@@ -192,8 +193,9 @@ static inline VF FN(expv)(VF x) {
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    return p * (VF)((n + 127) << 23);
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return (VF)((VI)p + power);
 }
 
 static inline VF FN(tanhv)(VF x) {
@@ -380,8 +382,9 @@ static inline VF FN(filter)(const Ranges *r, const VF *plane, VF u, VF rest, VF 
     VF f = r->least_fraction + width * u, g = (1.0f - r->most_fraction) + width * rest;
     VF m1 = g * plane[0] + f * plane[1], m2 = f * plane[2];
     *signal = SQRT(MAX(m1 * m1 + m2 * m2, (VF){0} + TINY));
-    *off = (m1 * plane[4] - m2 * plane[3]) / *signal;
-    return (m1 * plane[3] + m2 * plane[4]) / *signal;
+    VF inverse = FN(reciprocal)(*signal);
+    *off = (m1 * plane[4] - m2 * plane[3]) * inverse;
+    return (m1 * plane[3] + m2 * plane[4]) * inverse;
 }
 
 static inline VF FN(log_height)(const Ranges *r, const VF *plane, VF logit) {

@@ -29,7 +29,15 @@ from threadpoolctl import ThreadpoolController
 
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel, product_by_row
-from sedcast.posterior.made import MAX_ANGLE, FlowConfig, check_choice, hidden_degrees, parameter_masks, parameter_shapes
+from sedcast.posterior.made import (
+    MAX_ANGLE,
+    FlowConfig,
+    check_choice,
+    hidden_degrees,
+    parameter_masks,
+    parameter_shapes,
+    split_context_kernel,
+)
 from sedcast.posterior.options import indicators, log_chance, pick
 
 __all__ = [
@@ -456,9 +464,9 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         outputs = kernels[-1].reshape(self.config.n_outputs, self.n_real, -1).swapaxes(0, 1).copy()
         outputs[:, 1:] /= self._soft_bounds
         kernels[-1] = outputs.reshape(-1, outputs.shape[-1])
-        context_kernel = np.ascontiguousarray(self._arrays["context_kernel"][index].T) * factor
-        context_kernel, choice = np.split(context_kernel, [context_kernel.shape[1] - self.config.n_indicators], axis=1)
-        kernels[0] = np.concatenate([choice, kernels[0]], axis=1)
+        parts = split_context_kernel(self.config, self._arrays["context_kernel"][index])
+        context_kernel, of_choice = (np.ascontiguousarray(part.T) * factor for part in parts)
+        kernels[0] = np.concatenate([of_choice, kernels[0]], axis=1)
         return _Block(self._permutation[index], context_kernel, self._arrays["bias_0"][index] * factor, kernels)
 
     def _to_theta(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sedcast.posterior.made import FlowConfig
+from sedcast.posterior.made import FlowConfig, split_context_kernel
 
 __all__ = [
     "MIN_SAMPLES",
@@ -86,9 +86,7 @@ class FlowKernel:
         kernel, bias = arrays[f"kernel_{last}"], arrays[f"bias_{last}"]
         shape = config.n_outputs, dim
         outputs = kernel.reshape(*kernel.shape[:2], *shape).swapaxes(2, 3), bias.reshape(-1, *shape).swapaxes(1, 2)
-        context_kernel, of_choice = np.split(
-            arrays["context_kernel"], [arrays["context_kernel"].shape[1] - config.n_indicators], axis=1
-        )
+        context_kernel, of_choice = split_context_kernel(config, arrays["context_kernel"])
         first = np.concatenate([of_choice, arrays["kernel_0"]], axis=1)
         kernels = [first, *(arrays[f"kernel_{layer}"] for layer in range(1, last)), outputs[0]]
         biases = [*(arrays[f"bias_{layer}"] for layer in range(last)), outputs[1]]

@@ -30,6 +30,7 @@ __all__ = [
     "parameter_masks",
     "parameter_shapes",
     "permutations",
+    "split_context_kernel",
 ]
 
 # Where the argument of a sinh-arcsinh transform is cut, at impossible points, lest hyperbolic functions overflow.
@@ -130,6 +131,11 @@ def parameter_shapes(config: FlowConfig, dim: int, n_context: int) -> dict[str, 
         shapes[f"kernel_{layer}"] = (config.n_blocks, n_in, n_out)
         shapes[f"bias_{layer}"] = (config.n_blocks, n_out)
     return shapes
+
+
+def split_context_kernel(config: FlowConfig, kernel: np.ndarray) -> list[np.ndarray]:
+    """The rows of ``context_kernel`` (..., n_in, n_out) for the context, and those for the choice."""
+    return np.split(kernel, [kernel.shape[-2] - config.n_indicators], axis=-2)
 
 
 def is_shared(name: str) -> bool:
