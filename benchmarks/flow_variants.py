@@ -14,8 +14,8 @@ from sedcast.posterior.train_bands import TrainedBands
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as bundled": {},
-    "burst fraction and mass learnt too": {"amplitudes": None, "choice": ()},
-    "not told whether the burst has begun": {"choice": ()},
+    "burst fraction and mass learnt too": {"amplitudes": None, "choice": (), "n_options": 2},
+    "not told whether the burst has begun": {"choice": (), "n_options": 2},
     "not told whether it is young": {"n_options": 2},
     "a fixed set": {},
     "relu": {"activation": "relu"},

@@ -24,7 +24,7 @@ _TFP = "TFP sampling, "
 _AS_IT_COMES = "as it comes"
 _SURVEY_GALAXIES = 33_884
 _SURVEY_SAMPLES = 10_000
-_SHAPE = {"n_blocks", "hidden", "activation", "embedding", "choice", "transform"}
+_SHAPE = {"n_blocks", "hidden", "activation", "embedding", "choice", "n_options", "transform"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def untrained(config: FlowConfig, like: ConditionalFlow) -> MaskedAutoregressive
 def tfp_samplers(flow: MaskedAutoregressiveFlow, context: np.ndarray, n_samples: int) -> dict[str, Callable[[], object]]:
     """The same samples by TFP: as it comes, and compiled in both of TensorFlow's ways."""
     tf, _ = import_tensorflow()
-    # Both choices take TFP as long.
+    # All choices take TFP as long.
     distribution = as_tfp_distribution(flow, context, np.ones(len(context)))
     compiled = {
         f"{_TFP}{name}": tf.function(lambda: distribution.sample(n_samples), jit_compile=jit)
@@ -83,7 +83,8 @@ def train_rates(flow: MaskedAutoregressiveFlow, options: argparse.Namespace) -> 
     theta = rng.standard_normal((n, flow.dim), dtype=np.float32)
     context = rng.standard_normal((n, flow.n_context), dtype=np.float32)
     context[:, : flow.dim] += theta[:, : flow.n_context]
-    theta[:, flow.n_real :] = theta[:, flow.n_real :] > 0
+    if flow.config.choice:
+        theta[:, -1] = rng.integers(flow.config.n_options, size=n)
     training = FlowTrainingConfig(
         batch_size=options.batch, max_epochs=options.repeats + 1, patience=options.repeats + 1, seed=options.seed
     )

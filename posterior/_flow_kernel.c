@@ -27,11 +27,11 @@
 
 /* Layer l has bounds[l][d] units of degrees below d and biases bias[l] (block, out). The last one's outputs are n_outputs for each
  * dimension: shift, raw log scale and, unless that is all, raw skew and log tail weight, with a soft bound on each but
- * the first. The first layer's bias comes per galaxy, with the context's share, and it has n_given inputs before the others. Of
+ * the first. The first layer's bias comes per galaxy, with the context's share, and it has n_indicators inputs before the others. Of
  * each block, weights has those that are not masked in the order in which they are used, in panels of at most
  * sedcast_flow_panel units. */
 typedef struct {
-    int dim, n_given, n_blocks, n_hidden, activation, n_outputs;
+    int dim, n_indicators, n_blocks, n_hidden, activation, n_outputs;
     float bound[MAX_OUTPUTS - 1];
     const int *order;
     const int *bounds[MAX_LAYERS];
@@ -117,20 +117,20 @@ int sedcast_flow_panel(int vector) {
     return vector == 16 ? panel_avx512 : panel_avx2;
 }
 
-/* share (n_rows, n_blocks, units of the first layer), choice (n_given, n_rows, n), noise (n_rows, n, dim) -> theta like noise,
+/* share (n_rows, n_blocks, units of the first layer), indicators (n_indicators, n_rows, n), noise (n_rows, n, dim) -> theta like noise,
  * log_q (n_rows, n), both without their constants. Returns 0, or 1 without memory. */
-int sedcast_flow_draw(const Flow *f, int vector, long n_rows, long n, const float *share, const float *choice, const float *noise,
+int sedcast_flow_samples(const Flow *f, int vector, long n_rows, long n, const float *share, const float *indicators, const float *noise,
                       float *theta, float *log_q) {
-    size_t rows = 2 * f->dim + f->n_given + MAX_OUTPUTS;
+    size_t rows = 2 * f->dim + f->n_indicators + MAX_OUTPUTS;
     for (int l = 0; l < f->n_hidden; l++) rows += f->bounds[l][f->dim];
     float *scratch = aligned_alloc(64, rows * MAX_LANES * sizeof(float));
     if (!scratch) return 1;
     for (long row = 0; row < n_rows; row++) {
         const float *s = share + row * f->n_blocks * f->bounds[0][f->dim], *z = noise + row * n * f->dim;
         if (vector == 16)
-            sample_avx512(f, s, choice + row * n, n_rows * n, z, n, theta + row * n * f->dim, log_q + row * n, scratch);
+            sample_avx512(f, s, indicators + row * n, n_rows * n, z, n, theta + row * n * f->dim, log_q + row * n, scratch);
         else
-            sample_avx2(f, s, choice + row * n, n_rows * n, z, n, theta + row * n * f->dim, log_q + row * n, scratch);
+            sample_avx2(f, s, indicators + row * n, n_rows * n, z, n, theta + row * n * f->dim, log_q + row * n, scratch);
     }
     free(scratch);
     return 0;
@@ -285,16 +285,16 @@ static const float *FN(hidden)(const float *w, const float *h, int depth, const 
 }
 #undef CASE
 
-/* Solve block b for its inputs x, before which the choice stands, from its outputs `values`, and add its log scales to `total`. */
+/* Solve block b for its inputs x, before which the indicators stand, from its outputs `values`, and add its log scales to `total`. */
 static void FN(invert)(const Flow *f, int b, const float *share, const float *values, float *x, float **h, float *out, VF *total) {
     int dim = f->dim, last = f->n_hidden;
     const float *w = f->weights + b * f->weights_per_block;
     for (int d = 0; d < dim; d++) {
         for (int l = 0; l < last; l++) {
             int low = f->bounds[l][d], units = f->bounds[l][d + 1] - low, width = f->bounds[l][dim];
-            int depth = l ? f->bounds[l - 1][d + 1] : f->n_given + d;
+            int depth = l ? f->bounds[l - 1][d + 1] : f->n_indicators + d;
             const float *bias = (l ? f->bias[l] : share) + (long)b * width + low;
-            w = FN(hidden)(w, l ? h[l - 1] : x - f->n_given * LANES, depth, bias, h[l] + low * LANES, units, f->activation);
+            w = FN(hidden)(w, l ? h[l - 1] : x - f->n_indicators * LANES, depth, bias, h[l] + low * LANES, units, f->activation);
         }
         const float *bias = f->bias[last] + ((long)b * dim + d) * f->n_outputs, *top = h[last - 1];
         int depth = f->bounds[last - 1][d + 1];
@@ -310,17 +310,17 @@ static void FN(invert)(const Flow *f, int b, const float *share, const float *va
     }
 }
 
-static void FN(sample)(const Flow *f, const float *share, const float *choice, long stride, const float *noise, long n,
+static void FN(sample)(const Flow *f, const float *share, const float *indicators, long stride, const float *noise, long n,
                        float *theta, float *log_q, float *scratch) {
     int dim = f->dim;
-    float *values = scratch, *x = values + (dim + f->n_given) * LANES, *out = x + dim * LANES, *h[MAX_LAYERS];
+    float *values = scratch, *x = values + (dim + f->n_indicators) * LANES, *out = x + dim * LANES, *h[MAX_LAYERS];
     h[0] = out + MAX_OUTPUTS * LANES;
     for (int l = 1; l < f->n_hidden; l++) h[l] = h[l - 1] + f->bounds[l - 1][dim] * LANES;
     for (long first = 0; first < n; first += LANES) {
         int m = n - first < LANES ? n - first : LANES;
         VF total[VT] = {0};
-        for (int k = 0; k < f->n_given; k++)
-            for (int s = 0; s < LANES; s++) x[(k - f->n_given) * LANES + s] = s < m ? choice[k * stride + first + s] : 0.0f;
+        for (int k = 0; k < f->n_indicators; k++)
+            for (int s = 0; s < LANES; s++) x[(k - f->n_indicators) * LANES + s] = s < m ? indicators[k * stride + first + s] : 0.0f;
         for (int d = 0; d < dim; d++) {
             for (int s = 0; s < LANES; s++) values[d * LANES + s] = s < m ? noise[(first + s) * dim + d] : 0.0f;
             for (int v = 0; v < VT; v++) {

@@ -19,12 +19,12 @@ from sedcast.emulator.histories import column
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.amplitudes import AmplitudePosterior
-from sedcast.posterior.burst_onset import from_sides, prior_chances, to_sides
+from sedcast.posterior.burst_choice import from_option, prior_chances, to_option
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, checked_context, chunks, in_threads, usable_cores
 from sedcast.posterior.flow_kernel import DenseKernel, vector_floats
 
-__all__ = ["FlowWithAmplitudes", "on_sides_of_onset", "without_amplitudes"]
+__all__ = ["FlowWithAmplitudes", "with_burst_choice", "without_amplitudes"]
 
 _AMPLITUDES = [FREE_PARAMETER_NAMES.index(name) for name in ("fburst", "log_mstar")]
 _TBURST = FREE_PARAMETER_NAMES.index("tburst") - len(_AMPLITUDES)
@@ -38,7 +38,7 @@ def without_amplitudes(points: np.ndarray) -> np.ndarray:
     return np.delete(points, _AMPLITUDES, axis=-1)
 
 
-def on_sides_of_onset(
+def with_burst_choice(
     points: np.ndarray, zred: np.ndarray, n_options: int, *, prior: Prior, cosmology: Cosmology
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a flow with a choice has to learn of probit-space points (..., dim).
@@ -51,14 +51,14 @@ def on_sides_of_onset(
 
     Returns
     -------
-    learnt : (..., dim - 1), those without amplitudes, with the burst's time within its option of `burst_onset`, and a last
+    learnt : (..., dim - 1), those without amplitudes, with the burst's time within its option of `burst_choice`, and a last
         column that says which one that is.
     log_slope : (...), log of the volume of `learnt` per volume of the points without amplitudes.
     """
     others = without_amplitudes(points)
-    side, option, log_slope = to_sides(others[..., _TBURST], prior_chances(zred, prior, cosmology, n_options))
+    within, option, log_slope = to_option(others[..., _TBURST], prior_chances(zred, prior, cosmology, n_options))
     learnt = np.concatenate([others, option[..., None]], axis=-1)
-    learnt[..., _TBURST] = side
+    learnt[..., _TBURST] = within
     return learnt, log_slope
 
 
@@ -68,7 +68,7 @@ class FlowWithAmplitudes(ConditionalFlow):
     Parameters
     ----------
     others : flow of all probit coordinates but those of burst fraction and mass, in the order of the rest; if it has a choice,
-        of what `on_sides_of_onset` makes of them.
+        of what `with_burst_choice` makes of them.
     emulator : photometry in the context's bands.
     transform : of the context.
     redshift_prior : of the redshift, if it is inferred, and so the last coordinate.
@@ -185,7 +185,7 @@ class FlowWithAmplitudes(ConditionalFlow):
         else:
             zred = self.redshift_prior.from_unbounded(points[..., -1])
         n_options = self.config.n_options
-        return on_sides_of_onset(points, zred, n_options, prior=self.emulator.prior, cosmology=self.emulator.cosmology)
+        return with_burst_choice(points, zred, n_options, prior=self.emulator.prior, cosmology=self.emulator.cosmology)
 
     def amplitude_log_density(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
         """The second factor alone, of burst fraction and mass given the others; arguments as of `log_prob`."""
@@ -254,13 +254,13 @@ class FlowWithAmplitudes(ConditionalFlow):
         return self.redshift_prior.from_unbounded(others[:, self.others.n_real - 1])
 
     def _joined(self, learnt: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points (k, dim - 2), in the memory of `learnt`, and log slopes (k,) of what `on_sides_of_onset` made of them.
+        """Points (k, dim - 2), in the memory of `learnt`, and log slopes (k,) of what `with_burst_choice` made of them.
 
         `z` as `_redshift`.
         """
         chance = prior_chances(z, self.emulator.prior, self.emulator.cosmology, self.config.n_options)
         chance = np.repeat(chance, len(learnt) // max(len(chance), 1), axis=0)
-        probit, log_slope = from_sides(learnt[:, _TBURST], learnt[:, -1], chance)
+        probit, log_slope = from_option(learnt[:, _TBURST], learnt[:, -1], chance)
         others = learnt[:, :-1]
         others[:, _TBURST] = probit
         return others, log_slope

@@ -103,7 +103,7 @@ class _Given:
     ----------
     features : (n, n_feature), for the blocks.
     centre : (n, n_real), where theta is centred.
-    chance : (n, n_options), probabilities of the choice's options.
+    chance : (n, n_options), probabilities of the choice's options; (n, 1) without a choice.
     """
 
     features: np.ndarray
@@ -126,7 +126,7 @@ def _blas() -> ThreadpoolController:
 class _Block:
     """Weights of one MADE, output units first; the last kernel has a dimension's outputs together, bounded ones over the bound.
 
-    What goes into silu units is halved. The first kernel begins with a column for the choice, if there is one.
+    What goes into silu units is halved. The first kernel begins with columns for the choice's indicators.
 
     Kernels after the first have their bias as column 0: a row of ones stands above every hidden layer, so that
     the product adds it (4% more samples per second).
@@ -138,7 +138,7 @@ class _Block:
     kernels: list[np.ndarray]
 
     def first_kernel(self, context: np.ndarray) -> np.ndarray:
-        """The weights (units, features + choice + dim) of the rows that `_Memory.inputs` holds for context (n, n_context)."""
+        """The weights (units, features + indicators + dim) of the rows of `_Memory.inputs` for context (n, n_context)."""
         bias = self.context_bias[:, None]
         if _one_hot(context):
             share = self.context_kernel @ context.T + bias
@@ -158,7 +158,8 @@ class _Memory:
     """Working memory for chunks of n samples, kept between them by each thread.
 
     `sources[k]` feeds layer k + 1 and `targets[k]` receives layer k; the last target holds outputs. `inputs` feeds the
-    first layer: rows for the context and the choice, the same for all blocks, then the block's inputs, which are `values`.
+    first layer: rows for the context and the choice's indicators, the same for all blocks, then the block's inputs, which are
+    `values`.
     """
 
     def __init__(self, widths: list[int], n: int, largest: int) -> None:
@@ -170,13 +171,13 @@ class _Memory:
         self.spare = np.empty((largest, n), dtype=np.float32)
         self.flat = self.spare.reshape(-1)
 
-    def set_given(self, context: np.ndarray, choice: np.ndarray, dim: int) -> None:
-        """Fill the rows of `inputs` for context (n, n_context), each for an equal number of samples, and the choice."""
+    def set_given(self, context: np.ndarray, told: np.ndarray, dim: int) -> None:
+        """Fill the rows of `inputs` for context (n, n_context), each for an equal number of samples, and the indicators."""
         rows = np.eye(len(context)) if _one_hot(context) else np.vstack([np.ones(len(context)), context.T])
-        self.inputs = np.empty((len(rows) + len(choice) + dim, self.spare.shape[1]), dtype=np.float32)
+        self.inputs = np.empty((len(rows) + len(told) + dim, self.spare.shape[1]), dtype=np.float32)
         self.inputs[: len(rows)] = np.repeat(rows, self.spare.shape[1] // len(context), axis=1)
-        self.inputs[len(rows) : len(rows) + len(choice)] = choice
-        self.values = self.inputs[len(rows) + len(choice) :]
+        self.inputs[len(rows) : len(rows) + len(told)] = told
+        self.values = self.inputs[len(rows) + len(told) :]
 
 
 _kept = threading.local()
@@ -441,9 +442,11 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         chance = np.ones((len(standard), 1))
         if self.config.choice:
             # Of a context that overflows, any will do.
-            log_odds = np.nan_to_num(self._dense("choice", len(self.config.choice) + 1, features).astype(float))
-            log_odds = np.clip(log_odds, -_MOST_LOG_ODDS, _MOST_LOG_ODDS)
-            chance = softmax(np.concatenate([np.zeros((len(standard), 1)), log_odds], axis=1), axis=1)
+            log_odds = np.nan_to_num(self._dense("choice", len(self.config.choice) + 1, features)).astype(float)
+            log_odds = np.concatenate([np.zeros((len(standard), 1)), log_odds], axis=1)
+            # An interval too small for the numbers that are to lie in it is of no use.
+            log_odds = np.maximum(log_odds - log_odds.max(axis=1, keepdims=True), -_MOST_LOG_ODDS)
+            chance = softmax(log_odds, axis=1)
         return _Given(features, centre, chance)
 
     def _dense(self, name: str, n_layer: int, values: np.ndarray) -> np.ndarray:
@@ -481,11 +484,11 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         def work(rows: slice, columns: slice) -> None:
             part, drawn = given[rows], noise(rows, columns)
             if not self.config.choice:
-                theta[rows, columns], log_prob[rows, columns] = to_theta(drawn, part, self._told(drawn))
+                theta[rows, columns], log_prob[rows, columns] = to_theta(drawn, part, self._told(drawn[..., -1]))
                 return
             option, drawn = _chosen(drawn, part.chance[:, None])
             theta[rows, columns, -1] = option
-            theta[rows, columns, : self.n_real], log_prob[rows, columns] = to_theta(drawn, part, self._told(option[..., None]))
+            theta[rows, columns, : self.n_real], log_prob[rows, columns] = to_theta(drawn, part, self._told(option))
             log_prob[rows, columns] += log_chance(option, part.chance[:, None])
 
         in_threads(work, chunks(len(given), n_samples, _COMPILED_CHUNK if compiled else _CHUNK), n_threads)
@@ -496,26 +499,26 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
             )
         return theta, log_prob
 
-    def _compiled_chunk(self, noise: np.ndarray, given: _Given, choice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _compiled_chunk(self, noise: np.ndarray, given: _Given, told: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         assert self._kernel is not None
         with np.errstate(over="ignore", invalid="ignore"):
-            theta, log_prob = self._kernel.sample(noise, given.features, choice)
+            theta, log_prob = self._kernel.sample(noise, given.features, told)
             return theta * self._arrays["theta_std"] + given.centre[:, None], log_prob + self._log_constant
 
-    def _memory(self, context: np.ndarray, choice: np.ndarray, n: int) -> _Memory:
+    def _memory(self, context: np.ndarray, told: np.ndarray, n: int) -> _Memory:
         widths = tuple(bounds[-1] for bounds in self._bounds)
         if getattr(_kept, "shape", None) != (widths, n, self._largest):
             _kept.memory, _kept.shape = _Memory(list(widths), n, self._largest), (widths, n, self._largest)
         memory: _Memory = _kept.memory
-        memory.set_given(context, choice, self.n_real)
+        memory.set_given(context, told, self.n_real)
         return memory
 
-    def _theta_chunk(self, noise: np.ndarray, given: _Given, choice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _theta_chunk(self, noise: np.ndarray, given: _Given, told: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         shape = noise.shape[:2]
         # A copy also of a single sample, whose transpose would be the caller's own memory.
         values = np.array(noise.reshape(-1, self.n_real).T, order="C")
         log_prob = -0.5 * np.einsum("dn,dn->n", values, values)
-        memory = self._memory(given.features, choice, values.shape[1])
+        memory = self._memory(given.features, told, values.shape[1])
         with np.errstate(over="ignore", invalid="ignore"):
             for block in reversed(self._blocks):
                 self._invert_block(block, values, given.features, memory)
@@ -576,11 +579,11 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         self._activate(flat, memory.zeros[: flat.size], memory.flat[: flat.size])
 
     def _log_prob_chunk(self, theta: np.ndarray, given: _Given) -> np.ndarray:
-        choice = self._told(theta)
+        told = self._told(theta[..., -1])
         standard = ((theta[..., : self.n_real] - given.centre[:, None]) / self._arrays["theta_std"]).reshape(-1, self.n_real)
         values = np.ascontiguousarray(standard.T, dtype=np.float32)
         log_prob = np.zeros(values.shape[1])
-        memory = self._memory(given.features, choice, values.shape[1])
+        memory = self._memory(given.features, told, values.shape[1])
         outputs = memory.targets[-1].reshape(self.n_real, self.config.n_outputs, -1).swapaxes(0, 1)
         with np.errstate(over="ignore", invalid="ignore"):
             for block in self._blocks:
@@ -599,11 +602,11 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
             log_prob += log_chance(theta[..., -1], given.chance[:, None]).ravel()
         return log_prob.reshape(theta.shape[:2])
 
-    def _told(self, theta: np.ndarray) -> np.ndarray:
-        """What the blocks are told of the choice, the last column of theta (n, m, …) if there is one: (n_indicators, n m)."""
+    def _told(self, option: np.ndarray) -> np.ndarray:
+        """What the blocks see of the options (n, m) chosen, if there is a choice: (n_indicators, n m)."""
         if not self.config.choice:
-            return np.empty((0, theta.shape[0] * theta.shape[1]), dtype=np.float32)
-        return indicators(theta[..., -1].ravel(), self.config.n_options)
+            return np.empty((0, option.size), dtype=np.float32)
+        return indicators(option.ravel(), self.config.n_options)
 
     def _evaluate(self, block: _Block, context: np.ndarray, memory: _Memory) -> None:
         """The outputs of one block, all degrees at once, leaving out panels that the masks make zero."""

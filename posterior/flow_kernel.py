@@ -32,7 +32,7 @@ class _Flow(ctypes.Structure):
     """The C structure of the same name."""
 
     _fields_ = [
-        *((name, ctypes.c_int) for name in ("dim", "n_given", "n_blocks", "n_hidden", "activation", "n_outputs")),
+        *((name, ctypes.c_int) for name in ("dim", "n_indicators", "n_blocks", "n_hidden", "activation", "n_outputs")),
         ("bound", ctypes.c_float * 3),
         ("order", ctypes.c_void_p),
         ("bounds", ctypes.c_void_p * _MAX_LAYERS),
@@ -51,7 +51,7 @@ def kernel_library() -> ctypes.CDLL | None:
             try:
                 library = ctypes.CDLL(str(path))
                 sample, amplitudes, network = (
-                    getattr(library, f"sedcast_{name}") for name in ("flow_draw", "amplitudes", "network")
+                    getattr(library, f"sedcast_{name}") for name in ("flow_samples", "amplitudes", "network")
                 )
             except (OSError, AttributeError):
                 # Not to be loaded, or built from an earlier source.
@@ -113,19 +113,19 @@ class FlowKernel:
         """Whether there is a library, and it takes flows of this shape."""
         return vector_floats() > 0 and len(config.hidden) <= _MAX_LAYERS
 
-    def sample(self, noise: np.ndarray, features: np.ndarray, choice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, noise: np.ndarray, features: np.ndarray, indicators: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Carry noise (n, m, n_real) to standardised theta like it and log q (n, m) + constant.
 
-        `features` (n, n_feature) are what blocks see of the context, `choice` (n_indicators, n m) what they see of the choice.
+        Blocks see `features` (n, n_feature) of the context and `indicators` (n_indicators, n m) of the choice.
         """
         library = kernel_library()
         assert library is not None
         share = product_by_row(features, self._context_kernel) + self._context_bias
-        arrays = [np.ascontiguousarray(array, dtype=np.float32) for array in (share, choice, noise)]
+        arrays = [np.ascontiguousarray(array, dtype=np.float32) for array in (share, indicators, noise)]
         theta, log_q = np.empty_like(arrays[2]), np.empty(noise.shape[:2], dtype=np.float32)
         pointers = [array.ctypes.data for array in (*arrays, theta, log_q)]
         flow = ctypes.byref(self._flow)
-        if library.sedcast_flow_draw(flow, self._vector, len(noise), noise.shape[1], *pointers):
+        if library.sedcast_flow_samples(flow, self._vector, len(noise), noise.shape[1], *pointers):
             raise MemoryError("no memory for a tile of samples")
         return theta, log_q
 
@@ -215,10 +215,10 @@ def _kernel_if_any(config: FlowConfig, *made_of: Any) -> FlowKernel | None:
     return FlowKernel(config, *made_of) if FlowKernel.suits(config) else None
 
 
-def _panels(kernels: Sequence[np.ndarray], bounds: list[list[int]], vector: int, n_given: int) -> np.ndarray:
+def _panels(kernels: Sequence[np.ndarray], bounds: list[list[int]], vector: int, n_indicators: int) -> np.ndarray:
     """The weights (n_block, n_weight) that are not masked, in the order in which the C code uses them.
 
-    `kernels` are (n_block, n_in, n_out), the first with `n_given` inputs before the others, the last (n_block, n_in, dim,
+    `kernels` are (n_block, n_in, n_out), the first with `n_indicators` inputs before the others, the last (n_block, n_in, dim,
     n_outputs).
     """
     library = kernel_library()
@@ -228,7 +228,7 @@ def _panels(kernels: Sequence[np.ndarray], bounds: list[list[int]], vector: int,
     pieces = []
     for d in range(outputs.shape[2]):
         for layer, kernel in enumerate(hidden):
-            depth = bounds[layer - 1][d + 1] if layer else n_given + d
+            depth = bounds[layer - 1][d + 1] if layer else n_indicators + d
             start, stop = bounds[layer][d : d + 2]
             pieces += [kernel[:, :depth, unit : min(unit + width, stop)] for unit in range(start, stop, width)]
         pieces.append(outputs[:, : bounds[len(hidden) - 1][d + 1], d])

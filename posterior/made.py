@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError
@@ -53,7 +53,7 @@ class FlowConfig(Config):
         beside it; none by default. It runs once per galaxy, however many samples are drawn.
     choice : widths of the hidden layers (silu) of a network that gives the probabilities of a choice, which is made before the
         dimensions are drawn and given to every block; no choice by default.
-    n_options : of the choice.
+    n_options : of the choice; beside no choice, 2.
     permutation : how dimensions are reordered before each block but the first: at random by `seed`, or reversed.
     transform : of a dimension in a block: noise z becomes shift + scale · z, or shift + scale · sinh(skew + tail · asinh(z)).
     max_log_scale : soft bound on a block's log scale, max_log_scale · tanh(raw / max_log_scale).
@@ -65,11 +65,17 @@ class FlowConfig(Config):
     activation: Activation = "silu"
     embedding: tuple[Annotated[int, Field(ge=1)], ...] = ()
     choice: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    n_options: Annotated[int, Field(ge=2, le=3)] = 2
+    n_options: Annotated[int, Field(ge=2)] = 2
     permutation: Literal["random", "reverse"] = "random"
     transform: Literal["affine", "sinh-arcsinh"] = "affine"
     max_log_scale: Annotated[float, Field(gt=0, le=8)] = 4.0
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _options_of_a_choice(self) -> "FlowConfig":
+        if self.n_options != 2 and not self.choice:
+            raise ValueError("n_options are those of a choice: give `choice`, its network's widths, too, or drop n_options")
+        return self
 
     @property
     def soft_bounds(self) -> tuple[float, ...]:
@@ -78,7 +84,7 @@ class FlowConfig(Config):
 
     @property
     def n_choice(self) -> int:
-        """Columns that say what was chosen: one or none."""
+        """Columns of theta that hold a choice: one or none."""
         return int(bool(self.choice))
 
     @property

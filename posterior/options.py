@@ -17,26 +17,28 @@ def pick(share: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     share : (…) in 0 … 1.
     chance : (…, n_option), none of them zero, with sum one.
     """
+    starts = _starts(chance)
     option = np.zeros(share.shape, dtype=np.int8)
-    for end in _ends(chance)[1:]:
-        option += share < end
-    within, ends = np.empty(share.shape), [*_ends(chance), 0.0]
-    for k in range(chance.shape[-1]):
-        np.copyto(within, (share - ends[k + 1]) / chance[..., k], where=option == k)
-    return option, within
+    for start in starts[:-1]:
+        option += share < start
+    within = np.empty(share.shape)
+    for k, start in enumerate(starts):
+        np.copyto(within, (share - start) / chance[..., k], where=option == k)
+    # Rounding may leave a share outside its interval.
+    return option, np.clip(within, 0, 1)
 
 
 def put_back(option: np.ndarray, within: np.ndarray, chance: np.ndarray) -> np.ndarray:
-    """The shares that `pick` divided so."""
-    share, ends = np.empty(within.shape), [*_ends(chance), 0.0]
-    for k in range(chance.shape[-1]):
-        np.copyto(share, ends[k + 1] + within * chance[..., k], where=option == k)
-    return share
+    """The shares that `pick` divided so; NaN for what is not an option."""
+    share = np.full(within.shape, np.nan)
+    for k, start in enumerate(_starts(chance)):
+        np.copyto(share, start + within * chance[..., k], where=option == k)
+    return np.minimum(share, 1)
 
 
 def log_chance(option: np.ndarray, chance: np.ndarray) -> np.ndarray:
-    """Logarithms (…) of the chances of options (…)."""
-    result = np.empty(option.shape)
+    """Logarithms (…) of the chances (…, n_option) of options (…); NaN for what is not an option."""
+    result = np.full(option.shape, np.nan)
     for k in range(chance.shape[-1]):
         np.copyto(result, np.log(chance[..., k]), where=option == k)
     return result
@@ -47,6 +49,9 @@ def indicators(option: np.ndarray, n_option: int) -> np.ndarray:
     return np.stack([option == k for k in range(1, n_option)]).astype(np.float32)
 
 
-def _ends(chance: np.ndarray) -> list[np.ndarray]:
-    """The upper ends of the intervals, (…) each."""
-    return list(np.moveaxis(np.cumsum(chance[..., ::-1], axis=-1)[..., ::-1], -1, 0))
+def _starts(chance: np.ndarray) -> list[np.ndarray]:
+    """The lower ends (…) of the options' intervals."""
+    starts = [np.zeros(chance.shape[:-1])]
+    for k in range(chance.shape[-1] - 1, 0, -1):
+        starts.append(starts[-1] + chance[..., k])
+    return starts[::-1]

@@ -24,7 +24,8 @@ from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.simulate import SimulationConfig, default_simulator, noise_model
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.surviving import SurvivingMass
-from sedcast.posterior.amplitude_flow import on_sides_of_onset, without_amplitudes
+from sedcast.posterior.amplitude_flow import with_burst_choice, without_amplitudes
+from sedcast.posterior.burst_choice import BURST_OPTIONS
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.estimator import PosteriorEstimator, check_experts, with_redshift
 from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow
@@ -64,7 +65,7 @@ class PosteriorConfig(Config):
     redshift : ``"observed"`` conditions on the redshift; ``"inferred"`` makes it a parameter, whose prior is the distribution
         that the simulations draw it from (`SimulationConfig.zred`).
     stream : draw fresh galaxies for every epoch instead of repeating a fixed set, and let bands be missing if so wanted.
-    flow : architecture. Its choice is where the burst's time is, see `burst_onset`, and needs `amplitudes`.
+    flow : architecture. Its choice is where the burst's time is, see `prior_chances`, and needs `amplitudes`.
     amplitudes : with it, burst fraction and mass are not learnt but drawn from their own posterior given the other parameters,
         which takes a small emulator of the bands that is trained first, of the spectrum emulator that `simulation` names; that
         of `start` serves if it was trained in the same way.
@@ -96,7 +97,9 @@ class PosteriorConfig(Config):
         if self.experts and (self.stream is None or self.stream.missing is None):
             raise ValueError("experts serve galaxies of certain bands among others: give [stream.missing], or drop experts")
         if self.flow.choice and self.amplitudes is None:
-            raise ValueError("flow.choice, whether the burst has begun, needs [amplitudes]: give that too, or drop choice")
+            raise ValueError("flow.choice, where the burst's time is, needs [amplitudes]: give that too, or drop choice")
+        if self.flow.choice and self.flow.n_options not in BURST_OPTIONS:
+            raise ValueError(f"flow.n_options={self.flow.n_options}: a burst has begun or not, 2, or may be young too, 3")
         return self
 
 
@@ -366,7 +369,7 @@ def _learnt(points: np.ndarray, zred: np.ndarray, config: PosteriorConfig, prior
     if config.amplitudes is None:
         return points
     return (
-        on_sides_of_onset(points, zred, config.flow.n_options, prior=prior, cosmology=cosmology)[0]
+        with_burst_choice(points, zred, config.flow.n_options, prior=prior, cosmology=cosmology)[0]
         if config.flow.choice
         else without_amplitudes(points)
     )

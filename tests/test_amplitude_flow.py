@@ -1,5 +1,6 @@
 """A flow whose burst fractions and masses are drawn from their own posterior."""
 
+import itertools
 import pickle
 
 import numpy as np
@@ -8,11 +9,12 @@ from scipy.stats import kstest
 from small_bands import BANDS, ZRED_RANGE, small_band_emulator
 from standin import mock_photometry
 
+from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ParameterError
-from sedcast.emulator.prior import PARAMETER_NAMES
+from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
-from sedcast.posterior.amplitude_flow import FlowWithAmplitudes, on_sides_of_onset, without_amplitudes
-from sedcast.posterior.burst_onset import from_sides, prior_chances, to_sides
+from sedcast.posterior.amplitude_flow import FlowWithAmplitudes, with_burst_choice, without_amplitudes
+from sedcast.posterior.burst_choice import from_option, prior_chances, to_option
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.expert_flow import flow_from_arrays
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
@@ -103,22 +105,36 @@ def test_a_choice_is_whether_the_burst_has_begun_and_is_young(inferred, n_option
     np.testing.assert_array_equal(begun[early], chosen[early] > 0)
     if n_options == 3:
         np.testing.assert_array_equal(tburst < 1, chosen == 2)
-    learnt, _ = on_sides_of_onset(flat, z, n_options, **model)
+    learnt, _ = with_burst_choice(flat, z, n_options, **model)
     np.testing.assert_array_equal(learnt[:, -1], chosen)
 
 
+def test_options_are_never_empty_and_no_burst_is_lost():
+    late = Prior(tburst=(2.0, 13.0))
+    for prior, n_options in itertools.product((Prior(), late), (2, 3)):
+        chance = prior_chances(np.array([0.005, 0.3, 2.0, 9.9]), prior, Cosmology(), n_options)
+        np.testing.assert_allclose(chance.sum(axis=1), 1)
+        assert chance.min() >= 0.0024
+    probit = np.array([-40.0, -8.5, 8.5, 40.0])
+    for again in (to_option(probit, chance[k]) for k in range(4)):
+        assert all(np.isfinite(values).all() for values in again)
+        assert again[1].tolist() == [2, 2, 0, 0]
+    with pytest.raises(ParameterError, match="n_options=4"):
+        prior_chances(np.zeros(1), Prior(), Cosmology(), 4)
+
+
 @pytest.mark.parametrize("chance", [(0.2, 0.8), (0.005, 0.995), (0.1, 0.82, 0.08)])
-def test_on_every_side_the_prior_is_a_standard_normal(chance):
+def test_within_every_option_the_prior_is_a_standard_normal(chance):
     probit, chance = np.random.default_rng(3).standard_normal(40_000), np.array(chance)
-    side, option, log_slope = to_sides(probit, chance)
+    within, option, log_slope = to_option(probit, chance)
     np.testing.assert_allclose(np.bincount(option) / option.size, chance, atol=0.01)
     for k in range(len(chance)):
-        assert kstest(side[option == k], "norm").pvalue > 1e-3
-    again, same = from_sides(side, option, chance)
+        assert kstest(within[option == k], "norm").pvalue > 1e-3
+    again, same = from_option(within, option, chance)
     np.testing.assert_allclose(again, probit, atol=1e-6)
     np.testing.assert_allclose(same, log_slope, atol=1e-6)
-    ends = [to_sides(probit + nudge, chance)[0] for nudge in (-1e-6, 1e-6)]
-    inside = np.abs(side) < 3.5
+    ends = [to_option(probit + nudge, chance)[0] for nudge in (-1e-6, 1e-6)]
+    inside = np.abs(within) < 3.5
     np.testing.assert_allclose(np.log((ends[1] - ends[0])[inside] / 2e-6), log_slope[inside], atol=1e-3)
 
 

@@ -292,6 +292,7 @@ def test_posterior(run: Any, tmp_path: Path) -> None:
         "activation": "relu",
         "embedding": [],
         "choice": [],
+        "n_options": 2,
         "transform": "affine",
         "learnt_parameters": 11,
     }

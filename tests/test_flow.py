@@ -75,6 +75,21 @@ def test_a_choice_is_drawn_first_and_told_to_every_block(transform, n_options):
         flow.log_prob(np.full((4, 6), 0.5), contexts(4))
 
 
+def test_an_option_that_is_out_of_the_question_leaves_the_others_as_they_are():
+    flow = random_flow(2, choice=(6,), n_options=3)
+    arrays = flow.to_arrays()
+    arrays["choice_bias_1"] = np.array([300.0, 299.0], np.float32)
+    arrays["choice_kernel_1"] *= 0
+    shares = MaskedAutoregressiveFlow(flow.config, arrays).sample(contexts(1), 20_000, seed=3)[0, :, -1]
+    assert shares.min() == 1
+    assert np.mean(shares == 1) == pytest.approx(np.e / (1 + np.e), abs=0.015)
+
+
+def test_options_without_a_choice_are_refused():
+    with pytest.raises(ValueError, match="n_options"):
+        FlowConfig(n_options=3)
+
+
 @pytest.mark.parametrize("n_options", [2, 3])
 def test_the_density_over_all_options_integrates_to_one(n_options):
     flow = random_flow(1, choice=(6,), n_options=n_options)
@@ -162,9 +177,9 @@ def test_many_rows_of_few_samples_are_like_few_rows_of_many(activation):
 @pytest.mark.parametrize("transform", ["affine", "sinh-arcsinh"])
 @pytest.mark.parametrize("n_rows", [2, 20])
 @pytest.mark.parametrize("huge", [1e30, 3e38])
-@pytest.mark.parametrize("choice", [(), (6,)])
+@pytest.mark.parametrize("choice", [{}, {"choice": (6,), "n_options": 3}])
 def test_a_row_that_overflows_spoils_no_other(n_rows, huge, transform, choice):
-    flow = random_flow(transform=transform, choice=choice)
+    flow = random_flow(transform=transform, **choice)
     rows = contexts(n_rows)
     noise = np.random.default_rng(0).standard_normal((n_rows, 50, 4))
     expected = flow.transform_noise(noise, rows)

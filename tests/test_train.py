@@ -141,7 +141,7 @@ def test_training_with_amplitudes_of_their_own(tmp_path):
         "simulation": SIMULATION | {"n_galaxies": 1000, "bands": BANDS7, "prior": narrowed},
         "stream": STREAM,
         "amplitudes": BANDS_OF_SECONDS,
-        "flow": {"n_blocks": 2, "hidden": [32], "choice": [4]},
+        "flow": {"n_blocks": 2, "hidden": [32], "choice": [4], "n_options": 3},
         "training": {"batch_size": 100, "max_epochs": 2, "warmup_steps": 5, "checkpoint_minutes": 0},
     }
     path = tmp_path / "amplitudes.npz"
