@@ -74,7 +74,7 @@ def test_what_does_not_fit_is_refused(estimator):
     context = np.zeros((2, SEVEN.n_context), np.float32)
     own = estimator.flow.trained
     wider = own.config.model_copy(update={"hidden": (300, 300)})
-    with pytest.raises(ConfigError, match=r"hidden=\(300, 300\) \(there \(256, 256\)\)"):
+    with pytest.raises(ConfigError, match=r"hidden=\(300, 300\) \(there \(192, 192\)\)"):
         warm_start(estimator, wider, transform=SEVEN, context=context, dim=own.dim)
     four = ContextTransform(("u", "g", "r", "i"))
     with pytest.raises(ConfigError, match="lacks the columns mag_z-mean, ln_magerr_z, which sdss-ugriz needs"):
