@@ -27,8 +27,8 @@
 
 /* Layer l has bounds[l][d] units of degrees below d and biases bias[l] (block, out). The last one's outputs are n_outputs for each
  * dimension: shift, raw log scale and, unless that is all, raw skew and log tail weight, with a soft bound on each but
- * the first. The first layer's bias comes per galaxy, with the context's share, and it has n_indicators inputs before the others. Of
- * each block, weights has those that are not masked in the order in which they are used, in panels of at most
+ * the first. The first layer's bias comes per galaxy, with the context's share, and it has n_indicators inputs before the
+ * others. Of each block, weights has those that are not masked in the order in which they are used, in panels of at most
  * sedcast_flow_panel units. */
 typedef struct {
     int dim, n_indicators, n_blocks, n_hidden, activation, n_outputs;
@@ -117,10 +117,10 @@ int sedcast_flow_panel(int vector) {
     return vector == 16 ? panel_avx512 : panel_avx2;
 }
 
-/* share (n_rows, n_blocks, units of the first layer), indicators (n_indicators, n_rows, n), noise (n_rows, n, dim) -> theta like noise,
- * log_q (n_rows, n), both without their constants. Returns 0, or 1 without memory. */
-int sedcast_flow_samples(const Flow *f, int vector, long n_rows, long n, const float *share, const float *indicators, const float *noise,
-                      float *theta, float *log_q) {
+/* share (n_rows, n_blocks, units of the first layer), indicators (n_indicators, n_rows, n), noise (n_rows, n, dim) -> theta like
+ * noise, log_q (n_rows, n), both without their constants. Returns 0, or 1 without memory. */
+int sedcast_flow_samples(const Flow *f, int vector, long n_rows, long n, const float *share, const float *indicators,
+                         const float *noise, float *theta, float *log_q) {
     size_t rows = 2 * f->dim + f->n_indicators + MAX_OUTPUTS;
     for (int l = 0; l < f->n_hidden; l++) rows += f->bounds[l][f->dim];
     float *scratch = aligned_alloc(64, rows * MAX_LANES * sizeof(float));
@@ -285,7 +285,8 @@ static const float *FN(hidden)(const float *w, const float *h, int depth, const 
 }
 #undef CASE
 
-/* Solve block b for its inputs x, before which the indicators stand, from its outputs `values`, and add its log scales to `total`. */
+/* Solve block b for its inputs x, before which the indicators stand, from its outputs `values`, and add its log scales to
+ * `total`. */
 static void FN(invert)(const Flow *f, int b, const float *share, const float *values, float *x, float **h, float *out, VF *total) {
     int dim = f->dim, last = f->n_hidden;
     const float *w = f->weights + b * f->weights_per_block;
@@ -310,6 +311,7 @@ static void FN(invert)(const Flow *f, int b, const float *share, const float *va
     }
 }
 
+/* Of one galaxy; an indicator's n values are `stride` after those of the one before. */
 static void FN(sample)(const Flow *f, const float *share, const float *indicators, long stride, const float *noise, long n,
                        float *theta, float *log_q, float *scratch) {
     int dim = f->dim;
@@ -320,7 +322,8 @@ static void FN(sample)(const Flow *f, const float *share, const float *indicator
         int m = n - first < LANES ? n - first : LANES;
         VF total[VT] = {0};
         for (int k = 0; k < f->n_indicators; k++)
-            for (int s = 0; s < LANES; s++) x[(k - f->n_indicators) * LANES + s] = s < m ? indicators[k * stride + first + s] : 0.0f;
+            for (int s = 0; s < LANES; s++)
+                x[(k - f->n_indicators) * LANES + s] = s < m ? indicators[k * stride + first + s] : 0.0f;
         for (int d = 0; d < dim; d++) {
             for (int s = 0; s < LANES; s++) values[d * LANES + s] = s < m ? noise[(first + s) * dim + d] : 0.0f;
             for (int v = 0; v < VT; v++) {

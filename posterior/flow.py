@@ -483,13 +483,12 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
 
         def work(rows: slice, columns: slice) -> None:
             part, drawn = given[rows], noise(rows, columns)
-            if not self.config.choice:
-                theta[rows, columns], log_prob[rows, columns] = to_theta(drawn, part, self._told(drawn[..., -1]))
-                return
-            option, drawn = _chosen(drawn, part.chance[:, None])
-            theta[rows, columns, -1] = option
-            theta[rows, columns, : self.n_real], log_prob[rows, columns] = to_theta(drawn, part, self._told(option))
-            log_prob[rows, columns] += log_chance(option, part.chance[:, None])
+            if self.config.choice:
+                theta[rows, columns, -1], drawn = _chosen(drawn, part.chance[:, None])
+            told = self._told(theta[rows, columns])
+            theta[rows, columns, : self.n_real], log_prob[rows, columns] = to_theta(drawn, part, told)
+            if self.config.choice:
+                log_prob[rows, columns] += log_chance(theta[rows, columns, -1], part.chance[:, None])
 
         in_threads(work, chunks(len(given), n_samples, _COMPILED_CHUNK if compiled else _CHUNK), n_threads)
         bad = np.count_nonzero(~np.isfinite(theta).all(axis=(1, 2)))
@@ -579,7 +578,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         self._activate(flat, memory.zeros[: flat.size], memory.flat[: flat.size])
 
     def _log_prob_chunk(self, theta: np.ndarray, given: _Given) -> np.ndarray:
-        told = self._told(theta[..., -1])
+        told = self._told(theta)
         standard = ((theta[..., : self.n_real] - given.centre[:, None]) / self._arrays["theta_std"]).reshape(-1, self.n_real)
         values = np.ascontiguousarray(standard.T, dtype=np.float32)
         log_prob = np.zeros(values.shape[1])
@@ -602,11 +601,11 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
             log_prob += log_chance(theta[..., -1], given.chance[:, None]).ravel()
         return log_prob.reshape(theta.shape[:2])
 
-    def _told(self, option: np.ndarray) -> np.ndarray:
-        """What the blocks see of the options (n, m) chosen, if there is a choice: (n_indicators, n m)."""
+    def _told(self, theta: np.ndarray) -> np.ndarray:
+        """What the blocks see of the choice, the last column of theta (n, m, dim) if there is one: (n_indicators, n m)."""
         if not self.config.choice:
-            return np.empty((0, option.size), dtype=np.float32)
-        return indicators(option.ravel(), self.config.n_options)
+            return np.empty((0, theta.shape[0] * theta.shape[1]), dtype=np.float32)
+        return indicators(theta[..., -1].ravel(), self.config.n_options)
 
     def _evaluate(self, block: _Block, context: np.ndarray, memory: _Memory) -> None:
         """The outputs of one block, all degrees at once, leaving out panels that the masks make zero."""
