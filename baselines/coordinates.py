@@ -18,8 +18,8 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from sedcast.data.errors import ParameterError
+from sedcast.posterior.conditional_flow import ConditionalFlow
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.flow import ConditionalFlow
 from sedcast.posterior.flow_kernel import MIN_SAMPLES
 from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, GaussianLikelihood
 

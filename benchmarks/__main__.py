@@ -2,13 +2,13 @@
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.common import as_json, machine, note, on_cores, positive, table
 from sedcast.data.errors import ParameterError, SedcastError
+from sedcast.data.threads import usable_cores
 
 BENCHMARKS = {
     "sps": ("benchmarks.sps", "the direct model's spectra, and FSPS itself where SPS_HOME is set"),
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks {name}", description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    n_cores = len(os.sched_getaffinity(0))
+    n_cores = usable_cores()
     parser.add_argument("--threads", type=positive, default=min(2, n_cores), help="cores that the process may use")
     parser.add_argument("--seed", type=int, default=0, help="of every random draw")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON object to a file as well")

@@ -14,8 +14,9 @@ from benchmarks.common import BUNDLED, Stopwatch, add_repeats, note, positive
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.config import parse_config
 from sedcast.data.tensorflow import import_tensorflow
+from sedcast.posterior.conditional_flow import ConditionalFlow
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow
+from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, as_tfp_distribution
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.made import FlowConfig, initial_parameters, parameter_masks, permutations

@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from sedcast.data.artifacts import software_versions
 from sedcast.data.errors import ConfigError, MissingDependencyError, ParameterError, SedcastError
+from sedcast.data.threads import usable_cores
 
 __all__ = ["Session", "TaskPool", "call", "forget", "share", "task_pool"]
 
@@ -241,7 +242,7 @@ def task_pool(scheduler: str | None = None, n_workers: int | None = None) -> Ite
     MissingDependencyError : for a scheduler without Dask.
     ParameterError : if `n_workers` is not positive.
     """
-    n_workers = len(os.sched_getaffinity(0)) if n_workers is None else n_workers
+    n_workers = usable_cores() if n_workers is None else n_workers
     if n_workers < 1:
         raise ParameterError(f"n_workers={n_workers} must be positive")
     if scheduler is None:

@@ -1,17 +1,14 @@
 """Simulated galaxies: parameters from the prior, emulated, redshifted, projected through filters, with realistic noise."""
 
 import contextlib
-import functools
 import itertools
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from pydantic import Field, field_validator
-from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from sedcast.data.config import Config
 from sedcast.data.cosmology import Cosmology
@@ -19,6 +16,7 @@ from sedcast.data.errors import ParameterError
 from sedcast.data.executors import TaskPool
 from sedcast.data.filters import FilterProjection, band_name, check_bands
 from sedcast.data.noise import NoiseModel
+from sedcast.data.threads import one_blas_thread
 from sedcast.emulator.checks import as_floats, one_per_galaxy
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
@@ -37,16 +35,6 @@ __all__ = [
 
 PROPOSALS_PER_CHUNK = 16384
 _ROWS_PER_CALL = 512
-
-
-@functools.cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-def _one_blas_thread() -> AbstractContextManager[object]:
-    """Holds BLAS to one thread: more cost more than they give on small products, and stall when the cores are busy."""
-    return _blas().limit(limits=1, user_api="blas")
 
 
 class SpectrumModel(Protocol):
@@ -112,7 +100,7 @@ class PhotometrySimulator:
         theta = np.atleast_2d(as_floats("theta", theta))
         zred = one_per_galaxy(zred, len(theta))
         if len(theta) <= _ROWS_PER_CALL:
-            with _one_blas_thread():
+            with one_blas_thread():
                 return self._block(theta, zred)
         # Neighbours in redshift share a row of the projection's table.
         order = np.argsort(zred, kind="stable")
@@ -122,7 +110,7 @@ class PhotometrySimulator:
         def fill(rows: np.ndarray) -> None:
             flux[rows] = self._block(theta[rows], zred[rows])
 
-        with _one_blas_thread():
+        with one_blas_thread():
             if n_threads == 1:
                 for rows in blocks:
                     fill(rows)
@@ -211,7 +199,7 @@ def draw_galaxies(
         with contextlib.closing(pool.map(_draw_chunk, itertools.count(first_chunk), shared=shared)) as chunks:
             yield from chunks
         return
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_workers) as threads:
+    with one_blas_thread(), ThreadPoolExecutor(n_workers) as threads:
         submitted = first_chunk + n_workers + 1
         pending = [threads.submit(_draw_chunk, *shared, index) for index in range(first_chunk, submitted)]
         try:

@@ -14,14 +14,17 @@ import numpy as np
 from sedcast.data.config import parse_config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
+from sedcast.data.threads import usable_cores
 from sedcast.emulator.band_emulator import BandEmulator
 from sedcast.emulator.histories import column
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.amplitudes import AmplitudePosterior
 from sedcast.posterior.burst_choice import from_option, prior_chances, to_option
+from sedcast.posterior.chunks import chunks, in_threads
+from sedcast.posterior.conditional_flow import ConditionalFlow, checked_context
 from sedcast.posterior.context import ContextTransform
-from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, checked_context, chunks, in_threads, usable_cores
+from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.flow_kernel import DenseKernel, vector_floats
 
 __all__ = ["FlowWithAmplitudes", "with_burst_choice", "without_amplitudes"]

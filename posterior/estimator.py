@@ -18,13 +18,14 @@ from sedcast.data.config import parse_config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
+from sedcast.data.threads import usable_cores
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
+from sedcast.posterior.conditional_flow import ConditionalFlow
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.expert_flow import Expert, FlowWithExperts, flow_from_arrays
-from sedcast.posterior.flow import ConditionalFlow, usable_cores
 from sedcast.posterior.outliers import SCORE_VERSION, OutlierModel
 
 __all__ = ["PosteriorEstimator", "RowStatus", "check_experts", "with_redshift"]

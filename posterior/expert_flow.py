@@ -12,7 +12,8 @@ import numpy as np
 
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
-from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow, checked_context
+from sedcast.posterior.conditional_flow import ConditionalFlow, checked_context
+from sedcast.posterior.flow import MaskedAutoregressiveFlow
 
 __all__ = ["Expert", "FlowWithExperts", "flow_from_arrays"]
 

@@ -14,20 +14,18 @@ doi:10.1093/biomet/asp053.
 
 import functools
 import logging
-import os
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from pydantic import ValidationError
 from scipy.special import ndtr, ndtri, softmax
-from threadpoolctl import ThreadpoolController
 
 from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.posterior.chunks import chunks, in_threads
+from sedcast.posterior.conditional_flow import ConditionalFlow, checked_context
 from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel, product_by_row
 from sedcast.posterior.made import (
     MAX_ANGLE,
@@ -40,15 +38,7 @@ from sedcast.posterior.made import (
 )
 from sedcast.posterior.options import indicators, log_chance, pick
 
-__all__ = [
-    "ConditionalFlow",
-    "FlowConfig",
-    "MaskedAutoregressiveFlow",
-    "checked_context",
-    "chunks",
-    "in_threads",
-    "usable_cores",
-]
+__all__ = ["MaskedAutoregressiveFlow"]
 
 logger = logging.getLogger(__name__)
 
@@ -90,11 +80,6 @@ def _silu(values: np.ndarray, zeros: np.ndarray, spare: np.ndarray) -> None:
 _ACTIVATIONS: dict[str, _Activation] = {"relu": _relu, "tanh": _tanh, "elu": _elu, "silu": _silu}
 
 
-def usable_cores() -> int:
-    """Cores that this process may use; all of the machine's where the system does not say."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @dataclass(frozen=True)
 class _Given:
     """What the contexts of n galaxies mean to a flow.
@@ -115,11 +100,6 @@ class _Given:
 
     def __getitem__(self, rows: slice) -> "_Given":
         return _Given(self.features[rows], self.centre[rows], self.chance[rows])
-
-
-@functools.cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
 
 
 @dataclass(frozen=True)
@@ -181,109 +161,6 @@ class _Memory:
 
 
 _kept = threading.local()
-
-
-class ConditionalFlow(ABC):
-    """A density q(theta | context) that is drawn from and evaluated exactly.
-
-    Attributes
-    ----------
-    config : architecture.
-    dim, n_context : numbers of columns of theta and of the context.
-    """
-
-    config: FlowConfig
-    dim: int
-    n_context: int
-
-    def sample(
-        self,
-        context: np.ndarray,
-        n_samples: int,
-        *,
-        seed: int,
-        row_keys: np.ndarray | None = None,
-        n_threads: int | None = None,
-    ) -> np.ndarray:
-        """Draw from q(theta | context).
-
-        A row's samples depend on `seed` and its key only, not on the other rows or the number of threads (to rounding).
-
-        Parameters
-        ----------
-        context : (n, n_context).
-        n_samples : samples per row.
-        seed : non-negative integer.
-        row_keys : (n,) non-negative integers naming the rows' random streams; 0 … n-1 by default.
-        n_threads : 1 … ; the number of usable cores by default.
-
-        Returns
-        -------
-        theta : (n, n_samples, dim) float32.
-
-        Raises
-        ------
-        ParameterError : if a shape is wrong or a context is not finite.
-        """
-        return self.sample_with_log_prob(context, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads)[0]
-
-    @abstractmethod
-    def sample_with_log_prob(
-        self,
-        context: np.ndarray,
-        n_samples: int,
-        *,
-        seed: int,
-        row_keys: np.ndarray | None = None,
-        n_threads: int | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `sample`, with log q (n, n_samples), in nats, of every sample at hardly any cost."""
-
-    @abstractmethod
-    def transform_noise(
-        self, noise: np.ndarray, context: np.ndarray, *, n_threads: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Carry base noise to theta (n, m, dim) and log q (n, m), given context (n, n_context).
-
-        Noise is (n, m, dim), but has no column for a choice of `MaskedAutoregressiveFlow`.
-        """
-
-    @abstractmethod
-    def log_prob(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
-        """The density log q(theta | context), in nats.
-
-        Parameters
-        ----------
-        theta : (n, dim), or (n, m, dim) for m points per row of the context.
-        context : (n, n_context).
-
-        Returns
-        -------
-        log_prob : (n,) or (n, m) float64; -inf where it is below what float32 can follow.
-
-        Raises
-        ------
-        ParameterError : if a shape is wrong or a value is not finite.
-        """
-
-    @abstractmethod
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """All arrays, for an artifact."""
-
-    @property
-    @abstractmethod
-    def trained(self) -> "MaskedAutoregressiveFlow":
-        """The part that a training begins with when it goes on from this flow."""
-
-    @property
-    def general(self) -> "ConditionalFlow":
-        """The flow for any context: itself, unless it has experts for some."""
-        return self
-
-    @property
-    def parts(self) -> tuple["ConditionalFlow", ...]:
-        """The flows that serve rows of their own: itself, unless it has experts for some."""
-        return (self,)
 
 
 class MaskedAutoregressiveFlow(ConditionalFlow):
@@ -660,49 +537,6 @@ def _product(block: _Block, layer: int, rows: slice, start: int, stop: int, memo
         np.add(target, added, out=target)
     else:
         np.matmul(weights, source, out=target)
-
-
-def in_threads(work: Callable[[slice, slice], None], pieces: Sequence[tuple[slice, slice]], n_threads: int | None) -> None:
-    """Call `work` with each of `chunks`, spread over threads; BLAS keeps to one thread in each."""
-    n_threads = min(n_threads or usable_cores(), len(pieces))
-    with _blas().limit(limits=1, user_api="blas"):
-        if n_threads < 2:
-            for piece in pieces:
-                work(*piece)
-            return
-        with ThreadPoolExecutor(n_threads) as pool:
-            for _ in pool.map(lambda piece: work(*piece), pieces):
-                pass
-
-
-def chunks(n_rows: int, n_samples: int, size: int) -> list[tuple[slice, slice]]:
-    """Rows and samples of each chunk of about `size`: several rows where they are short, parts of one row where it is long."""
-    rows_each = max(1, size // max(n_samples, 1))
-    parts = -(-n_samples // size)
-    samples_each = max(1, -(-n_samples // max(parts, 1)))
-    return [
-        (slice(row, min(row + rows_each, n_rows)), slice(column, min(column + samples_each, n_samples)))
-        for row in range(0, n_rows, rows_each)
-        for column in range(0, n_samples, samples_each)
-    ]
-
-
-def checked_context(context: np.ndarray, n_context: int) -> np.ndarray:
-    """The context (n, n_context) as float32.
-
-    Raises
-    ------
-    ParameterError : if its shape is wrong or a value is not finite.
-    """
-    context = np.asarray(context, dtype=np.float32)
-    if context.ndim != 2 or context.shape[1] != n_context:
-        raise ParameterError(f"context must be (n, {n_context}), got {context.shape}")
-    bad = np.flatnonzero(~np.isfinite(context).all(axis=1))
-    if bad.size:
-        raise ParameterError(
-            f"context has non-finite values in {bad.size} of {len(context)} rows, first {bad[0]}: leave them out"
-        )
-    return context
 
 
 def _checked(name: str, array: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:

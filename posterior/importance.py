@@ -30,10 +30,10 @@ from scipy.special import logsumexp
 
 from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError
+from sedcast.data.threads import one_blas_thread, usable_cores
 from sedcast.data.units import as_nanomaggies
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import Refined, thinned_rows
-from sedcast.posterior.flow import _blas, usable_cores
 from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, FluxSimulator, GaussianLikelihood
 from sedcast.posterior.mass import MassConditional, check_proportional
 from sedcast.posterior.psis import effective_sample_size, pareto_smooth, tempered
@@ -153,8 +153,7 @@ class Refiner:
         """
         if n_samples < 1:
             raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
-        # One limit around all threads: limits that threads set and lift by themselves undo each other.
-        with _blas().limit(limits=1, user_api="blas"):
+        with one_blas_thread():
             return self._refine(flux, flux_ivar, zred, n_samples, (seed, key), n_threads or usable_cores())
 
     def _refine(

@@ -6,11 +6,11 @@ import numpy as np
 
 from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
+from sedcast.data.threads import usable_cores
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.emulator.simulate import PhotometrySimulator, masses_within_reach
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.flow import usable_cores
 
 __all__ = ["Mocks", "draw_mocks", "measured_bands"]
 

@@ -17,9 +17,9 @@ from pydantic import Field, model_validator
 from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
+from sedcast.data.threads import usable_cores
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig, masses_within_reach
-from sedcast.posterior.flow import usable_cores
 
 __all__ = ["Galaxies", "GalaxyStream", "MissingBands", "StreamConfig"]
 

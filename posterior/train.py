@@ -26,9 +26,10 @@ from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.amplitude_flow import with_burst_choice, without_amplitudes
 from sedcast.posterior.burst_choice import BURST_OPTIONS
+from sedcast.posterior.conditional_flow import ConditionalFlow
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.estimator import PosteriorEstimator, check_experts, with_redshift
-from sedcast.posterior.flow import ConditionalFlow, MaskedAutoregressiveFlow
+from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, TrainingResult
 from sedcast.posterior.made import FlowConfig
 from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers, training_simulation

@@ -9,6 +9,7 @@ import numpy as np
 
 from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.errors import ArtifactError
+from sedcast.data.threads import usable_cores
 from sedcast.emulator.band_emulator import BandEmulator
 from sedcast.emulator.band_training import BandGalaxies, BandTrainingConfig, train_band_emulator
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
@@ -17,7 +18,7 @@ from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.flow import MaskedAutoregressiveFlow, usable_cores
+from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.stream import Galaxies, GalaxyStream, StreamConfig
 
 __all__ = ["TrainedBands", "band_checkpoint", "bands_as_configured"]

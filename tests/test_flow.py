@@ -6,9 +6,9 @@ from scipy.stats import norm
 
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior import flow_kernel
-from sedcast.posterior.flow import FlowConfig, MaskedAutoregressiveFlow
+from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.flow_kernel import product_by_row, vector_floats
-from sedcast.posterior.made import hidden_degrees, initial_parameters, permutations
+from sedcast.posterior.made import FlowConfig, hidden_degrees, initial_parameters, permutations
 
 
 def random_flow(dim: int = 4, n_context: int = 3, *, scale: float = 20.0, **config) -> MaskedAutoregressiveFlow:

@@ -9,9 +9,9 @@ from sedcast.baselines.mcmc import McmcConfig, run_emcee, run_zeus
 from sedcast.baselines.nested import run_nautilus
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import Prior
-from sedcast.posterior.flow import FlowConfig
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig
 from sedcast.posterior.likelihood import GaussianLikelihood
+from sedcast.posterior.made import FlowConfig
 
 PRIOR = Prior()
 SIGMA = np.array([0.6, 0.5, 0.8])

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from sedcast.data.artifacts import atomic_path
 from sedcast.data.noise import NoiseModel
+from sedcast.data.threads import one_blas_thread, usable_cores
 from sedcast.emulator.simulate import PhotometrySimulator
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
 from sedcast.posterior.calibration import CalibrationResult, calibrate
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler, Refined
-from sedcast.posterior.flow import usable_cores
 from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.mocks import Mocks, draw_mocks, measured_bands
 
@@ -136,7 +135,7 @@ class _RefinedSampler:
             galaxy = flux[row], flux_ivar[row], float(zred[row])
             return self.refiner(*galaxy, n, seed=seed, key=int(row_keys[row]), n_threads=1)
 
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(usable_cores()) as pool:
+        with one_blas_thread(), ThreadPoolExecutor(usable_cores()) as pool:
             refined = list(pool.map(refine, range(len(zred))))
         self.results.extend(refined)
         return np.stack([one.theta_unbounded for one in refined])
