@@ -10,6 +10,7 @@ import pytest
 
 from sedcast.data.errors import ConfigError, ParameterError, SedcastError
 from sedcast.data.executors import task_pool
+from sedcast.data.threads import usable_cores
 
 # On a busy machine Dask wonders about the time that its folders take.
 pytestmark = pytest.mark.filterwarnings("ignore:Creating scratch directories")
@@ -90,6 +91,13 @@ def test_a_task_that_kills_every_worker_is_given_up() -> None:
 def test_work_is_done_elsewhere() -> None:
     with task_pool("local", 1) as pool:
         assert os.getpid() not in set(pool.map(process_of, range(3)))
+
+
+def test_a_system_that_does_not_say_which_cores_are_usable_has_a_pool_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert usable_cores() == os.cpu_count()
+    with task_pool(None) as pool:
+        assert list(pool.map(abs, (-1, 2))) == [1, 2]
 
 
 def test_wrong_numbers_and_addresses_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
