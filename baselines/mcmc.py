@@ -6,7 +6,6 @@ from typing import Any
 
 import emcee
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from sedcast.baselines.chains import Chains, Meter, Progress
 from sedcast.baselines.checkpoint import Checkpoint, Moment, identity
@@ -16,6 +15,7 @@ from sedcast.baselines.moves import ZeusGroups, emcee_moves
 from sedcast.baselines.starts import Start, find_start
 from sedcast.baselines.zeus_globals import GlobalGenerators, root_logger_kept
 from sedcast.data.errors import SedcastError
+from sedcast.data.threads import one_blas_thread
 from sedcast.posterior.likelihood import GaussianLikelihood
 
 __all__ = ["McmcConfig", "McmcResult", "run_emcee", "run_zeus"]
@@ -27,11 +27,9 @@ _NEVER = 10**9
 _ZEUS_WIDTH = 1.4
 # As zeus's light mode does, by about as much: slices of a tuned width, which no longer step out, are wider.
 _ZEUS_LIGHT = 2.0
-# Matrices are small: on a machine with other work, threads that wait for each other take twenty times as long.
-_one_blas_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 
 
-@_one_blas_thread
+@one_blas_thread()
 def run_emcee(
     likelihood: GaussianLikelihood,
     config: McmcConfig,
@@ -82,7 +80,7 @@ def run_emcee(
     return chains.until_converged(steps, progress=progress)
 
 
-@_one_blas_thread
+@one_blas_thread()
 def run_zeus(
     likelihood: GaussianLikelihood,
     config: McmcConfig,

@@ -12,7 +12,7 @@ from sedcast.data.provenance import jsonable
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
 from sedcast.posterior.quantities import SHOWN_QUANTITIES
-from sedcast.posterior.ranks import holm, ks_p_values
+from sedcast.posterior.ranks import ks_p_values, smallest
 
 __all__ = ["GROUPS", "cost_rows", "pair_name", "pair_rows", "summarise", "to_json", "to_markdown"]
 
@@ -139,8 +139,8 @@ def _calibration(comparison: Comparison) -> dict[str, Any] | None:
         result[method] = {
             "n": len(ranks),
             "ks_p": dict(zip(COMPARED_NAMES, p.tolist(), strict=True)),
-            "ks_p_min_holm_free": float(holm(p[:_N_FREE]).min()),
-            "ks_p_min_holm": float(holm(p).min()),
+            "ks_p_min_holm_free": smallest(p[:_N_FREE]),
+            "ks_p_min_holm": smallest(p),
         }
     return result
 

@@ -17,6 +17,7 @@ from sedcast.data.catalog_columns import (
     check_not_magnitudes,
     find_column,
     has_band,
+    integer_ids,
     no_column,
     numbers,
     read_table,
@@ -255,7 +256,7 @@ def read_catalog(
         check_bands(others)
     id_name = find_column(table, columns, "id")
     ids = np.arange(len(table)) if id_name is None else np.asarray(table[id_name])
-    ids = ids.astype(np.int64) if ids.dtype.kind in "iu" else ids.astype(str)
+    ids = integer_ids(str(id_name), ids) if ids.dtype.kind in "iu" else ids.astype(str)
     is_sdss = is_sdss_layout(table.colnames) and not columns
     wanted = chosen
     if ragged and chosen:

@@ -22,6 +22,7 @@ __all__ = [
     "check_not_magnitudes",
     "find_column",
     "has_band",
+    "integer_ids",
     "no_column",
     "numbers",
     "read_table",
@@ -146,6 +147,23 @@ def band_columns(table: Table, band: str, columns: Mapping[str, str], unit: str)
     error = numbers(table, error_name)
     with np.errstate(divide="ignore", invalid="ignore"):
         return flux, np.where(error > 0, error**-2.0, 0.0)
+
+
+def integer_ids(name: str, column: np.ndarray, first_row: int = 0) -> np.ndarray:
+    """Integers as int64, which outputs hold.
+
+    Raises
+    ------
+    CatalogError : if one is too large for it; `name` and `first_row` say where.
+    """
+    column = np.asarray(column)
+    bad = np.flatnonzero(column > np.iinfo(np.int64).max)
+    if bad.size:
+        raise CatalogError(
+            f"the id in column {name!r} of row {first_row + bad[0]} is {column[bad[0]]}: expected integers below 2^63, "
+            "or texts: write the column as text"
+        )
+    return column.astype(np.int64)
 
 
 def warn_of_unused(table: Table, bands: Sequence[str], columns: Mapping[str, str], path: Path) -> None:

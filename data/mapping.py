@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from sedcast.data.asinh import POGSON, asinh_flux, asinh_flux_error
 from sedcast.data.catalog import NANOMAGGIES_PER_UNIT, Catalog
+from sedcast.data.catalog_columns import integer_ids
 from sedcast.data.config import Config, load_config
 from sedcast.data.errors import CatalogError, ConfigError, ParameterError
 from sedcast.data.tables import TableFile, open_table
@@ -185,7 +186,7 @@ def _ids(table: TableFile, names: str | list[str] | None, start: int, stop: int)
     names = [names] if isinstance(names, str) else names
     columns = [_column(table, name, start, stop) for name in names]
     if len(columns) == 1 and columns[0].dtype.kind in "iu":
-        return np.asarray(columns[0].astype(np.int64))
+        return integer_ids(names[0], columns[0], start)
     for name, column in zip(names, columns, strict=True):
         _refuse_rounded(name, column, start)
     try:

@@ -2,11 +2,16 @@
 
 import functools
 import os
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from threadpoolctl import ThreadpoolController
 
 __all__ = ["one_blas_thread", "usable_cores"]
+
+_lock = threading.Lock()
+_holders, _limit = 0, ExitStack()
 
 
 def usable_cores() -> int:
@@ -14,12 +19,24 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def one_blas_thread() -> AbstractContextManager[object]:
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
     """Holds BLAS to one thread: more cost more than they give on small products, and stall when the cores are busy.
 
-    It belongs around all threads that share some work: limits that threads set and lift by themselves undo each other.
+    The limit is the process's: the first to ask for it sets it, and the last to leave lifts it, in whatever thread they are.
     """
-    return _controller().limit(limits=1, user_api="blas")
+    global _holders
+    with _lock:
+        if not _holders:
+            _limit.enter_context(_controller().limit(limits=1, user_api="blas"))
+        _holders += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _holders -= 1
+            if not _holders:
+                _limit.close()
 
 
 @functools.cache

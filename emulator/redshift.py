@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from scipy.special import gammainc, gammaincinv, ndtr, ndtri
 
 from sedcast.data.config import Config
+from sedcast.data.errors import ParameterError
 
 __all__ = ["RedshiftPrior"]
 
@@ -45,6 +46,26 @@ class RedshiftPrior(Config):
             if not np.isfinite(density).all() or (density < 0).any() or self._nodes()[2][-1] <= 0:
                 raise ValueError("zred.table must have n >= 0, finite, and not zero everywhere in min … max")
         return self
+
+    def in_range(self, zred: float | np.ndarray) -> np.ndarray:
+        """Redshifts of any shape as floats; in half precision, those that only its rounding moved out of the range moved back.
+
+        Raises
+        ------
+        ParameterError : if one is outside min … max, or NaN.
+        """
+        values = np.asarray(zred)
+        zred = values.astype(float)
+        inside = np.clip(zred, self.min, self.max)
+        if values.dtype == np.float16:
+            zred = np.where(inside.astype(np.float16) == values, inside, zred)
+        outside = ~(zred == inside)
+        if outside.any():
+            raise ParameterError(
+                f"zred has {np.count_nonzero(outside)} values, first {zred[outside][0]:.6g}, beyond its prior's range, "
+                f"{self.min:.4g} to {self.max:.4g}: leave those out"
+            )
+        return zred
 
     def cdf(self, zred: np.ndarray) -> np.ndarray:
         """Share of galaxies below `zred`, of any shape."""

@@ -138,38 +138,25 @@ class FlowWithAmplitudes(ConditionalFlow):
         """The flow of the others."""
         return self.others
 
-    def sample_with_log_prob(
-        self,
-        context: np.ndarray,
-        n_samples: int,
-        *,
-        seed: int,
-        row_keys: np.ndarray | None = None,
-        n_threads: int | None = None,
+    def _draw(
+        self, context: np.ndarray, n_samples: int, seed: int, keys: np.ndarray, n_threads: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `ConditionalFlow.sample_with_log_prob`."""
-        others, log_q = self.others.sample_with_log_prob(context, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads)
+        others, log_q = self.others.sample_with_log_prob(context, n_samples, seed=seed, row_keys=keys, n_threads=n_threads)
         noise = np.empty((*log_q.shape, len(_AMPLITUDES)), dtype=np.float32)
-        for into, key in zip(noise, np.arange(len(log_q)) if row_keys is None else row_keys, strict=True):
+        for into, key in zip(noise, keys, strict=True):
             # Random numbers that the flow of the others does not reach.
             stream = np.random.Philox(key=np.array([seed, key], dtype=np.uint64)).jumped()
             np.random.Generator(stream).standard_normal(out=into, dtype=np.float32)
         return self._completed(others, log_q, noise, context, n_threads)
 
-    def transform_noise(
-        self, noise: np.ndarray, context: np.ndarray, *, n_threads: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `ConditionalFlow.transform_noise`."""
-        noise = self._checked(noise, context, "noise", (3,))
+    def _carry(self, noise: np.ndarray, context: np.ndarray, n_threads: int | None) -> tuple[np.ndarray, np.ndarray]:
         others, log_q = self.others.transform_noise(without_amplitudes(noise), context, n_threads=n_threads)
         return self._completed(others, log_q, noise[..., _AMPLITUDES], context, n_threads)
 
-    def log_prob(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
-        """As `ConditionalFlow.log_prob`."""
-        points = self._checked(theta, context, "theta", (2, 3))
+    def _log_density(self, points: np.ndarray, context: np.ndarray, n_threads: int | None) -> np.ndarray:
         learnt, log_slope = self.to_learn(points, context)
         of_others = self.others.log_prob(learnt, context, n_threads=n_threads) + log_slope
-        return of_others + self.amplitude_log_density(points, context, n_threads=n_threads)
+        return of_others + self._amplitude_log_density(points, context, n_threads)
 
     def to_learn(self, points: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What `others` has to say of points (n, dim) or (n, m, dim), given context (n, n_context).
@@ -192,8 +179,11 @@ class FlowWithAmplitudes(ConditionalFlow):
 
     def amplitude_log_density(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
         """The second factor alone, of burst fraction and mass given the others; arguments as of `log_prob`."""
-        checked = self._checked(theta, context, "theta", (2, 3))
-        points = checked.reshape(len(checked), -1 if len(checked) else 1, self.dim)
+        context = checked_context(context, self.n_context)
+        points = self._checked_points(theta, context)
+        return self._amplitude_log_density(points, context, n_threads).reshape(np.shape(theta)[:-1])
+
+    def _amplitude_log_density(self, points: np.ndarray, context: np.ndarray, n_threads: int | None) -> np.ndarray:
         found, observed = np.empty(points.shape[:2]), self._observed(context)
 
         def work(rows: slice, columns: slice) -> None:
@@ -202,17 +192,8 @@ class FlowWithAmplitudes(ConditionalFlow):
             posterior = self._posterior(flat, self._redshift(flat, observed[2], rows), observed, rows)
             found[rows, columns] = posterior.log_density(part[..., _AMPLITUDES].reshape(-1, 2)).reshape(part.shape[:2])
 
-        in_threads(work, _pieces(len(found), found.shape[1], n_threads), n_threads)
-        return found.reshape(checked.shape[:-1])
-
-    def _checked(self, values: np.ndarray, context: np.ndarray, name: str, ndim: tuple[int, ...]) -> np.ndarray:
-        values = np.asarray(values)
-        if values.ndim not in ndim or len(values) != len(context) or values.shape[-1] != self.dim:
-            expected = " or ".join({2: f"(n, {self.dim})", 3: f"(n, m, {self.dim})"}[k] for k in ndim)
-            raise ParameterError(f"{name} must be {expected} with n = {len(context)}, got {values.shape}")
-        if not np.isfinite(values).all():
-            raise ParameterError(f"{name} has {np.count_nonzero(~np.isfinite(values))} non-finite values: leave those rows out")
-        return values
+        in_threads(work, _pieces(len(points), points.shape[1], n_threads), n_threads)
+        return found
 
     def _completed(
         self, others: np.ndarray, log_q: np.ndarray, noise: np.ndarray, context: np.ndarray, n_threads: int | None

@@ -96,6 +96,7 @@ class AmplitudePosterior:
 
     def log_density(self, points: np.ndarray) -> np.ndarray:
         """Log density (n,) of what `draw` draws, at probit coordinates (n, 2) of f and log M."""
+        points = points.astype(float)
         logit = np.clip(_logit(ndtr(points[:, 0])), -_MAX_LOGIT, _MAX_LOGIT).astype(np.float32)
         low, high = self._prior.log_mstar
         log_mstar = low + (high - low) * ndtr(points[:, 1])

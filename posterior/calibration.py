@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from sedcast.data.errors import ParameterError
+from sedcast.data.provenance import jsonable
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.mocks import Mocks
 from sedcast.posterior.prior_edges import EdgeRanks, EdgeResult
-from sedcast.posterior.ranks import LEVELS, TarpResult, coverage, holm, ks_p_values, rank_statistics, tarp
+from sedcast.posterior.ranks import LEVELS, TarpResult, coverage, holm, ks_p_values, rank_statistics, smallest, tarp
 
 __all__ = ["CALIBRATED_NAMES", "CalibrationResult", "Check", "calibrate"]
 
@@ -93,7 +94,7 @@ class CalibrationResult:
     @property
     def ks_p_min_holm(self) -> float:
         """The smallest p-value after Holm's correction for testing several quantities."""
-        return float(holm(self.ks_p).min())
+        return smallest(self.ks_p)
 
     def checks(self) -> tuple[Check, ...]:
         """The figures that calibration is judged by; each family of tests has Holm's correction of its own."""
@@ -102,7 +103,7 @@ class CalibrationResult:
             Check("KS p, smallest of all quantities", self.ks_p_min_holm, _KS_BAR),
             Check("TARP, largest deviation", self.tarp.max_dev, _TARP_BAR, at_least=False),
             *(
-                Check(f"KS p within quartiles of {observable}", float(holm(p).min()), _SUBSET_BAR)
+                Check(f"KS p within quartiles of {observable}", smallest(p), _SUBSET_BAR)
                 for observable, (_, p) in self.quartiles.items()
             ),
             *(
@@ -116,7 +117,7 @@ class CalibrationResult:
 
     def to_json_dict(self) -> dict[str, Any]:
         """Figures as JSON-serialisable values, each family of p-values also with Holm's correction over all of it."""
-        return {
+        figures = {
             "n_mocks": len(self.pit),
             "n_samples": self.n_samples,
             "n_excluded": self.n_excluded,
@@ -125,7 +126,7 @@ class CalibrationResult:
             "checks": [
                 {
                     "name": check.name,
-                    "value": None if check.passes is None else check.value,
+                    "value": check.value,
                     "at_least" if check.at_least else "at_most": check.bar,
                     "passes": check.passes,
                 }
@@ -141,12 +142,13 @@ class CalibrationResult:
                 observable: {
                     "edges": edges.tolist(),
                     "ks_p": {name: p[:, k].tolist() for k, name in enumerate((*self.names, _JOINT))},
-                    "ks_p_min_holm": float(holm(p).min()),
+                    "ks_p_min_holm": smallest(p),
                 }
                 for observable, (edges, p) in self.quartiles.items()
             },
             "prior_edges": self.edges.to_json_dict(),
         }
+        return dict(jsonable(figures))
 
 
 def calibrate(

@@ -21,11 +21,17 @@ class ConditionalFlow(ABC):
     ----------
     config : architecture.
     dim, n_context : numbers of columns of theta and of the context.
+    noise_dim : that of base noise, which has no column for a choice.
     """
 
     config: FlowConfig
     dim: int
     n_context: int
+
+    @property
+    def noise_dim(self) -> int:
+        """`dim`, unless a column of theta is a choice."""
+        return self.dim
 
     def sample(
         self,
@@ -44,7 +50,7 @@ class ConditionalFlow(ABC):
         ----------
         context : (n, n_context).
         n_samples : samples per row.
-        seed : non-negative integer.
+        seed : integer from 0 to below 2^64.
         row_keys : (n,) non-negative integers naming the rows' random streams; 0 … n-1 by default.
         n_threads : 1 … ; the number of usable cores by default.
 
@@ -54,11 +60,10 @@ class ConditionalFlow(ABC):
 
         Raises
         ------
-        ParameterError : if a shape is wrong or a context is not finite.
+        ParameterError : if a shape is wrong, a context is not finite, or seed or keys are not such integers.
         """
         return self.sample_with_log_prob(context, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads)[0]
 
-    @abstractmethod
     def sample_with_log_prob(
         self,
         context: np.ndarray,
@@ -69,17 +74,27 @@ class ConditionalFlow(ABC):
         n_threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `sample`, with log q (n, n_samples), in nats, of every sample at hardly any cost."""
+        context = checked_context(context, self.n_context)
+        if n_samples < 1:
+            raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
+        return self._draw(context, n_samples, seed, _checked_keys(seed, row_keys, len(context)), n_threads)
 
-    @abstractmethod
     def transform_noise(
         self, noise: np.ndarray, context: np.ndarray, *, n_threads: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Carry base noise to theta (n, m, dim) and log q (n, m), given context (n, n_context).
+        """Carry base noise (n, m, noise_dim) to theta (n, m, dim) and log q (n, m), given context (n, n_context).
 
-        Noise is (n, m, dim), but has no column for a choice of `MaskedAutoregressiveFlow`.
+        Raises
+        ------
+        ParameterError : if a shape is wrong or a value is not finite.
         """
+        context = checked_context(context, self.n_context)
+        noise = np.asarray(noise)
+        if noise.ndim != 3 or noise.shape[::2] != (len(context), self.noise_dim):
+            raise ParameterError(f"noise must be ({len(context)}, m, {self.noise_dim}), got {noise.shape}")
+        _check_finite("noise", noise)
+        return self._carry(noise.astype(np.float32, copy=False), context, n_threads)
 
-    @abstractmethod
     def log_prob(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
         """The density log q(theta | context), in nats.
 
@@ -96,6 +111,35 @@ class ConditionalFlow(ABC):
         ------
         ParameterError : if a shape is wrong or a value is not finite.
         """
+        context = checked_context(context, self.n_context)
+        points = self._checked_points(theta, context)
+        return self._log_density(points, context, n_threads).reshape(np.shape(theta)[:-1])
+
+    def _checked_points(self, theta: np.ndarray, context: np.ndarray) -> np.ndarray:
+        """Theta (n, dim) or (n, m, dim), which goes with context (n, n_context), as (n, m, dim)."""
+        points = np.asarray(theta)
+        if points.ndim == 2:
+            points = points[:, None]
+        if points.ndim != 3 or points.shape[::2] != (len(context), self.dim):
+            raise ParameterError(
+                f"theta must be (n, {self.dim}) or (n, m, {self.dim}) with n = {len(context)}, got {np.shape(theta)}"
+            )
+        _check_finite("theta", points)
+        return points
+
+    @abstractmethod
+    def _draw(
+        self, context: np.ndarray, n_samples: int, seed: int, keys: np.ndarray, n_threads: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `sample_with_log_prob` returns; arguments are checked."""
+
+    @abstractmethod
+    def _carry(self, noise: np.ndarray, context: np.ndarray, n_threads: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """What `transform_noise` returns; arguments are checked."""
+
+    @abstractmethod
+    def _log_density(self, points: np.ndarray, context: np.ndarray, n_threads: int | None) -> np.ndarray:
+        """Log q (n, m) of points (n, m, dim); arguments are checked."""
 
     @abstractmethod
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -133,3 +177,19 @@ def checked_context(context: np.ndarray, n_context: int) -> np.ndarray:
             f"context has non-finite values in {bad.size} of {len(context)} rows, first {bad[0]}: leave them out"
         )
     return context
+
+
+def _checked_keys(seed: int, row_keys: np.ndarray | None, n: int) -> np.ndarray:
+    """The rows' keys (n,), with the seed such that they name random streams."""
+    keys = np.arange(n) if row_keys is None else np.asarray(row_keys)
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+        raise ParameterError(f"seed must be an integer from 0 to below 2^64, got {seed!r}")
+    if keys.shape != (n,) or keys.dtype.kind not in "iu" or (n and keys.min() < 0):
+        raise ParameterError(f"row_keys must be {n} non-negative integers, one per row, got {keys.dtype} {keys.shape}")
+    return keys
+
+
+def _check_finite(name: str, values: np.ndarray) -> None:
+    bad = np.count_nonzero(~np.isfinite(values))
+    if bad:
+        raise ParameterError(f"{name} has {bad} non-finite values: leave those rows out")

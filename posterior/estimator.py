@@ -257,16 +257,20 @@ class PosteriorEstimator:
         ------
         ParameterError : as `sample`, and for theta outside the prior.
         """
-        theta = np.asarray(theta, dtype=float)
-        points = self.prior.to_unbounded(self.prior.validate(theta.reshape(-1, theta.shape[-1])))
-        points = points.reshape(*theta.shape[:-1], -1)
-        if not self.infers_redshift:
-            return self.flow.log_prob(points, self._context_in_range(flux, flux_ivar, zred))
-        zred = np.asarray(zred, dtype=float)
-        if zred.shape != theta.shape[:-1]:
-            raise ParameterError(f"zred has shape {zred.shape}, expected {theta.shape[:-1]}: the redshift of each point")
-        self.check_redshift(zred.ravel())
-        return self.flow.log_prob(self.joint_points(points, zred), self.context(flux, flux_ivar, None))
+        theta, n_parameter = np.asarray(theta), len(PARAMETER_NAMES)
+        if self.redshift_prior is None:
+            context = self._context_in_range(flux, flux_ivar, zred)
+        else:
+            context, zred = self.context(flux, flux_ivar, None), self.redshift_prior.in_range(zred)
+            if zred.shape != theta.shape[:-1]:
+                raise ParameterError(f"zred has shape {zred.shape}, expected {theta.shape[:-1]}: the redshift of each point")
+        if theta.ndim not in (2, 3) or theta.shape[-1] != n_parameter or len(theta) != len(context):
+            raise ParameterError(
+                f"theta must be (n, {n_parameter}) or (n, m, {n_parameter}) with n = {len(context)} galaxies, got {theta.shape}"
+            )
+        points = self.prior.to_unbounded(self.prior.validate(theta.reshape(-1, n_parameter)))
+        points = points.reshape(*theta.shape[:-1], len(FREE_PARAMETER_NAMES))
+        return self.flow.log_prob(self.joint_points(points, zred), context)
 
     def joint_points(self, theta_unbounded: np.ndarray, zred: np.ndarray) -> np.ndarray:
         """Points (..., dim) in the estimator's probit space from those of the parameters (..., 11) and redshifts (...)."""
@@ -344,7 +348,7 @@ class PosteriorEstimator:
             low, high = self.zred_range
             outside = catalog.ok & ~((catalog.zred >= low) & (catalog.zred <= high))
             for row in np.flatnonzero(outside):
-                excluded[row] = f"redshift {catalog.zred[row]:.4g} beyond the training range {low:.4g}–{high:.4g}"
+                excluded[row] = f"redshift {catalog.zred[row]:.4g} beyond the training range, {low:.4g} to {high:.4g}"
         flags = np.full(len(catalog), "", dtype=object)
         good = excluded == ""
         if good.any():
@@ -486,7 +490,7 @@ class PosteriorEstimator:
         if outside.size:
             raise ParameterError(
                 f"zred[{outside[0]}]={zred[outside[0]]:.6g} ({outside.size} such rows) is beyond the training range "
-                f"{low:.4g}–{high:.4g}: leave those rows out, `status` names them"
+                f"{low:.4g} to {high:.4g}: leave those rows out, `status` names them"
             )
 
     @cached_property

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.errors import ArtifactError
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
-from sedcast.posterior.conditional_flow import ConditionalFlow, checked_context
+from sedcast.posterior.conditional_flow import ConditionalFlow
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
 
 __all__ = ["Expert", "FlowWithExperts", "flow_from_arrays"]
@@ -92,51 +92,32 @@ class FlowWithExperts(ConditionalFlow):
         """That of the flow for any context."""
         return self.general.trained
 
-    def sample_with_log_prob(
-        self,
-        context: np.ndarray,
-        n_samples: int,
-        *,
-        seed: int,
-        row_keys: np.ndarray | None = None,
-        n_threads: int | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `ConditionalFlow.sample_with_log_prob`."""
-        keys = np.arange(len(context)) if row_keys is None else np.asarray(row_keys)
-        if keys.shape != (len(context),):
-            raise ParameterError(f"row_keys must be one key per row ({len(context)}), got shape {keys.shape}")
+    @property
+    def noise_dim(self) -> int:
+        """That of every part."""
+        return self.general.noise_dim
 
+    def _draw(
+        self, context: np.ndarray, n_samples: int, seed: int, keys: np.ndarray, n_threads: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         def draw(flow: ConditionalFlow, given: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return flow.sample_with_log_prob(given, n_samples, seed=seed, row_keys=keys[rows], n_threads=n_threads)
 
         theta, log_q = self._by_part(context, draw)
         return theta, log_q
 
-    def transform_noise(
-        self, noise: np.ndarray, context: np.ndarray, *, n_threads: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `ConditionalFlow.transform_noise`."""
-        noise = self._one_per_row("noise", noise, context)
+    def _carry(self, noise: np.ndarray, context: np.ndarray, n_threads: int | None) -> tuple[np.ndarray, np.ndarray]:
         theta, log_q = self._by_part(
             context, lambda flow, given, rows: flow.transform_noise(noise[rows], given, n_threads=n_threads)
         )
         return theta, log_q
 
-    def log_prob(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
-        """As `ConditionalFlow.log_prob`."""
-        theta = self._one_per_row("theta", theta, context)
-        (log_q,) = self._by_part(context, lambda flow, given, rows: (flow.log_prob(theta[rows], given, n_threads=n_threads),))
+    def _log_density(self, points: np.ndarray, context: np.ndarray, n_threads: int | None) -> np.ndarray:
+        (log_q,) = self._by_part(context, lambda flow, given, rows: (flow.log_prob(points[rows], given, n_threads=n_threads),))
         return log_q
-
-    def _one_per_row(self, name: str, values: np.ndarray, context: np.ndarray) -> np.ndarray:
-        values = np.asarray(values)
-        if not values.ndim or len(values) != len(context):
-            raise ParameterError(f"{name} must have one entry per row of the context ({len(context)}), got {values.shape}")
-        return values
 
     def _by_part(self, context: np.ndarray, evaluate: _Part) -> tuple[np.ndarray, ...]:
         """What `evaluate` gives of each flow for its rows, in the rows' order."""
-        context = checked_context(context, self.n_context)
         left = np.ones(len(context), dtype=bool)
         parts: list[tuple[np.ndarray, tuple[np.ndarray, ...]]] = []
         for expert in self.experts:

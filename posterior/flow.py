@@ -23,9 +23,9 @@ import numpy as np
 from pydantic import ValidationError
 from scipy.special import ndtr, ndtri, softmax
 
-from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.errors import ArtifactError
 from sedcast.posterior.chunks import chunks, in_threads
-from sedcast.posterior.conditional_flow import ConditionalFlow, checked_context
+from sedcast.posterior.conditional_flow import ConditionalFlow
 from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel, product_by_row
 from sedcast.posterior.made import (
     MAX_ANGLE,
@@ -247,26 +247,14 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         """Itself."""
         return self
 
-    def sample_with_log_prob(
-        self,
-        context: np.ndarray,
-        n_samples: int,
-        *,
-        seed: int,
-        row_keys: np.ndarray | None = None,
-        n_threads: int | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `ConditionalFlow.sample_with_log_prob`."""
-        given = self._given(context)
-        if n_samples < 1:
-            raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
-        keys = np.arange(len(given)) if row_keys is None else np.asarray(row_keys)
-        if keys.shape != (len(given),) or keys.dtype.kind not in "iu" or (keys.size and keys.min() < 0) or seed < 0:
-            raise ParameterError(
-                f"seed and row_keys must be non-negative integers, one key per row ({len(given)}); "
-                f"got seed {seed} and row_keys {keys.dtype} {keys.shape}"
-            )
+    @property
+    def noise_dim(self) -> int:
+        """The same as `n_real`."""
+        return self.n_real
 
+    def _draw(
+        self, context: np.ndarray, n_samples: int, seed: int, keys: np.ndarray, n_threads: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         def noise(rows: slice, columns: slice) -> np.ndarray:
             drawn = np.empty((rows.stop - rows.start, columns.stop - columns.start, self.n_real), dtype=np.float32)
             for into, key in zip(drawn, keys[rows], strict=True):
@@ -276,40 +264,23 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
                 generator.standard_normal(out=into, dtype=np.float32)
             return drawn
 
-        return self._to_theta(noise, given, n_samples, n_threads)
+        return self._to_theta(noise, context, n_samples, n_threads)
 
-    def transform_noise(
-        self, noise: np.ndarray, context: np.ndarray, *, n_threads: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `ConditionalFlow.transform_noise`."""
-        given = self._given(context)
-        noise = np.asarray(noise, dtype=np.float32)
-        if noise.ndim != 3 or noise.shape[::2] != (len(given), self.n_real):
-            raise ParameterError(f"noise must be ({len(given)}, m, {self.n_real}), got {noise.shape}")
-        return self._to_theta(lambda rows, columns: noise[rows, columns], given, noise.shape[1], n_threads)
+    def _carry(self, noise: np.ndarray, context: np.ndarray, n_threads: int | None) -> tuple[np.ndarray, np.ndarray]:
+        return self._to_theta(lambda rows, columns: noise[rows, columns], context, noise.shape[1], n_threads)
 
-    def log_prob(self, theta: np.ndarray, context: np.ndarray, *, n_threads: int | None = None) -> np.ndarray:
-        """As `ConditionalFlow.log_prob`."""
+    def _log_density(self, points: np.ndarray, context: np.ndarray, n_threads: int | None) -> np.ndarray:
         given = self._given(context)
-        points = np.asarray(theta)
-        if points.ndim not in (2, 3) or points.shape[0] != len(given) or points.shape[-1] != self.dim:
-            raise ParameterError(
-                f"theta must be (n, {self.dim}) or (n, m, {self.dim}) with n = {len(given)}, got {points.shape}"
-            )
-        if not np.all(np.isfinite(points)):
-            raise ParameterError(f"theta has {np.count_nonzero(~np.isfinite(points))} non-finite values: leave those rows out")
-        points = points.reshape(len(given), -1, self.dim)
         check_choice(self.config, points)
         result = np.empty(points.shape[:2])
 
         def work(rows: slice, columns: slice) -> None:
             result[rows, columns] = self._log_prob_chunk(points[rows, columns], given[rows])
 
-        in_threads(work, chunks(*points.shape[:2], _CHUNK), n_threads)
-        return result[:, 0] if np.ndim(theta) == 2 else result
+        in_threads(work, chunks(len(points), points.shape[1], _CHUNK), n_threads)
+        return result
 
     def _given(self, context: np.ndarray) -> _Given:
-        context = checked_context(context, self.n_context)
         standard = (context - self._arrays["context_mean"]) / self._arrays["context_std"]
         centre = self._arrays["theta_mean"] + product_by_row(standard, self._arrays["theta_slope"])
         features = standard
@@ -350,8 +321,9 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         return _Block(self._permutation[index], context_kernel, self._arrays["bias_0"][index] * factor, kernels)
 
     def _to_theta(
-        self, noise: Callable[[slice, slice], np.ndarray], given: _Given, n_samples: int, n_threads: int | None
+        self, noise: Callable[[slice, slice], np.ndarray], context: np.ndarray, n_samples: int, n_threads: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
+        given = self._given(context)
         theta = np.empty((len(given), n_samples, self.dim), dtype=np.float32)
         log_prob = np.empty((len(given), n_samples))
 

@@ -39,7 +39,7 @@ from sedcast.posterior.made import (
     permutations,
 )
 
-__all__ = ["FlowTrainer", "FlowTrainingConfig", "TrainingResult", "as_tfp_distribution"]
+__all__ = ["FlowTrainer", "FlowTrainingConfig", "TrainingResult", "as_tfp_distribution", "mean_and_std"]
 
 logger = logging.getLogger(__name__)
 
@@ -552,15 +552,26 @@ def _checked_pairs(theta: np.ndarray, context: np.ndarray) -> Pairs:
     return pairs["theta"], pairs["context"]
 
 
+def mean_and_std(name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard deviations (k,) of the columns of training values (n, k).
+
+    Raises
+    ------
+    ParameterError : if a column is constant; `name` says of what.
+    """
+    mean, std = values.mean(axis=0, dtype=float), values.std(axis=0, dtype=float)
+    constant = np.flatnonzero(std <= 1e-6 * np.maximum(np.abs(mean), 1e-6))
+    if constant.size:
+        raise ParameterError(
+            f"{name} is constant in {constant.size} of {std.size} columns ({constant.tolist()}): leave them out"
+        )
+    return mean, std
+
+
 def _standardisation(theta: np.ndarray, context: np.ndarray) -> dict[str, np.ndarray]:
     affine: dict[str, np.ndarray] = {}
     for name, values in (("theta", theta), ("context", context)):
-        mean, std = values.mean(axis=0, dtype=float), values.std(axis=0, dtype=float)
-        constant = np.flatnonzero(std <= 1e-6 * np.maximum(np.abs(mean), 1e-6))
-        if constant.size:
-            raise ParameterError(
-                f"{name} is constant in {constant.size} of {std.size} columns ({constant.tolist()}): leave them out"
-            )
+        mean, std = mean_and_std(name, values)
         affine |= {f"{name}_mean": mean.astype(np.float32), f"{name}_std": std.astype(np.float32)}
     # What is linear in the context, as most of the mass is, need not be learnt.
     standard = (context - affine["context_mean"]) / affine["context_std"]

@@ -113,8 +113,10 @@ def infer_catalog(
     """
     if len(catalog) == 0:
         raise CatalogError("the catalogue has no rows: nothing to infer")
-    if n_samples < 1 or seed < 0 or (rows_per_block is not None and rows_per_block < 1):
-        raise ParameterError(f"n_samples={n_samples} and rows_per_block must be positive, seed={seed} not negative")
+    numbers = {"n_samples": n_samples, "rows_per_block": rows_per_block, "n_threads": n_threads}
+    wrong = [f"{name}={number}" for name, number in numbers.items() if number is not None and number < 1]
+    if wrong or seed < 0:
+        raise ParameterError(f"{', '.join(wrong) or f'seed={seed}'}: must be {'positive' if wrong else 'zero or more'}")
     if refiner is not None and refiner.estimator is not estimator:
         raise ParameterError("refiner holds another estimator than the one given: make it as Refiner(estimator, simulator)")
     started, offset = time.perf_counter(), first_row or 0
@@ -164,6 +166,7 @@ def infer_catalog(
             if progress is not None:
                 progress(done, len(catalog))
         reasons = excluded.astype(str)
+        refined = {row: result for row, result in refined.items() if not reasons[row]}
         if refiner is not None:
             flags = _write_refinement(file, refined, flags)
         flags = np.where(reasons == "", flags, "").astype(str)

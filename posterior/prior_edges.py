@@ -20,7 +20,7 @@ import numpy as np
 from scipy.stats import norm
 
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
-from sedcast.posterior.ranks import holm, ks_p_values, uniform_ranks
+from sedcast.posterior.ranks import ks_p_values, smallest, uniform_ranks
 
 __all__ = ["EDGE_SHARE", "EdgeRanks", "EdgeResult"]
 
@@ -59,8 +59,8 @@ class EdgeResult:
         """Figures as JSON-serialisable values, Holm's correction over all ranks and over all counts; null if not tested."""
         return {
             "share_of_prior": EDGE_SHARE,
-            "ks_p_min_holm": _or_none(_minimum(self.ks_p)),
-            "count_p_min_holm": _or_none(_minimum(self.count_p)),
+            "ks_p_min_holm": _or_none(smallest(self.ks_p)),
+            "count_p_min_holm": _or_none(smallest(self.count_p)),
             "edges": {
                 edge: {
                     "n_truth": int(self.n_truth[k]),
@@ -129,11 +129,6 @@ class EdgeRanks:
 def _in_edge(points: np.ndarray, high: int) -> np.ndarray:
     limit = norm.isf(EDGE_SHARE)
     return np.asarray(points > limit if high else points < -limit)
-
-
-def _minimum(p_values: np.ndarray) -> float:
-    tested = holm(p_values)[np.isfinite(p_values)]
-    return float(tested.min()) if tested.size else float("nan")
 
 
 def _or_none(value: float) -> float | None:

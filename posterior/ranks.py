@@ -13,7 +13,7 @@ from scipy.stats import kstest
 
 from sedcast.data.errors import ParameterError
 
-__all__ = ["LEVELS", "TarpResult", "coverage", "holm", "ks_p_values", "rank_statistics", "tarp", "uniform_ranks"]
+__all__ = ["LEVELS", "TarpResult", "coverage", "holm", "ks_p_values", "rank_statistics", "smallest", "tarp", "uniform_ranks"]
 
 LEVELS = np.linspace(0, 1, 101)
 """Credibility levels of the coverage curves."""
@@ -116,8 +116,17 @@ def coverage(pit: np.ndarray) -> np.ndarray:
 
 
 def ks_p_values(pit: np.ndarray) -> np.ndarray:
-    """Kolmogorov-Smirnov p-values of uniformity of each column of ranks (n, n_quantity)."""
+    """Kolmogorov-Smirnov p-values of uniformity of each column of ranks (n, n_quantity), NaN if there are none."""
+    if not len(pit):
+        return np.full(pit.shape[1], np.nan)
     return np.array([kstest(column, "uniform").pvalue for column in pit.T])
+
+
+def smallest(p_values: np.ndarray) -> float:
+    """The smallest of p-values after Holm's correction for testing all of them; NaN if none was tested."""
+    p_values = holm(p_values)
+    tested = p_values[np.isfinite(p_values)]
+    return float(tested.min()) if tested.size else float("nan")
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -121,12 +121,16 @@ def reweight_to(
         inferred, or a density that is NaN, inf, of the wrong shape or zero at every sample.
     """
     theta = model.prior.validate(samples)
+    if not len(theta):
+        raise ParameterError("samples has no rows: expected (n, 12) with n of at least 1; has the galaxy a posterior?")
     names = tuple(over)
     of_parameters = _check_names(names, model)
     expected = (len(theta),) if model.redshift_prior is not None else ()
     if np.shape(zred) != expected:
         what = "each sample's, the redshift being inferred" if expected else "the galaxy's"
         raise ParameterError(f"zred has shape {np.shape(zred)}, expected {expected}: {what}")
+    if model.redshift_prior is not None:
+        zred = model.redshift_prior.in_range(zred)
     if of_parameters:
         columns = dict(zip(PARAMETER_NAMES, theta.T, strict=True)) | {"zred": np.asarray(zred, dtype=float)}
     else:

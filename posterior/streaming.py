@@ -185,6 +185,8 @@ def _check(output: Path, samples: SampleOptions | None, n_samples: int, seed: in
         )
     if samples is not None and (samples[1] not in ("float16", "float32") or samples[2] not in (None, "gzip", "lzf")):
         raise ParameterError(f"samples as {samples[1:]}: expected float16 or float32, and no compression, gzip or lzf")
+    if samples is not None and samples[0].resolve() == output.resolve():
+        raise ParameterError(f"{output} is to hold both the summaries and the samples: give two names")
     if output.suffix == ".parquet":
         import_parquet()
 

@@ -38,7 +38,7 @@ class StudentMixture:
         ----------
         points : (n, dim).
         weights : (n,), sum 1.
-        n_components : k; a component that loses its points is left where it is, with hardly any weight.
+        n_components : k; a component that loses its points keeps hardly any weight.
         rng : picks the first means among the points.
         """
         kept = weights > 1e-3 * weights.max()

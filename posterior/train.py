@@ -135,6 +135,8 @@ class TrainingSet:
             "flux_ivar": (n, n_band),
             "zred": (n,),
         }
+        if not n:
+            raise ParameterError("the training set is empty: simulate galaxies")
         problems = []
         for name, shape in shapes.items():
             values = getattr(self, name)
@@ -144,7 +146,7 @@ class TrainingSet:
             bad = int(np.count_nonzero(~np.isfinite(rows).all(axis=1)))
             if bad:
                 problems.append(f"{name} is not finite in {bad} of {n} rows")
-            elif n:
+            else:
                 constant = int(np.count_nonzero(rows.min(axis=0) == rows.max(axis=0)))
                 if constant:
                     problems.append(f"{name} is constant in {constant} of {rows.shape[1]} columns")
@@ -476,7 +478,7 @@ def _card(
     history = [
         record | {name: record[name] + trained.nats for name in ("train_nll", "validation_nll")} for record in result.history
     ]
-    best = min(history, key=lambda record: record["validation_nll"])
+    best = min(history, key=lambda record: np.nan_to_num(record["validation_nll"], nan=np.inf))
     seconds = 60 * history[-1]["minutes"]
     figures = {
         **counts,

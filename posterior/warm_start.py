@@ -9,6 +9,7 @@ from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
+from sedcast.posterior.flow_training import mean_and_std
 from sedcast.posterior.made import FlowConfig
 
 __all__ = ["warm_start"]
@@ -60,7 +61,7 @@ def warm_start(
             f"start: {error}, which {estimator.name} needs: start from a posterior for some of the bands"
         ) from error
     arrays = flow.to_arrays()
-    mean, std = context.mean(axis=0, dtype=float), context.std(axis=0, dtype=float)
+    mean, std = mean_and_std("the context", context)
     # The standardised context that the estimator was trained with is linear in the new one.
     kernel = std[:, None] * matrix / arrays["context_std"]
     offset = (mean @ matrix - arrays["context_mean"]) / arrays["context_std"]

@@ -199,6 +199,7 @@ def test_what_the_flow_cannot_follow_stays_non_finite():
 def test_no_samples_are_no_error(n_options):
     made = flow(n_options=n_options)
     assert made.log_prob(np.empty((2, 0, 11)), made.transform(*galaxies(2, 1))).shape == (2, 0)
+    assert made.log_prob(np.empty((0, 11)), made.transform(*galaxies(2, 1))[:0]).shape == (0,)
 
 
 def test_bad_input_is_refused():
@@ -207,7 +208,7 @@ def test_bad_input_is_refused():
     context = made.transform(flux, ivar, zred)
     with pytest.raises(ParameterError, match=r"theta must be \(n, 11\) or \(n, m, 11\) with n = 3, got \(3, 9\)"):
         made.log_prob(np.zeros((3, 9)), context)
-    with pytest.raises(ParameterError, match=r"noise must be \(n, m, 11\) with n = 3, got \(2, 4, 11\)"):
+    with pytest.raises(ParameterError, match=r"noise must be \(3, m, 11\), got \(2, 4, 11\)"):
         made.transform_noise(np.zeros((2, 4, 11)), context)
     with pytest.raises(ParameterError, match="theta has 1 non-finite"):
         made.log_prob(np.full((3, 11), 1.0) * np.where(np.arange(11) == 4, np.array([[1], [np.nan], [1]]), 1), context)

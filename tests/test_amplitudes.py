@@ -101,6 +101,12 @@ def test_draws_follow_the_exact_posterior(case, compiled):
     assert kstest(ranks, "uniform").pvalue > 1e-3
 
 
+def test_densities_do_not_depend_on_the_precision_that_points_are_kept_in(compiled):
+    found = posterior("a part of the burst fractions", compiled, 500)
+    points = found.draw(np.random.default_rng(4).standard_normal((500, 2)))[0].astype(np.float32)
+    np.testing.assert_array_equal(found.log_density(points), found.log_density(points.astype(float)))
+
+
 def test_a_burst_before_the_beginning_leaves_the_prior(compiled):
     mass = (np.log10(np.sum(HISTORY * OBSERVED) / np.sum(HISTORY**2)) + 10 - 7) / 5.5
     points = np.column_stack([np.linspace(-3, 3, 7), np.full(7, ndtri(mass))])

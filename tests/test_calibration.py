@@ -1,6 +1,7 @@
 """Calibration tests: exact posteriors pass, wrong ones fail in the way that they should."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -144,6 +145,18 @@ def test_a_fault_at_high_redshift_alone_is_seen_in_its_quartile():
     p = quartiles["zred"]["ks_p"]["dust1"]
     assert p[3] < 1e-6
     assert min(p[:3]) > 1e-3
+
+
+def test_a_quartile_without_mocks_is_left_out():
+    mocks = prior_mocks(200, 31)
+    result = calibrate(gaussian_estimator(), replace(mocks, zred=np.full(200, 0.1)), n_samples=50, seed=1)
+    p = result.quartiles["zred"][1]
+    assert np.isnan(p[:3]).all()
+    assert np.isfinite(p[3]).all()
+    (check,) = [check for check in result.checks() if check.name == "KS p within quartiles of zred"]
+    assert check.passes is not None
+    figures = json.loads(json.dumps(result.to_json_dict(), allow_nan=False))
+    assert figures["ks_p_by_quartile"]["zred"]["ks_p"]["dust1"][:3] == [None, None, None]
 
 
 def test_truths_at_the_edge_pass_where_naive_ranks_cannot():

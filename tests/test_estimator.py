@@ -60,6 +60,12 @@ def test_log_prob_is_the_density_in_probit_space():
     outside[1, 0, 0] = 20
     with pytest.raises(ParameterError, match="log_mstar"):
         estimator.log_prob(outside, FLUX, IVAR, ZRED)
+    for wrong in (theta[:2], theta[0, 0], theta[..., 1:], np.float64(1)):
+        with pytest.raises(ParameterError, match=re.escape(f"n = {len(ZRED)} galaxies, got {np.shape(wrong)}")):
+            estimator.log_prob(wrong, FLUX, IVAR, ZRED)
+    assert estimator.log_prob(theta[:0], FLUX[:0], IVAR[:0], ZRED[:0]).shape == (0, 4)
+    half = estimator.log_prob(theta.astype(np.float16), FLUX, IVAR, ZRED)
+    np.testing.assert_allclose(half, expected, atol=0.5)
 
 
 def test_samples_depend_on_seed_and_key_only():
@@ -74,7 +80,7 @@ def test_samples_depend_on_seed_and_key_only():
 def test_redshift_beyond_training_is_refused():
     zred = ZRED.copy()
     zred[3] = 0.41
-    with pytest.raises(ParameterError, match=r"zred\[3\]=0.41 \(1 such rows\) is beyond the training range 0.005–0.3"):
+    with pytest.raises(ParameterError, match=r"zred\[3\]=0.41 \(1 such rows\) is beyond the training range 0.005 to 0.3"):
         gaussian_estimator().sample(FLUX, IVAR, zred, 5, seed=0)
 
 
@@ -91,7 +97,7 @@ def test_status_tells_excluded_from_flagged():
     assert status.excluded[0] == status.flags[0] == ""
     assert status.excluded[1].endswith(" u")
     assert status.excluded[2].endswith(" i")
-    assert status.excluded[3] == "redshift 0.41 beyond the training range 0.005–0.3"
+    assert status.excluded[3] == "redshift 0.41 beyond the training range, 0.005 to 0.3"
     assert "not positive" in status.excluded[4]
     assert "not finite" in status.excluded[5]
     assert status.excluded[6] == ""

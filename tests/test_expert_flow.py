@@ -120,9 +120,9 @@ def test_what_does_not_fit_is_refused(general, five):
     assert "sha256" not in general.with_experts(five).card
     flow = general.with_experts(five).flow
     context = np.zeros((2, flow.n_context))
-    with pytest.raises(ParameterError, match="row_keys must be one key per row"):
+    with pytest.raises(ParameterError, match="row_keys must be 2 non-negative integers"):
         flow.sample(context, 1, seed=0, row_keys=np.arange(3))
-    with pytest.raises(ParameterError, match="theta must have one entry per row"):
+    with pytest.raises(ParameterError, match=r"theta must be \(n, 11\) or \(n, m, 11\) with n = 2, got \(3, 11\)"):
         flow.log_prob(np.zeros((3, 11)), context)
     with pytest.raises(ParameterError, match="context has non-finite values"):
         flow.sample(context * np.nan, 1, seed=0)

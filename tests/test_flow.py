@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -248,16 +249,20 @@ def test_bad_arguments_are_refused():
         flow.sample(np.array([[0, 0, 0], [0, np.inf, 0]]), 5, seed=0)
     with pytest.raises(ParameterError, match="n_samples"):
         flow.sample(contexts(2), 0, seed=0)
-    with pytest.raises(ParameterError, match="one key per row"):
-        flow.sample(contexts(2), 5, seed=0, row_keys=np.array([1]))
-    with pytest.raises(ParameterError, match="non-negative"):
-        flow.sample(contexts(2), 5, seed=-1)
+    for keys in (np.array([1]), np.array([0, -1]), np.array([0.0, 1.0])):
+        with pytest.raises(ParameterError, match="row_keys must be 2 non-negative integers, one per row"):
+            flow.sample(contexts(2), 5, seed=0, row_keys=keys)
+    for seed in (-1, 2**64, 1.5):
+        with pytest.raises(ParameterError, match=re.escape(f"from 0 to below 2^64, got {seed!r}")):
+            flow.sample(contexts(2), 5, seed=seed)
     with pytest.raises(ParameterError, match="theta must be"):
         flow.log_prob(np.zeros((3, 4)), contexts(2))
     with pytest.raises(ParameterError, match="2 non-finite"):
         flow.log_prob(np.array([[0, 0, np.nan, np.nan], [0, 0, 0, 0]]), contexts(2))
     with pytest.raises(ParameterError, match="noise must be"):
         flow.transform_noise(np.zeros((2, 5, 3)), contexts(2))
+    with pytest.raises(ParameterError, match="noise has 1 non-finite"):
+        flow.transform_noise(np.where(np.arange(400).reshape(2, 50, 4) == 7, np.nan, 0), contexts(2))
 
 
 def test_products_of_rows_are_the_same_alone_and_in_company(rng):
@@ -272,3 +277,5 @@ def test_products_of_rows_are_the_same_alone_and_in_company(rng):
 def test_no_samples_are_no_error():
     flow = random_flow()
     assert flow.log_prob(np.empty((2, 0, 4)), contexts(2)).shape == (2, 0)
+    assert flow.log_prob(np.empty((0, 4)), contexts(0)).shape == (0,)
+    assert flow.sample(contexts(0), 5, seed=2**64 - 1).shape == (0, 5, 4)

@@ -200,6 +200,32 @@ def test_student_mixture_density_and_fit(rng):
     assert area == pytest.approx(2.0 * 0.6, rel=0.02)
 
 
+class LosesOne:
+    """Finds nothing for the second galaxy."""
+
+    def __init__(self, refiner: Refiner) -> None:
+        self.refiner, self.estimator, self.settings = refiner, refiner.estimator, refiner.settings
+
+    def __call__(self, *galaxy, key, **options):
+        found = self.refiner(*galaxy, key=key, **options)
+        return replace(found, theta_unbounded=np.full_like(found.theta_unbounded, np.nan)) if key == 1 else found
+
+
+def test_a_row_that_refinement_loses_has_no_figures_of_it(tmp_path):
+    estimator = gaussian_estimator(0.0, 1.05)
+    flux, _, zred = mock_photometry(3, 21)
+    catalog = Catalog(np.arange(3), estimator.bands, flux, (2 * flux) ** -2.0, zred)
+    refiner = LosesOne(Refiner(estimator, Linear(Prior()), RefineConfig(n_draws=1000, max_rounds=1)))
+    figures = infer_catalog(estimator, catalog, tmp_path / "a.h5", n_samples=20, refiner=refiner)
+    assert figures["inferred"] == 2
+    assert figures["approximate"] <= 2
+    with read_posteriors(tmp_path / "a.h5") as posteriors:
+        assert "no finite samples" in posteriors.status[1]
+        assert posteriors.refinement["step"][1] == ""
+        for name in REFINEMENT_NAMES:
+            assert np.isnan(posteriors.refinement[name][1])
+
+
 def test_catalogue_of_refined_rows(tmp_path):
     estimator = gaussian_estimator(0.0, 1.05)
     flux, ivar, zred = mock_photometry(7, 21)

@@ -208,6 +208,10 @@ def test_bad_input(tmp_path):
         infer_catalog(estimator, catalog.select(("u", "g")), tmp_path / "out.h5")
     with pytest.raises(ParameterError, match="n_samples=0"):
         infer_catalog(estimator, catalog, tmp_path / "out.h5", n_samples=0)
+    with pytest.raises(ParameterError, match="n_threads=-1: must be positive"):
+        infer_catalog(estimator, catalog, tmp_path / "out.h5", n_threads=-1)
+    with pytest.raises(ParameterError, match="seed=-1: must be zero or more"):
+        infer_catalog(estimator, catalog, tmp_path / "out.h5", seed=-1)
 
 
 def test_reading_other_files(tmp_path, written):

@@ -217,3 +217,5 @@ def test_integer_ids_keep_their_digits_and_a_missing_one_is_named(tmp_path: Path
         _of_ids(tmp_path / f"null{suffix}", np.ma.MaskedArray(BIG, mask=[False, True, False]))
     with pytest.raises(CatalogError, match="which floating-point numbers round"):
         _of_ids(tmp_path / f"float{suffix}", BIG.astype(float))
+    with pytest.raises(CatalogError, match="of row 2 is 9223372036854775813: expected integers below 2\\^63"):
+        _of_ids(tmp_path / f"large{suffix}", np.array([1, 2, 2**63 + 5], dtype=np.uint64))

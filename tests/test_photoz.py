@@ -131,7 +131,7 @@ def test_redshifts_are_asked_for_or_refused():
     theta = photoz_estimator().sample(flux, ivar, None, 5, seed=0)
     with pytest.raises(ParameterError, match="the redshift of each point"):
         photoz_estimator().log_prob(theta, flux, ivar, zred)
-    with pytest.raises(ParameterError, match="beyond the training range"):
+    with pytest.raises(ParameterError, match=r"4 values, first 0\.4, beyond its prior's range, 0\.005 to 0\.3"):
         photoz_estimator().log_prob(theta[:, 0], flux, ivar, np.full(4, 0.4))
     ordinary = gaussian_estimator()
     with pytest.raises(ArtifactError, match="has a prior and no column"):
@@ -208,6 +208,13 @@ def test_reweighting_to_another_prior_of_mass_and_redshift():
     assert stats.kstest(zred[rows].astype(float), wanted.cdf).pvalue > 1e-3
     assert stats.kstest(theta[rows, 0] - 10 - 5 * zred[rows], stats.norm(0, 0.3).cdf).pvalue > 1e-3
     assert new.log_evidence_ratio == pytest.approx(0, abs=0.1)
+    # Half precision rounds redshifts out of their range, to either side.
+    rounded = np.append(zred[:-2], [0.3, 0.005]).astype(np.float16)
+    assert float(rounded.max()) > 0.3
+    half = reweight_to(theta.astype(np.float16), log_density, ["log_mstar", "zred"], model=model, zred=rounded)
+    assert half.ess == pytest.approx(new.ess, rel=0.02)
+    with pytest.raises(ParameterError, match=r"first 0\.3\d+, beyond its prior's range"):
+        reweight_to(theta, log_density, ["zred"], model=model, zred=rounded + 0.001)
     with pytest.raises(ParameterError, match="each sample's, the redshift being inferred"):
         reweight_to(theta, log_density, ["zred"], model=model, zred=0.1)
     with pytest.raises(ParameterError, match="not where the redshift is inferred"):

@@ -90,3 +90,8 @@ def test_two_derived_properties(theta):
 def test_bad_input_is_refused(theta, density, over, message):
     with pytest.raises(ParameterError, match=message):
         reweight_to(theta[:50], density, over, model=MODEL, zred=ZRED)
+
+
+def test_no_samples_are_named_as_such(theta):
+    with pytest.raises(ParameterError, match="samples has no rows"):
+        reweight_to(theta[:0], lambda c: np.zeros(0), ["dust1"], model=MODEL, zred=ZRED)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.table import Table
 
 from sedcast.data.config import parse_config
@@ -75,6 +76,19 @@ def test_runs_give_what_the_whole_gives(
             np.testing.assert_array_equal(mine.file["log_Z_MW"][:], mine.file["samples/log_z_mw"][:])
             assert mine.file["beta1"].shape == (N, 30)
             assert mine.status[7] == "redshift is not positive"
+
+
+def test_reasons_are_text_that_fits_files_may_hold(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path
+) -> None:
+    table = Table.read(catalog)[:9]
+    table["Z"][3] = 0.5
+    table.write(tmp_path / "far.fits")
+    infer_file(estimator, tmp_path / "far.fits", mapping, tmp_path / "out.fits", n_samples=5)
+    with fits.open(tmp_path / "out.fits") as file:
+        status = file[1].data["status"]
+    assert np.flatnonzero(status != "").tolist() == [3, 7]
+    assert status[3] == "redshift 0.5 beyond the training range, 0.005 to 0.3"
 
 
 def test_half_precision_and_parquet(
@@ -167,6 +181,8 @@ def test_wrong_outputs_are_refused(
 ) -> None:
     with pytest.raises(ParameterError, match=r"\.parquet"):
         infer_file(estimator, catalog, mapping, tmp_path / "out.txt")
+    with pytest.raises(ParameterError, match="both the summaries and the samples"):
+        infer_file(estimator, catalog, mapping, tmp_path / "out.fits", samples=(tmp_path / "x/../out.fits", "float32", None))
     with pytest.raises(ParameterError, match="float16"):
         infer_file(estimator, catalog, mapping, tmp_path / "out.fits", samples=(tmp_path / "s.h5", "float8", None))  # type: ignore[arg-type]
 

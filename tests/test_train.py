@@ -85,6 +85,8 @@ def test_broken_training_sets_are_counted():
         replace(good, flux=flux)
     with pytest.raises(ParameterError, match="zred is constant in 1 of 1 columns"):
         replace(good, zred=np.full(4000, 0.1))
+    with pytest.raises(ParameterError, match="the training set is empty"):
+        TrainingSet(*(getattr(good, name)[:0] for name in ("theta_unbounded", "flux", "flux_ivar", "zred")), good.config)
     with pytest.raises(ParameterError, match=r"flux has shape \(4000, 4\)"):
         replace(good, flux=good.flux[:, :4])
 

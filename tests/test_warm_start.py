@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sedcast.data.catalog import load_sdss_sample
-from sedcast.data.errors import ConfigError
+from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
@@ -76,6 +76,8 @@ def test_what_does_not_fit_is_refused(estimator):
     wider = own.config.model_copy(update={"hidden": (300, 300)})
     with pytest.raises(ConfigError, match=r"hidden=\(300, 300\) \(there \(192, 192\)\)"):
         warm_start(estimator, wider, transform=SEVEN, context=context, dim=own.dim)
+    with pytest.raises(ParameterError, match=f"the context is constant in {SEVEN.n_context} of {SEVEN.n_context} columns"):
+        warm_start(estimator, own.config, transform=SEVEN, context=context, dim=own.dim)
     four = ContextTransform(("u", "g", "r", "i"))
     with pytest.raises(ConfigError, match="lacks the columns mag_z-mean, ln_magerr_z, which sdss-ugriz needs"):
         warm_start(estimator, own.config, transform=four, context=context[:, : four.n_context], dim=own.dim)
