@@ -12,12 +12,14 @@ from astropy.table import Table
 from sedcast.data.artifacts import load_artifact
 from sedcast.data.asinh import POGSON
 from sedcast.data.catalog_columns import (
+    REDSHIFT_MAX,
     all_with_units,
     band_columns,
+    check_ids,
     check_not_magnitudes,
+    check_redshifts,
     find_column,
     has_band,
-    integer_ids,
     no_column,
     numbers,
     read_table,
@@ -32,8 +34,6 @@ from sedcast.data.units import NANOMAGGIES_PER_UNIT, as_floats, as_nanomaggies
 __all__ = ["NANOMAGGIES_PER_UNIT", "Catalog", "apply_calibration", "load_sdss_sample", "read_catalog"]
 
 logger = logging.getLogger(__name__)
-
-_REDSHIFT_MAX = 20.0
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _row_status(bands: Sequence[str], missing: np.ndarray, zred: np.ndarray, lac
         tests = (
             (~np.isfinite(zred), "redshift is not finite"),
             (zred <= 0, "redshift is not positive"),
-            (np.isfinite(zred) & (zred > _REDSHIFT_MAX), f"redshift above {_REDSHIFT_MAX:g}"),
+            (np.isfinite(zred) & (zred > REDSHIFT_MAX), f"redshift above {REDSHIFT_MAX:g}"),
         )
     for test, reason in tests:
         for row in np.flatnonzero(test):
@@ -199,21 +199,12 @@ def load_sdss_sample(*, bands: Sequence[str] = SDSS_BANDS, calibrate: bool = Tru
     return _from_sdss_columns(arrays, bands, calibrate, np.arange(len(arrays["Z"])))
 
 
-def _check_redshifts(zred: np.ndarray, name: str) -> None:
-    seen = zred[np.isfinite(zred)]
-    if seen.size and ((seen <= 0).all() or (seen > _REDSHIFT_MAX).all()):
-        raise CatalogError(
-            f"column {name!r} runs from {seen.min():.6g} to {seen.max():.6g}: no value is a redshift (0 to {_REDSHIFT_MAX:g}). "
-            "Is it a velocity in km/s, or another column? The redshift's column must be called 'zred'"
-        )
-
-
 def read_catalog(
     path: str | Path | Table,
     *,
     bands: Sequence[str] | None = None,
     columns: Mapping[str, str] | None = None,
-    unit: str = "nanomaggies",
+    unit: str | None = None,
     calibrate: bool = True,
     ragged: bool = False,
     redshift: bool = True,
@@ -226,10 +217,11 @@ def read_catalog(
 
     Parameters
     ----------
-    path : the file; or a Table or QTable, whose columns' units, if they have any, are converted (see `as_nanomaggies`).
+    path : the file; or a Table or QTable. Columns that have units are converted from them (see `as_nanomaggies`).
     bands : bands to read, in order; by default u g r i z of the SDSS layout, else every known band the file has.
     columns : names in the file where they differ, for example ``{"flux_u": "FLUX_U", "zred": "Z_BEST"}``.
     unit : unit of the fluxes, a key of `NANOMAGGIES_PER_UNIT`; errors are in the same unit, ivar in its inverse square.
+        By default that of the columns, and nanomaggies if these have none.
     calibrate : for the SDSS layout, apply AB offsets and error floors.
     ragged : one of `bands` is enough, in the file and in a row; those that the file lacks have no measurements.
     redshift : the file, and each row, needs a redshift; otherwise those that it lacks are NaN.
@@ -244,19 +236,21 @@ def read_catalog(
         are read as (magnitudes as fluxes, velocities as redshifts).
     ParameterError : if a band or the unit is unknown.
     """
-    in_memory = isinstance(path, Table)
     source = Path("the table") if isinstance(path, Table) else Path(path)
-    if unit not in NANOMAGGIES_PER_UNIT:
-        raise ParameterError(f"unit={unit!r}: expected one of {', '.join(NANOMAGGIES_PER_UNIT)}")
+    if unit is not None and unit not in NANOMAGGIES_PER_UNIT:
+        raise ParameterError(
+            f"unit={unit!r}: expected one of {', '.join(NANOMAGGIES_PER_UNIT)}; magnitudes are read with a mapping file "
+            '(unit = "AB" or "asinh" there)'
+        )
     chosen = None if bands is None else tuple(bands)
     table, columns = path if isinstance(path, Table) else read_table(source), dict(columns or {})
     # A band of a user's own filter curve is known by its column only.
     others = tuple(band for band in chosen or () if band not in BANDS and not find_column(table, columns, f"flux_{band}"))
     if others:
         check_bands(others)
-    id_name = find_column(table, columns, "id")
-    ids = np.arange(len(table)) if id_name is None else np.asarray(table[id_name])
-    ids = integer_ids(str(id_name), ids) if ids.dtype.kind in "iu" else ids.astype(str)
+    id_name = find_column(table, columns, "id", "ID", "Id")
+    ids = np.arange(len(table)) if id_name is None else check_ids(id_name, table[id_name])
+    ids = ids if ids.dtype.kind == "i" else ids.astype(str)
     is_sdss = is_sdss_layout(table.colnames) and not columns
     wanted = chosen
     if ragged and chosen:
@@ -273,7 +267,8 @@ def read_catalog(
         if zred_name is None and redshift:
             raise no_column(table, "zred", "z")
         warn_of_unused(table, chosen, columns, source)
-        pairs = all_with_units(table, chosen, columns) if in_memory else None
+        pairs = all_with_units(table, chosen, columns) if unit is None else None
+        unit = unit or "nanomaggies"
         scale = NANOMAGGIES_PER_UNIT[unit] if pairs is None else 1.0
         pairs = pairs or [band_columns(table, band, columns, unit) for band in chosen]
         flux, flux_ivar = np.stack([p[0] for p in pairs], axis=1), np.stack([p[1] for p in pairs], axis=1)
@@ -281,10 +276,10 @@ def read_catalog(
         zred = np.full(len(table), np.nan) if zred_name is None else numbers(table, zred_name)
         catalog = Catalog(ids, chosen, flux * scale, flux_ivar / scale**2, zred)
     if redshift:
-        _check_redshifts(catalog.zred, zred_name or "Z")
+        check_redshifts(catalog.zred, zred_name or "Z")
     if ragged or not redshift:
         catalog = catalog.select(wanted or catalog.bands, ragged=ragged, redshift=redshift)
     excluded = int((~catalog.ok).sum())
     if excluded:
-        logger.warning("%s: %d of %d rows cannot be inferred; their status says why", source, excluded, len(catalog))
+        logger.warning("%s: %d of %d rows lack a measurement or a redshift; see their status", source, excluded, len(catalog))
     return catalog

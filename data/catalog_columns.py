@@ -13,16 +13,21 @@ from astropy.units import UnrecognizedUnit
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.filters import BANDS
 from sedcast.data.sdss import SDSS_BANDS, needed_sdss_columns
-from sedcast.data.tables import open_table, reading
-from sedcast.data.units import NANOMAGGIES_PER_UNIT, as_nanomaggies
+from sedcast.data.tables import ColumnsInHdf5, open_table, reading
+from sedcast.data.units import as_nanomaggies, contradicts
 
 __all__ = [
+    "REDSHIFT_MAX",
     "all_with_units",
+    "as_texts",
     "band_columns",
+    "check_ids",
     "check_not_magnitudes",
+    "check_redshifts",
+    "check_unit",
     "find_column",
     "has_band",
-    "integer_ids",
+    "is_missing_code",
     "no_column",
     "numbers",
     "read_table",
@@ -32,9 +37,13 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_UNIT_ALIASES = {"nmgy": "nanomaggies", "nanomaggy": "nanomaggies", "nanomaggie": "nanomaggies", "nmaggy": "nanomaggies"}
 _MISSING_CODES = (-99.0, -999.0, -9999.0)
 _MISSING_MAGNITUDES = (99.0, 99.9, 99.99, 999.0)
+_NO_MAGNITUDE = 90.0
+# From here on floating-point numbers pass over integers.
+_LARGEST_EXACT = 2.0**53
+REDSHIFT_MAX = 20.0
+"""Beyond it a number is no redshift."""
 _FORMATS = {
     ".fits": "fits",
     ".fit": "fits",
@@ -57,11 +66,34 @@ def read_table(path: Path) -> Table:
     # Astropy believes a header's sizes, and reads a damaged archive for ever: they are checked, and unpacked, before.
     checked = open_table(path) if path.suffix.lower() == ".gz" or kinds[0] in ("fits", "hdf5") else None
     source = path if checked is None else checked.source
-    with reading(path), source.open("rb") as handle:
-        table = Table.read(handle if kinds[0] == "fits" else source, format=kinds[0])
+    if isinstance(checked, ColumnsInHdf5):
+        table = Table({name: as_texts(checked.read(name, 0, checked.n_rows)) for name in checked.names})
+    else:
+        with reading(path), source.open("rb") as handle:
+            table = Table.read(handle if kinds[0] == "fits" else source, format=kinds[0])
     if len(table) == 0:
         raise CatalogError(f"{path} has no rows: a catalogue needs at least one galaxy")
     return table
+
+
+def as_texts(values: np.ndarray) -> np.ndarray:
+    """Values as they are, but bytes and objects as texts.
+
+    Raises
+    ------
+    CatalogError : if bytes are not UTF-8.
+    """
+    try:
+        if values.dtype == object:
+            return np.array([value.decode() if isinstance(value, bytes) else str(value) for value in values])
+        return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+    except UnicodeDecodeError as error:
+        raise CatalogError(f"a text is not in UTF-8: {error}") from error
+
+
+def is_missing_code(values: np.ndarray, *, magnitudes: bool = False) -> np.ndarray:
+    """Where fluxes are -99, -999 or -9999, or magnitudes beyond ±90: there is no measurement."""
+    return np.abs(values) > _NO_MAGNITUDE if magnitudes else np.isin(values, _MISSING_CODES)
 
 
 def numbers(table: Table, name: str, width: tuple[int, ...] = ()) -> np.ndarray:
@@ -89,44 +121,49 @@ def find_column(table: Table, columns: Mapping[str, str], *wanted: str) -> str |
 
 def no_column(table: Table, *wanted: str) -> CatalogError:
     """The error that none of the wanted columns is there, with those that are."""
-    close = difflib.get_close_matches(wanted[0], table.colnames, n=1, cutoff=0.4)
+    same = [name for name in table.colnames if name.lower() == wanted[0].lower()]
+    close = same or difflib.get_close_matches(wanted[0], table.colnames, n=1, cutoff=0.4)
+    # One of another band or kind is no hint.
+    close = [name for name in close if name.lower() == wanted[0].lower() or not name.startswith("flux_")]
     hint = f"; closest is {close[0]!r}" if close else ""
     listed = ", ".join(table.colnames[:40]) + (" ..." if len(table.colnames) > 40 else "")
     return CatalogError(
-        f"no column {' or '.join(map(repr, wanted))}{hint}. The table has: {listed}. "
-        f"Rename it, or in Python read_catalog(..., columns={{{wanted[0]!r}: 'its name in the file'}})"
+        f"no column {' or '.join(map(repr, wanted))}{hint}. The table has: {listed}. Rename it; or say in a mapping file which "
+        "columns to read, of magnitudes too (sedcast init mapping, then --mapping); or in Python read_catalog(..., "
+        f"columns={{{wanted[0]!r}: 'its name in the file'}})"
     )
 
 
-def _check_unit(table: Table, name: str, unit: str) -> None:
-    stated = str(table[name].unit or "")
-    stated = _UNIT_ALIASES.get(stated.lower(), stated)
-    if stated and stated != unit and (stated in NANOMAGGIES_PER_UNIT or stated.startswith("mag")):
-        raise CatalogError(f"column {name!r} says its unit is {stated!r}, but unit={unit!r} was given: one of them is wrong")
+def check_unit(name: str, stated: object, unit: str) -> None:
+    """Refuse a column whose own unit, None or "" if it has none, is not that in which it is to be read."""
+    if contradicts(str(stated or ""), unit):
+        raise CatalogError(
+            f"column {name!r} says its unit is {str(stated)!r}, but is to be read in {unit!r}: correct one of them "
+            "(--unit; or give every flux and error in the file its unit)"
+        )
 
 
 def all_with_units(
     table: Table, bands: Sequence[str], columns: Mapping[str, str]
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    """Flux and ivar of each band in nanomaggies, by the units of the columns; None if no flux has a unit that is known."""
-    names = {band: find_column(table, columns, f"flux_{band}") for band in bands}
-    bare = {band for band, name in names.items() if name and isinstance(table[name].unit, NoneType | UnrecognizedUnit)}
-    if bare or None in names.values():
-        if bare not in (set(), set(bands)):
-            raise CatalogError(f"fluxes of {', '.join(sorted(bare))} have no unit, the others have: give every column its unit")
+    """Flux and ivar of each band in nanomaggies, by the columns' units; None if not all of them have one that is known."""
+    names = [(find_column(table, columns, f"flux_{band}"), _spread_column(table, columns, band)) for band in bands]
+    known = [name is not None and not isinstance(table[name].unit, NoneType | UnrecognizedUnit) for name in sum(names, ())]
+    if not all(known):
         return None
     pairs = []
-    for band, name in names.items():
-        spread = find_column(table, columns, f"flux_ivar_{band}") or find_column(table, columns, f"flux_err_{band}")
-        if spread is None:
-            raise no_column(table, f"flux_ivar_{band}", f"flux_err_{band}")
+    for name, spread in names:
         try:
             flux, flux_ivar = as_nanomaggies(table[name], table[spread])
         except ParameterError as error:
             raise CatalogError(f"columns {name!r} and {spread!r}: {error}") from error
-        flux[np.isin(np.asarray(table[name]), _MISSING_CODES)] = np.nan
+        flux[is_missing_code(np.asarray(table[name]))] = np.nan
         pairs.append((flux, flux_ivar))
     return pairs
+
+
+def _spread_column(table: Table, columns: Mapping[str, str], band: str) -> str | None:
+    return find_column(table, columns, f"flux_ivar_{band}") or find_column(table, columns, f"flux_err_{band}")
 
 
 def band_columns(table: Table, band: str, columns: Mapping[str, str], unit: str) -> tuple[np.ndarray, np.ndarray]:
@@ -134,36 +171,54 @@ def band_columns(table: Table, band: str, columns: Mapping[str, str], unit: str)
     flux_name = find_column(table, columns, f"flux_{band}")
     if flux_name is None:
         raise no_column(table, f"flux_{band}")
-    _check_unit(table, flux_name, unit)
+    check_unit(flux_name, table[flux_name].unit, unit)
     flux = numbers(table, flux_name)
-    flux[np.isin(flux, _MISSING_CODES)] = np.nan
+    flux[is_missing_code(flux)] = np.nan
     ivar_name = find_column(table, columns, f"flux_ivar_{band}")
     if ivar_name is not None:
         return flux, numbers(table, ivar_name)
     error_name = find_column(table, columns, f"flux_err_{band}")
     if error_name is None:
         raise no_column(table, f"flux_ivar_{band}", f"flux_err_{band}")
-    _check_unit(table, error_name, unit)
+    check_unit(error_name, table[error_name].unit, unit)
     error = numbers(table, error_name)
     with np.errstate(divide="ignore", invalid="ignore"):
         return flux, np.where(error > 0, error**-2.0, 0.0)
 
 
-def integer_ids(name: str, column: np.ndarray, first_row: int = 0) -> np.ndarray:
-    """Integers as int64, which outputs hold.
+def check_ids(name: str, column: np.ndarray, first_row: int = 0) -> np.ndarray:
+    """A column of ids; integers as int64, which outputs hold.
 
     Raises
     ------
-    CatalogError : if one is too large for it; `name` and `first_row` say where.
+    CatalogError : if one is missing, rounded or too large; `name` and `first_row` say where.
     """
+    none = np.ma.getmaskarray(column)
     column = np.asarray(column)
-    bad = np.flatnonzero(column > np.iinfo(np.int64).max)
-    if bad.size:
+    if column.dtype.kind == "f":
+        none = none | np.isnan(column)
+    bad, what = none, "none"
+    if column.dtype.kind == "f" and not none.any():
+        bad, what = np.abs(column) >= _LARGEST_EXACT, "{:.0f}, which floating-point numbers round"
+    elif column.dtype.kind == "u" and not none.any():
+        bad, what = column > np.iinfo(np.int64).max, "{}, too large for 64 bits with a sign"
+    if bad.any():
+        row = int(np.argmax(bad))
         raise CatalogError(
-            f"the id in column {name!r} of row {first_row + bad[0]} is {column[bad[0]]}: expected integers below 2^63, "
-            "or texts: write the column as text"
+            f"the id in column {name!r} of row {first_row + row} is {what.format(column[row])}: expected an integer below 2^63 "
+            "or a text in every row; write the column as text, or name another, or none to number the rows"
         )
-    return column.astype(np.int64)
+    return column.astype(np.int64) if column.dtype.kind in "iu" else column
+
+
+def check_redshifts(zred: np.ndarray, name: str) -> None:
+    """Refuse a column whose values cannot be redshifts."""
+    seen = zred[np.isfinite(zred)]
+    if seen.size and ((seen <= 0).all() or (seen > REDSHIFT_MAX).all()):
+        raise CatalogError(
+            f"column {name!r} runs from {seen.min():.6g} to {seen.max():.6g}: no value is a redshift (0 to {REDSHIFT_MAX:g}). "
+            "Is it a velocity in km/s, or another column? The redshift's column must be called 'zred', or be named in a mapping"
+        )
 
 
 def warn_of_unused(table: Table, bands: Sequence[str], columns: Mapping[str, str], path: Path) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from sedcast.data.asinh import POGSON, asinh_flux, asinh_flux_error
 from sedcast.data.catalog import NANOMAGGIES_PER_UNIT, Catalog
-from sedcast.data.catalog_columns import integer_ids
+from sedcast.data.catalog_columns import as_texts, check_ids, check_not_magnitudes, check_redshifts, check_unit, is_missing_code
 from sedcast.data.config import Config, load_config
 from sedcast.data.errors import CatalogError, ConfigError, ParameterError
 from sedcast.data.tables import TableFile, open_table
@@ -25,9 +25,6 @@ __all__ = [
     "read_mapped",
     "stream_mapped",
 ]
-
-# From here on floating-point numbers pass over integers.
-_LARGEST_EXACT = 2.0**53
 
 BUNDLED_MAPPINGS = ("nsa-v0", "nsa-v1", "nsa-v1-sersic", "kcorrect-sdss", "kcorrect-full", "desi-legacy")
 """Names that `load_mapping` knows."""
@@ -122,10 +119,10 @@ def load_mapping(mapping: str | Path) -> CatalogMapping:
     return load_config(path, CatalogMapping)
 
 
-def read_mapped(path: str | Path, mapping: CatalogMapping) -> Catalog:
-    """A whole catalogue, as `map_rows` reads it."""
+def read_mapped(path: str | Path, mapping: CatalogMapping, *, n_rows: int | None = None) -> Catalog:
+    """A whole catalogue, or its first rows, as `map_rows` reads it."""
     table = open_table(path)
-    return map_rows(table, mapping, 0, table.n_rows)
+    return map_rows(table, mapping, 0, table.n_rows if n_rows is None else min(n_rows, table.n_rows))
 
 
 def stream_mapped(path: str | Path, mapping: CatalogMapping, *, n_rows: int = 65_536) -> Iterator[Catalog]:
@@ -158,7 +155,19 @@ def map_rows(table: TableFile, mapping: CatalogMapping, start: int, stop: int) -
     ]
     flux, ivar = np.stack([pair[0] for pair in pairs], axis=1), np.stack([pair[1] for pair in pairs], axis=1)
     zred = np.full(stop - start, np.nan) if mapping.redshift is None else _numbers(table, mapping.redshift, None, start, stop)
+    if start == 0:
+        _check_first(table, mapping, flux, zred)
     return Catalog(_ids(table, mapping.id, start, stop), tuple(mapping.bands), flux, ivar, zred)
+
+
+def _check_first(table: TableFile, mapping: CatalogMapping, flux: np.ndarray, zred: np.ndarray) -> None:
+    """Refuse a table whose first rows cannot be what the mapping says; flux (n, n_band) in nanomaggies."""
+    linear = [band.unit or mapping.unit for band in mapping.bands.values()]
+    if not set(linear) & {"AB", "asinh"}:
+        read = np.array([NANOMAGGIES_PER_UNIT[unit] for unit in linear])
+        check_not_magnitudes(flux / read, tuple(mapping.bands), table.path)
+    if mapping.redshift is not None:
+        check_redshifts(zred, mapping.redshift)
 
 
 def _column(table: TableFile, name: str, start: int, stop: int) -> np.ndarray:
@@ -184,35 +193,11 @@ def _ids(table: TableFile, names: str | list[str] | None, start: int, stop: int)
     if names is None:
         return np.arange(start, stop)
     names = [names] if isinstance(names, str) else names
-    columns = [_column(table, name, start, stop) for name in names]
+    columns = [check_ids(name, _column(table, name, start, stop), start) for name in names]
     if len(columns) == 1 and columns[0].dtype.kind in "iu":
-        return integer_ids(names[0], columns[0], start)
-    for name, column in zip(names, columns, strict=True):
-        _refuse_rounded(name, column, start)
-    try:
-        texts = [np.char.decode(c, "utf-8") if c.dtype.kind == "S" else c.astype(str) for c in map(_plain, columns)]
-    except (UnicodeDecodeError, TypeError, ValueError) as error:
-        raise CatalogError(
-            f"the id in column {', '.join(names)!r} holds something else than text or numbers: {error}"
-        ) from error
+        return columns[0]
+    texts = [as_texts(column).astype(str) for column in columns]
     return np.array(["-".join(row) for row in zip(*texts, strict=True)], dtype=str)
-
-
-def _refuse_rounded(name: str, column: np.ndarray, start: int) -> None:
-    if column.dtype.kind != "f":
-        return
-    none = np.isnan(column)
-    bad = np.flatnonzero(none if none.any() else np.abs(column) >= _LARGEST_EXACT)
-    if bad.size:
-        what = "none" if none.any() else f"{column[bad[0]]:.0f}, which floating-point numbers round"
-        raise CatalogError(
-            f"the id in column {name!r} of row {start + bad[0]} is {what}: expected an integer or a text in every row; map "
-            "another column, or leave id out of the mapping to number the rows"
-        )
-
-
-def _plain(column: np.ndarray) -> np.ndarray:
-    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in column]) if column.dtype == object else column
 
 
 def _band(
@@ -220,8 +205,11 @@ def _band(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Flux and ivar (n,) of a band in nanomaggies; where there is no measurement, NaN and 0."""
     value = _numbers(table, band.flux, band.index, start, stop)
+    for column in filter(None, (band.flux, band.error)):
+        check_unit(column, table.units.get(column), unit)
     spread = _numbers(table, band.ivar or str(band.error), band.index, start, stop)
-    value[np.isin(value, missing)] = np.nan
+    is_magnitude = unit in ("AB", "asinh")
+    value[np.isin(value, missing) | is_missing_code(value, magnitudes=is_magnitude)] = np.nan
     spread[np.isin(spread, missing)] = np.nan
     with np.errstate(all="ignore"):
         sigma = spread**-0.5 if band.ivar else np.where(spread > 0, spread, np.nan)

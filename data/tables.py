@@ -9,8 +9,9 @@ import os
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import h5py
@@ -21,7 +22,7 @@ from sedcast.data.errors import CatalogError, MissingDependencyError
 from sedcast.data.hdf5 import check_size, open_hdf5
 from sedcast.data.units import as_floats
 
-__all__ = ["TableFile", "open_table", "reading"]
+__all__ = ["ColumnsInHdf5", "TableFile", "open_table", "reading"]
 
 _BATCH_ROWS = 65_536
 _BUFFER_BYTES = 1 << 20
@@ -55,6 +56,7 @@ class TableFile(ABC):
     path : of the file.
     source : the file that is read: the same, or what a compressed one was unpacked to, for as long as the table is open.
     names : of the columns.
+    units : of those columns of which the file says it.
     n_rows : number of rows.
     """
 
@@ -62,6 +64,7 @@ class TableFile(ABC):
     source: Path
     names: tuple[str, ...]
     n_rows: int
+    units: Mapping[str, str] = MappingProxyType({})
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows `start` to `stop` of a column, (n, ...); missing numbers are NaN.
@@ -97,6 +100,7 @@ class _Fits(TableFile):
         if source.stat().st_size < self._offset + self.n_rows * self._dtype.itemsize:
             raise CatalogError(f"{path} is truncated: it ends before row {self.n_rows}, the last of its header")
         self.names, self.path, self._source = tuple(self._columns.names), path, source
+        self.units = {column.name: column.unit for column in self._columns if column.unit}
         self._run: tuple[int, int, np.ndarray] | None = None
 
     def _read(self, name: str, start: int, stop: int) -> np.ndarray:
@@ -148,28 +152,40 @@ def _check_headers(handle: BinaryIO, path: Path) -> None:
             return
 
 
-class _Hdf5(TableFile):
-    """Either one dataset of rows, or one dataset a column."""
+class _RowsInHdf5(TableFile):
+    """One dataset of rows."""
 
-    def __init__(self, path: Path, source: Path) -> None:
-        self.path, self._file = path, open_hdf5(source)
-        found = {name: item for name, item in self._file.items() if isinstance(item, h5py.Dataset) and item.ndim > 0}
-        for item in found.values():
-            check_size(item)
-        rows = [item for item in found.values() if item.dtype.names]
-        self._rows = rows[0] if rows else None
-        if self._rows is not None:
-            self.names, self.n_rows = tuple(self._rows.dtype.names), len(self._rows)
-            return
-        lengths = {len(item) for item in found.values()}
+    def __init__(self, path: Path, file: h5py.File, rows: h5py.Dataset) -> None:
+        self.path, self._file, self._rows = path, file, rows
+        self.names, self.n_rows = tuple(rows.dtype.names), len(rows)
+
+    def _read(self, name: str, start: int, stop: int) -> np.ndarray:
+        return np.asarray(self._rows.fields(name)[start:stop])
+
+
+class ColumnsInHdf5(TableFile):
+    """One dataset a column."""
+
+    def __init__(self, path: Path, file: h5py.File, columns: Mapping[str, h5py.Dataset]) -> None:
+        lengths = {len(item) for item in columns.values()}
         if len(lengths) != 1:
             raise CatalogError(
                 f"{path}: its datasets have {len(lengths)} lengths, expected columns of one length at the top level"
             )
-        self.names, self.n_rows, self._found = tuple(found), lengths.pop(), found
+        self.path, self._file, self._columns = path, file, columns
+        self.names, self.n_rows = tuple(columns), lengths.pop()
 
     def _read(self, name: str, start: int, stop: int) -> np.ndarray:
-        return np.asarray((self._found[name] if self._rows is None else self._rows.fields(name))[start:stop])
+        return np.asarray(self._columns[name][start:stop])
+
+
+def _open_hdf5(path: Path, source: Path) -> TableFile:
+    file = open_hdf5(source)
+    found = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset) and item.ndim > 0}
+    for item in found.values():
+        check_size(item)
+    rows = [item for item in found.values() if item.dtype.names]
+    return _RowsInHdf5(path, file, rows[0]) if rows else ColumnsInHdf5(path, file, found)
 
 
 class _Parquet(TableFile):
@@ -234,8 +250,8 @@ def _in_text(kind: str) -> Callable[[Path, Path], TableFile]:
 _READERS: dict[str, Callable[[Path, Path], TableFile]] = {
     ".fits": _Fits,
     ".fit": _Fits,
-    ".hdf5": _Hdf5,
-    ".h5": _Hdf5,
+    ".hdf5": _open_hdf5,
+    ".h5": _open_hdf5,
     ".parquet": _Parquet,
     ".pq": _Parquet,
     ".ecsv": _in_text("ecsv"),

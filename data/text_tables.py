@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from astropy.table import Table
+from astropy.table.meta import get_header_from_yaml
 
 from sedcast.data.errors import CatalogError
 from sedcast.data.tables import TableFile, reading
@@ -132,6 +133,9 @@ class EcsvTable(_Lines):
                 # Astropy would want a row for the shapes of vector columns.
                 comma = any(line.replace(" ", "").startswith("#delimiter:','") for line in head)
                 self.names = tuple(next(csv.reader([text], delimiter="," if comma else " ")))
+                with reading(self.path):
+                    described = get_header_from_yaml([line[2:] for line in head[1:-1]])["datatype"]
+                    self.units = {column["name"]: str(column["unit"]) for column in described if column.get("unit")}
                 return head
         raise CatalogError(f"{self.path} is not ECSV: expected a head of lines that begin with '#', then the columns' names")
 

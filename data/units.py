@@ -1,5 +1,6 @@
 """Photometry with astropy units, as nanomaggies."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,14 @@ import numpy as np
 from sedcast.data.asinh import POGSON
 from sedcast.data.errors import ParameterError
 
-__all__ = ["NANOMAGGIES_PER_UNIT", "as_floats", "as_nanomaggies"]
+__all__ = ["NANOMAGGIES_PER_UNIT", "as_floats", "as_nanomaggies", "contradicts"]
 
 NANOMAGGIES_PER_UNIT = {"nanomaggies": 1.0, "maggies": 1e9, "uJy": 1.0 / 3.631, "mJy": 1e3 / 3.631, "Jy": 1e6 / 3.631}
 """Nanomaggies per unit of flux: a maggie is 3631 Jy."""
+
+_MAGNITUDES = ("AB", "asinh")
+# What astropy calls nmgy and mgy.
+_ALIASES = {name: "nmgy" for name in ("nanomaggies", "nanomaggie", "nmaggy", "nmaggies")} | {"maggies": "mgy", "maggie": "mgy"}
 
 
 def as_nanomaggies(flux: Any, flux_ivar: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -40,6 +45,27 @@ def as_nanomaggies(flux: Any, flux_ivar: Any) -> tuple[np.ndarray, np.ndarray]:
             f"flux has the unit {units[0]} and flux_ivar {units[1]}: give both with units, or both as numbers of nanomaggies"
         )
     return _converted(*(_quantity(values) for values in (flux, flux_ivar)))
+
+
+@functools.cache
+def contradicts(stated: str, unit: str) -> bool:
+    """Whether what a column says of its unit, "" if nothing, is not the `unit` that it is to be read in.
+
+    That is a key of `NANOMAGGIES_PER_UNIT`, ``"AB"`` or ``"asinh"``. A text that astropy does not know contradicts nothing.
+    """
+    from astropy import units as u
+
+    own = u.Unit(_ALIASES.get(stated.lower(), stated), parse_strict="silent")
+    if not stated or isinstance(own, u.UnrecognizedUnit):
+        return False
+    is_magnitude = isinstance(own, u.MagUnit) or own.is_equivalent(u.mag)
+    if is_magnitude or unit in _MAGNITUDES:
+        return is_magnitude != (unit in _MAGNITUDES)
+    try:
+        size = float(_in_nanomaggies(1 * own, 1, "flux"))
+    except ParameterError:
+        return True
+    return not np.isclose(size, NANOMAGGIES_PER_UNIT[unit], rtol=1e-3, atol=0)
 
 
 def as_floats(values: Any) -> np.ndarray:

@@ -435,6 +435,8 @@ class PosteriorEstimator:
         ------
         ArtifactError : if it is missing, truncated, altered, of another kind, or inconsistent.
         """
+        if str(path) in bundled_posteriors() and not Path(path).exists():
+            raise ArtifactError(f"{str(path)!r} is the name of a bundled posterior: PosteriorEstimator.find gives it")
         arrays, card = load_artifact(path, KIND)
         with consistent(path, "posterior estimator", otherwise="train it again"):
             mask = any(name.startswith("measured_") for name in card["context_names"])
@@ -473,6 +475,8 @@ class PosteriorEstimator:
         """
         name = _DEFAULT if model == "bundled" else str(model)
         if name not in bundled_posteriors():
+            if not Path(model).exists():
+                raise ArtifactError(f"no posterior {name!r}: expected a file, or one of {', '.join(bundled_posteriors())}")
             return cls.load(model)
         with as_file(_bundled(name)) as path:
             return cls.load(path)

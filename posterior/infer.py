@@ -32,6 +32,7 @@ from sedcast.posterior.posterior_catalog import (
     REFINEMENT_NAMES,
     all_quantity_names,
 )
+from sedcast.posterior.quantities import description
 
 __all__ = [
     "AT_EDGE",
@@ -311,6 +312,8 @@ def _create(
             options = {"chunks": chunk, "fillvalue": np.nan, "compression": compression}
             samples = file.create_dataset(f"samples/{name}", (n, n_samples), sample_type, **options)
         summary = file.create_dataset(f"summary/{name}", (n, len(PERCENTILES)), "f4", fillvalue=np.nan)
+        for dataset in filter(None, (samples, summary)):
+            dataset.attrs["description"] = description(name)
         datasets.append((samples, summary))
     file["summary"].attrs["percentiles"] = PERCENTILES
     return datasets

@@ -15,6 +15,7 @@ from sedcast.data.errors import MissingDependencyError
 from sedcast.emulator.segments import Segments
 from sedcast.posterior.infer import count_reasons, warn_of_flags
 from sedcast.posterior.posterior_catalog import PERCENTILES, QUANTITY_NAMES
+from sedcast.posterior.quantities import description
 
 __all__ = ["DATA_MODEL_NAMES", "dataset_types", "import_parquet", "join_samples", "join_summaries"]
 
@@ -30,6 +31,7 @@ DATA_MODEL_NAMES = {
 """Names of the paper's data model, where they are not those of `sedcast.posterior.posterior_catalog.QUANTITY_NAMES`."""
 
 _FITS_BLOCK = 2880
+_PERCENTS = {f"{percentile:g}" for percentile in PERCENTILES}
 
 
 def import_parquet() -> Any:
@@ -77,6 +79,7 @@ def join_samples(segments: Segments, path: Path, dtypes: dict[str, np.dtype], he
                         shape = (segments.n_rows, *item.shape[1:])
                         chunks = item.chunks if item.chunks is None or item.chunks[0] <= shape[0] else None
                         joined.create_dataset(name, shape, dtypes[name], chunks=chunks, compression=item.compression)
+                        joined[name].attrs.update(item.attrs)
                     joined[name][start : start + len(item)] = item[:]
                 if start == 0:
                     joined.attrs.update({name: file.attrs[name] for name in ("format", "bands")})
@@ -155,6 +158,10 @@ def _write_fits(path: Path, runs: Iterator[np.ndarray], n_rows: int, header: dic
             if not written:
                 cards = fits.BinTableHDU(run[:0], name="POSTERIORS").header
                 cards["NAXIS2"] = n_rows
+                for number, name in enumerate(run.dtype.names or (), start=1):
+                    quantity, _, percent = name.rpartition("_p")
+                    if percent in _PERCENTS:
+                        cards[f"TCOMM{number}"] = f"{description(quantity)}, percentile {percent}"
                 cards["HISTORY"] = json.dumps(header)
                 handle.write(fits.PrimaryHDU().header.tostring().encode("ascii") + cards.tostring().encode("ascii"))
             kept = [(name, run.dtype[name].newbyteorder(">")) for name in run.dtype.names or ()]

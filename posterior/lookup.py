@@ -42,7 +42,7 @@ def read_summary(path: str | Path, galaxy_id: int | str | None = None, *, row: i
     ParameterError : if not one of `galaxy_id` and `row` is given, or there is no such row, or more than one.
     """
     if (galaxy_id is None) == (row is None):
-        raise ParameterError("expected one of galaxy_id and row")
+        raise ParameterError("expected either the id of a galaxy or a row number")
     if Path(path).suffix in (".h5", ".hdf5"):
         return _of_samples(path, galaxy_id, row)
     table = open_table(path)

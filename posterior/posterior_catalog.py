@@ -11,12 +11,13 @@ from typing import Any
 
 import h5py
 import numpy as np
-from astropy.table import Table
+from astropy.table import Column, Table
 
 from sedcast.data.artifacts import consistent
 from sedcast.data.errors import ArtifactError, MissingDependencyError, ParameterError
 from sedcast.data.hdf5 import check_size, check_type, open_hdf5, read_whole
 from sedcast.emulator.prior import PARAMETER_NAMES
+from sedcast.posterior.quantities import description
 
 __all__ = [
     "DERIVED_NAMES",
@@ -165,6 +166,8 @@ class PosteriorCatalog:
         unknown = [name for name in names if name not in self.quantity_names]
         if unknown:
             raise ParameterError(f"unknown quantities {unknown}: expected some of {', '.join(self.quantity_names)}")
+        if not isinstance(row, slice | int | np.integer):
+            raise ParameterError(f"row must be a row number or a slice, got {row!r}: `row(galaxy_id)` finds that of an id")
         if not isinstance(row, slice) and not 0 <= row < len(self):
             raise ParameterError(f"row {row}: the file has rows 0 … {len(self) - 1}")
         with self._consistent():
@@ -189,7 +192,8 @@ class PosteriorCatalog:
             for name in self.quantity_names:
                 values = read_whole(self.file["summary"][name])
                 for column, percentile in enumerate(PERCENTILES):
-                    table[f"{name}_p{percentile:g}"] = values[:, column]
+                    told = f"{description(name)}, percentile {percentile:g}"
+                    table[f"{name}_p{percentile:g}"] = Column(values[:, column], description=told)
         for name, values in self.refinement.items():
             table[name] = values
         return table
@@ -251,7 +255,9 @@ def read_posteriors(path: str | Path) -> PosteriorCatalog:
     try:
         file = open_hdf5(path)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} is not a readable HDF5 file: {error}") from error
+        raise ArtifactError(
+            f"{path} is not a readable HDF5 file ({error}): expected samples, of 'sedcast infer -o name.h5' or --samples"
+        ) from error
     try:
         with consistent(path, "file of posteriors", otherwise="infer the catalogue again"):
             if file.attrs.get("format") != FORMAT:

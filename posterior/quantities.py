@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sedcast.emulator.prior import PARAMETER_LABELS
 
-__all__ = ["QUANTITIES", "QUANTITY_LABELS", "SHOWN_QUANTITIES", "Quantity"]
+__all__ = ["QUANTITIES", "QUANTITY_LABELS", "SHOWN_QUANTITIES", "Quantity", "description"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ QUANTITIES = {
     "log_sfr_1gyr": Quantity("log SFR, last 1 Gyr", "Msun/yr", "log SFR, 1 Gyr"),
     "log_sfr_100myr": Quantity("log SFR, last 100 Myr", "Msun/yr", "log SFR, 100 Myr"),
     "log_ssfr_1gyr": Quantity("log sSFR, last 1 Gyr", "1/yr", "log sSFR, 1 Gyr"),
-    "log_z_mw": Quantity("log Z, mass-weighted", "", "log Z, mass-weighted"),
+    "log_z_mw": Quantity("log Z, mass-weighted", "mass fraction", "log Z, mass-weighted"),
     "t_mw_gyr": Quantity("age, mass-weighted", "Gyr", "age, mass-weighted"),
     "fburst": Quantity("burst's mass fraction", "", "burst fraction"),
     "tburst": Quantity("burst's lookback time", "Gyr", "time of burst"),
@@ -41,6 +41,19 @@ QUANTITIES = {
     "dust_index": Quantity("slope of dust curve", "", "n dust"),
 }
 """Those that mean something by themselves, in the order of tables: weights of the bases mean little alone."""
+
+_WEIGHTS = {f"beta{k}_sfh": f"weight of basis {k} of the star-formation history" for k in range(1, 5)}
+_WEIGHTS |= {f"gamma{k}_zh": f"weight of basis {k} of the metallicity history" for k in range(1, 3)}
+
+
+def description(name: str) -> str:
+    """What a quantity of a posterior is, with its unit, for the columns of files: ASCII."""
+    if name in _WEIGHTS:
+        return _WEIGHTS[name]
+    quantity = QUANTITIES[name]
+    unit = quantity.unit or (f"at {quantity.wavelength.replace('Å', 'Angstrom')}" if quantity.wavelength else "")
+    return quantity.words + (f" [{unit}]" if unit else "")
+
 
 QUANTITY_LABELS = {
     "log_sfr_1gyr": r"$\log_{10}\,{\rm SFR}_{\rm 1\ Gyr}$ [M$_\odot$ yr$^{-1}$]",

@@ -124,7 +124,7 @@ def test_calibrated_estimator_passes():
     assert min(edges["ks_p_min_holm"], edges["count_p_min_holm"]) > 0.01
     assert len(edges["edges"]) == 22
     np.testing.assert_allclose(sum(edge["n_expected"] for edge in edges["edges"].values()), 600 * 22 * 0.05, rtol=0.02)
-    assert {check["name"]: check["passes"] for check in figures["checks"]}["KS p, smallest of all quantities"] is True
+    assert {check["name"]: check["passes"] for check in figures["checks"]}["smallest KS p after Holm's correction"] is True
     assert calls[-1] == (600, 600)
 
 

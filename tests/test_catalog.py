@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from astropy.table import Table
@@ -153,6 +154,35 @@ def test_units_errors_and_renamed_columns(tmp_path: Path) -> None:
     assert catalog.ids[0] == "galaxy 0"
 
 
+def test_units_of_the_columns_are_taken_unless_one_is_given(tmp_path: Path) -> None:
+    table, plain = make_table(), read_catalog(make_table())
+    for band in UGRIZ:
+        table[f"flux_{band}"] = table[f"flux_{band}"] * 3.631
+        table[f"flux_err_{band}"] = 3.631 / np.sqrt(table[f"flux_ivar_{band}"])
+        table.remove_column(f"flux_ivar_{band}")
+        table[f"flux_{band}"].unit = table[f"flux_err_{band}"].unit = "uJy"
+    table.write(tmp_path / "table.fits")
+    for unit in (None, "uJy"):
+        np.testing.assert_allclose(read_catalog(tmp_path / "table.fits", unit=unit).flux, plain.flux, rtol=1e-6)
+    with pytest.raises(CatalogError, match="'flux_u' says its unit is 'uJy', but is to be read in 'mJy'"):
+        read_catalog(tmp_path / "table.fits", unit="mJy")
+    table["flux_g"].unit = "erg / (Angstrom s cm2)"
+    with pytest.raises(CatalogError, match="flux per wavelength must be converted"):
+        read_catalog(table)
+
+
+def test_columns_of_hdf5_and_names_of_ids(tmp_path: Path) -> None:
+    table = make_table(5)
+    with h5py.File(tmp_path / "columns.h5", "w") as file:
+        for name in table.colnames:
+            file["ID" if name == "id" else name] = table[name]
+        file["name"] = [f"galaxy {k}" for k in range(5)]
+    catalog = read_catalog(tmp_path / "columns.h5")
+    np.testing.assert_array_equal(catalog.flux, read_catalog(table).flux)
+    np.testing.assert_array_equal(catalog.ids, table["id"])
+    assert read_catalog(tmp_path / "columns.h5", columns={"id": "name"}).ids[4] == "galaxy 4"
+
+
 def test_masked_values_are_missing(tmp_path: Path) -> None:
     table = Table(make_table(5), masked=True)
     table["flux_g"].mask[2] = True
@@ -183,6 +213,11 @@ def broken(table: Table, what: str) -> Table:
         table.remove_column("flux_ivar_g")
     elif what == "no redshift":
         table.rename_column("zred", "zredd")
+    elif what == "rounded ids":
+        table["id"] = 1.23e18 + np.arange(len(table))
+    elif what == "upper case":
+        for name in table.colnames[2:]:
+            table.rename_column(name, name.upper())
     elif what == "empty":
         table = table[:0]
     elif what.startswith("magnitudes"):
@@ -206,13 +241,15 @@ def broken(table: Table, what: str) -> Table:
     [
         ("no flux error", r"'flux_ivar_g' or 'flux_err_g'.*The table has: id, zred"),
         ("no redshift", r"'zred' or 'z'; closest is 'zredd'"),
+        ("rounded ids", "which floating-point numbers round"),
+        ("upper case", "no column 'flux_r'; closest is 'FLUX_R'.*sedcast init mapping"),
         ("empty", "no rows"),
         ("magnitudes", "look like magnitudes"),
         ("magnitudes, one missing", "look like magnitudes"),
         ("velocities", "km/s"),
         ("negative", "no value is a redshift"),
         ("text", "expected numbers"),
-        ("unit", "'Jy'.*unit='nanomaggies'"),
+        ("unit", "'flux_g' says its unit is 'Jy', but is to be read in 'nanomaggies'"),
     ],
 )
 def test_errors_name_what_is_wrong(tmp_path: Path, what: str, message: str) -> None:

@@ -203,7 +203,38 @@ def test_infer_shows_reasons_in_its_table(run: Run, galaxies: Path, tmp_path: Pa
     status, out, err = run("infer", galaxies, "-o", tmp_path / "out.h5", "--unit", "uJy", "--n-samples", 20)
     assert status == 0
     assert "excluded: redshift beyond the training range" in out
-    assert "1 of 8 rows cannot be inferred" in " ".join(err.split())
+    assert "1 of 8 rows lack a measurement or a redshift" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["mine.csv", "-o", "out.csv"], "ends in .h5"),
+        (["mine.csv", "-o", "out.fits"], "with --mapping"),
+        (["sdss", "-o", "out.h5", "--unit", "uJy"], "--unit uJy is that of a file"),
+        (["mine.csv", "-o", "out.h5", "--mapping", "nsa-v1", "--unit", "uJy"], "unit = 'uJy' into the mapping"),
+        (["mine.csv", "-o", "out.h5", "--unit", "AB"], "read with a mapping file"),
+        (["mine.csv", "-o", "out.h5", "--compression", "gzip"], "are those of --samples"),
+        (["mine.csv", "-o", "out.h5", "--fallback", "mcmc"], "are those of --refine"),
+        (["mine.csv", "-o", "out.fits", "--mapping", "nsa-v1", "--first", "3"], "--first goes with an .h5"),
+        (["mine.csv", "-o", "out.h5", "--model", "nosuch"], "or one of sdss-ugriz, galex-sdss"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    run: Run, galaxies: Path, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(galaxies.parent)
+    status, _, err = run("infer", *arguments)
+    assert status != 0
+    assert said in " ".join(err.split())
+    assert not Path(arguments[2]).exists()
+
+
+def test_the_first_rows_alone(run: Run, galaxies: Path, tmp_path: Path) -> None:
+    output = tmp_path / "first.h5"
+    assert run("-q", "infer", galaxies, "-o", output, "--unit", "uJy", "--n-samples", 20, "--first", 3)[0] == 0
+    with read_posteriors(output) as posteriors:
+        assert posteriors.ids.tolist() == ["g0", "g1", "g2"]
 
 
 def test_validate_writes_plots(run: Run, tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ def test_refined_catalogue(tmp_path, table):
 
 
 def test_unknown_fallback_is_refused(tmp_path, table):
-    result = CliRunner().invoke(cli.app, ["infer", str(table), "-o", str(tmp_path / "x.h5"), "--fallback", "nested"])
+    result = CliRunner().invoke(
+        cli.app, ["infer", str(table), "-o", str(tmp_path / "x.h5"), "--refine", "--fallback", "nested"]
+    )
     assert isinstance(result.exception, ParameterError)
     assert "expected 'mcmc'" in str(result.exception)

@@ -98,6 +98,16 @@ def test_surviving_mass_is_written_where_it_is_known(tmp_path, written):
         assert "log_mstar_surviving" not in posteriors.quantity_names
 
 
+def test_columns_say_what_they_are(written):
+    path = written[0] if isinstance(written, tuple) else written
+    with read_posteriors(path) as posteriors:
+        described = {name: posteriors.file["samples"][name].attrs["description"] for name in posteriors.quantity_names}
+        assert posteriors.summary()["tburst_p16"].description == "burst's lookback time [Gyr], percentile 16"
+    assert described["log_sfr_1gyr"] == "log SFR, last 1 Gyr [Msun/yr]"
+    assert described["dust2"].isascii()
+    assert len(set(described.values())) == len(described)
+
+
 def test_summary_is_numpys_percentiles(written):
     with read_posteriors(written[0]) as posteriors:
         table = posteriors.summary()

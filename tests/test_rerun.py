@@ -138,7 +138,7 @@ def test_no_code_is_run_unasked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="code would be run"):
         options_of(header, tmp_path / "y.npz", tmp_path)
     assert options_of(header, tmp_path / "y.npz", tmp_path, allow_code=True)[0] == ("train", "emulator")
-    with pytest.raises(ArtifactError, match="can be repeated"):
+    with pytest.raises(ArtifactError, match="cannot be repeated from the file"):
         options_of({"invocation": {"name": ["demo"], "options": {}}, "files": {}}, tmp_path / "y", tmp_path)
 
 

@@ -86,8 +86,10 @@ def test_reasons_are_text_that_fits_files_may_hold(
     table.write(tmp_path / "far.fits")
     infer_file(estimator, tmp_path / "far.fits", mapping, tmp_path / "out.fits", n_samples=5)
     with fits.open(tmp_path / "out.fits") as file:
-        status = file[1].data["status"]
+        status, header = file[1].data["status"], file[1].header
     assert np.flatnonzero(status != "").tolist() == [3, 7]
+    described = {header[f"TTYPE{k}"]: header.get(f"TCOMM{k}") for k in range(1, header["TFIELDS"] + 1)}
+    assert described["log_mstar_p50"] == "log mass formed [Msun], percentile 50"
     assert status[3] == "redshift 0.5 beyond the training range, 0.005 to 0.3"
 
 

@@ -63,7 +63,13 @@ Model = Annotated[
     str,
     typer.Option(metavar="FILE", help="Posterior artifact, or bundled one: sdss-ugriz, galex-sdss."),
 ]
-Unit = Annotated[str, typer.Option(help="Unit of the fluxes in the file: nanomaggies, maggies, uJy, mJy or Jy.")]
+Unit = Annotated[
+    str | None,
+    typer.Option(
+        help="Unit of the fluxes in the file: nanomaggies, maggies, uJy, mJy or Jy; by default what its columns say, "
+        "nanomaggies if they say nothing."
+    ),
+]
 Calibrate = Annotated[
     bool, typer.Option("--calibrate/--no-calibrate", help="For SDSS's own columns: apply AB offsets and error floors.")
 ]
@@ -254,11 +260,14 @@ def scalars(figures: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in figures.items() if isinstance(value, int | float | str | bool)}
 
 
-def load_catalog(source: str, estimator: "PosteriorEstimator", unit: str, calibrate: bool) -> "Catalog":
+def load_catalog(source: str, estimator: "PosteriorEstimator", unit: str | None, calibrate: bool) -> "Catalog":
     """The bundled sample, or a table, in the estimator's bands."""
     from sedcast.data.catalog import load_sdss_sample, read_catalog
+    from sedcast.data.errors import ParameterError
 
     if source == "sdss":
+        if unit is not None:
+            raise ParameterError(f"--unit {unit} is that of a file: the bundled sample has its own; leave it out")
         return load_sdss_sample(bands=estimator.bands, calibrate=calibrate)
     ragged, redshift = estimator.context.mask, not estimator.infers_redshift
     return read_catalog(source, bands=estimator.bands, unit=unit, calibrate=calibrate, ragged=ragged, redshift=redshift)

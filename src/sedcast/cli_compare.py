@@ -71,7 +71,7 @@ def compare(
     seed: Seed = 0,
     n_workers: Workers = None,
     scheduler: Scheduler = None,
-    unit: Unit = "nanomaggies",
+    unit: Unit = None,
     calibrate: Calibrate = True,
     as_json: AsJson = False,
 ) -> None:
@@ -139,7 +139,7 @@ def figures(
     n_mocks: Annotated[int, typer.Option(min=20, help="Mocks for the flow's ranks.")] = 2000,
     seed: MockSeed = MOCK_SEED,
     n_workers: Workers = None,
-    unit: Unit = "nanomaggies",
+    unit: Unit = None,
     calibrate: Calibrate = True,
 ) -> None:
     """Draw the figures of a paper about a posterior, as PNG and PDF.

@@ -23,7 +23,7 @@ def explore(
         typer.Argument(metavar="[CATALOG]", help="FITS, ECSV, CSV or HDF5 table, or 'sdss' for the bundled 10,000 galaxies."),
     ] = "sdss",
     model: Model = "bundled",
-    unit: Unit = "nanomaggies",
+    unit: Unit = None,
     calibrate: Calibrate = True,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 for any that is free.")] = 0,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the web browser.")] = False,

@@ -75,7 +75,7 @@ def fit(
     galaxy = _galaxy(estimator, magnitudes, sigmas, redshift)
     excluded = str(estimator.status(estimator.select(galaxy)).excluded[0])
     if excluded:
-        raise ParameterError(f"no posterior: {excluded}; the limits of {estimator.name!r} are in 'sedcast doctor' and its docs")
+        raise ParameterError(f"no posterior by {estimator.name!r}: {excluded}")
     with tempfile.TemporaryDirectory() as folder:
         kept = output if output is not None and output.suffix == ".h5" else Path(folder) / "galaxy.h5"
         infer_catalog(estimator, galaxy, kept, n_samples=n_samples, seed=seed, command="sedcast fit")

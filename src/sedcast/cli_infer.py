@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_infer_commands"]
 
-_STREAMED = (".fits", ".parquet")
+_STREAMED, _HDF5 = (".fits", ".parquet"), (".h5", ".hdf5")
 
 
 def add_infer_commands(app: typer.Typer) -> None:
@@ -50,12 +50,14 @@ def infer(
     model: Model = "bundled",
     n_samples: Annotated[int, typer.Option(min=1, help="Samples per galaxy.")] = 1000,
     seed: Seed = 0,
-    unit: Unit = "nanomaggies",
+    unit: Unit = None,
     calibrate: Calibrate = True,
     refine: Annotated[
         bool, typer.Option("--refine", help="Make samples exact by importance sampling, with figures of how well it worked.")
     ] = False,
-    n_draws: Annotated[int, typer.Option(min=1000, help="With --refine: draws per galaxy and step.")] = 10_000,
+    n_draws: Annotated[
+        int | None, typer.Option(min=1000, help="With --refine: draws per galaxy and step; by default 10,000.")
+    ] = None,
     fallback: Annotated[
         str | None, typer.Option(metavar="mcmc", help="With --refine: 'mcmc' runs emcee where refinement falls short.")
     ] = None,
@@ -69,8 +71,11 @@ def infer(
     samples: Annotated[
         Path | None, typer.Option(help="With -o .fits or .parquet: HDF5 file for the samples; left out if not given.")
     ] = None,
-    sample_type: Annotated[str, typer.Option(help="With --samples: float32 or float16.")] = "float32",
+    sample_type: Annotated[str | None, typer.Option(help="With --samples: float32, the default, or float16.")] = None,
     compression: Annotated[str | None, typer.Option(help="With --samples: gzip or lzf.")] = None,
+    first: Annotated[
+        int | None, typer.Option(min=1, help="Only so many rows, the first of the file, to try. With an .h5 output.")
+    ] = None,
     scheduler: Scheduler = None,
     n_workers: Workers = None,
     as_json: AsJson = False,
@@ -88,29 +93,38 @@ def infer(
     from sedcast.posterior.infer import infer_catalog
     from sedcast.posterior.streaming import infer_file
 
-    streamed = output.suffix in _STREAMED
-    if streamed and mapping is None:
-        raise ParameterError(f"-o {output}: summaries are streamed with --mapping; or give an .h5 file")
-    if not streamed and (samples is not None or scheduler is not None):
-        raise ParameterError(f"--samples and --scheduler go with -o .fits or .parquet: {output} is written by one process")
-    estimator = load_posterior(model)
     for path in filter(None, (output, samples)):
         check_writable(path)
         if path.exists() and Path(catalog).exists() and path.samefile(catalog):
             raise ParameterError(f"-o {path} is the catalogue itself, which would be overwritten: give another name")
-    refiner = _refiner(estimator, n_draws, fallback) if refine or fallback is not None else None
+    streamed = output.suffix in _STREAMED
+    if not streamed and output.suffix not in _HDF5:
+        raise ParameterError(f"-o {output}: expected a name that ends in .h5, or with --mapping in .fits or .parquet")
+    if streamed and mapping is None:
+        raise ParameterError(f"-o {output}: summaries are streamed with --mapping; or give an .h5 file")
+    if not streamed and (samples is not None or scheduler is not None):
+        raise ParameterError(f"--samples and --scheduler go with -o .fits or .parquet: {output} is written by one process")
+    if samples is None and (sample_type, compression) != (None, None):
+        raise ParameterError("--sample-type and --compression are those of --samples: give that too, or leave them out")
+    if not refine and (fallback, n_draws) != (None, None):
+        raise ParameterError("--fallback and --n-draws are those of --refine: give that too, or leave them out")
+    if mapping is not None and unit is not None:
+        raise ParameterError(f"--unit {unit} goes without --mapping: write unit = {unit!r} into the mapping file")
+    if streamed and first is not None:
+        raise ParameterError(f"--first goes with an .h5 output: {output} is streamed")
+    estimator = load_posterior(model)
+    refiner = _refiner(estimator, n_draws, fallback) if refine else None
     common: dict[str, Any] = {"n_samples": n_samples, "seed": seed, "refiner": refiner}
     if streamed:
-        kept: Any = None if samples is None else (samples, sample_type, compression)
+        kept: Any = None if samples is None else (samples, sample_type or "float32", compression)
         columns = load_mapping(str(mapping))
         with pool_of(scheduler, n_workers) as pool, screen.progress("inferring galaxies") as report:
             figures = infer_file(estimator, catalog, columns, output, samples=kept, pool=pool, progress=report, **common)
     else:
-        galaxies = (
-            load_catalog(catalog, estimator, unit, calibrate)
-            if mapping is None
-            else read_mapped(catalog, load_mapping(mapping))
-        )
+        if mapping is not None:
+            galaxies = read_mapped(catalog, load_mapping(mapping), n_rows=first)
+        else:
+            galaxies = load_catalog(catalog, estimator, unit, calibrate).subset(slice(first))
         with screen.progress("inferring galaxies") as report:
             figures = infer_catalog(estimator, galaxies, output, progress=report, **common)
     screen.note(f"wrote {output}" + ("" if samples is None else f" and {samples}"))
@@ -118,7 +132,7 @@ def infer(
     screen.result(figures if as_json else scalars(figures) | reasons, title="Inference")
 
 
-def _refiner(estimator: "PosteriorEstimator", n_draws: int, fallback: str | None) -> "Refiner":
+def _refiner(estimator: "PosteriorEstimator", n_draws: int | None, fallback: str | None) -> "Refiner":
     from sedcast.baselines.fallback import emcee_fallback
     from sedcast.data.errors import ParameterError
     from sedcast.posterior.importance import RefineConfig, Refiner
@@ -127,7 +141,7 @@ def _refiner(estimator: "PosteriorEstimator", n_draws: int, fallback: str | None
         raise ParameterError(f"--fallback {fallback}: expected 'mcmc'")
     simulator, _ = simulator_of(estimator)
     last_resort = None if fallback is None else emcee_fallback()
-    return Refiner(estimator, simulator, RefineConfig(n_draws=n_draws), last_resort)
+    return Refiner(estimator, simulator, RefineConfig() if n_draws is None else RefineConfig(n_draws=n_draws), last_resort)
 
 
 def show(

@@ -47,7 +47,9 @@ def options_of(
     """
     made = header["invocation"]
     if not isinstance(made, dict) or not isinstance(made.get("options"), dict) or tuple(made.get("name", ())) not in COMMANDS:
-        raise ArtifactError("it was not made by a command that can be repeated, but from Python: call the same function")
+        raise ArtifactError(
+            "it was made by 'sedcast fit' or from Python, which cannot be repeated from the file: repeat what made it"
+        )
     options = {name: value for name, value in made["options"].items() if name not in _ANYWHERE}
     for number, (name, described) in enumerate(header["files"].items()):
         path = Path(str(options.get(name)))
