@@ -8,7 +8,7 @@ from types import NoneType
 
 import numpy as np
 from astropy.table import Table
-from astropy.units import UnrecognizedUnit
+from astropy.units import MagUnit, UnrecognizedUnit
 
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.filters import BANDS
@@ -122,9 +122,9 @@ def find_column(table: Table, columns: Mapping[str, str], *wanted: str) -> str |
 def no_column(table: Table, *wanted: str) -> CatalogError:
     """The error that none of the wanted columns is there, with those that are."""
     same = [name for name in table.colnames if name.lower() == wanted[0].lower()]
-    close = same or difflib.get_close_matches(wanted[0], table.colnames, n=1, cutoff=0.4)
-    # One of another band or kind is no hint.
-    close = [name for name in close if name.lower() == wanted[0].lower() or not name.startswith("flux_")]
+    # That of another band is no hint.
+    others = [name for name in table.colnames if not name.startswith("flux_")]
+    close = same or difflib.get_close_matches(wanted[0], others, n=1, cutoff=0.4)
     hint = f"; closest is {close[0]!r}" if close else ""
     listed = ", ".join(table.colnames[:40]) + (" ..." if len(table.colnames) > 40 else "")
     return CatalogError(
@@ -157,7 +157,7 @@ def all_with_units(
             flux, flux_ivar = as_nanomaggies(table[name], table[spread])
         except ParameterError as error:
             raise CatalogError(f"columns {name!r} and {spread!r}: {error}") from error
-        flux[is_missing_code(np.asarray(table[name]))] = np.nan
+        flux[is_missing_code(np.asarray(table[name]), magnitudes=isinstance(table[name].unit, MagUnit))] = np.nan
         pairs.append((flux, flux_ivar))
     return pairs
 

@@ -64,7 +64,8 @@ def contradicts(stated: str, unit: str) -> bool:
     try:
         size = float(_in_nanomaggies(1 * own, 1, "flux"))
     except ParameterError:
-        return True
+        # Counts may be what an offset of the magnitudes is for; a flux per wavelength, or of a whole band, is nothing else.
+        return any(own.is_equivalent(u.W / u.m**power) for power in (2, 3))
     return not np.isclose(size, NANOMAGGIES_PER_UNIT[unit], rtol=1e-3, atol=0)
 
 

@@ -8,7 +8,7 @@ from astropy.utils.masked import Masked
 
 from sedcast.data.catalog import Catalog, load_sdss_sample, read_catalog
 from sedcast.data.errors import CatalogError, ParameterError
-from sedcast.data.units import as_nanomaggies
+from sedcast.data.units import as_nanomaggies, contradicts
 from sedcast.emulator.prior import Prior
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.likelihood import GaussianLikelihood
@@ -74,6 +74,29 @@ def test_units_are_understood_where_photometry_goes_in() -> None:
     assert np.allclose(catalog.flux_ivar, sample.flux_ivar)
     likelihood = GaussianLikelihood(None, Prior(), flux=flux[0], flux_ivar=error[0], zred=0.1)  # type: ignore[arg-type]
     assert np.allclose(likelihood.data[1], sample.flux[0])
+
+
+@pytest.mark.parametrize(
+    ("stated", "unit", "expected"),
+    [
+        ("", "nanomaggies", False),
+        ("nanomaggies", "nanomaggies", False),
+        ("nanomaggy", "nanomaggies", False),
+        ("Maggies", "nanomaggies", True),
+        ("uJy", "uJy", False),
+        ("1e-29 erg / (s cm2 Hz)", "uJy", False),
+        ("uJy", "nanomaggies", True),
+        ("uJy", "AB", True),
+        ("mag", "AB", False),
+        ("mag(AB)", "asinh", False),
+        ("mag", "uJy", True),
+        ("erg / (s cm2 Angstrom)", "nanomaggies", True),
+        ("ct / s", "nanomaggies", False),
+        ("whatever", "nanomaggies", False),
+    ],
+)
+def test_what_a_column_says_of_its_unit(stated: str, unit: str, expected: bool) -> None:
+    assert contradicts(stated, unit) is expected
 
 
 def test_a_table_in_memory_is_a_catalogue() -> None:
