@@ -14,6 +14,7 @@ from sedcast.data.asinh import POGSON
 from sedcast.data.catalog_columns import (
     REDSHIFT_MAX,
     all_with_units,
+    as_texts,
     band_columns,
     check_ids,
     check_not_magnitudes,
@@ -250,11 +251,13 @@ def read_catalog(
         check_bands(others)
     id_name = find_column(table, columns, "id", "ID", "Id")
     ids = np.arange(len(table)) if id_name is None else check_ids(id_name, table[id_name])
-    ids = ids if ids.dtype.kind == "i" else ids.astype(str)
+    ids = ids if ids.dtype.kind == "i" else as_texts(str(id_name), ids).astype(str)
     is_sdss = is_sdss_layout(table.colnames) and not columns
     wanted = chosen
     if ragged and chosen:
         chosen = tuple(band for band in chosen if has_band(table, band, columns, is_sdss)) or chosen
+    if is_sdss and unit is not None:
+        raise ParameterError(f"unit={unit!r}: columns of SDSS's layout are nanomaggies; leave it out")
     if is_sdss:
         chosen = chosen or SDSS_BANDS
         catalog = _from_sdss_columns(sdss_columns(table, chosen, redshift), chosen, calibrate, ids)

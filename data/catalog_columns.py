@@ -4,7 +4,7 @@ import difflib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import NoneType
+from typing import Any
 
 import numpy as np
 from astropy.table import Table
@@ -14,7 +14,7 @@ from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.filters import BANDS
 from sedcast.data.sdss import SDSS_BANDS, needed_sdss_columns
 from sedcast.data.tables import ColumnsInHdf5, open_table, reading
-from sedcast.data.units import as_nanomaggies, contradicts
+from sedcast.data.units import as_floats, as_nanomaggies, contradicts, known_unit
 
 __all__ = [
     "REDSHIFT_MAX",
@@ -24,7 +24,6 @@ __all__ = [
     "check_ids",
     "check_not_magnitudes",
     "check_redshifts",
-    "check_unit",
     "find_column",
     "has_band",
     "is_missing_code",
@@ -67,7 +66,7 @@ def read_table(path: Path) -> Table:
     checked = open_table(path) if path.suffix.lower() == ".gz" or kinds[0] in ("fits", "hdf5") else None
     source = path if checked is None else checked.source
     if isinstance(checked, ColumnsInHdf5):
-        table = Table({name: as_texts(checked.read(name, 0, checked.n_rows)) for name in checked.names})
+        table = Table({name: checked.read(name, 0, checked.n_rows) for name in checked.names})
     else:
         with reading(path), source.open("rb") as handle:
             table = Table.read(handle if kinds[0] == "fits" else source, format=kinds[0])
@@ -76,8 +75,8 @@ def read_table(path: Path) -> Table:
     return table
 
 
-def as_texts(values: np.ndarray) -> np.ndarray:
-    """Values as they are, but bytes and objects as texts.
+def as_texts(name: str, values: np.ndarray) -> np.ndarray:
+    """The values of a column as they are, but bytes and objects as texts.
 
     Raises
     ------
@@ -88,7 +87,7 @@ def as_texts(values: np.ndarray) -> np.ndarray:
             return np.array([value.decode() if isinstance(value, bytes) else str(value) for value in values])
         return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
     except UnicodeDecodeError as error:
-        raise CatalogError(f"a text is not in UTF-8: {error}") from error
+        raise CatalogError(f"column {name!r} holds a text that is not in UTF-8: {error}") from error
 
 
 def is_missing_code(values: np.ndarray, *, magnitudes: bool = False) -> np.ndarray:
@@ -134,13 +133,18 @@ def no_column(table: Table, *wanted: str) -> CatalogError:
     )
 
 
-def check_unit(name: str, stated: object, unit: str) -> None:
-    """Refuse a column whose own unit, None or "" if it has none, is not that in which it is to be read."""
-    if contradicts(str(stated or ""), unit):
+def _check_unit(table: Table, name: str, unit: str, *, inverse_variance: bool = False) -> None:
+    """Refuse a column that states another unit than that in which it is to be read."""
+    stated = _stated(table, name)
+    if contradicts(stated, unit, inverse_variance=inverse_variance):
         raise CatalogError(
-            f"column {name!r} says its unit is {str(stated)!r}, but is to be read in {unit!r}: correct one of them "
-            "(--unit; or give every flux and error in the file its unit)"
+            f"column {name!r} says its unit is {stated!r}, but is to be read in {unit!r}{' to the -2' * inverse_variance}: "
+            "correct one of them (--unit; or give every flux and error in the file its unit)"
         )
+
+
+def _stated(table: Table, name: str) -> str:
+    return str(table[name].unit or "")
 
 
 def all_with_units(
@@ -148,18 +152,22 @@ def all_with_units(
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:
     """Flux and ivar of each band in nanomaggies, by the columns' units; None if not all of them have one that is known."""
     names = [(find_column(table, columns, f"flux_{band}"), _spread_column(table, columns, band)) for band in bands]
-    known = [name is not None and not isinstance(table[name].unit, NoneType | UnrecognizedUnit) for name in sum(names, ())]
-    if not all(known):
+    if any(name is None or known_unit(_stated(table, name)) is None for pair in names for name in pair):
         return None
     pairs = []
     for name, spread in names:
         try:
-            flux, flux_ivar = as_nanomaggies(table[name], table[spread])
+            flux, flux_ivar = as_nanomaggies(_with_unit(table[name]), _with_unit(table[spread]))
         except ParameterError as error:
             raise CatalogError(f"columns {name!r} and {spread!r}: {error}") from error
         flux[is_missing_code(np.asarray(table[name]), magnitudes=isinstance(table[name].unit, MagUnit))] = np.nan
         pairs.append((flux, flux_ivar))
     return pairs
+
+
+def _with_unit(column: Any) -> Any:
+    """A column whose unit astropy knows, or knows by another name."""
+    return as_floats(column) << known_unit(str(column.unit)) if isinstance(column.unit, UnrecognizedUnit) else column
 
 
 def _spread_column(table: Table, columns: Mapping[str, str], band: str) -> str | None:
@@ -171,28 +179,31 @@ def band_columns(table: Table, band: str, columns: Mapping[str, str], unit: str)
     flux_name = find_column(table, columns, f"flux_{band}")
     if flux_name is None:
         raise no_column(table, f"flux_{band}")
-    check_unit(flux_name, table[flux_name].unit, unit)
+    _check_unit(table, flux_name, unit)
     flux = numbers(table, flux_name)
     flux[is_missing_code(flux)] = np.nan
     ivar_name = find_column(table, columns, f"flux_ivar_{band}")
     if ivar_name is not None:
+        _check_unit(table, ivar_name, unit, inverse_variance=True)
         return flux, numbers(table, ivar_name)
     error_name = find_column(table, columns, f"flux_err_{band}")
     if error_name is None:
         raise no_column(table, f"flux_ivar_{band}", f"flux_err_{band}")
-    check_unit(error_name, table[error_name].unit, unit)
+    _check_unit(table, error_name, unit)
     error = numbers(table, error_name)
     with np.errstate(divide="ignore", invalid="ignore"):
         return flux, np.where(error > 0, error**-2.0, 0.0)
 
 
 def check_ids(name: str, column: np.ndarray, first_row: int = 0) -> np.ndarray:
-    """A column of ids; integers as int64, which outputs hold.
+    """A column of ids; integers as int64, which outputs hold, and missing texts as empty ones.
 
     Raises
     ------
-    CatalogError : if one is missing, rounded or too large; `name` and `first_row` say where.
+    CatalogError : if a number is missing, rounded or too large; `name` and `first_row` say where.
     """
+    if column.dtype.kind in "USO":
+        return np.asarray(column.filled("") if isinstance(column, np.ma.MaskedArray) else column)
     none = np.ma.getmaskarray(column)
     column = np.asarray(column)
     if column.dtype.kind == "f":

@@ -10,10 +10,11 @@ from pydantic import Field, model_validator
 
 from sedcast.data.asinh import POGSON, asinh_flux, asinh_flux_error
 from sedcast.data.catalog import NANOMAGGIES_PER_UNIT, Catalog
-from sedcast.data.catalog_columns import as_texts, check_ids, check_not_magnitudes, check_redshifts, check_unit, is_missing_code
+from sedcast.data.catalog_columns import as_texts, check_ids, check_not_magnitudes, check_redshifts, is_missing_code
 from sedcast.data.config import Config, load_config
 from sedcast.data.errors import CatalogError, ConfigError, ParameterError
 from sedcast.data.tables import TableFile, open_table
+from sedcast.data.units import contradicts
 
 __all__ = [
     "BUNDLED_MAPPINGS",
@@ -28,6 +29,9 @@ __all__ = [
 
 BUNDLED_MAPPINGS = ("nsa-v0", "nsa-v1", "nsa-v1-sersic", "kcorrect-sdss", "kcorrect-full", "desi-legacy")
 """Names that `load_mapping` knows."""
+
+_MAGNITUDES = ("AB", "asinh")
+_ENOUGH_ROWS = 30
 
 Unit = Literal["nanomaggies", "maggies", "uJy", "mJy", "Jy", "AB", "asinh"]
 
@@ -99,7 +103,7 @@ class CatalogMapping(Config):
     @model_validator(mode="after")
     def _errors_of_magnitudes(self) -> "CatalogMapping":
         for name, band in self.bands.items():
-            if (band.unit or self.unit) in ("AB", "asinh") and band.error is None:
+            if (band.unit or self.unit) in _MAGNITUDES and band.error is None:
                 raise ValueError(f"band {name!r} is in magnitudes: expected 'error', in magnitudes")
         return self
 
@@ -155,19 +159,31 @@ def map_rows(table: TableFile, mapping: CatalogMapping, start: int, stop: int) -
     ]
     flux, ivar = np.stack([pair[0] for pair in pairs], axis=1), np.stack([pair[1] for pair in pairs], axis=1)
     zred = np.full(stop - start, np.nan) if mapping.redshift is None else _numbers(table, mapping.redshift, None, start, stop)
-    if start == 0:
-        _check_first(table, mapping, flux, zred)
+    # A few rows of many may be anything.
+    if start == 0 and (stop == table.n_rows or stop >= _ENOUGH_ROWS):
+        _check_first(table, mapping, (start, stop))
     return Catalog(_ids(table, mapping.id, start, stop), tuple(mapping.bands), flux, ivar, zred)
 
 
-def _check_first(table: TableFile, mapping: CatalogMapping, flux: np.ndarray, zred: np.ndarray) -> None:
-    """Refuse a table whose first rows cannot be what the mapping says; flux (n, n_band) in nanomaggies."""
-    linear = [band.unit or mapping.unit for band in mapping.bands.values()]
-    if not set(linear) & {"AB", "asinh"}:
-        read = np.array([NANOMAGGIES_PER_UNIT[unit] for unit in linear])
-        check_not_magnitudes(flux / read, tuple(mapping.bands), table.path)
+def _check_first(table: TableFile, mapping: CatalogMapping, rows: tuple[int, int]) -> None:
+    """Refuse a table whose first rows cannot be what the mapping says."""
+    bands = [(name, band, band.unit or mapping.unit) for name, band in mapping.bands.items()]
+    linear = [(name, band) for name, band, unit in bands if unit not in _MAGNITUDES]
+    if len(linear) == len(bands):
+        read = np.stack([_numbers(table, band.flux, band.index, *rows) for _, band in linear], axis=1)
+        read[np.isin(read, mapping.missing) | is_missing_code(read)] = np.nan
+        check_not_magnitudes(read, tuple(mapping.bands), table.path)
     if mapping.redshift is not None:
-        check_redshifts(zred, mapping.redshift)
+        check_redshifts(np.abs(_numbers(table, mapping.redshift, None, *rows)), mapping.redshift)
+
+
+def _check_unit(table: TableFile, name: str | None, unit: str, *, inverse_variance: bool = False) -> None:
+    stated = table.units.get(name or "", "")
+    if contradicts(stated, unit, inverse_variance=inverse_variance, counts=True):
+        raise CatalogError(
+            f"column {name!r} says its unit is {stated!r}, but the mapping's is {unit!r}{' to the -2' * inverse_variance}: "
+            "correct one of them"
+        )
 
 
 def _column(table: TableFile, name: str, start: int, stop: int) -> np.ndarray:
@@ -196,7 +212,7 @@ def _ids(table: TableFile, names: str | list[str] | None, start: int, stop: int)
     columns = [check_ids(name, _column(table, name, start, stop), start) for name in names]
     if len(columns) == 1 and columns[0].dtype.kind in "iu":
         return columns[0]
-    texts = [as_texts(column).astype(str) for column in columns]
+    texts = [as_texts(name, column).astype(str) for name, column in zip(names, columns, strict=True)]
     return np.array(["-".join(row) for row in zip(*texts, strict=True)], dtype=str)
 
 
@@ -205,10 +221,11 @@ def _band(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Flux and ivar (n,) of a band in nanomaggies; where there is no measurement, NaN and 0."""
     value = _numbers(table, band.flux, band.index, start, stop)
-    for column in filter(None, (band.flux, band.error)):
-        check_unit(column, table.units.get(column), unit)
+    for column in (band.flux, band.error):
+        _check_unit(table, column, unit)
+    _check_unit(table, band.ivar, unit, inverse_variance=True)
     spread = _numbers(table, band.ivar or str(band.error), band.index, start, stop)
-    is_magnitude = unit in ("AB", "asinh")
+    is_magnitude = unit in _MAGNITUDES
     value[np.isin(value, missing) | is_missing_code(value, magnitudes=is_magnitude)] = np.nan
     spread[np.isin(spread, missing)] = np.nan
     with np.errstate(all="ignore"):

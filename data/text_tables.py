@@ -147,4 +147,6 @@ class EcsvTable(_Lines):
         values = run[name]
         if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "iuf" and values.mask.any():
             return as_floats(values)
+        if isinstance(values, np.ma.MaskedArray) and values.dtype.kind == "U":
+            return np.asarray(values.filled(""))
         return np.asarray(getattr(values, "value", values))

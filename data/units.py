@@ -8,14 +8,15 @@ import numpy as np
 from sedcast.data.asinh import POGSON
 from sedcast.data.errors import ParameterError
 
-__all__ = ["NANOMAGGIES_PER_UNIT", "as_floats", "as_nanomaggies", "contradicts"]
+__all__ = ["NANOMAGGIES_PER_UNIT", "as_floats", "as_nanomaggies", "contradicts", "known_unit"]
 
 NANOMAGGIES_PER_UNIT = {"nanomaggies": 1.0, "maggies": 1e9, "uJy": 1.0 / 3.631, "mJy": 1e3 / 3.631, "Jy": 1e6 / 3.631}
 """Nanomaggies per unit of flux: a maggie is 3631 Jy."""
 
 _MAGNITUDES = ("AB", "asinh")
 # What astropy calls nmgy and mgy.
-_ALIASES = {name: "nmgy" for name in ("nanomaggies", "nanomaggie", "nmaggy", "nmaggies")} | {"maggies": "mgy", "maggie": "mgy"}
+_ALIASES = {name: "nmgy" for name in ("nanomaggies", "nanomaggie", "nmaggy", "nmaggies")}
+_ALIASES |= {"maggies": "mgy", "maggie": "mgy", "ab": "mag(AB)", "ab mag": "mag(AB)"}
 
 
 def as_nanomaggies(flux: Any, flux_ivar: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -48,24 +49,40 @@ def as_nanomaggies(flux: Any, flux_ivar: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.cache
-def contradicts(stated: str, unit: str) -> bool:
-    """Whether what a column says of its unit, "" if nothing, is not the `unit` that it is to be read in.
+def known_unit(stated: str) -> Any:
+    """Astropy's unit for what a column says of its own; None if it says nothing, or nothing that is known."""
+    from astropy import units as u
 
-    That is a key of `NANOMAGGIES_PER_UNIT`, ``"AB"`` or ``"asinh"``. A text that astropy does not know contradicts nothing.
+    unit = u.Unit(_ALIASES.get(stated.lower(), stated), parse_strict="silent") if stated else None
+    return None if isinstance(unit, u.UnrecognizedUnit | u.StructuredUnit) else unit
+
+
+@functools.cache
+def contradicts(stated: str, unit: str, *, inverse_variance: bool = False, counts: bool = False) -> bool:
+    """Whether the unit that a column states is known and not that in which it is to be read.
+
+    Parameters
+    ----------
+    stated : by the column.
+    unit : to read it in, a key of `NANOMAGGIES_PER_UNIT`, ``"AB"`` or ``"asinh"``.
+    inverse_variance : of the unit's inverse square.
+    counts : those are allowed, an offset of magnitudes being what makes fluxes of them.
     """
     from astropy import units as u
 
-    own = u.Unit(_ALIASES.get(stated.lower(), stated), parse_strict="silent")
-    if not stated or isinstance(own, u.UnrecognizedUnit):
+    own = known_unit(stated)
+    if own is None:
         return False
     is_magnitude = isinstance(own, u.MagUnit) or own.is_equivalent(u.mag)
     if is_magnitude or unit in _MAGNITUDES:
         return is_magnitude != (unit in _MAGNITUDES)
+    if inverse_variance:
+        own = own**-0.5
     try:
         size = float(_in_nanomaggies(1 * own, 1, "flux"))
     except ParameterError:
-        # Counts may be what an offset of the magnitudes is for; a flux per wavelength, or of a whole band, is nothing else.
-        return any(own.is_equivalent(u.W / u.m**power) for power in (2, 3))
+        counted = (u.ct, u.ct / u.s, u.electron, u.electron / u.s, u.adu)
+        return not (counts and any(own.is_equivalent(count) for count in counted))
     return not np.isclose(size, NANOMAGGIES_PER_UNIT[unit], rtol=1e-3, atol=0)
 
 

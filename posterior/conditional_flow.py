@@ -75,6 +75,7 @@ class ConditionalFlow(ABC):
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `sample`, with log q (n, n_samples), in nats, of every sample at hardly any cost."""
         context = checked_context(context, self.n_context)
+        _check_threads(n_threads)
         if n_samples < 1:
             raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
         return self._draw(context, n_samples, seed, _checked_keys(seed, row_keys, len(context)), n_threads)
@@ -89,6 +90,7 @@ class ConditionalFlow(ABC):
         ParameterError : if a shape is wrong or a value is not finite.
         """
         context = checked_context(context, self.n_context)
+        _check_threads(n_threads)
         noise = np.asarray(noise)
         if noise.ndim != 3 or noise.shape[::2] != (len(context), self.noise_dim):
             raise ParameterError(f"noise must be ({len(context)}, m, {self.noise_dim}), got {noise.shape}")
@@ -112,6 +114,7 @@ class ConditionalFlow(ABC):
         ParameterError : if a shape is wrong or a value is not finite.
         """
         context = checked_context(context, self.n_context)
+        _check_threads(n_threads)
         points = self._checked_points(theta, context)
         return self._log_density(points, context, n_threads).reshape(np.shape(theta)[:-1])
 
@@ -187,6 +190,11 @@ def _checked_keys(seed: int, row_keys: np.ndarray | None, n: int) -> np.ndarray:
     if keys.shape != (n,) or keys.dtype.kind not in "iu" or (n and keys.min() < 0):
         raise ParameterError(f"row_keys must be {n} non-negative integers, one per row, got {keys.dtype} {keys.shape}")
     return keys
+
+
+def _check_threads(n_threads: int | None) -> None:
+    if n_threads is not None and n_threads < 1:
+        raise ParameterError(f"n_threads={n_threads} must be at least 1, or None for all cores")
 
 
 def _check_finite(name: str, values: np.ndarray) -> None:

@@ -13,13 +13,12 @@ from typing import Any, Literal
 
 import h5py
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from sedcast.data.artifacts import atomic_path, reserve
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.provenance import provenance
-from sedcast.data.threads import usable_cores
+from sedcast.data.threads import one_blas_thread, usable_cores
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
 from sedcast.posterior.estimator import PosteriorEstimator
@@ -277,7 +276,7 @@ def _in_order(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Results of `work` on the blocks in their order, a few blocks ahead of the reader and no more."""
     waiting: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_threads) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(n_threads) as pool:
         try:
             for block in blocks:
                 waiting.append(pool.submit(work, block))

@@ -166,6 +166,9 @@ def test_units_of_the_columns_are_taken_unless_one_is_given(tmp_path: Path) -> N
         np.testing.assert_allclose(read_catalog(tmp_path / "table.fits", unit=unit).flux, plain.flux, rtol=1e-6)
     with pytest.raises(CatalogError, match="'flux_u' says its unit is 'uJy', but is to be read in 'mJy'"):
         read_catalog(tmp_path / "table.fits", unit="mJy")
+    for band in UGRIZ:
+        table[f"flux_{band}"].unit = table[f"flux_err_{band}"].unit = "maggies"
+    np.testing.assert_allclose(read_catalog(table).flux, 3.631e9 * plain.flux, rtol=1e-6)
     table["flux_g"].unit = "erg / (Angstrom s cm2)"
     with pytest.raises(CatalogError, match="flux per wavelength must be converted"):
         read_catalog(table)

@@ -255,6 +255,8 @@ def test_bad_arguments_are_refused():
     for seed in (-1, 2**64, 1.5):
         with pytest.raises(ParameterError, match=re.escape(f"from 0 to below 2^64, got {seed!r}")):
             flow.sample(contexts(2), 5, seed=seed)
+    with pytest.raises(ParameterError, match="n_threads=0"):
+        flow.sample(contexts(2), 5, seed=0, n_threads=0)
     with pytest.raises(ParameterError, match="theta must be"):
         flow.log_prob(np.zeros((3, 4)), contexts(2))
     with pytest.raises(ParameterError, match="2 non-finite"):

@@ -162,25 +162,60 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
             read_mapped(tmp_path / name, load_mapping("nsa-v0"))
 
 
+MAGNITUDES = {"error": "S", "extinction": {"column": "E", "factor": 4.0}}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"unit": "uJy"}, "'F' says its unit is 'nmgy', but is to be read in 'uJy'"),
-        ({"unit": "AB"}, "'F' says its unit is 'nmgy', but is to be read in 'AB'"),
+        ({"unit": "uJy"}, "'F' says its unit is 'nmgy', but the mapping's is 'uJy'"),
+        ({"unit": "AB"}, "'F' says its unit is 'nmgy', but the mapping's is 'AB'"),
+        (
+            {"bands": {"r": {"flux": "F", "ivar": "I"}}},
+            "'I' says its unit is '1 / uJy2', but the mapping's is 'nanomaggies' to the -2",
+        ),
         ({"redshift": "V"}, "Is it a velocity in km/s"),
-        ({"bands": {"u": {"flux": "MU", "error": "S"}, "r": {"flux": "MR", "error": "S"}}}, "look like magnitudes"),
+        ({"bands": {"u": MAGNITUDES | {"flux": "Mu"}, "r": MAGNITUDES | {"flux": "Mr"}}}, "look like magnitudes"),
     ],
 )
 def test_what_a_mapping_cannot_mean_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
-    table = Table(
-        {"F": [11.0, 20.0], "S": [0.1, 0.1], "Z": [0.1, 0.2], "V": [3e4, 6e4], "MU": [19.0, 18.0], "MR": [17.0, 16.5]}
-    )
-    table["F"].unit = "nmgy"
+    table = Table({"F": [11.0, 20.0], "S": [0.1, 0.1], "I": [1.0, 1.0], "Z": [0.1, 0.2], "V": [3e4, 6e4]})
+    table["Mu"], table["Mr"], table["E"] = [19.0, 18.0], [17.0, 16.5], [0.05, 0.5]
+    table["F"].unit, table["I"].unit, table["E"].unit = "nmgy", "uJy^-2", "mag"
     table.write(tmp_path / "t.ecsv")
     mapping = {"redshift": "Z", "unit": "nanomaggies", "bands": {"r": {"flux": "F", "error": "S"}}}
     read_mapped(tmp_path / "t.ecsv", parse_config(mapping, CatalogMapping))
     with pytest.raises(CatalogError, match=said):
         read_mapped(tmp_path / "t.ecsv", parse_config(mapping | change, CatalogMapping))
+
+
+def test_a_few_rows_of_many_may_be_anything(tmp_path: Path) -> None:
+    table = Table({"u": np.full(40, 20.0), "r": np.full(40, 18.0), "S": np.full(40, 0.1), "Z": np.full(40, -1.0)})
+    table["u"][20:], table["r"][20:] = 100.0, 200.0
+    table.write(tmp_path / "t.csv")
+    bands = {band: {"flux": band, "error": "S"} for band in "ur"}
+    mapping = parse_config({"redshift": "Z", "bands": bands}, CatalogMapping)
+    whole = read_mapped(tmp_path / "t.csv", mapping)
+    np.testing.assert_array_equal(read_mapped(tmp_path / "t.csv", mapping, n_rows=2).flux, whole.flux[:2])
+    np.testing.assert_array_equal(
+        np.concatenate([part.flux for part in stream_mapped(tmp_path / "t.csv", mapping, n_rows=7)]), whole.flux
+    )
+
+
+@pytest.mark.parametrize("suffix", ["fits", "csv", "ecsv", "h5"])
+def test_an_id_that_is_blank_is_a_blank_text(tmp_path: Path, suffix: str) -> None:
+    table = Table({"id": ["a", "", "c"], "flux_r": [30.0, 40.0, 50.0], "flux_err_r": [0.1, 0.1, 0.1], "zred": [0.1, 0.1, 0.1]})
+    path = tmp_path / f"t.{suffix}"
+    if suffix == "h5":
+        with h5py.File(path, "w") as file:
+            for name in table.colnames:
+                file[name] = table[name].tolist()
+            file["note"] = [b"caf\xe9", b"x", b"y"]
+    else:
+        table.write(path)
+    mapping = {"id": "id", "redshift": "zred", "bands": {"r": {"flux": "flux_r", "error": "flux_err_r"}}}
+    for catalog in (read_catalog(path), read_mapped(path, parse_config(mapping, CatalogMapping))):
+        assert catalog.ids.tolist() == ["a", "", "c"]
 
 
 def test_codes_for_no_measurement_are_known(tmp_path: Path) -> None:

@@ -131,6 +131,17 @@ def test_what_cannot_be_repeated_says_why(tmp_path: Path) -> None:
         run("rerun", tmp_path / "x.npz")
 
 
+def test_options_that_did_nothing_are_left_out(tmp_path: Path) -> None:
+    idle = {"unit": "nanomaggies", "n_draws": 10_000, "sample_type": "float32", "compression": None}
+    made = {"name": ["infer"], "options": idle | {"catalog": "sdss", "output": "x.h5", "refine": False}}
+    options = options_of({"invocation": made, "files": {}}, tmp_path / "y.h5", tmp_path)[1]
+    assert options == {"catalog": "sdss", "output": str(tmp_path / "y.h5"), "refine": False}
+    made["options"] |= {"catalog": "mine.csv", "unit": "uJy", "fallback": "mcmc"}
+    options = options_of({"invocation": made, "files": {}}, tmp_path / "y.h5", tmp_path)[1]
+    assert {name: options.get(name) for name in idle} == dict.fromkeys(idle) | {"unit": "uJy", "n_draws": 10_000}
+    assert options["refine"] is True
+
+
 def test_no_code_is_run_unasked(tmp_path: Path) -> None:
     text = 'simulator = "os:system"\n[options]\ncommand = "touch pwned"\n'
     made = {"name": ["train", "emulator"], "options": {"config": "gone.toml", "output": "x.npz"}}

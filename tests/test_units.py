@@ -91,12 +91,22 @@ def test_units_are_understood_where_photometry_goes_in() -> None:
         ("mag(AB)", "asinh", False),
         ("mag", "uJy", True),
         ("erg / (s cm2 Angstrom)", "nanomaggies", True),
-        ("ct / s", "nanomaggies", False),
+        ("ct / s", "nanomaggies", True),
+        ("nmgy / arcsec2", "nanomaggies", True),
+        ("Jy, Jy", "nanomaggies", False),
+        ("AB", "AB", False),
         ("whatever", "nanomaggies", False),
     ],
 )
 def test_what_a_column_says_of_its_unit(stated: str, unit: str, expected: bool) -> None:
     assert contradicts(stated, unit) is expected
+
+
+def test_inverse_variances_and_counts() -> None:
+    assert not contradicts("1 / nanomaggy2", "nanomaggies", inverse_variance=True)
+    assert contradicts("1 / nJy2", "uJy", inverse_variance=True)
+    assert not contradicts("ct / s", "nanomaggies", counts=True)
+    assert contradicts("erg / (s cm2 Angstrom)", "nanomaggies", counts=True)
 
 
 def test_a_table_in_memory_is_a_catalogue() -> None:

@@ -110,6 +110,8 @@ def infer(
         raise ParameterError("--fallback and --n-draws are those of --refine: give that too, or leave them out")
     if mapping is not None and unit is not None:
         raise ParameterError(f"--unit {unit} goes without --mapping: write unit = {unit!r} into the mapping file")
+    if n_workers is not None and scheduler is None:
+        raise ParameterError("--workers are those of --scheduler: give that too, or leave them out")
     if streamed and first is not None:
         raise ParameterError(f"--first goes with an .h5 output: {output} is streamed")
     estimator = load_posterior(model)

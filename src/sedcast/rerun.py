@@ -57,9 +57,21 @@ def options_of(
     options["output"] = str(output)
     if options.get("samples") is not None:
         options["samples"] = str(output.with_suffix(".h5"))
+    _leave_out_idle(options)
     if tuple(made["name"]) == ("train", "emulator") and not allow_code:
         _check_simulator(Path(str(options.get("config"))))
     return tuple(made["name"]), options
+
+
+def _leave_out_idle(options: dict[str, Any]) -> None:
+    """What once was recorded, or accepted, where it did nothing."""
+    if options.get("fallback"):
+        options["refine"] = True
+    idle = [] if options.get("refine") else ["n_draws"]
+    idle += [] if options.get("samples") else ["sample_type", "compression"]
+    sources_unit = options.get("mapping") or options.get("catalog") == "sdss" or options.get("unit") == "nanomaggies"
+    for name in (*idle, *(["unit"] if sources_unit else [])):
+        options.pop(name, None)
 
 
 def _as_it_was(path: Path, described: Mapping[str, Any], copy: Path) -> Path:
