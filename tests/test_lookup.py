@@ -56,7 +56,7 @@ def test_wrong_ids_rows_and_files_are_refused(folder: Path, name: str) -> None:
         read_summary(folder / name, 23)
     with pytest.raises(ParameterError, match="row 12: the file has rows 0 … 11"):
         read_summary(folder / name, row=12)
-    with pytest.raises(ParameterError, match="one of galaxy_id and row"):
+    with pytest.raises(ParameterError, match="either the id of a galaxy or a row number"):
         read_summary(folder / name)
     with pytest.raises(ArtifactError, match="expected summaries"):
         read_summary(folder / "nsa.fits", 22)
