@@ -256,9 +256,9 @@ def read_catalog(
     wanted = chosen
     if ragged and chosen:
         chosen = tuple(band for band in chosen if has_band(table, band, columns, is_sdss)) or chosen
-    if is_sdss and unit is not None:
-        raise ParameterError(f"unit={unit!r}: columns of SDSS's layout are nanomaggies; leave it out")
     if is_sdss:
+        if unit is not None:
+            raise ParameterError(f"unit={unit!r}: columns of SDSS's layout are nanomaggies; leave it out")
         chosen = chosen or SDSS_BANDS
         catalog = _from_sdss_columns(sdss_columns(table, chosen, redshift), chosen, calibrate, ids)
         zred_name: str | None = "Z"

@@ -435,7 +435,7 @@ class PosteriorEstimator:
         ------
         ArtifactError : if it is missing, truncated, altered, of another kind, or inconsistent.
         """
-        if str(path) in bundled_posteriors() and not Path(path).exists():
+        if not Path(path).exists() and str(path) in bundled_posteriors():
             raise ArtifactError(f"{str(path)!r} is the name of a bundled posterior: PosteriorEstimator.find gives it")
         arrays, card = load_artifact(path, KIND)
         with consistent(path, "posterior estimator", otherwise="train it again"):

@@ -161,7 +161,7 @@ def _write_fits(path: Path, runs: Iterator[np.ndarray], n_rows: int, header: dic
                 for number, name in enumerate(run.dtype.names or (), start=1):
                     quantity, _, percent = name.rpartition("_p")
                     if percent in _PERCENTS:
-                        cards[f"TCOMM{number}"] = f"{description(quantity)}, percentile {percent}"
+                        cards[f"TCOMM{number}"] = description(quantity, percent)
                 cards["HISTORY"] = json.dumps(header)
                 handle.write(fits.PrimaryHDU().header.tostring().encode("ascii") + cards.tostring().encode("ascii"))
             kept = [(name, run.dtype[name].newbyteorder(">")) for name in run.dtype.names or ()]

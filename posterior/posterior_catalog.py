@@ -192,7 +192,7 @@ class PosteriorCatalog:
             for name in self.quantity_names:
                 values = read_whole(self.file["summary"][name])
                 for column, percentile in enumerate(PERCENTILES):
-                    told = f"{description(name)}, percentile {percentile:g}"
+                    told = description(name, f"{percentile:g}")
                     table[f"{name}_p{percentile:g}"] = Column(values[:, column], description=told)
         for name, values in self.refinement.items():
             table[name] = values

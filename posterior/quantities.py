@@ -46,8 +46,10 @@ _WEIGHTS = {f"beta{k}_sfh": f"weight of basis {k} of the star-formation history"
 _WEIGHTS |= {f"gamma{k}_zh": f"weight of basis {k} of the metallicity history" for k in range(1, 3)}
 
 
-def description(name: str) -> str:
-    """What a quantity of a posterior is, with its unit, for the columns of files: ASCII."""
+def description(name: str, percentile: str = "") -> str:
+    """What a quantity of a posterior, or a percentile of it, is, with its unit, for the columns of files: ASCII."""
+    if percentile:
+        return f"{description(name)}, percentile {percentile}"
     if name in _WEIGHTS:
         return _WEIGHTS[name]
     quantity = QUANTITIES[name]
