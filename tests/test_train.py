@@ -213,8 +213,9 @@ def test_an_expert_that_does_not_suit_is_refused_before_the_training():
     values["simulation"] = values["simulation"] | {"bands": ["g", "r", "i", "z"]}
     with pytest.raises(ConfigError, match="cannot serve"):
         train_posterior(config(**values, stream={"missing": {"optional": ["g"]}}), progress=never)
-    with pytest.raises(ConfigError, match=r"give \[stream.missing\]"):
-        config(**values)
+    for settings in (values, {"outliers": {"missing": {}}}):
+        with pytest.raises(ConfigError, match=r"give \[stream.missing\]"):
+            config(**settings)
 
 
 def test_time_budget_ends_a_stream_and_sets_the_total(tmp_path):
