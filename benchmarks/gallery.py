@@ -55,7 +55,7 @@ def _of_galaxy(estimator: PosteriorEstimator, row: int, seed: int) -> dict[str, 
     title = f"SDSS galaxy {row}, z = {zred:.4f}"
     return {
         "corner": lambda: corner_plot({"sedcast": stacked}, SHOWN_QUANTITIES, title=title),
-        "sed": lambda: sed_plot(estimator.bands, flux, flux_ivar, predicted=predicted, title=title),
+        "sed": lambda: sed_plot(flux, flux_ivar, predicted=predicted, title=title),
         "history": lambda: history_plot(theta[:1000], zred, estimator.bases, estimator.cosmology, title=title),
     }
 

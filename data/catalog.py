@@ -50,7 +50,8 @@ class Catalog:
         then stored as 0.
     zred : (n,) redshift; NaN where unknown.
     status : (n,) str, "" for a row that can be inferred, else why it cannot. If not given, it is worked out: every band
-        must be there and the redshift be positive.
+        must be there and the redshift be positive. `select`, which inference from a subset of the bands calls, works it out
+        anew: leave rows out, by `subset`, rather than give them reasons of your own.
 
     Raises
     ------

@@ -153,6 +153,10 @@ class FilterProjection:
     zred_max : largest redshift served.
     cosmology : for luminosity distances.
 
+    Attributes
+    ----------
+    curves : the bands' filter curves.
+
     Raises
     ------
     ParameterError : if a band at some redshift reaches beyond `wave_rest`.
@@ -162,12 +166,14 @@ class FilterProjection:
     wave_rest: np.ndarray
     zred_max: float
     cosmology: Cosmology = field(default_factory=Cosmology)
+    curves: tuple[FilterCurve, ...] = field(init=False, repr=False)
     used: slice = field(init=False, repr=False)
     weights: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        curves = [load_filter(band) for band in self.bands]
-        object.__setattr__(self, "bands", check_bands(self.bands))
+        curves = tuple(load_filter(band) for band in self.bands)
+        object.__setattr__(self, "curves", curves)
+        object.__setattr__(self, "bands", check_band_names(tuple(curve.name for curve in curves)))
         if not (np.isfinite(self.zred_max) and self.zred_max >= 0):
             raise ParameterError(f"zred_max={self.zred_max}: must be finite and not negative")
         wave = np.asarray(self.wave_rest, dtype=float)

@@ -1,6 +1,5 @@
 """Mapping files: which columns of a catalogue are which band, in which unit, and how extinction is undone."""
 
-from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -12,7 +11,7 @@ from sedcast.data.asinh import POGSON, asinh_flux, asinh_flux_error
 from sedcast.data.catalog import NANOMAGGIES_PER_UNIT, Catalog
 from sedcast.data.catalog_columns import as_texts, check_ids, check_not_magnitudes, check_redshifts, is_missing_code
 from sedcast.data.config import Config, load_config
-from sedcast.data.errors import CatalogError, ConfigError, ParameterError
+from sedcast.data.errors import CatalogError, ConfigError
 from sedcast.data.tables import TableFile, open_table
 from sedcast.data.units import contradicts
 
@@ -24,7 +23,6 @@ __all__ = [
     "load_mapping",
     "map_rows",
     "read_mapped",
-    "stream_mapped",
 ]
 
 BUNDLED_MAPPINGS = ("nsa-v0", "nsa-v1", "nsa-v1-sersic", "kcorrect-sdss", "kcorrect-full", "desi-legacy")
@@ -127,21 +125,6 @@ def read_mapped(path: str | Path, mapping: CatalogMapping, *, n_rows: int | None
     """A whole catalogue, or its first rows, as `map_rows` reads it."""
     table = open_table(path)
     return map_rows(table, mapping, 0, table.n_rows if n_rows is None else min(n_rows, table.n_rows))
-
-
-def stream_mapped(path: str | Path, mapping: CatalogMapping, *, n_rows: int = 65_536) -> Iterator[Catalog]:
-    """A catalogue in its order, `n_rows` rows at a time.
-
-    Raises
-    ------
-    CatalogError : as `map_rows`.
-    ParameterError : if `n_rows` is not positive.
-    """
-    if n_rows < 1:
-        raise ParameterError(f"n_rows={n_rows} must be positive")
-    table = open_table(path)
-    for start in range(0, table.n_rows, n_rows):
-        yield map_rows(table, mapping, start, min(start + n_rows, table.n_rows))
 
 
 def map_rows(table: TableFile, mapping: CatalogMapping, start: int, stop: int) -> Catalog:

@@ -273,14 +273,6 @@ class NoiseModel:
         """Which draws to keep, (n,) bool: each with probability exp(log_weight), which is at most 1."""
         return np.asarray(np.log(rng.random(len(log_weight))) < log_weight)
 
-    def sigma_deviation(self, flux_obs: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-        """How unusual errors are at their observed flux, (n, n_band), in scatters of ln sigma: 0 is typical."""
-        deviation = np.empty(np.shape(sigma))
-        for b in range(len(self.bands)):
-            median, scatter = self._interpolate(b, flux_obs[:, b], self.median, self.scatter)
-            deviation[:, b] = (np.log(sigma[:, b]) - median) / scatter
-        return deviation
-
     def in_range(self, flux_obs: np.ndarray, sigma: np.ndarray) -> np.ndarray:
         """Whether every measured band's observed magnitude and error are in the catalogue's range, (n,) bool.
 

@@ -230,6 +230,19 @@ class Prior:
                 )
         return theta
 
+    def log_density(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Log density (n,) of independent parameters inside their ranges: uniform, or log-uniform for the metallicities.
+
+        Parameters
+        ----------
+        columns : by name, (n,) each; any of those but the SFH weights.
+        """
+        total = np.zeros(len(next(iter(columns.values()))))
+        for name, values in columns.items():
+            low, high = getattr(self, name)
+            total -= np.log(values * np.log(high / low)) if name.startswith("gamma") else np.log(high - low)
+        return total
+
     def _uniform(self, name: str, unit: np.ndarray) -> np.ndarray:
         low, high = getattr(self, name)
         if name.startswith("gamma"):

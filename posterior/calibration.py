@@ -16,19 +16,16 @@ import numpy as np
 from sedcast.data.errors import ParameterError
 from sedcast.data.provenance import jsonable
 from sedcast.emulator.histories import derived_properties
-from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.mocks import Mocks
 from sedcast.posterior.prior_edges import EdgeRanks, EdgeResult
-from sedcast.posterior.ranks import LEVELS, TarpResult, coverage, holm, ks_p_values, rank_statistics, smallest, tarp
+from sedcast.posterior.ranks import TarpResult, holm, ks_p_values, rank_statistics, smallest, tarp
 
-__all__ = ["CALIBRATED_NAMES", "CalibrationResult", "Check", "calibrate"]
+__all__ = ["CalibrationResult", "Check", "calibrate"]
 
 logger = logging.getLogger(__name__)
 
 _DERIVED_NAMES = ("log_sfr_1gyr", "log_z_mw", "t_mw_gyr")
-CALIBRATED_NAMES = (*FREE_PARAMETER_NAMES, *_DERIVED_NAMES)
-"""Quantities whose ranks are tested: the free parameters and three derived ones; ``zred`` between them where it is inferred."""
 
 _JOINT = "joint (TARP)"
 _N_QUARTILE = 4
@@ -68,8 +65,6 @@ class CalibrationResult:
     names : quantities, n_quantity of them.
     pit : (n_mocks, n_quantity), uniform in each column if calibrated; see `rank_statistics`.
     ks_p : (n_quantity,) Kolmogorov-Smirnov p-values of uniformity.
-    coverage : (n_quantity, n_level) share of mocks whose rank is below each of `levels`: the p-p plot.
-    levels : (n_level,).
     tarp : coverage of random regions in the joint probit space of the free parameters.
     quartiles : by observable (magnitude instead of redshift where that is inferred), the edges (5,) of its quartiles and the
         p-values (4, n_quantity + 1) within them, TARP's last.
@@ -82,8 +77,6 @@ class CalibrationResult:
     names: tuple[str, ...]
     pit: np.ndarray
     ks_p: np.ndarray
-    coverage: np.ndarray
-    levels: np.ndarray
     tarp: TarpResult
     quartiles: dict[str, tuple[np.ndarray, np.ndarray]]
     edges: EdgeResult
@@ -183,6 +176,7 @@ def calibrate(
     """
     if len(mocks) < _MIN_MOCKS:
         raise ParameterError(f"{len(mocks)} mocks: expected at least {_MIN_MOCKS} to fill quartiles; draw more")
+    estimator.check_redshift(mocks.zred)
     # The truths are rounded as the samples are: where a quantity is clipped, both must meet the same value.
     sample = sampler or estimator.sample_unbounded
     names = (*estimator.free_names, *_DERIVED_NAMES)
@@ -218,8 +212,6 @@ def calibrate(
         names=names,
         pit=pit,
         ks_p=ks_p_values(pit),
-        coverage=np.stack([coverage(column) for column in pit.T]),
-        levels=LEVELS,
         tarp=tarp(closer, seed=seed),
         quartiles={name: _by_quartile(all_ranks, values[kept]) for name, values in observables.items()},
         edges=edges.result(),

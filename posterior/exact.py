@@ -14,6 +14,9 @@ __all__ = ["ExactSampler", "Refined", "thinned_rows"]
 class Refined:
     """Samples of one galaxy's exact posterior, and how good they are.
 
+    Where a chain stands in for importance weights that failed, step ``"mcmc"``, the figures are those of the weights: what
+    the flow is worth there.
+
     Attributes
     ----------
     theta_unbounded : (n_samples, 11) equally weighted samples in probit space.

@@ -14,7 +14,7 @@ from sedcast.data.asinh import POGSON
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.dust import DustLaw
-from sedcast.emulator.prior import PARAMETER_NAMES, Prior
+from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.posterior.likelihood import GaussianLikelihood
 
 __all__ = ["BAGPIPES_SOLAR_METALLICITY", "PROSPECTOR_LABELS", "to_bagpipes", "to_prospector"]
@@ -55,7 +55,8 @@ def to_prospector(samples: Mapping[str, np.ndarray], likelihood: GaussianLikelih
     theta = likelihood.prior.validate(_stacked(samples, PARAMETER_NAMES))
     model = likelihood.model_flux(theta)
     ln_likelihood = likelihood.log_prob_flux(model)
-    ln_probability = ln_likelihood + _log_prior(likelihood.prior, theta)
+    columns = {name: theta[:, PARAMETER_NAMES.index(name)] for name in likelihood.prior.to_dict()}
+    ln_probability = ln_likelihood + _DIRICHLET + likelihood.prior.log_density(columns)
     best = int(np.argmax(ln_probability))
     measured, flux, error, zred = likelihood.data
     maggies, uncertainty = np.zeros((2, len(measured)))
@@ -135,12 +136,3 @@ def _stacked(samples: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.nd
     if absent:
         raise ParameterError(f"samples lack {', '.join(absent)}: pass those of PosteriorCatalog.samples(row), all quantities")
     return np.stack([np.asarray(samples[name]) for name in names], axis=1)
-
-
-def _log_prior(prior: Prior, theta: np.ndarray) -> np.ndarray:
-    """Log density (n,) in the parameters themselves, of the four SFH weights in any three."""
-    total = np.full(len(theta), _DIRICHLET)
-    for name, (low, high) in prior.to_dict().items():
-        values = theta[:, PARAMETER_NAMES.index(name)]
-        total -= np.log(values * np.log(high / low)) if name.startswith("gamma") else np.log(high - low)
-    return total

@@ -93,7 +93,7 @@ def infer_catalog(
     n_samples : samples per galaxy.
     seed : of the samples.
     refiner : of the same estimator, to make each row's samples exact; None writes the flow's own samples.
-    rows_per_block : rows worked on at a time; by default about 65,000 samples' worth.
+    rows_per_block : rows worked on at a time; by default about 65,000 samples' worth, few with a refiner.
     n_threads : the number of usable cores by default.
     first_row : number of the first row, if these are part of a longer catalogue, for which `warn_of_flags` is the caller's.
     sample_type : of ``samples``; None leaves them out.
@@ -104,7 +104,7 @@ def infer_catalog(
     Returns
     -------
     figures : ``galaxies``, ``inferred``, ``excluded`` (number of rows by reason), ``flagged``, ``seconds``, ``galaxies_per_s``;
-        with a refiner also ``efficiency_median``, ``efficiency_p5``, ``approximate``, ``by_mcmc``.
+        where a refiner refined a row, also ``efficiency_median``, ``efficiency_p5``, ``approximate``, ``by_mcmc``.
 
     Raises
     ------
@@ -325,7 +325,8 @@ def _write(datasets: list[tuple[h5py.Dataset | None, h5py.Dataset]], rows: np.nd
     filled[:, rows - rows[0]] = values
     for (samples, summary), quantity in zip(datasets, filled, strict=True):
         if samples is not None:
-            samples[span] = quantity
+            # HDF5's own rounding to half precision halves values just below 2^-14, where metallicities are.
+            samples[span] = quantity.astype(samples.dtype)
         summary[span] = _percentiles(quantity)
 
 
@@ -359,7 +360,7 @@ def _refinement_figures(refined: Mapping[int, Refined]) -> dict[str, Any]:
         "efficiency_median": float(np.median(efficiency)),
         "efficiency_p5": float(np.quantile(efficiency, 0.05)),
         "approximate": sum(result.flag != "" for result in refined.values()),
-        "by_mcmc": sum(result.step == "mcmc" for result in refined.values()),
+        "by_mcmc": sum(result.step in ("mcmc", "emcee") for result in refined.values()),
     }
 
 

@@ -145,7 +145,7 @@ def join_summaries(segments: Segments, output: Path, dtypes: dict[str, np.dtype]
         "flagged": flagged.total() - flagged[""],
         "excluded": excluded,
     }
-    if efficiencies:
+    if any(len(some) for some in efficiencies):
         figures["efficiency_median"] = float(np.median(np.concatenate(efficiencies)))
     return figures
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sedcast.data.config import parse_config
 from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
 from sedcast.data.threads import usable_cores
@@ -98,7 +99,7 @@ def _observe(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """One try for each row of `measured` (n, n_band): rows accepted, and their theta, zred, flux and sigma."""
     mass = PARAMETER_NAMES.index("log_mstar")
-    redshifts = estimator.redshift_prior or RedshiftPrior(min=estimator.zred_range[0], max=estimator.zred_range[1])
+    redshifts = estimator.redshift_prior or _redshifts(estimator)
     theta, zred = estimator.prior.sample(len(measured), rng), redshifts.sample(len(measured), rng)
     with np.errstate(divide="ignore"):
         unit_flux = np.log10(simulator.flux(theta, zred, n_threads=usable_cores())) - theta[:, mass, None]
@@ -110,6 +111,14 @@ def _observe(
     accepted = noise.accept(log_weight, rng) & noise.in_range(flux, sigma)
     kept = kept[accepted]
     return kept, theta[kept], zred[kept], flux[accepted], sigma[accepted]
+
+
+def _redshifts(estimator: PosteriorEstimator) -> RedshiftPrior:
+    """The distribution of the training set's redshifts; uniform over their range if the card does not tell it."""
+    trained_on = (estimator.card.get("simulation") or {}).get("zred")
+    if trained_on:
+        return parse_config(trained_on, RedshiftPrior, f"redshifts of {estimator.name}")
+    return RedshiftPrior(min=estimator.zred_range[0], max=estimator.zred_range[1])
 
 
 def measured_bands(bands: tuple[str, ...], n: int, *, seed: int) -> dict[str, np.ndarray]:

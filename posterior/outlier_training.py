@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sedcast.data.asinh import asinh_magnitude
 from sedcast.data.config import Config, parse_config
@@ -58,6 +58,12 @@ class OutlierConfig(Config):
     n_components: int = Field(default=32, ge=1)
     seed: int = Field(default=0, ge=0)
     missing: MissingBands | None = None
+
+    @model_validator(mode="after")
+    def _enough(self) -> "OutlierConfig":
+        if self.n_fit < 10 * self.n_components:
+            raise ValueError(f"n_fit={self.n_fit} is too few for n_components={self.n_components}: ten for each at least")
+        return self
 
 
 def training_simulation(estimator: PosteriorEstimator) -> SimulationConfig:

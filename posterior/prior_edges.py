@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
+from sedcast.data.provenance import jsonable
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.ranks import ks_p_values, smallest, uniform_ranks
 
@@ -57,20 +58,21 @@ class EdgeResult:
 
     def to_json_dict(self) -> dict[str, Any]:
         """Figures as JSON-serialisable values, Holm's correction over all ranks and over all counts; null if not tested."""
-        return {
+        figures = {
             "share_of_prior": EDGE_SHARE,
-            "ks_p_min_holm": _or_none(smallest(self.ks_p)),
-            "count_p_min_holm": _or_none(smallest(self.count_p)),
+            "ks_p_min_holm": smallest(self.ks_p),
+            "count_p_min_holm": smallest(self.count_p),
             "edges": {
                 edge: {
                     "n_truth": int(self.n_truth[k]),
                     "n_expected": float(self.n_expected[k]),
-                    "count_p": _or_none(self.count_p[k]),
-                    "ks_p": {name: _or_none(p) for name, p in zip(self.names, self.ks_p[k], strict=True)},
+                    "count_p": self.count_p[k],
+                    "ks_p": dict(zip(self.names, self.ks_p[k], strict=True)),
                 }
                 for k, edge in enumerate(self.edges)
             },
         }
+        return dict(jsonable(figures))
 
 
 class EdgeRanks:
@@ -129,7 +131,3 @@ class EdgeRanks:
 def _in_edge(points: np.ndarray, high: int) -> np.ndarray:
     limit = norm.isf(EDGE_SHARE)
     return np.asarray(points > limit if high else points < -limit)
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

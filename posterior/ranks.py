@@ -73,7 +73,6 @@ class TarpResult:
     ----------
     levels : (n_level,) credibility α.
     ecp : (n_level,) expected coverage probability: the share of mocks within the region of credibility α.
-    ecp_error : (n_level,) its bootstrap standard deviation.
     max_dev : largest abs(ECP - α) over all α.
     max_dev_error : its bootstrap standard deviation.
     p_value : Kolmogorov-Smirnov probability of a deviation at least as large if the posterior is calibrated.
@@ -81,7 +80,6 @@ class TarpResult:
 
     levels: np.ndarray
     ecp: np.ndarray
-    ecp_error: np.ndarray
     max_dev: float
     max_dev_error: float
     p_value: float
@@ -101,13 +99,8 @@ def tarp(closer: np.ndarray, *, seed: int) -> TarpResult:
     closer = np.asarray(closer, dtype=float)
     test = kstest(closer, "uniform")
     rng = np.random.default_rng(seed)
-    curves, deviations = np.empty((_BOOTSTRAPS, len(LEVELS))), np.empty(_BOOTSTRAPS)
-    for k in range(_BOOTSTRAPS):
-        again = rng.choice(closer, len(closer))
-        curves[k], deviations[k] = coverage(again), kstest(again, "uniform").statistic
-    return TarpResult(
-        LEVELS, coverage(closer), curves.std(axis=0), float(test.statistic), float(deviations.std()), float(test.pvalue)
-    )
+    deviations = [kstest(rng.choice(closer, len(closer)), "uniform").statistic for _ in range(_BOOTSTRAPS)]
+    return TarpResult(LEVELS, coverage(closer), float(test.statistic), float(np.std(deviations)), float(test.pvalue))
 
 
 def coverage(pit: np.ndarray) -> np.ndarray:

@@ -61,6 +61,15 @@ class PriorModel:
         """Parameters and derived properties of theta (n, 12) by name, (n,) each."""
         return dict(zip(PARAMETER_NAMES, theta.T, strict=True)) | derived_properties(theta, zred, self.bases, self.cosmology)
 
+    def log_density(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Log density (n,) of independent parameters, see `Prior.log_density`, and of the redshift if it is inferred."""
+        parameters = {name: values for name, values in columns.items() if name != "zred"}
+        total = self.prior.log_density(parameters) if parameters else np.zeros(len(columns["zred"]))
+        if "zred" in columns:
+            assert self.redshift_prior is not None
+            total = total + self.redshift_prior.log_density(columns["zred"])
+        return np.asarray(total)
+
 
 @dataclass(frozen=True)
 class Reweighted:
@@ -135,7 +144,7 @@ def reweight_to(
         columns = dict(zip(PARAMETER_NAMES, theta.T, strict=True)) | {"zred": np.asarray(zred, dtype=float)}
     else:
         columns = model.columns(theta, float(zred))
-    chosen = {name: columns[name] for name in names}
+    chosen = _Columns({name: columns[name] for name in names})
     wanted = np.asarray(log_density(chosen), dtype=float)
     if wanted.shape != (len(theta),) or np.isnan(wanted).any() or np.isposinf(wanted).any():
         raise ParameterError(
@@ -145,7 +154,7 @@ def reweight_to(
     if not np.isfinite(wanted).any():
         raise ParameterError("log_density is -inf at every sample: the wanted prior excludes this galaxy's whole posterior")
     if of_parameters:
-        current, guessed = _log_prior(chosen, model), np.zeros(len(theta), dtype=bool)
+        current, guessed = model.log_density(chosen), np.zeros(len(theta), dtype=bool)
     else:
         current, guessed = _log_induced_prior(np.stack(list(chosen.values())), names, model, float(zred), n_prior, seed)
     log_weight = wanted - current
@@ -160,6 +169,13 @@ def reweight_to(
     )
 
 
+class _Columns(dict[str, np.ndarray]):
+    """Columns that a density is given; it is told of one that it asks for in vain."""
+
+    def __missing__(self, name: str) -> np.ndarray:
+        raise ParameterError(f"log_density asks for {name!r}, but over has {', '.join(self)} only: name all that it depends on")
+
+
 def _check_names(names: tuple[str, ...], model: PriorModel) -> bool:
     """Whether the names are parameters; or an error."""
     parameters = tuple(name for name in PARAMETER_NAMES if name not in _BETA)
@@ -172,19 +188,6 @@ def _check_names(names: tuple[str, ...], model: PriorModel) -> bool:
         if model.redshift_prior is None and set(names) <= set(DERIVED_NAMES) and len(names) <= _MOST_DERIVED:
             return False
     raise ParameterError(f"over={names}: expected different names, all of them among {parameters}{others}")
-
-
-def _log_prior(columns: Mapping[str, np.ndarray], model: PriorModel) -> np.ndarray:
-    """Log of the model's prior density of independent parameters, (n,): uniform, or log-uniform for the metallicities."""
-    total = np.zeros(len(next(iter(columns.values()))))
-    for name, values in columns.items():
-        if name == "zred":
-            assert model.redshift_prior is not None
-            total += model.redshift_prior.log_density(values)
-            continue
-        low, high = getattr(model.prior, name)
-        total -= np.log(values * np.log(high / low)) if name.startswith("gamma") else np.log(high - low)
-    return total
 
 
 def _log_induced_prior(

@@ -23,6 +23,7 @@ from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.joined_posteriors import dataset_types, import_parquet, join_samples, join_summaries
+from sedcast.posterior.outlier_training import OutlierScorer
 
 __all__ = ["ROWS_PER_SEGMENT", "SampleOptions", "infer_file"]
 
@@ -104,6 +105,7 @@ def infer_file(
             header = provenance(config=manifest, artifacts=artifacts, command=command)
             header |= {name: manifest[name] for name in ("estimator", "n_samples", "seed")}
             dtypes = dataset_types(segments)
+            header["outlier_limits"] = OutlierScorer(estimator).limits
             if samples is not None:
                 join_samples(segments, samples[0], dtypes, header)
             figures = join_summaries(segments, output, dtypes, header)

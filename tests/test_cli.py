@@ -213,6 +213,7 @@ def test_infer_shows_reasons_in_its_table(run: Run, galaxies: Path, tmp_path: Pa
         (["mine.csv", "-o", "out.fits"], "with --mapping"),
         (["sdss", "-o", "out.h5", "--unit", "uJy"], "--unit uJy is that of a file"),
         (["mine.csv", "-o", "out.h5", "--mapping", "nsa-v1", "--unit", "uJy"], "unit = 'uJy' into the mapping"),
+        (["mine.csv", "-o", "out.h5", "--mapping", "nsa-v1", "--no-calibrate"], "in the mapping file instead"),
         (["mine.csv", "-o", "out.h5", "--unit", "AB"], "read with a mapping file"),
         (["mine.csv", "-o", "out.h5", "--compression", "gzip"], "are those of --samples"),
         (["mine.csv", "-o", "out.h5", "--fallback", "mcmc"], "are those of --refine"),

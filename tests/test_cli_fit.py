@@ -78,6 +78,8 @@ def test_errors_by_name_and_one_for_all() -> None:
     assert parse_errors("0.3", bands) == {"u": 0.3, "g": 0.3}
     with pytest.raises(ParameterError, match="name the same bands"):
         parse_errors("g=0.1,r=0.2", bands)
+    with pytest.raises(ParameterError, match="names a band twice"):
+        parse_errors("u=0.1,g=0.2,u=0.3", bands)
     assert set(quantity_names(PosteriorEstimator.default())) - set(QUANTITIES) == {
         *(f"beta{i}_sfh" for i in range(1, 5)),
         "gamma1_zh",

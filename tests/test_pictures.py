@@ -16,6 +16,7 @@ from matplotlib.testing.compare import compare_images
 
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
+from sedcast.data.filters import load_filter
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.histories import column
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
@@ -40,7 +41,8 @@ def corner(rng: np.random.Generator) -> Figure:
 
 
 def sed(rng: np.random.Generator) -> Figure:
-    bands, wave = ("FUV", "NUV", "u", "g", "r", "i", "z"), np.geomspace(1200, 13000, 500)
+    curves = tuple(load_filter(band) for band in ("FUV", "NUV", "u", "g", "r", "i", "z"))
+    wave = np.geomspace(1200, 13000, 500)
     shape = 0.02 * (wave / 1500) ** 4 / (1 + (wave / 4000) ** 3)
     scale = np.exp(0.05 * rng.standard_normal((300, 1)) * (1 + 4 * (wave < 3000)))
     centre = np.array([1540.0, 2290, 3560, 4710, 6170, 7500, 8960])
@@ -48,7 +50,7 @@ def sed(rng: np.random.Generator) -> Figure:
     flux = np.median(predicted, axis=0) * np.array([1.1, 0.9, 1.05, 0.98, 1.0, 1.02, 0.97])
     ivar = (0.04 * flux) ** -2.0
     ivar[1] = 0
-    return sed_plot(bands, flux, ivar, predicted=SampledSeds(predicted, wave, shape * scale), title="a galaxy")
+    return sed_plot(flux, ivar, predicted=SampledSeds(predicted, wave, shape * scale, curves), title="a galaxy")
 
 
 def history(rng: np.random.Generator) -> Figure:

@@ -1,6 +1,7 @@
 """Each picture is a figure that holds what it says, in the axes where it says so."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from scipy.stats import binom
 
 from sedcast.data.errors import ParameterError
 from sedcast.data.filters import load_filter
-from sedcast.emulator.prior import FREE_PARAMETER_NAMES
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
+from sedcast.emulator.simulate import PhotometrySimulator
+from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
 from sedcast.posterior.prior_edges import EdgeRanks
-from sedcast.sampled_seds import SampledSeds
+from sedcast.sampled_seds import SampledSeds, sampled_seds
 
 NAMES = ("log_mstar", "log_sfr_1gyr", "t_mw_gyr")
 BANDS = ("u", "g", "r")
@@ -67,12 +70,13 @@ def test_corner_refuses_bad_samples(rng: np.random.Generator) -> None:
 def predictions(rng: np.random.Generator) -> SampledSeds:
     wave = np.geomspace(2000, 12000, 200)
     scale = np.exp(0.1 * rng.standard_normal((100, 1)))
-    return SampledSeds(scale * [5.0, 20, 40], wave, scale * wave / 150)
+    curves = tuple(load_filter(band) for band in BANDS)
+    return SampledSeds(scale * [5.0, 20, 40], wave, scale * wave / 150, curves)
 
 
 def test_sed_marks_observed_bands_at_their_wavelengths(rng: np.random.Generator) -> None:
     flux, ivar = np.array([5.0, 0.0, 40.0]), np.array([4.0, 0.0, 1.0])
-    figure = drawn(sed_plot(BANDS, flux, ivar, predicted=predictions(rng), title="galaxy 1"))
+    figure = drawn(sed_plot(flux, ivar, predicted=predictions(rng), title="galaxy 1"))
     main, residual, filters = figure.axes
     assert "nanomaggies" in main.get_ylabel()
     assert "wavelength" in filters.get_xlabel()
@@ -86,12 +90,23 @@ def test_sed_marks_observed_bands_at_their_wavelengths(rng: np.random.Generator)
     assert len(points(residual.lines[-1])[0]) == 2
 
 
+def test_sed_of_a_users_own_band(tmp_path: Path) -> None:
+    curve, emulator = load_filter("r"), SpectrumEmulator.default()
+    np.savetxt(tmp_path / "wide.txt", np.column_stack([curve.wave, curve.response]))
+    simulator = PhotometrySimulator(emulator, ("g", str(tmp_path / "wide.txt")), 0.2)
+    theta = Prior().sample(30, 1)
+    predicted = sampled_seds(simulator, theta, 0.1)
+    figure = drawn(sed_plot(predicted.flux[0], np.ones(2), predicted=predicted))
+    assert [text.get_text() for text in figure.axes[2].texts] == ["g", "wide"]
+    np.testing.assert_allclose(predicted.centre, [load_filter("g").effective_wave, curve.effective_wave])
+
+
 def test_sed_refuses_shapes_that_disagree(rng: np.random.Generator) -> None:
     predicted = predictions(rng)
     with pytest.raises(ParameterError, match="do not fit 3 bands"):
-        sed_plot(BANDS, np.ones(2), np.ones(2), predicted=predicted)
+        sed_plot(np.ones(2), np.ones(2), predicted=predicted)
     with pytest.raises(ParameterError, match="wavelengths"):
-        sed_plot(BANDS, np.ones(3), np.ones(3), predicted=replace(predicted, wave_obs=np.arange(1.0, 6.0)))
+        sed_plot(np.ones(3), np.ones(3), predicted=replace(predicted, wave_obs=np.arange(1.0, 6.0)))
 
 
 @pytest.mark.parametrize(("n", "kind"), [(300, "points"), (3000, "density")])

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.table import Table
 from typer.testing import CliRunner
 
 from sedcast import cli
 from sedcast.data.catalog import load_sdss_sample
+from sedcast.data.config import parse_config
 from sedcast.data.errors import ParameterError
+from sedcast.data.mapping import CatalogMapping
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.posterior_catalog import read_posteriors
+from sedcast.posterior.streaming import infer_file
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,23 @@ def test_report_is_self_contained_and_escaped(posteriors: Path, tmp_path: Path) 
     assert row != 0 or "&lt;script&gt;alert(1)" in text
     assert text.count('src="data:image/png;base64,') == len(re.findall(r"<img ", text)) == 8
     assert not re.search(r"""(src|href)=["']?(https?:|//)""", text)
+
+
+def test_half_precision_is_drawn_as_well(tmp_path: Path) -> None:
+    mapping = {"redshift": "zred", "bands": {band: {"flux": f"flux_{band}", "ivar": f"flux_ivar_{band}"} for band in "ugriz"}}
+    estimator = PosteriorEstimator.default()
+    sample = load_sdss_sample(bands=estimator.bands).subset(slice(0, 8))
+    columns = {f"flux_{band}": sample.flux[:, k] for k, band in enumerate("ugriz")}
+    columns |= {f"flux_ivar_{band}": sample.flux_ivar[:, k] for k, band in enumerate("ugriz")}
+    Table(columns | {"zred": sample.zred}).write(tmp_path / "t.ecsv")
+    written = (tmp_path / "half.h5", "float16", None)
+    mapped = parse_config(mapping, CatalogMapping)
+    infer_file(estimator, tmp_path / "t.ecsv", mapped, tmp_path / "t.fits", n_samples=400, seed=1, samples=written)
+    arguments = ["report", str(tmp_path / "half.h5"), "-o", str(tmp_path / "r.html"), "--mocks", "0"]
+    result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    with read_posteriors(tmp_path / "half.h5") as held:
+        assert held.provenance["outlier_limits"] == ""
 
 
 def test_rows_that_are_not_there_are_refused(posteriors: Path, tmp_path: Path) -> None:

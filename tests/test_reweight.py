@@ -82,6 +82,7 @@ def test_two_derived_properties(theta):
         (lambda c: np.zeros(50), ["dust1", "dust1"], "over"),
         (lambda c: np.zeros(50), [], "over"),
         (lambda c: np.zeros(3), ["dust1"], "must return"),
+        (lambda c: c["dust2"], ["dust1"], "asks for 'dust2', but over has dust1 only"),
         (lambda c: np.full(50, np.nan), ["dust1"], "50 NaN"),
         (lambda c: np.full(50, np.inf), ["dust1"], "below inf"),
         (lambda c: np.full(50, -np.inf), ["dust1"], "excludes"),

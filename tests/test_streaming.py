@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
+from standin import BANDS, gaussian_estimator, mock_photometry
 
+from sedcast.data.catalog import Catalog
 from sedcast.data.config import parse_config
 from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.data.executors import task_pool
@@ -106,6 +108,19 @@ def test_half_precision_and_parquet(
         median = np.median(half.samples(slice(8, N))["log_mstar"].astype(float), axis=1)
         assert estimator.prior.contains(estimator.prior.validate(half.theta(8))).all()
     np.testing.assert_allclose(median, table["log_mstar_p50"].to_numpy()[8:], atol=0.01)
+
+
+def test_half_precision_is_the_nearest(tmp_path: Path) -> None:
+    estimator = gaussian_estimator()
+    flux, ivar, zred = mock_photometry(3, 5)
+    stored = {}
+    for kind in ("float16", "float32"):
+        path = tmp_path / f"{kind}.h5"
+        infer_catalog(estimator, Catalog(np.arange(3), BANDS, flux, ivar, zred), path, n_samples=20_000, sample_type=kind)
+        with read_posteriors(path) as posteriors:
+            stored[kind] = posteriors.samples(slice(0, 3))
+    for name, exact in stored["float32"].items():
+        np.testing.assert_array_equal(stored["float16"][name], exact.astype(np.float16))
 
 
 SCRIPT = """

@@ -138,6 +138,8 @@ def parse_errors(text: str, bands: Sequence[str]) -> dict[str, float]:
     parts = text.replace(" ", "").strip(",").split(",")
     if all("=" in part for part in parts):
         named = dict(part.split("=", 1) for part in parts)
+        if len(named) < len(parts):
+            raise ParameterError(f"--errors {text} names a band twice: one error each")
         if set(named) != set(bands):
             raise ParameterError(f"--errors are of {', '.join(named)}, --mags of {', '.join(bands)}: name the same bands")
         parts = [named[band] for band in bands]
@@ -250,12 +252,11 @@ def _draw(estimator: "PosteriorEstimator", galaxy: "Catalog", samples: Mapping[s
     from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
     from sedcast.sampled_seds import sampled_seds
 
-    simulator, settings = simulator_of(estimator)
+    simulator, _ = simulator_of(estimator)
     theta = np.stack([samples[name][:_N_PREDICTED] for name in PARAMETER_NAMES], axis=1).astype(float)
     zred = np.asarray(samples.get("zred", np.repeat(galaxy.zred, len(theta)))[:_N_PREDICTED], dtype=float)
     figure = posterior_figure(
         {"posterior": np.stack([samples[name] for name in QUANTITY_NAMES], axis=1)},
-        settings.bands,
         galaxy.flux[0],
         galaxy.flux_ivar[0],
         predicted=sampled_seds(simulator, theta, zred),

@@ -110,6 +110,8 @@ def infer(
         raise ParameterError("--fallback and --n-draws are those of --refine: give that too, or leave them out")
     if mapping is not None and unit is not None:
         raise ParameterError(f"--unit {unit} goes without --mapping: write unit = {unit!r} into the mapping file")
+    if mapping is not None and not calibrate:
+        raise ParameterError("--no-calibrate is for SDSS's own columns: change offsets and floors in the mapping file instead")
     if n_workers is not None and scheduler is None:
         raise ParameterError("--workers are those of --scheduler: give that too, or leave them out")
     if streamed and first is not None:

@@ -153,7 +153,6 @@ def _draw_plane(medians: dict[str, np.ndarray], folder: Path) -> None:
 
 def _draw_sed(galaxy: _Galaxy, simulator: PhotometrySimulator, folder: Path) -> None:
     figure = sed_plot(
-        simulator.bands,
         galaxy.flux,
         galaxy.flux_ivar,
         predicted=sampled_seds(simulator, galaxy.theta[:_N_PREDICTED], galaxy.zred),

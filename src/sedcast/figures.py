@@ -157,7 +157,6 @@ def _posterior(
     theta = estimator.prior.from_unbounded(next(iter(draws.values()))[:_N_PREDICTED])
     return posterior_figure(
         {label: physical(points, zred, estimator) for label, points in draws.items()},
-        estimator.bands,
         np.array(galaxy["flux"]),
         np.array(galaxy["flux_ivar"]),
         predicted=sampled_seds(simulator, theta, zred),

@@ -15,7 +15,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from sedcast.data.errors import ParameterError
-from sedcast.data.filters import load_filter
 from sedcast.posterior.quantities import QUANTITY_LABELS
 from sedcast.sampled_seds import SampledSeds
 
@@ -180,7 +179,6 @@ def _fit_diagonals(figure: Figure | SubFigure, n: int) -> None:
 
 
 def sed_plot(
-    bands: Sequence[str],
     flux: np.ndarray,
     flux_ivar: np.ndarray,
     *,
@@ -191,7 +189,6 @@ def sed_plot(
 
     Parameters
     ----------
-    bands : band names.
     flux, flux_ivar : (n_band,) nanomaggies and nanomaggies^-2; ivar 0 where a band is missing.
     predicted : what posterior samples predict.
     title : of the picture.
@@ -201,7 +198,7 @@ def sed_plot(
     ParameterError : if shapes disagree.
     """
     flux, ivar = np.asarray(flux, dtype=float), np.asarray(flux_ivar, dtype=float)
-    n = len(bands)
+    n = len(predicted.curves)
     if flux.shape != (n,) or ivar.shape != (n,) or predicted.flux.shape[1:] != (n,):
         raise ParameterError(
             f"flux {flux.shape}, flux_ivar {ivar.shape}, predicted.flux {predicted.flux.shape} do not fit {n} bands: "
@@ -211,16 +208,14 @@ def sed_plot(
         raise ParameterError(
             f"predicted.spectrum {predicted.spectrum.shape} does not fit {len(predicted.wave_obs)} wavelengths"
         )
-    curves = [load_filter(band) for band in bands]
-    centre = np.array([curve.effective_wave for curve in curves])
-    seen = ivar > 0
+    centre, seen = predicted.centre, ivar > 0
     figure = Figure(figsize=(7.5, 6.0), dpi=_DPI, layout="constrained")
     main, residual, filters = figure.subplots(3, 1, sharex=True, height_ratios=(5, 1.4, 0.9))
     _ticks_inward(main, residual, filters)
-    draw_sed(main, centre, flux, ivar, predicted=predicted)
+    draw_sed(main, flux, ivar, predicted=predicted)
     main.set_title(title)
     _draw_residuals(residual, centre[seen], flux[seen], ivar[seen] ** -0.5, predicted.flux[:, seen])
-    for curve in curves:
+    for curve in predicted.curves:
         response = curve.response / curve.response.max()
         filters.fill_between(curve.wave, response, color=_GREY, alpha=0.3, linewidth=0)
         filters.plot(curve.wave, response, color=_GREY, linewidth=0.6)
@@ -231,14 +226,13 @@ def sed_plot(
 
 def draw_sed(
     axes: Axes,
-    centre: np.ndarray,
     flux: np.ndarray,
     flux_ivar: np.ndarray,
     *,
     predicted: SampledSeds,
 ) -> None:
-    """Draw the photometry and the predictions of `sed_plot`; `centre` (n_band,) are the bands' effective wavelengths, Å."""
-    seen = flux_ivar > 0
+    """Draw the photometry and the predictions of `sed_plot`."""
+    centre, seen = predicted.centre, flux_ivar > 0
     low95, low, median, high, high95 = np.quantile(predicted.flux, [0.025, 0.16, 0.5, 0.84, 0.975], axis=0)
     s16, s50, s84 = np.quantile(predicted.spectrum, [0.16, 0.5, 0.84], axis=0)
     wave_obs = predicted.wave_obs

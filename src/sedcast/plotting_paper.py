@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
 from sedcast.data.catalog import Catalog
-from sedcast.data.filters import load_filter
 from sedcast.plotting import _DPI, _ticks_inward, corner_plot, corner_size, draw_corner, draw_sed
 from sedcast.posterior.mocks import Mocks
 from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
@@ -64,7 +63,6 @@ def _columns(flux: np.ndarray, ivar: np.ndarray, zred: np.ndarray, bands: Sequen
 
 def posterior_figure(
     samples: Mapping[str, np.ndarray],
-    bands: Sequence[str],
     flux: np.ndarray,
     flux_ivar: np.ndarray,
     *,
@@ -76,7 +74,7 @@ def posterior_figure(
     Parameters
     ----------
     samples : by method, (n, 17) samples of `QUANTITY_NAMES`.
-    bands, flux, flux_ivar, predicted : as in `sedcast.plotting.sed_plot`.
+    flux, flux_ivar, predicted : as in `sedcast.plotting.sed_plot`.
     title : of the galaxy.
     """
     columns = [QUANTITY_NAMES.index(name) for name in _CORNER]
@@ -87,7 +85,6 @@ def posterior_figure(
     axes = bottom.subplots()
     bottom.subplots_adjust(left=1.05 / size, right=1 - 0.1 / size, bottom=0.75 / _SED_HEIGHT, top=1 - 0.15 / _SED_HEIGHT)
     _ticks_inward(axes)
-    centre = np.array([load_filter(band).effective_wave for band in bands])
-    draw_sed(axes, centre, flux, flux_ivar, predicted=predicted)
+    draw_sed(axes, flux, flux_ivar, predicted=predicted)
     axes.set_xlabel(r"observed wavelength [$\mathrm{\AA}$]")
     return figure

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
@@ -22,6 +21,7 @@ from sedcast.plotting_calibration import pp_plot, sbc_plot, tarp_plot
 from sedcast.plotting_model import history_plot
 from sedcast.posterior.calibration import CalibrationResult
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.infer import count_reasons
 from sedcast.posterior.posterior_catalog import PosteriorCatalog
 from sedcast.posterior.quantities import SHOWN_QUANTITIES
 from sedcast.sampled_seds import sampled_seds
@@ -29,7 +29,6 @@ from sedcast.sampled_seds import sampled_seds
 __all__ = ["write_report"]
 
 _N_PREDICTED = 300
-_REDSHIFT = re.compile(r"redshift [-+.\de]+(?= beyond)")
 
 
 def write_report(
@@ -63,9 +62,8 @@ def write_report(
         if posteriors.status[row]:
             raise ParameterError(f"row {row} has no posterior: {posteriors.status[row]}")
     kinds = Counter(part for flags in posteriors.flags for part in str(flags).split("; ") if part)
-    # Reasons that differ in their galaxy's redshift only are one.
-    excluded = Counter(_REDSHIFT.sub("redshift", str(reason)) for reason in posteriors.status if reason)
-    inferred = int(np.count_nonzero(posteriors.status == ""))
+    excluded = count_reasons(posteriors.status)
+    inferred = excluded.pop("", 0)
     page = Environment(autoescape=True).from_string((files("sedcast") / "report.html.j2").read_text(encoding="utf-8"))
     text = page.render(
         title=f"Posteriors of {len(posteriors):,} galaxies",
@@ -107,11 +105,12 @@ def _sample_pictures(posteriors: PosteriorCatalog) -> list[tuple[str, str]]:
 def _galaxy(
     posteriors: PosteriorCatalog, estimator: PosteriorEstimator, simulator: PhotometrySimulator, row: int
 ) -> dict[str, Any]:
-    samples, theta = posteriors.samples(row), posteriors.theta(row).astype(float)
-    zred = np.asarray(samples["zred"], dtype=float) if "zred" in samples else np.full(len(theta), posteriors.zred[row])
+    # Half precision keeps neither the prior's ranges nor its sums.
+    samples, theta = posteriors.samples(row), estimator.prior.validate(posteriors.theta(row))
+    redshifts = estimator.redshift_prior
+    zred = np.full(len(theta), posteriors.zred[row]) if redshifts is None else redshifts.in_range(samples["zred"])
     shown, at = slice(0, _N_PREDICTED), float(np.median(zred))
     sed = sed_plot(
-        simulator.bands,
         posteriors.flux[row],
         posteriors.flux_ivar[row],
         predicted=sampled_seds(simulator, theta[shown], zred[shown]),

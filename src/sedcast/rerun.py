@@ -69,6 +69,7 @@ def _leave_out_idle(options: dict[str, Any]) -> None:
         options["refine"] = True
     idle = [] if options.get("refine") else ["n_draws"]
     idle += [] if options.get("samples") else ["sample_type", "compression"]
+    idle += ["calibrate"] if options.get("mapping") else []
     sources_unit = options.get("mapping") or options.get("catalog") == "sdss" or options.get("unit") == "nanomaggies"
     for name in (*idle, *(["unit"] if sources_unit else [])):
         options.pop(name, None)

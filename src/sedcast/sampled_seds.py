@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sedcast.data.filters import flux_density
+from sedcast.data.filters import FilterCurve, flux_density
 from sedcast.emulator.simulate import PhotometrySimulator
 
 __all__ = ["SampledSeds", "sampled_seds"]
@@ -19,11 +19,18 @@ class SampledSeds:
     flux : (n_sample, n_band) noiseless fluxes, nanomaggies.
     wave_obs : (n_wave,) observed wavelengths, Å.
     spectrum : (n_sample, n_wave) flux densities per frequency, nanomaggies.
+    curves : the bands' filter curves, which may be a user's own.
     """
 
     flux: np.ndarray
     wave_obs: np.ndarray
     spectrum: np.ndarray
+    curves: tuple[FilterCurve, ...]
+
+    @property
+    def centre(self) -> np.ndarray:
+        """Effective wavelengths of the bands, Å, (n_band,)."""
+        return np.array([curve.effective_wave for curve in self.curves])
 
 
 def sampled_seds(simulator: PhotometrySimulator, theta: np.ndarray, zred: np.ndarray | float) -> SampledSeds:
@@ -39,4 +46,4 @@ def sampled_seds(simulator: PhotometrySimulator, theta: np.ndarray, zred: np.nda
     model = simulator.model
     spectra = model.spectra(theta, redshifts)
     wave_obs, density = flux_density(spectra, model.wave_rest, float(np.median(redshifts)), simulator.cosmology)
-    return SampledSeds(simulator.flux(theta, redshifts), wave_obs, density)
+    return SampledSeds(simulator.flux(theta, redshifts), wave_obs, density, simulator.projection.curves)

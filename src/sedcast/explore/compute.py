@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from sedcast.data.asinh import asinh_flux, asinh_flux_error, asinh_magnitude, asinh_magnitude_error
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ParameterError
-from sedcast.data.filters import flux_density, load_filter
+from sedcast.data.filters import flux_density
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulate import PhotometrySimulator
@@ -94,7 +94,7 @@ class Explorer:
 
     def setup(self) -> dict[str, Any]:
         """What the page needs before the first galaxy."""
-        curves = [load_filter(band) for band in self.estimator.bands]
+        curves = self.simulator.projection.curves
         low, high = self.estimator.zred_range
         return {
             "name": self.name,
@@ -208,7 +208,7 @@ class Explorer:
         model = self.simulator.model
         spectra = model.spectra(theta, zred)
         wave, density = flux_density(spectra, model.wave_rest, observed.zred, self.estimator.cosmology)
-        centre = np.array([load_filter(band).effective_wave for band in self.estimator.bands])
+        centre = np.array([curve.effective_wave for curve in self.simulator.projection.curves])
         inside = np.flatnonzero((wave > 0.75 * centre.min()) & (wave < 1.3 * centre.max()))
         inside = inside[:: max(1, math.ceil(len(inside) / _MAX_WAVE))]
         seen = observed.flux_ivar > 0
