@@ -102,10 +102,11 @@ class Chains:
         """Take steps until the targets are met, a limit is reached or the user interrupts."""
         config = self.config
         moment = resumed = self._resume()
-        check_at, interrupted = config.check_every, False
+        check_at, interrupted, due = config.check_every, False, False
         while check_at <= self.n_steps:
-            check_at = _next_check(check_at)
-        if self.n_steps:
+            check_at, due = _next_check(check_at), check_at == self.n_steps
+        # As a run that never stopped would: it does not look where the user interrupted.
+        if due or self._limit():
             result = self._result(interrupted=False)
             if result.converged or self._limit():
                 return result
@@ -158,7 +159,8 @@ class Chains:
     def _keep(self, moment: Moment) -> None:
         """Move the states kept since the last time into probit space, and into the checkpoint."""
         if self.checkpoint is not None:
-            self.checkpoint.save(self._y, self._y_log_prob, Progressed(moment, self.n_steps, self.meter.spent()))
+            now = Progressed(moment, self.n_steps, self.meter.spent())
+            self.checkpoint.save(self._y, self._y_log_prob, now, first=len(self._chain))
         self._decode()
 
     def _decode(self) -> None:
@@ -167,9 +169,10 @@ class Chains:
         y, log_prob = np.concatenate(self._y), np.concatenate(self._y_log_prob)
         x, log_prob = self.found.coordinates.decode(y, log_prob)
         shape = (len(self._y), self.config.n_total)
-        self._chain = np.concatenate([self._chain, x.reshape(*shape, N_DIM)])
-        self._log_prob = np.concatenate([self._log_prob, log_prob.reshape(shape)])
-        self._y, self._y_log_prob = [], []
+        chain = np.concatenate([self._chain, x.reshape(*shape, N_DIM)])
+        log_prob = np.concatenate([self._log_prob, log_prob.reshape(shape)])
+        # At once, lest an interrupt between them leaves steps in both.
+        self._chain, self._log_prob, self._y, self._y_log_prob = chain, log_prob, [], []
 
     def _result(self, *, interrupted: bool) -> McmcResult:
         config = self.config

@@ -143,25 +143,26 @@ class Checkpoint:
         moment = Moment(points, last_log_prob, state, progress["extra"])
         return Held(moment, progress["n_steps"], progress["spent"], chain, log_prob)
 
-    def save(self, chain: Sequence[np.ndarray], log_prob: Sequence[np.ndarray], now: Progressed) -> None:
-        """Add steps to the chain, each (n_walker, 11) and (n_walker,), and replace the last state."""
+    def save(self, chain: Sequence[np.ndarray], log_prob: Sequence[np.ndarray], now: Progressed, *, first: int) -> None:
+        """Put steps into the chain from row `first` on, each (n_walker, 11) and (n_walker,), and replace the last state."""
         with atomic_path(self.path) as temporary:
             backend = emcee.backends.HDFBackend(str(temporary))
             if self.path.exists():
                 shutil.copyfile(self.path, temporary)
             else:
                 backend.reset(self.n_walker, len(FREE_PARAMETER_NAMES))
-            backend.grow(len(chain), None)
+            last = first + len(chain)
+            # Steps are there already if an interrupt came between this and the caller's taking note of it.
+            backend.grow(max(last - backend.iteration, 0), None)
             with backend.open("a") as file:
                 group = file["mcmc"]
-                first = int(group.attrs["iteration"])
                 if chain:
-                    group["chain"][first:], group["log_prob"][first:] = np.stack(chain), np.stack(log_prob)
+                    group["chain"][first:last], group["log_prob"][first:last] = np.stack(chain), np.stack(log_prob)
                 for name, values in (("coords", now.moment.points), ("log_prob", now.moment.log_prob)):
                     group.require_dataset(f"last/{name}", values.shape, float)[...] = values
                 for k, value in enumerate(now.moment.random_state):
                     group.attrs[f"random_state_{k}"] = value
-                group.attrs["iteration"] = first + len(chain)
+                group.attrs["iteration"] = last
                 group.attrs["format"] = FORMAT
                 group.attrs["identity"] = json.dumps(self.described)
                 progress = {"n_steps": now.n_steps, "spent": dict(now.spent), "extra": dict(now.moment.extra)}

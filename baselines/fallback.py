@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sedcast.baselines.mcmc import McmcConfig, run_emcee
-from sedcast.data.errors import SedcastError
+from sedcast.baselines.mcmc import McmcConfig, McmcResult, run_emcee
+from sedcast.data.errors import ParameterError, SedcastError
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.importance import Fallback
 from sedcast.posterior.likelihood import GaussianLikelihood
@@ -25,13 +25,20 @@ class _Emcee:
 
     def __call__(self, likelihood: GaussianLikelihood, start: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
         seeded = self.config.model_copy(update={"seed": seed % 2**32})
-        enough = len(start) >= 2 * self.config.n_walkers
         try:
-            result = run_emcee(likelihood, seeded, start=start if enough else None)
+            result = self._run(likelihood, seeded, start)
         except SedcastError as error:
             logger.warning("the fallback to emcee failed: %s", error)
             return np.empty((0, len(FREE_PARAMETER_NAMES))), FAILED
         return result.theta_unbounded, "" if result.converged else NOT_CONVERGED
+
+    def _run(self, likelihood: GaussianLikelihood, config: McmcConfig, start: np.ndarray) -> McmcResult:
+        if len(start) >= config.n_total:
+            try:
+                return run_emcee(likelihood, config, start=start)
+            except ParameterError as error:
+                logger.info("the fallback to emcee begins with prior draws: %s", error)
+        return run_emcee(likelihood, config)
 
 
 def emcee_fallback(config: McmcConfig | None = None) -> Fallback:

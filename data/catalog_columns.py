@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.table import Table
-from astropy.units import MagUnit, UnrecognizedUnit
+from astropy.table import MaskedColumn, Table
+from astropy.units import MagUnit
 
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.filters import BANDS
@@ -46,30 +46,33 @@ REDSHIFT_MAX = 20.0
 _FORMATS = {
     ".fits": "fits",
     ".fit": "fits",
-    ".fits.gz": "fits",
     ".ecsv": "ascii.ecsv",
     ".csv": "ascii.csv",
-    ".csv.gz": "ascii.csv",
     ".hdf5": "hdf5",
     ".h5": "hdf5",
 }
+"""By suffix, which .gz may follow."""
 
 
 def read_table(path: Path) -> Table:
     """A file's table, by its suffix; a CatalogError if there is none, it cannot be read, or it has no rows."""
     if not path.is_file():
         raise CatalogError(f"no catalogue at {path}: check the path")
-    kinds = [kind for suffix, kind in _FORMATS.items() if path.name.lower().endswith(suffix)]
-    if not kinds:
-        raise CatalogError(f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(_FORMATS)}")
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    if suffix not in _FORMATS:
+        raise CatalogError(f"{path}: unknown kind of file {suffix!r}; expected one of {', '.join(_FORMATS)}")
+    kind = _FORMATS[suffix]
     # Astropy believes a header's sizes, and reads a damaged archive for ever: they are checked, and unpacked, before.
-    checked = open_table(path) if path.suffix.lower() == ".gz" or kinds[0] in ("fits", "hdf5") else None
+    checked = open_table(path) if path.suffix.lower() == ".gz" or kind in ("fits", "hdf5") else None
     source = path if checked is None else checked.source
     if isinstance(checked, ColumnsInHdf5):
         table = Table({name: checked.read(name, 0, checked.n_rows) for name in checked.names})
     else:
         with reading(path), source.open("rb") as handle:
-            table = Table.read(handle if kinds[0] == "fits" else source, format=kinds[0])
+            table = Table.read(handle if kind == "fits" else source, format=kind)
+        # Astropy writes masked columns to HDF5 as two.
+        for name in [name for name in table.colnames if f"{name}.mask" in table.colnames]:
+            table[name] = MaskedColumn(table[name], mask=table[f"{name}.mask"])
     if len(table) == 0:
         raise CatalogError(f"{path} has no rows: a catalogue needs at least one galaxy")
     return table
@@ -84,7 +87,7 @@ def as_texts(name: str, values: np.ndarray) -> np.ndarray:
     """
     try:
         if values.dtype == object:
-            return np.array([value.decode() if isinstance(value, bytes) else str(value) for value in values])
+            return np.array([value.decode() if isinstance(value, bytes) else str(value or "") for value in values])
         return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
     except UnicodeDecodeError as error:
         raise CatalogError(f"column {name!r} holds a text that is not in UTF-8: {error}") from error
@@ -160,14 +163,16 @@ def all_with_units(
             flux, flux_ivar = as_nanomaggies(_with_unit(table[name]), _with_unit(table[spread]))
         except ParameterError as error:
             raise CatalogError(f"columns {name!r} and {spread!r}: {error}") from error
-        flux[is_missing_code(np.asarray(table[name]), magnitudes=isinstance(table[name].unit, MagUnit))] = np.nan
+        in_magnitudes = isinstance(known_unit(_stated(table, str(name))), MagUnit)
+        flux[is_missing_code(np.asarray(table[name]), magnitudes=in_magnitudes)] = np.nan
         pairs.append((flux, flux_ivar))
     return pairs
 
 
 def _with_unit(column: Any) -> Any:
-    """A column whose unit astropy knows, or knows by another name."""
-    return as_floats(column) << known_unit(str(column.unit)) if isinstance(column.unit, UnrecognizedUnit) else column
+    """A column in the unit that it states, which astropy may know by another name or, AB, take for a flux."""
+    unit = known_unit(str(column.unit))
+    return column if column.unit == unit else as_floats(column) << unit
 
 
 def _spread_column(table: Table, columns: Mapping[str, str], band: str) -> str | None:

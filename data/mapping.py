@@ -221,17 +221,18 @@ def _band(
             sigma = asinh_flux_error(flux, sigma, name)
         else:
             flux, sigma = value * NANOMAGGIES_PER_UNIT[unit], sigma * NANOMAGGIES_PER_UNIT[unit]
-        factor = 10.0 ** (-0.4 * band.ab_offset) * _dereddening(table, band.extinction, start, stop)
+        factor = 10.0 ** (-0.4 * band.ab_offset) * _dereddening(table, band.extinction, missing, start, stop)
         flux, sigma = flux * factor, sigma * factor
         variance = sigma**2 + (band.floor * flux / POGSON) ** 2
         return flux, np.where(np.isfinite(flux) & (variance > 0), 1.0 / variance, 0.0)
 
 
-def _dereddening(table: TableFile, extinction: Extinction | None, start: int, stop: int) -> np.ndarray:
-    """What fluxes are multiplied by, (n,) or (1,)."""
+def _dereddening(table: TableFile, extinction: Extinction | None, missing: list[float], start: int, stop: int) -> np.ndarray:
+    """What fluxes are multiplied by, (n,) or (1,); NaN where it is not known."""
     if extinction is None:
         return np.ones(1)
     values = _numbers(table, extinction.column, extinction.index, start, stop)
+    values[np.isin(values, missing) | is_missing_code(values, magnitudes=True)] = np.nan
     if extinction.kind == "magnitudes":
         return np.asarray(10.0 ** (0.4 * extinction.factor * values))
     return np.where(values > 0, 1.0 / values, np.nan)

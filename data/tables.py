@@ -74,13 +74,26 @@ class TableFile(ABC):
         CatalogError : if the file is damaged there.
         """
         with reading(self.path):
-            return self._read(name, start, stop)
+            values, mask = self._read(name, start, stop), f"{name}.mask"
+            # Astropy writes masked columns to HDF5 and Parquet as two.
+            if mask in self.names and (hidden := np.asarray(self._read(mask, start, stop), dtype=bool)).any():
+                return _hidden(values, hidden)
+            return values
 
     @abstractmethod
     def _read(self, name: str, start: int, stop: int) -> np.ndarray: ...
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return open_table, (self.path.absolute(),)
+
+
+def _hidden(values: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """Numbers with NaN, texts with empty ones, where they are hidden."""
+    if values.dtype.kind in "fiub":
+        return as_floats(np.ma.MaskedArray(values, hidden))
+    values = values.copy()
+    values[hidden] = b"" if values.dtype.kind == "S" else ""
+    return values
 
 
 class _Fits(TableFile):

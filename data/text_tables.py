@@ -3,6 +3,7 @@
 import csv
 import itertools
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,8 @@ class CsvTable(_Lines):
     def _read_head(self, handle: Any) -> list[str]:
         for text in self._numbered(handle):
             self.names = tuple(next(csv.reader([text])))
+            if twice := [name for name, n in Counter(self.names).items() if n > 1]:
+                raise CatalogError(f"{self.path} has two columns of the name {twice[0]!r}: rename one")
             self._kinds = [0] * len(self.names)
             return [text]
         raise CatalogError(f"{self.path} is empty: expected a line of column names, then rows")

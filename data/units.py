@@ -14,9 +14,9 @@ NANOMAGGIES_PER_UNIT = {"nanomaggies": 1.0, "maggies": 1e9, "uJy": 1.0 / 3.631, 
 """Nanomaggies per unit of flux: a maggie is 3631 Jy."""
 
 _MAGNITUDES = ("AB", "asinh")
-# What astropy calls nmgy and mgy.
+# What astropy calls nmgy, mgy and mag(AB); it reads "ab mag" as attobits times magnitudes.
 _ALIASES = {name: "nmgy" for name in ("nanomaggies", "nanomaggie", "nmaggy", "nmaggies")}
-_ALIASES |= {"maggies": "mgy", "maggie": "mgy", "ab": "mag(AB)", "ab mag": "mag(AB)"}
+_ALIASES |= {"maggies": "mgy", "maggie": "mgy", "ab": "mag(AB)", "ab mag": "mag(AB)", "abit mag": "mag(AB)"}
 
 
 def as_nanomaggies(flux: Any, flux_ivar: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +114,10 @@ def _converted(flux: Any, spread: Any) -> tuple[np.ndarray, np.ndarray]:
             raise ParameterError(f"flux has the unit {flux.unit}: expected AB magnitudes or fluxes ({error})") from error
     else:
         fluxes = _in_nanomaggies(flux, 1, "flux")
-    if spread.unit.is_equivalent(u.mag):
+    # An error of magnitudes that is called AB, as they are, is one in magnitudes, and no flux.
+    if isinstance(spread.unit, u.MagUnit):
+        sigma = fluxes * spread.value / POGSON
+    elif spread.unit.is_equivalent(u.mag):
         sigma = fluxes * spread.to_value(u.mag) / POGSON
     elif any(spread.unit.is_equivalent(unit**-2) for unit in (u.Jy, u.maggy)):
         return fluxes, _in_nanomaggies(spread, -2, "flux_ivar")

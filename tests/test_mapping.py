@@ -282,3 +282,35 @@ def test_integer_ids_keep_their_digits_and_a_missing_one_is_named(tmp_path: Path
         _of_ids(tmp_path / f"float{suffix}", BIG.astype(float))
     with pytest.raises(CatalogError, match="of row 2 is 9223372036854775813, too large"):
         _of_ids(tmp_path / f"large{suffix}", np.array([1, 2, 2**63 + 5], dtype=np.uint64))
+
+
+@pytest.mark.parametrize("kind", ["h5", "parquet"])
+def test_masks_that_astropy_writes_beside_columns_are_heeded(kind: str, tmp_path: Path) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow", reason="needs pyarrow")
+    flux = MaskedColumn([20.0, 20.0, 20.0], mask=[False, True, False])
+    table = Table({"flux_r": flux, "flux_err_r": [1.0, 1.0, 1.0], "zred": [0.1, 0.1, 0.1]})
+    path = tmp_path / f"t.{kind}"
+    if kind == "h5":
+        table.write(path, path="t", serialize_meta=True)
+        assert read_catalog(path, bands=["r"]).status.tolist() == ["", "no measurement in r", ""]
+    else:
+        table.write(path)
+    mapping = {"redshift": "zred", "unit": "nanomaggies", "bands": {"r": {"flux": "flux_r", "error": "flux_err_r"}}}
+    catalog = read_mapped(path, parse_config(mapping, CatalogMapping))
+    assert catalog.status.tolist() == ["", "no measurement in r", ""]
+
+
+def test_an_extinction_that_is_not_known_is_no_measurement(tmp_path: Path) -> None:
+    table = Table({"F": [20.0, 20.0, 20.0], "S": [1.0, 1.0, 1.0], "A": [0.1, -99.0, 5.0], "z": [0.1, 0.1, 0.1]})
+    table.write(tmp_path / "t.ecsv")
+    band = {"flux": "F", "error": "S", "extinction": {"column": "A"}}
+    mapping = {"redshift": "z", "unit": "nanomaggies", "missing": [5.0], "bands": {"r": band}}
+    catalog = read_mapped(tmp_path / "t.ecsv", parse_config(mapping, CatalogMapping))
+    assert catalog.status.tolist() == ["", "no measurement in r", "no measurement in r"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("F,S,F\n1,2,3\n")
+    with pytest.raises(CatalogError, match="two columns of the name 'F'"):
+        open_table(tmp_path / "t.csv")

@@ -5,6 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
+from sedcast.baselines.checkpoint import Checkpoint, Moment, Progressed
 from sedcast.baselines.mcmc import McmcConfig, run_emcee, run_zeus
 from sedcast.data.errors import ArtifactError
 from sedcast.emulator.prior import Prior
@@ -57,6 +58,26 @@ def test_a_resumed_run_is_the_uninterrupted_one(run, tmp_path):
     # Evaluations of the step that was cut short were spent, too.
     assert whole.n_evaluations <= resumed.n_evaluations < whole.n_evaluations + 500
     assert resumed.wall_s > stopped.wall_s
+
+
+def test_a_run_interrupted_before_it_can_be_judged_goes_on(tmp_path):
+    path = tmp_path / "run.h5"
+    with pytest.raises(KeyboardInterrupt):
+        run_emcee(galaxy(simulator=Stopping(250)), SHORT, checkpoint=path)
+    assert path.exists()
+    np.testing.assert_array_equal(run_emcee(galaxy(), SHORT, checkpoint=path).chain, run_emcee(galaxy(), SHORT).chain)
+
+
+def test_steps_that_are_kept_twice_are_there_once(tmp_path, rng):
+    checkpoint = Checkpoint(tmp_path / "run.h5", {}, 4)
+    chain, log_prob = rng.normal(size=(5, 4, 11)), rng.normal(size=(5, 4))
+    for first, last in ((0, 3), (3, 5), (3, 5)):
+        now = Progressed(Moment(chain[last - 1], log_prob[last - 1], np.random.RandomState(1).get_state()), last, {})
+        checkpoint.save(list(chain[first:last]), list(log_prob[first:last]), now, first=first)
+    held = checkpoint.load()
+    assert held is not None
+    np.testing.assert_array_equal(held.chain, chain)
+    np.testing.assert_array_equal(held.log_prob, log_prob)
 
 
 @RUNNERS

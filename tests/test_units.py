@@ -1,9 +1,12 @@
 """Astropy's units where arrays are."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from astropy import units as u
-from astropy.table import Column, MaskedColumn, QTable
+from astropy.io import fits
+from astropy.table import Column, MaskedColumn, QTable, Table
 from astropy.utils.masked import Masked
 
 from sedcast.data.catalog import Catalog, load_sdss_sample, read_catalog
@@ -27,6 +30,7 @@ MICRO = 3.631
         (FLUX * MICRO * 1e3 * u.nJy, SIGMA * MICRO * u.uJy),
         (FLUX * MICRO * 1e-29 * u.erg / u.s / u.cm**2 / u.Hz, SIGMA * MICRO * u.uJy),
         ((22.5 - 2.5 * np.log10(FLUX)) * u.ABmag, SIGMA / FLUX * 2.5 / np.log(10) * u.mag),
+        ((22.5 - 2.5 * np.log10(FLUX)) * u.ABmag, SIGMA / FLUX * 2.5 / np.log(10) * u.ABmag),
         (Column(FLUX * MICRO, unit="uJy"), Column(SIGMA * MICRO, unit="uJy")),
         (FLUX, SIGMA**-2),
     ],
@@ -121,3 +125,24 @@ def test_a_table_in_memory_is_a_catalogue() -> None:
     table["flux_err_r"] = table["flux_err_r"].value
     with pytest.raises(CatalogError, match="'flux_g' says its unit is 'uJy', but is to be read in 'nanomaggies'"):
         read_catalog(table, bands=["g", "r"])
+
+
+@pytest.mark.parametrize("stated", ["AB", "ab mag", "mag(AB)"])
+@pytest.mark.parametrize("kind", ["ecsv", "fits"])
+@pytest.mark.filterwarnings("ignore::astropy.units.UnitsWarning")
+def test_magnitudes_in_files_are_known_by_what_their_columns_state(stated: str, kind: str, tmp_path: Path) -> None:
+    magnitude, error = 22.5 - 2.5 * np.log10(FLUX[:, 0]), SIGMA[:, 0] / FLUX[:, 0] * 2.5 / np.log(10)
+    columns = {"flux_r": np.append(magnitude, 99.0), "flux_err_r": np.append(error, 0.1), "zred": [0.1, 0.2, 0.3]}
+    if kind == "ecsv":
+        table = Table(columns)
+        for name in ("flux_r", "flux_err_r"):
+            table[name].unit = u.Unit(stated, parse_strict="silent")
+        table.write(tmp_path / "t.ecsv")
+    else:
+        units = {"flux_r": stated, "flux_err_r": stated}
+        made = [fits.Column(name, "D", unit=units.get(name), array=values) for name, values in columns.items()]
+        fits.BinTableHDU.from_columns(made).writeto(tmp_path / "t.fits")
+    catalog = read_catalog(tmp_path / f"t.{kind}", bands=["r"])
+    np.testing.assert_allclose(catalog.flux[:2, 0], FLUX[:, 0], rtol=1e-9)
+    np.testing.assert_allclose(catalog.flux_ivar[:2, 0], SIGMA[:, 0] ** -2, rtol=1e-9)
+    assert catalog.status.tolist() == ["", "", "no measurement in r"]
