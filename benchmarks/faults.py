@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.common import note, positive
 from benchmarks.kills import FAULTS, kill_and_resume, make_tasks, run_fault
+from sedcast.data.errors import ParameterError
 
 # What the commands import sooner or later, imported once before they are forked.
 _IMPORTED = ("sedcast.cli", "sedcast.posterior.streaming", "sedcast.posterior.train", "sedcast.emulator.speculator")
@@ -49,7 +50,10 @@ def _commands(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_USE_LEGACY_KERAS": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}
     for module in _IMPORTED + (_IMPORTED_TO_TRAIN if any(name.startswith("train") for name in wanted) else ()):
         importlib.import_module(module)
-    tasks = [task for task in make_tasks(folder / "inputs") if task.name in wanted]
+    known = make_tasks(folder / "inputs")
+    if unknown := set(wanted) - {task.name for task in known}:
+        raise ParameterError(f"--commands {', '.join(sorted(unknown))}: expected some of {', '.join(t.name for t in known)}")
+    tasks = [task for task in known if task.name in wanted]
     rng = np.random.default_rng(options.seed)
     by_command: dict[str, Any] = {}
     problems: list[str] = []

@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> int:
         return 2
     library = build_popstar(nebular="--nebular" in arguments)
     library.save(paths[0])
-    logger.info("wrote %s: %d metallicities, %d ages, %d wavelengths", arguments[0], *library.flux.shape)
+    logger.info("wrote %s: %d metallicities, %d ages, %d wavelengths", paths[0], *library.flux.shape)
     return 0
 
 

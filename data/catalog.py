@@ -246,9 +246,9 @@ def read_catalog(
         )
     chosen = None if bands is None else tuple(bands)
     table, columns = path if isinstance(path, Table) else read_table(source), dict(columns or {})
-    # A band of a user's own filter curve is known by its column only.
+    # A band of a user's own filter curve is known by its column only; where bands may be missing, not even by that.
     others = tuple(band for band in chosen or () if band not in BANDS and not find_column(table, columns, f"flux_{band}"))
-    if others:
+    if others and not ragged:
         check_bands(others)
     id_name = find_column(table, columns, "id", "ID", "Id")
     ids = np.arange(len(table)) if id_name is None else check_ids(id_name, table[id_name])

@@ -11,13 +11,18 @@ import numpy as np
 
 from sedcast.data.errors import MissingDependencyError, ParameterError
 
-__all__ = ["fsps_spectrum", "import_fsps", "metallicity_position", "stellar_population"]
+__all__ = ["fsps_spectrum", "import_fsps", "metallicity_position", "missing_folders", "stellar_population"]
 
 _HELP = (
     "FSPS needs its data: clone https://github.com/cconroy20/fsps, set the environment variable SPS_HOME to that folder before "
     "starting Python, and 'pip install fsps'. sedcast itself does not need FSPS: SSPLibrary.popstar() is bundled"
 )
 _FOLDERS = ("ISOCHRONES", "SPECTRA", "dust", "nebular", "data")
+
+
+def missing_folders(home: str) -> list[str]:
+    """Those folders of FSPS's data that are not in `home`."""
+    return [name for name in _FOLDERS if not (Path(home) / name).is_dir()]
 
 
 def import_fsps() -> ModuleType:
@@ -31,8 +36,7 @@ def import_fsps() -> ModuleType:
     if not home:
         raise MissingDependencyError(f"SPS_HOME is not set. {_HELP}")
     # FSPS ends the whole process when a file is missing, so look before it does.
-    missing = [name for name in _FOLDERS if not (Path(home) / name).is_dir()]
-    if missing:
+    if missing := missing_folders(home):
         raise MissingDependencyError(f"SPS_HOME={home} lacks the folders {missing}. {_HELP}")
     try:
         return import_module("fsps")

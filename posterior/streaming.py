@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sedcast.data.artifacts import FULL
+from sedcast.data.artifacts import FULL, software_versions
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.executors import TaskPool
 from sedcast.data.mapping import CatalogMapping, map_rows
@@ -217,4 +217,5 @@ def _manifest(
         "rows_per_segment": rows_per_segment,
         "samples": None if samples is None else {"path": str(samples[0]), "type": samples[1], "compression": samples[2]},
         "refinement": None if refiner is None else refiner.settings(),
+        "versions": software_versions(),
     }

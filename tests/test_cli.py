@@ -107,6 +107,18 @@ def test_a_user_error_is_one_line_with_status_2(run: Run, tmp_path: Path) -> Non
     assert err.count("\n") == 1
 
 
+def test_outputs_and_workers_are_checked_before_the_work(run: Run, tmp_path: Path) -> None:
+    file, output = tmp_path / "file", tmp_path / "out.npz"
+    file.touch()
+    for arguments, said in (
+        (["validate", "bundled", "-o", file], "is a file: give a folder"),
+        (["simulate", EXAMPLES / "simulate.toml", "-o", output, "--workers", "2"], "those of --scheduler"),
+        (["train", "emulator", EXAMPLES / "emulator.toml", "-o", output, "--workers", "2"], "this configuration has none"),
+    ):
+        status, _, err = run(*arguments)
+        assert (status, said in err) == (2, True), err
+
+
 def test_missing_catalogue_and_folder_as_output(run: Run, tmp_path: Path) -> None:
     status, _, err = run("infer", tmp_path / "nothing.csv", "-o", tmp_path / "out.h5")
     assert (status, "no catalogue at" in err) == (2, True)
@@ -213,6 +225,7 @@ def test_infer_shows_reasons_in_its_table(run: Run, galaxies: Path, tmp_path: Pa
         (["mine.csv", "-o", "out.fits"], "with --mapping"),
         (["sdss", "-o", "out.h5", "--unit", "uJy"], "--unit uJy is that of a file"),
         (["mine.csv", "-o", "out.h5", "--mapping", "nsa-v1", "--unit", "uJy"], "unit = 'uJy' into the mapping"),
+        (["mine.csv", "-o", "out.fits", "--mapping", "nsa-v1", "--samples", "out.fits"], "give them two names"),
         (["mine.csv", "-o", "out.h5", "--mapping", "nsa-v1", "--no-calibrate"], "in the mapping file instead"),
         (["mine.csv", "-o", "out.h5", "--unit", "AB"], "read with a mapping file"),
         (["mine.csv", "-o", "out.h5", "--compression", "gzip"], "are those of --samples"),

@@ -46,6 +46,22 @@ def run(*arguments: object) -> str:
     return str(done.stdout)
 
 
+def test_either_file_of_a_streamed_run_is_repeated(
+    catalog: Path, mapping: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    made, samples, again = tmp_path / "made.fits", tmp_path / "drawn.h5", tmp_path / "again"
+    run("infer", catalog, "--mapping", mapping, "--n-samples", 7, "-o", made, "--samples", samples)
+    again.mkdir()
+    run("rerun", samples, "-o", again / "x.h5", "--check")
+    assert (again / "x.fits").exists()
+    for target, beside in (("x.fits", "x.h5"), ("x.h5", "x.fits")):
+        (again / target).unlink()
+        with pytest.raises(ArtifactError, match=f"{beside}, which would be written beside"):
+            run("rerun", made, "-o", again / target)
+        (again / target).touch()
+
+
 @pytest.mark.parametrize("name", ["out.h5", "out.fits", "out.parquet"])
 def test_inferred_catalogues_are_repeated(
     name: str, catalog: Path, mapping: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,6 +17,8 @@ from sedcast.cli_common import (
     Scheduler,
     Seed,
     Workers,
+    check_folder,
+    check_workers,
     check_writable,
     explain_os_error,
     load_posterior,
@@ -120,10 +122,13 @@ def train_emulator_command(
     spectra of a simulator, are kept beside OUTPUT.
     """
     screen = make_screen(as_json)
+    from sedcast.data.errors import ParameterError
     from sedcast.emulator.speculator import SpeculatorConfig, load_emulator_config
 
     settings = load_emulator_config(config)
     check_writable(output)
+    if not isinstance(settings, SpeculatorConfig) and (scheduler, n_workers) != (None, None):
+        raise ParameterError("--scheduler and --workers make the spectra of a simulator: this configuration has none")
     if isinstance(settings, SpeculatorConfig):
         with pool_of(scheduler, n_workers) as pool:
             figures = _train_speculator(settings, output, export, screen, n_workers=n_workers, pool=pool)
@@ -222,6 +227,7 @@ def simulate(
     partial = partial_folder(output)
     if any(partial.glob("segment-*.h5")):
         screen.note(f"resuming the interrupted simulation in {partial}/")
+    check_workers(scheduler, n_workers)
     started = time.perf_counter()
     with pool_of(scheduler, n_workers) as pool, screen.progress("simulating") as report:
         figures = run(settings, output, pool=pool, progress=report)
@@ -257,6 +263,8 @@ def validate(
     from sedcast.posterior.importance import Refiner
     from sedcast.validation import validate_estimator, validate_refined, validation_figures, write_validation
 
+    if output is not None:
+        check_folder(output)
     estimator = load_posterior(model)
     if refine is not None:
         estimator.refuse_inferred_redshift("--refine")

@@ -40,6 +40,8 @@ __all__ = [
     "Workers",
     "as_arguments",
     "as_invocation",
+    "check_folder",
+    "check_workers",
     "check_writable",
     "explain_os_error",
     "load_catalog",
@@ -192,22 +194,49 @@ def make_screen(as_json: bool = False) -> "Screen":
     return screen
 
 
-def check_writable(output: Path) -> None:
+def check_writable(output: Path, option: str = "-o") -> None:
     """Refuse before the work, not after it, an output that cannot be written; and keep other runs off it till the command ends.
 
     Raises
     ------
     ConfigError : if another process is writing it.
-    ParameterError : if `output` is a folder, or its folder cannot be made or written to.
+    ParameterError : if `output`, which `option` names, is a folder, or its folder cannot be made or written to.
     """
     from sedcast.data.errors import ParameterError
 
     if output.is_dir():
-        raise ParameterError(f"-o {output} is a folder: give the name of a file in it")
+        raise ParameterError(f"{option} {output} is a folder: give the name of a file in it")
+    lock_output(output, option)
+
+
+def check_folder(output: Path) -> None:
+    """The same as `check_writable`, of a folder for several files.
+
+    Raises
+    ------
+    ConfigError, ParameterError : as `check_writable`, but if `output` is a file.
+    """
+    from sedcast.data.errors import ParameterError
+
+    if output.exists() and not output.is_dir():
+        raise ParameterError(f"-o {output} is a file: give a folder")
     lock_output(output)
 
 
-def lock_output(output: Path) -> None:
+def check_workers(scheduler: str | None, n_workers: int | None) -> None:
+    """Refuse `--workers` of a command that has none without `--scheduler`.
+
+    Raises
+    ------
+    ParameterError : if they are given alone.
+    """
+    from sedcast.data.errors import ParameterError
+
+    if n_workers is not None and scheduler is None:
+        raise ParameterError("--workers are those of --scheduler: give that too, or leave them out")
+
+
+def lock_output(output: Path, option: str = "-o") -> None:
     """Keep other runs off a file or folder till the command ends.
 
     Raises
@@ -222,7 +251,7 @@ def lock_output(output: Path) -> None:
             (_locks.get() or until_checked).enter_context(output_lock(output))
     except OSError as error:
         raise ParameterError(
-            f"-o {output}: cannot write in the folder {output.parent} ({error.strerror}): choose another"
+            f"{option} {output}: cannot write in the folder {output.parent} ({error.strerror}): choose another"
         ) from error
 
 

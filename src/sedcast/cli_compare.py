@@ -15,9 +15,9 @@ from sedcast.cli_common import (
     Seed,
     Source,
     Unit,
+    check_folder,
     load_catalog,
     load_posterior,
-    lock_output,
     make_screen,
     pool_of,
 )
@@ -87,11 +87,9 @@ def compare(
     from sedcast.baselines.report_tables import to_json
     from sedcast.comparison import about, choose_galaxies, mock_galaxies, setting_of, write_comparison
     from sedcast.data.config import parse_config
-    from sedcast.data.errors import ParameterError
+    from sedcast.data.provenance import invocation
 
-    if output.exists() and not output.is_dir():
-        raise ParameterError(f"-o {output} is a file: give a folder")
-    lock_output(output)
+    check_folder(output)
     estimator = load_posterior(model)
     estimator.refuse_inferred_redshift("the comparison with MCMC")
     chosen = {"methods": methods.split(","), "seed": seed}
@@ -104,12 +102,8 @@ def compare(
         table = load_catalog(catalog, estimator, unit, calibrate)
         galaxies += choose_galaxies(table, estimator, rows=rows, ids=ids, n=n_real, seed=seed)
     galaxies += mock_galaxies(estimator, n_mocks, seed=seed)
-    options = f"--rows {rows}" if rows is not None else f"--ids {ids}" if ids is not None else f"-n {n_real}"
-    command = (
-        f"sedcast compare {catalog} {options} --mocks {n_mocks} --model {model} --methods {methods} --simulator {simulator} "
-        f"--target-ess {target_ess:g} --max-steps {max_steps} --seed {seed}{' --independent' * independent}"
-    )
-    recorded = about(setting, command, zred=galaxies[0].zred if galaxies else 0.1)
+    running = invocation.get()
+    recorded = about(setting, "" if running is None else running.text, zred=galaxies[0].zred if galaxies else 0.1)
     try:
         with pool_of(scheduler, n_workers) as pool, screen.progress("runs, then pairs") as report:
             comparison = compare_galaxies(

@@ -14,6 +14,7 @@ from sedcast.cli_common import (
     Source,
     Unit,
     Workers,
+    check_workers,
     check_writable,
     load_catalog,
     load_posterior,
@@ -93,10 +94,14 @@ def infer(
     from sedcast.posterior.infer import infer_catalog
     from sedcast.posterior.streaming import infer_file
 
-    for path in filter(None, (output, samples)):
-        check_writable(path)
+    if samples is not None and samples.absolute() == output.absolute():
+        raise ParameterError(f"--samples {samples} is the file of the summaries, -o: give them two names")
+    for option, path in {"-o": output, "--samples": samples}.items():
+        if path is None:
+            continue
+        check_writable(path, option)
         if path.exists() and Path(catalog).exists() and path.samefile(catalog):
-            raise ParameterError(f"-o {path} is the catalogue itself, which would be overwritten: give another name")
+            raise ParameterError(f"{option} {path} is the catalogue itself, which would be overwritten: give another name")
     streamed = output.suffix in _STREAMED
     if not streamed and output.suffix not in _HDF5:
         raise ParameterError(f"-o {output}: expected a name that ends in .h5, or with --mapping in .fits or .parquet")
@@ -112,8 +117,7 @@ def infer(
         raise ParameterError(f"--unit {unit} goes without --mapping: write unit = {unit!r} into the mapping file")
     if mapping is not None and not calibrate:
         raise ParameterError("--no-calibrate is for SDSS's own columns: change offsets and floors in the mapping file instead")
-    if n_workers is not None and scheduler is None:
-        raise ParameterError("--workers are those of --scheduler: give that too, or leave them out")
+    check_workers(scheduler, n_workers)
     if streamed and first is not None:
         raise ParameterError(f"--first goes with an .h5 output: {output} is streamed")
     estimator = load_posterior(model)

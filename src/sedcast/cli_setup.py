@@ -112,11 +112,12 @@ def _packages() -> tuple[str, str]:
 
 
 def _sps_home() -> tuple[str, str]:
+    from sedcast.data.fsps_link import missing_folders
+
     home = os.environ.get("SPS_HOME")
-    if home is None:
+    if not home:
         return "note", "not set; only needed to make spectra with FSPS"
-    missing = [name for name in ("ISOCHRONES", "SPECTRA", "data") if not (Path(home) / name).is_dir()]
-    if missing:
+    if missing := missing_folders(home):
         return "FAILED", f"{home} has no folder {', '.join(missing)}: set it to the folder of FSPS's data, or unset it"
     return "ok", home
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sedcast.cli_common import AsJson, CommandGroup, Scheduler, Workers, check_writable, make_screen, pool_of
+from sedcast.cli_common import AsJson, CommandGroup, Scheduler, Workers, check_workers, check_writable, make_screen, pool_of
 
 if TYPE_CHECKING:
     from sedcast.console import Report
@@ -47,6 +47,7 @@ def build(
     """Make an SSP library, for `library = "FILE"` in the configuration of an emulator."""
     screen = make_screen(as_json)
     check_writable(output)
+    check_workers(scheduler, n_workers)
     if scheduler is not None and source is not Source.FSPS:
         from sedcast.data.errors import ParameterError
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from sedcast.data.provenance import jsonable
 
 __all__ = ["Report", "Screen", "configure_logging"]
 
@@ -87,19 +88,10 @@ class Screen:
     def result(self, figures: Mapping[str, Any], title: str = "") -> None:
         """The figures of a command: a table, or with `as_json` one line of JSON."""
         if self.as_json:
-            sys.stdout.write(json.dumps(_plain(figures), allow_nan=False) + "\n")
+            sys.stdout.write(json.dumps(jsonable(figures), allow_nan=False) + "\n")
             sys.stdout.flush()
         else:
             self.table(title, ("figure", "value"), [(key, value) for key, value in figures.items()])
-
-
-def _plain(value: Any) -> Any:
-    """The same with infinite and undefined numbers as None, which JSON has no other word for."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(value: object) -> str:

@@ -54,13 +54,22 @@ def options_of(
     for number, (name, described) in enumerate(header["files"].items()):
         path = Path(str(options.get(name)))
         options[name] = str(_as_it_was(path, described, folder / f"input{number}{path.suffix}"))
-    options["output"] = str(output)
-    if options.get("samples") is not None:
-        options["samples"] = str(output.with_suffix(".h5"))
+    options |= _outputs(options, output)
     _leave_out_idle(options)
     if tuple(made["name"]) == ("train", "emulator") and not allow_code:
         _check_simulator(Path(str(options.get("config"))))
     return tuple(made["name"]), options
+
+
+def _outputs(options: Mapping[str, Any], output: Path) -> dict[str, str]:
+    """The output and, of two, the other one: summaries have the suffix that they had, samples .h5."""
+    if options.get("samples") is None:
+        return {"output": str(output)}
+    of_samples = output.suffix in (".h5", ".hdf5")
+    other = output.with_suffix(Path(str(options["output"])).suffix if of_samples else ".h5")
+    if other.exists():
+        raise ArtifactError(f"{other}, which would be written beside {output}, is there already: give another name")
+    return {"output": str(other), "samples": str(output)} if of_samples else {"output": str(output), "samples": str(other)}
 
 
 def _leave_out_idle(options: dict[str, Any]) -> None:
