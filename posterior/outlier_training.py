@@ -49,15 +49,12 @@ class OutlierConfig(Config):
     n_calibration : mocks that thresholds are taken from.
     n_components : Gaussians of the density.
     seed : of everything random.
-    missing : bands that its mocks lack, if not as in training: the flow's training may be of what is hard to learn, the score's
-        thresholds are for what catalogues hold.
     """
 
     n_fit: int = Field(default=40_000, ge=100)
     n_calibration: int = Field(default=40_000, ge=500)
     n_components: int = Field(default=32, ge=1)
     seed: int = Field(default=0, ge=0)
-    missing: MissingBands | None = None
 
     @model_validator(mode="after")
     def _enough(self) -> "OutlierConfig":
@@ -90,29 +87,14 @@ def training_simulator(estimator: PosteriorEstimator) -> PhotometrySimulator:
     return default_simulator(training_simulation(estimator))
 
 
-def draw_like_training(
-    estimator: PosteriorEstimator,
-    simulator: PhotometrySimulator,
-    n: int,
-    *,
-    seed: int,
-    missing: MissingBands | None = None,
-) -> Galaxies:
-    """Fresh mocks with the training set's distribution; unless `missing` is given, bands lack as in the score's own mocks."""
+def draw_like_training(estimator: PosteriorEstimator, simulator: PhotometrySimulator, n: int, *, seed: int) -> Galaxies:
+    """Fresh mocks with the training set's distribution, unmeasured bands included."""
     simulation = training_simulation(estimator).model_copy(update={"n_galaxies": n, "seed": seed})
-    missing = missing or _missing(estimator)
+    trained = (estimator.card.get("config") or {}).get("stream") or {}
+    missing = MissingBands(**trained["missing"]) if trained.get("missing") else None
     config = StreamConfig(spectra_per_galaxy=1.5, pool_epochs=1, n_validation=n, missing=missing)
     with GalaxyStream(simulator, noise_model(simulation), simulation, config) as stream:
         return stream.validation()
-
-
-def _missing(estimator: PosteriorEstimator) -> MissingBands | None:
-    """Bands that mocks of the estimator's score lack; those of its training if it has none."""
-    trained = (estimator.card.get("config") or {}).get("stream")
-    for described in (estimator.card.get("outliers"), trained):
-        if described and described.get("missing"):
-            return MissingBands(**described["missing"])
-    return None
 
 
 def predicted_misfit(
@@ -235,14 +217,13 @@ def fit_outliers(
     ArtifactError : if the estimator's card does not tell what it was trained on.
     """
     config = config or OutlierConfig()
-    missing = config.missing or _missing(estimator)
     simulator = simulator or training_simulator(estimator)
     seed = _SEED_STEP * (config.seed + 1)
-    galaxies = draw_like_training(estimator, simulator, config.n_fit, seed=seed, missing=missing)
+    galaxies = draw_like_training(estimator, simulator, config.n_fit, seed=seed)
     theta = estimator.prior.from_unbounded(galaxies.theta_unbounded.astype(float))
     magnitude = asinh_magnitude(simulator.flux(theta, galaxies.zred, n_threads=2), estimator.bands)
     density = PhotometryDensity.fit(magnitude, galaxies.zred, n_components=config.n_components, seed=seed)
-    mocks = draw_like_training(estimator, simulator, config.n_calibration, seed=seed + 1, missing=missing)
+    mocks = draw_like_training(estimator, simulator, config.n_calibration, seed=seed + 1)
 
     def report(done: int) -> None:
         if progress is not None:
@@ -251,8 +232,7 @@ def fit_outliers(
     fit = predicted_misfit(estimator, simulator, mocks, seed=seed, progress=report)
     zred = None if estimator.infers_redshift else mocks.zred
     model = OutlierModel.calibrated(estimator.bands, density, flux=mocks.flux, flux_ivar=mocks.flux_ivar, zred=zred, misfit=fit)
-    described = config.model_copy(update={"missing": missing}).model_dump(mode="json")
-    described |= {"false_alarm_rate": FALSE_ALARM_RATE, "misfit_samples": MISFIT_SAMPLES}
+    described = config.model_dump() | {"false_alarm_rate": FALSE_ALARM_RATE, "misfit_samples": MISFIT_SAMPLES}
     described |= {"statistics": list(STATISTICS), "version": SCORE_VERSION}
     logger.info("outlier score of %s: %d Gaussians, %d mocks", estimator.name, config.n_components, len(mocks))
     return estimator.changed({"outliers": described}, outliers=model)

@@ -55,16 +55,6 @@ class MissingBands(Config):
             raise ValueError(f"without_optional={self.without_optional} needs bands in optional: name them, or set it to 0")
         return self
 
-    def check(self, bands: tuple[str, ...]) -> None:
-        """Refuse bands of which none, or all, are optional, or not all that are.
-
-        Raises
-        ------
-        ParameterError : naming them.
-        """
-        if not set(self.optional) < set(bands):
-            raise ParameterError(f"optional={self.optional} must be some, not all, of the bands {' '.join(bands)}")
-
     def draw(self, n: int, bands: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
         """Which bands are measured, (n, n_band) bool, at least one in every row."""
         optional = np.flatnonzero([band in self.optional for band in bands])
@@ -155,7 +145,11 @@ class GalaxyStream:
         if noise.bands != tuple(simulator.bands):
             raise ParameterError(f"the noise model has bands {noise.bands}, the simulator {simulator.bands}: they must agree")
         if stream.missing is not None:
-            stream.missing.check(noise.bands)
+            unknown = [band for band in stream.missing.optional if band not in noise.bands]
+            if unknown or set(noise.bands) <= set(stream.missing.optional):
+                raise ParameterError(
+                    f"optional={stream.missing.optional} must be some, not all, of the bands {' '.join(noise.bands)}"
+                )
         self.simulation = simulation
         self.stream = stream
         self.prior = Prior.from_dict(simulation.prior)

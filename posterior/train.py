@@ -97,10 +97,6 @@ class PosteriorConfig(Config):
             raise ValueError("[stream] draws fresh galaxies and needs [simulation], not simulation_file")
         if self.experts and (self.stream is None or self.stream.missing is None):
             raise ValueError("experts serve galaxies of certain bands among others: give [stream.missing], or drop experts")
-        if self.outliers.missing is not None:
-            if self.simulation is None or self.stream is None or self.stream.missing is None:
-                raise ValueError("outliers.missing: a posterior of all bands misses none: give [stream.missing], or drop it")
-            self.outliers.missing.check(self.simulation.band_names)
         if self.flow.choice and self.amplitudes is None:
             raise ValueError("flow.choice, where the burst's time is, needs [amplitudes]: give that too, or drop choice")
         if self.flow.choice and self.flow.n_options not in BURST_OPTIONS:

@@ -12,11 +12,10 @@ from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import infer_catalog
-from sedcast.posterior.outlier_training import OutlierConfig, draw_like_training, fit_outliers, training_simulator
+from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers
 from sedcast.posterior.outliers import FALSE_ALARM_RATE, OutlierModel, misfit
 from sedcast.posterior.photometry_density import PhotometryDensity
 from sedcast.posterior.posterior_catalog import read_posteriors
-from sedcast.posterior.stream import MissingBands
 
 SIMULATION = {"n_galaxies": 10, "seed": 3, "bands": BANDS}
 
@@ -114,21 +113,6 @@ def test_too_few_mocks_and_broken_arrays_are_refused(model):
         OutlierModel.from_arrays(BANDS, {name: array for name, array in arrays.items() if name != "o_least"}, "o_")
     with pytest.raises(ArtifactError, match="quantiles"):
         OutlierModel.from_arrays(BANDS, arrays | {"o_quantiles": np.ones((2, 4, 3))}, "o_")
-
-
-def test_the_scores_mocks_may_lack_other_bands_than_the_flows_training():
-    every, none = ({"optional": ["u"], "complete": share, "without_optional": 0.0} for share in (1.0, 0.0))
-    estimator = gaussian_estimator(mask=True)
-    described = {"simulation": SIMULATION, "config": {"stream": {"missing": every}}}
-    estimator = replace(estimator, card=dict(estimator.card) | described)
-    shares = []
-    for missing in (None, MissingBands(**none), None):
-        estimator = fit_outliers(estimator, OutlierConfig(n_fit=200, n_calibration=500, n_components=2, missing=missing))
-        mocks = draw_like_training(estimator, training_simulator(estimator), 300, seed=3)
-        shares.append((mocks.flux_ivar > 0).all(axis=1).mean())
-    assert shares[0] == 1
-    assert shares[1] == shares[2] == pytest.approx(1 / len(BANDS), abs=0.1)
-    assert estimator.card["outliers"]["missing"] == none
 
 
 def test_an_estimator_carries_its_score_into_the_file(model, tmp_path):
