@@ -112,7 +112,9 @@ def train_emulator_command(
     export: Annotated[
         Path | None, typer.Option("--export-speculator", metavar="FOLDER", help="Write files that Speculator reads, too.")
     ] = None,
-    n_workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that run the simulator.")] = 2,
+    n_workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that run the simulator; by default two.")
+    ] = None,
     scheduler: Scheduler = None,
     as_json: AsJson = False,
 ) -> None:
@@ -131,7 +133,7 @@ def train_emulator_command(
         raise ParameterError("--scheduler and --workers make the spectra of a simulator: this configuration has none")
     if isinstance(settings, SpeculatorConfig):
         with pool_of(scheduler, n_workers) as pool:
-            figures = _train_speculator(settings, output, export, screen, n_workers=n_workers, pool=pool)
+            figures = _train_speculator(settings, output, export, screen, n_workers=n_workers or 2, pool=pool)
     else:
         figures = _train_composite(settings, output, export, screen)
     screen.note(f"wrote {output}")
