@@ -71,7 +71,8 @@ def read_table(path: Path) -> Table:
         with reading(path), source.open("rb") as handle:
             table = Table.read(handle if kind == "fits" else source, format=kind)
         # Astropy writes masked columns to HDF5 as two.
-        for name in [name for name in table.colnames if f"{name}.mask" in table.colnames]:
+        masks = {name for name in table.colnames if table[name].dtype.kind == "b"}
+        for name in [name for name in table.colnames if f"{name}.mask" in masks]:
             table[name] = MaskedColumn(table[name], mask=table[f"{name}.mask"])
     if len(table) == 0:
         raise CatalogError(f"{path} has no rows: a catalogue needs at least one galaxy")
@@ -87,7 +88,8 @@ def as_texts(name: str, values: np.ndarray) -> np.ndarray:
     """
     try:
         if values.dtype == object:
-            return np.array([value.decode() if isinstance(value, bytes) else str(value or "") for value in values])
+            known = ["" if value is None else value for value in values]
+            return np.array([value.decode() if isinstance(value, bytes) else str(value) for value in known])
         return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
     except UnicodeDecodeError as error:
         raise CatalogError(f"column {name!r} holds a text that is not in UTF-8: {error}") from error

@@ -232,7 +232,8 @@ def _dereddening(table: TableFile, extinction: Extinction | None, missing: list[
     if extinction is None:
         return np.ones(1)
     values = _numbers(table, extinction.column, extinction.index, start, stop)
-    values[np.isin(values, missing) | is_missing_code(values, magnitudes=True)] = np.nan
+    # A zero may be "not measured" of a flux; as an extinction it is a value.
+    values[(np.isin(values, missing) & (values != 0)) | is_missing_code(values, magnitudes=True)] = np.nan
     if extinction.kind == "magnitudes":
         return np.asarray(10.0 ** (0.4 * extinction.factor * values))
     return np.where(values > 0, 1.0 / values, np.nan)

@@ -74,10 +74,12 @@ class TableFile(ABC):
         CatalogError : if the file is damaged there.
         """
         with reading(self.path):
-            values, mask = self._read(name, start, stop), f"{name}.mask"
-            # Astropy writes masked columns to HDF5 and Parquet as two.
-            if mask in self.names and (hidden := np.asarray(self._read(mask, start, stop), dtype=bool)).any():
-                return _hidden(values, hidden)
+            values = self._read(name, start, stop)
+            # Astropy writes masked columns to HDF5 and Parquet as two, the mask as truths.
+            if (mask := f"{name}.mask") in self.names:
+                hidden = self._read(mask, start, stop)
+                if hidden.dtype.kind == "b" and hidden.any():
+                    return _hidden(values, hidden)
             return values
 
     @abstractmethod

@@ -76,9 +76,9 @@ def draw_mocks(
     measured = np.ones((n_mocks, n_band), dtype=bool) if measured is None else measured
     theta, zred = np.empty((n_mocks, len(PARAMETER_NAMES))), np.empty(n_mocks)
     flux, sigma = np.empty((2, n_mocks, n_band))
-    pending = np.arange(n_mocks)
+    pending, redshifts = np.arange(n_mocks), _redshifts(estimator)
     for _ in range(_MAX_TRIES):
-        tried = _observe(simulator, estimator, noise, measured[pending], rng)
+        tried = _observe(simulator, estimator, redshifts, noise, measured[pending], rng)
         rows = pending[tried[0]]
         theta[rows], zred[rows], flux[rows], sigma[rows] = tried[1:]
         pending = np.delete(pending, tried[0])
@@ -93,13 +93,13 @@ def draw_mocks(
 def _observe(
     simulator: PhotometrySimulator,
     estimator: PosteriorEstimator,
+    redshifts: RedshiftPrior,
     noise: NoiseModel,
     measured: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """One try for each row of `measured` (n, n_band): rows accepted, and their theta, zred, flux and sigma."""
     mass = PARAMETER_NAMES.index("log_mstar")
-    redshifts = estimator.redshift_prior or _redshifts(estimator)
     theta, zred = estimator.prior.sample(len(measured), rng), redshifts.sample(len(measured), rng)
     with np.errstate(divide="ignore"):
         unit_flux = np.log10(simulator.flux(theta, zred, n_threads=usable_cores())) - theta[:, mass, None]
@@ -115,6 +115,8 @@ def _observe(
 
 def _redshifts(estimator: PosteriorEstimator) -> RedshiftPrior:
     """The distribution of the training set's redshifts; uniform over their range if the card does not tell it."""
+    if estimator.redshift_prior is not None:
+        return estimator.redshift_prior
     trained_on = (estimator.card.get("simulation") or {}).get("zred")
     if trained_on:
         return parse_config(trained_on, RedshiftPrior, f"redshifts of {estimator.name}")

@@ -16,14 +16,13 @@ from sedcast.data.artifacts import FULL, software_versions
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.executors import TaskPool
 from sedcast.data.mapping import CatalogMapping, map_rows
-from sedcast.data.provenance import provenance
+from sedcast.data.provenance import provenance, read_provenance
 from sedcast.data.tables import TableFile, open_table
 from sedcast.emulator.segments import Segments, open_segments, partial_folder, write_segment
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.joined_posteriors import dataset_types, import_parquet, join_samples, join_summaries
-from sedcast.posterior.outlier_training import OutlierScorer
 
 __all__ = ["ROWS_PER_SEGMENT", "SampleOptions", "infer_file"]
 
@@ -105,7 +104,7 @@ def infer_file(
             header = provenance(config=manifest, artifacts=artifacts, command=command)
             header |= {name: manifest[name] for name in ("estimator", "n_samples", "seed")}
             dtypes = dataset_types(segments)
-            header["outlier_limits"] = OutlierScorer(estimator).limits
+            header["outlier_limits"] = read_provenance(segments.paths[0])["outlier_limits"]
             if samples is not None:
                 join_samples(segments, samples[0], dtypes, header)
             figures = join_summaries(segments, output, dtypes, header)

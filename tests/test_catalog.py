@@ -6,6 +6,7 @@ import pytest
 from astropy.table import Table
 
 from sedcast.data.catalog import Catalog, apply_calibration, load_sdss_sample, read_catalog
+from sedcast.data.catalog_columns import as_texts
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.sdss import sdss_photometry
 
@@ -318,3 +319,7 @@ def test_ragged_catalogue_needs_one_band_of_a_row_and_of_the_file(tmp_path):
         read_catalog(tmp_path / "ragged.ecsv", bands=("NUV", "g"), ragged=True)
     with pytest.raises(CatalogError, match="not in this catalogue"):
         catalog.select(("J", "H"), ragged=True)
+
+
+def test_a_text_that_is_missing_is_empty_and_a_zero_is_not() -> None:
+    assert as_texts("id", np.array([0, None, b"a", "b"], dtype=object)).tolist() == ["0", "", "a", "b"]

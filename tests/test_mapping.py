@@ -302,12 +302,12 @@ def test_masks_that_astropy_writes_beside_columns_are_heeded(kind: str, tmp_path
 
 
 def test_an_extinction_that_is_not_known_is_no_measurement(tmp_path: Path) -> None:
-    table = Table({"F": [20.0, 20.0, 20.0], "S": [1.0, 1.0, 1.0], "A": [0.1, -99.0, 5.0], "z": [0.1, 0.1, 0.1]})
+    table = Table({"F": [20.0] * 4, "S": [1.0] * 4, "A": [0.1, -99.0, 5.0, 0.0], "z": [0.1] * 4})
     table.write(tmp_path / "t.ecsv")
     band = {"flux": "F", "error": "S", "extinction": {"column": "A"}}
-    mapping = {"redshift": "z", "unit": "nanomaggies", "missing": [5.0], "bands": {"r": band}}
+    mapping = {"redshift": "z", "unit": "nanomaggies", "missing": [5.0, 0.0], "bands": {"r": band}}
     catalog = read_mapped(tmp_path / "t.ecsv", parse_config(mapping, CatalogMapping))
-    assert catalog.status.tolist() == ["", "no measurement in r", "no measurement in r"]
+    assert catalog.status.tolist() == ["", "no measurement in r", "no measurement in r", ""]
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
