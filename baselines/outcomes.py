@@ -21,6 +21,7 @@ from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.posterior.importance import RefineConfig
 from sedcast.posterior.likelihood import FluxSimulator
 from sedcast.posterior.posterior_catalog import DERIVED_NAMES
+from sedcast.posterior.resampling import PosteriorDraws
 
 __all__ = [
     "COMPARED_NAMES",
@@ -72,10 +73,10 @@ class PosteriorSampler(Protocol):
     @property
     def card(self) -> dict[str, Any]: ...  # noqa: D102
 
-    def sample_unbounded(
+    def draw(
         self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray | None, n_samples: int, *, seed: int
-    ) -> np.ndarray:
-        """Points of probit space (n, n_samples, 11)."""
+    ) -> PosteriorDraws:
+        """Points of probit space (n, n_samples, 11), and what they are worth."""
         ...
 
 

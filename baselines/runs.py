@@ -117,8 +117,15 @@ def _failure(reason: str, wall_s: float, cpu_s: float, n_evaluations: int) -> Ou
 def _flow(setting: Setting, galaxy: Galaxy) -> _Found:
     config = setting.config
     row = (galaxy.flux[None], galaxy.flux_ivar[None], np.array([galaxy.zred]))
-    points = np.asarray(setting.estimator.sample_unbounded(*row, config.n_samples, seed=galaxy.seed(config.seed))[0], float)
-    return _Found(points, points[: config.n_draws], {"ess": float(len(points))})
+    drawn = setting.estimator.draw(*row, config.n_samples, seed=galaxy.seed(config.seed))
+    points, efficiency = drawn.points[0].astype(float), float(drawn.efficiency[0])
+    figures: dict[str, Any] = {"ess": float(len(points))}
+    if np.isfinite(efficiency):
+        log_evidence = float(drawn.log_evidence[0])
+        figures = {"ess": efficiency * len(points), "log_evidence": log_evidence, "reason": f"efficiency {efficiency:.2f}"}
+    # Copies of a draw are beside each other.
+    n = int(np.clip(figures["ess"], 2, min(config.n_draws, len(points))))
+    return _Found(points, points[thinned_rows(len(points), n)], figures)
 
 
 def _refined(setting: Setting, galaxy: Galaxy) -> _Found:

@@ -13,10 +13,13 @@ from sedcast.data.errors import ParameterError
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import Refined
 from sedcast.posterior.importance import RefineConfig, Refiner
+from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.outlier_training import training_simulator
+from sedcast.posterior.resampling import weigh
 
 EFFICIENCY_AIM, KHAT_AIM = 0.02, 0.7
 QUANTILES = (1, 5, 25, 50, 75)
+_N_DRAWN = 1000
 STEPS = {"flow": ("flow",), "contexts": ("flow", "contexts"), "all_steps": ("flow", "contexts", "adapted")}
 
 
@@ -40,6 +43,24 @@ def best_up_to(results: list[Refined], steps: tuple[str, ...]) -> dict[str, floa
         "seconds_median": float(np.median(seconds)),
         "seconds_mean": float(seconds.mean()),
     }
+
+
+def worth_as_drawn(refiner: Refiner, galaxy: tuple[Any, ...], row: int, seed: int) -> tuple[float, float]:
+    """The efficiency of the flow's draws by the weights that `PosteriorEstimator.draw` takes, and of what it makes of them.
+
+    The latter by the likelihood of refinement, whose emulator is another: 1 if the samples are exact draws.
+    """
+    estimator, (flux, flux_ivar, zred) = refiner.estimator, galaxy
+    likelihood = GaussianLikelihood(refiner.simulator, estimator.prior, flux=flux, flux_ivar=flux_ivar, zred=zred)
+    observed = flux[None], flux_ivar[None], np.array([zred])
+    drawn = estimator.flow.draw(estimator.context(*observed), _N_DRAWN, seed=seed, row_keys=np.array([row]))
+    weight, efficiency, _ = weigh(drawn)
+    with np.errstate(divide="ignore"):
+        over = likelihood.log_posterior_unbounded(drawn.theta[0]) - drawn.log_q[0] - np.log(weight[0])
+    taken = np.isfinite(over) & (weight[0] > 0)
+    ratio = np.exp(over[taken] - over[taken].max())
+    mean = np.average(ratio, weights=weight[0, taken])
+    return float(efficiency[0]), float(mean**2 / np.average(ratio**2, weights=weight[0, taken]))
 
 
 def against_emcee(refiner: Refiner, galaxies: list[tuple[Any, ...]], seed: int) -> float:
@@ -76,12 +97,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         if len(results) % 20 == 0:
             note(f"  {len(results)} of {options.n} galaxies")
     cpu_s = time.process_time() - began
+    as_drawn = [worth_as_drawn(refiner, galaxy, int(row), options.seed) for row, galaxy in zip(rows, galaxies, strict=True)]
     columns = {name: best_up_to(results, steps) for name, steps in STEPS.items()}
+    kinds = ("of the flow's draws, weights of its own", "of resampled samples, weights of refinement")
+    worth = np.percentile(as_drawn, QUANTILES, axis=0).T
+    table(("efficiency, percentile", *map(str, QUANTILES)), [(kind, *row) for kind, row in zip(kinds, worth, strict=True)])
     names = list(columns["flow"])
     table(("over galaxies", *columns), [(key, *(columns[name][key] for name in columns)) for key in names])
     summary: dict[str, Any] = {
         f"{name.replace(' ', '_')}_{key}": value for name in columns for key, value in columns[name].items()
     }
+    for name, percentiles in zip(("weighted", "resampled"), worth, strict=True):
+        summary |= {f"{name}_efficiency_p{q}": float(value) for q, value in zip(QUANTILES, percentiles, strict=True)}
     if options.mcmc:
         summary["worst_difference_from_emcee"] = against_emcee(refiner, galaxies[:2], options.seed)
     summary |= {f"kept_{step}": float(np.mean([result.step == step for result in results])) for step in STEPS["all_steps"]}

@@ -160,7 +160,7 @@ def log_evidence(estimator: PosteriorEstimator, simulator: PhotometrySimulator, 
         rows = slice(start, start + _ROWS_PER_BLOCK)
         flux, ivar, zred = galaxies.flux[rows], galaxies.flux_ivar[rows], galaxies.zred[rows]
         context = estimator.context(flux, ivar, zred)
-        points, log_q = estimator.flow.sample_with_log_prob(context, MISFIT_SAMPLES, seed=0)
+        points, log_q, _ = estimator.flow.draw(context, MISFIT_SAMPLES, seed=0)
         residual = (predict(estimator, simulator, points, zred) - flux[:, None]) * np.sqrt(ivar)[:, None]
         log_joint = -0.5 * np.sum(residual**2, axis=2) - 0.5 * np.sum(points**2, axis=2)
         log_joint -= 0.5 * (flux.shape[1] + points.shape[2]) * np.log(2 * np.pi)

@@ -22,7 +22,7 @@ from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.amplitudes import AmplitudePosterior
 from sedcast.posterior.burst_choice import from_option, prior_chances, to_option
 from sedcast.posterior.chunks import chunks, in_threads
-from sedcast.posterior.conditional_flow import ConditionalFlow, checked_context
+from sedcast.posterior.conditional_flow import ConditionalFlow, FlowDraws, checked_context
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.flow_kernel import DenseKernel, vector_floats
@@ -33,6 +33,7 @@ _AMPLITUDES = [FREE_PARAMETER_NAMES.index(name) for name in ("fburst", "log_msta
 _TBURST = FREE_PARAMETER_NAMES.index("tburst") - len(_AMPLITUDES)
 """Of the coordinates without the amplitudes, both of which stand before it."""
 _CHUNK = 5000
+_LN_2PI = float(np.log(2 * np.pi))
 _BANDS, _CONFIG = "bands_", "amplitude_config"
 
 
@@ -138,10 +139,8 @@ class FlowWithAmplitudes(ConditionalFlow):
         """The flow of the others."""
         return self.others
 
-    def _draw(
-        self, context: np.ndarray, n_samples: int, seed: int, keys: np.ndarray, n_threads: int | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        others, log_q = self.others.sample_with_log_prob(context, n_samples, seed=seed, row_keys=keys, n_threads=n_threads)
+    def _draw(self, context: np.ndarray, n_samples: int, seed: int, keys: np.ndarray, n_threads: int | None) -> FlowDraws:
+        others, log_q, _ = self.others.draw(context, n_samples, seed=seed, row_keys=keys, n_threads=n_threads)
         noise = np.empty((*log_q.shape, len(_AMPLITUDES)), dtype=np.float32)
         for into, key in zip(noise, keys, strict=True):
             # Random numbers that the flow of the others does not reach.
@@ -151,7 +150,8 @@ class FlowWithAmplitudes(ConditionalFlow):
 
     def _carry(self, noise: np.ndarray, context: np.ndarray, n_threads: int | None) -> tuple[np.ndarray, np.ndarray]:
         others, log_q = self.others.transform_noise(without_amplitudes(noise), context, n_threads=n_threads)
-        return self._completed(others, log_q, noise[..., _AMPLITUDES], context, n_threads)
+        points, total, _ = self._completed(others, log_q, noise[..., _AMPLITUDES], context, n_threads)
+        return points, total
 
     def _log_density(self, points: np.ndarray, context: np.ndarray, n_threads: int | None) -> np.ndarray:
         learnt, log_slope = self.to_learn(points, context)
@@ -197,11 +197,15 @@ class FlowWithAmplitudes(ConditionalFlow):
 
     def _completed(
         self, others: np.ndarray, log_q: np.ndarray, noise: np.ndarray, context: np.ndarray, n_threads: int | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Points (n, m, dim), with burst fractions and masses that base noise (n, m, 2) gives, and their log density."""
+    ) -> FlowDraws:
+        """Points (n, m, dim), with burst fractions and masses that base noise (n, m, 2) gives."""
         points = np.empty((*log_q.shape, self.dim), dtype=np.float32)
         points[..., self._others] = others[..., : self.others.n_real]
         total, observed = np.array(log_q, dtype=float), self._observed(context)
+        log_likelihood = np.empty(total.shape)
+        measured = observed[0] > 0
+        # Of errors in nanomaggies.
+        log_norm = np.log(observed[0], where=measured, out=np.zeros(measured.shape)) - 0.5 * _LN_2PI * measured
 
         def work(rows: slice, columns: slice) -> None:
             part, target = others[rows, columns], np.full((*log_q[rows, columns].shape, 2), np.nan)
@@ -220,9 +224,11 @@ class FlowWithAmplitudes(ConditionalFlow):
             points[rows, columns, _AMPLITUDES[0]] = target[..., 0]
             points[rows, columns, _AMPLITUDES[1]] = target[..., 1]
             total[rows, columns] += added
+            found = posterior.log_likelihood(drawn).reshape(finite.shape)
+            log_likelihood[rows, columns] = np.where(finite, found + log_norm[rows].sum(axis=1, keepdims=True), np.nan)
 
         in_threads(work, _pieces(len(others), others.shape[1], n_threads), n_threads)
-        return points, total
+        return FlowDraws(points, total, log_likelihood)
 
     def _observed(self, context: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Of each row, one over the errors and fluxes over errors, (n, n_band), 0 where unmeasured, and redshift (n,)."""

@@ -76,6 +76,7 @@ class AmplitudePosterior:
         self._reference = 0.5 * sum(prior.log_mstar)
         light = np.stack([history, burst]).astype(float) * 10**self._reference
         light[:, ~np.isfinite(light).all(axis=(0, 2))] = 0
+        self._light, self._observed = light, observed
         self._plane = _Plane.of(light[0], light[1], observed.astype(float))
         self.compiled = vector_floats() > 0
 
@@ -93,6 +94,16 @@ class AmplitudePosterior:
         fraction, mass_probit = ndtri(_expit(logit.astype(float))), self._prior.log_mstar_to_unbounded(log_mstar)
         points = np.stack([fraction, mass_probit], axis=1)
         return points, self._in_probits(points, logit, log_density)
+
+    def log_likelihood(self, points: np.ndarray) -> np.ndarray:
+        """-χ²/2 (n,) at probit coordinates (n, 2) of f and log M."""
+        share = ndtr(points.astype(float))
+        (least, most), (low, high) = self._prior.fburst, self._prior.log_mstar
+        f = (least + (most - least) * share[:, :1]).astype(np.float32)
+        mass = 10 ** (low + (high - low) * share[:, 1:] - self._reference)
+        history, burst = self._light
+        misfit = mass * (history + f * (burst - history)) - self._observed
+        return np.asarray(-0.5 * np.einsum("nb,nb->n", misfit, misfit))
 
     def log_density(self, points: np.ndarray) -> np.ndarray:
         """Log density (n,) of what `draw` draws, at probit coordinates (n, 2) of f and log M."""

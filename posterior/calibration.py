@@ -20,6 +20,7 @@ from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.mocks import Mocks
 from sedcast.posterior.prior_edges import EdgeRanks, EdgeResult
 from sedcast.posterior.ranks import TarpResult, holm, ks_p_values, rank_statistics, smallest, tarp
+from sedcast.posterior.resampling import PosteriorDraws
 
 __all__ = ["CalibrationResult", "Check", "calibrate"]
 
@@ -28,9 +29,11 @@ logger = logging.getLogger(__name__)
 _DERIVED_NAMES = ("log_sfr_1gyr", "log_z_mw", "t_mw_gyr")
 
 _JOINT = "joint (TARP)"
+_EFFICIENCIES = {"median": 50, "p5": 5, "p1": 1}
 _N_QUARTILE = 4
 _MIN_MOCKS = 20
 _GALAXIES_PER_BLOCK = 64
+_DRAWS_PER_SAMPLE = 4
 _KS_BAR, _SUBSET_BAR, _TARP_BAR, _TARP_MOCKS = 0.05, 0.01, 0.015, 10_000
 
 
@@ -69,6 +72,7 @@ class CalibrationResult:
     quartiles : by observable (magnitude instead of redshift where that is inferred), the edges (5,) of its quartiles and the
         p-values (4, n_quantity + 1) within them, TARP's last.
     edges : truths at the prior's edges.
+    efficiency : (n_mocks,) of the importance weights that the samples were drawn by, see `PosteriorDraws`.
     n_samples : posterior samples per mock.
     n_excluded : mocks whose samples were not finite, left out.
     seed : of mocks and samples.
@@ -80,6 +84,7 @@ class CalibrationResult:
     tarp: TarpResult
     quartiles: dict[str, tuple[np.ndarray, np.ndarray]]
     edges: EdgeResult
+    efficiency: np.ndarray
     n_samples: int
     n_excluded: int
     seed: int
@@ -113,6 +118,12 @@ class CalibrationResult:
             ),
         )
 
+    def _efficiency_figures(self) -> dict[str, float]:
+        known = self.efficiency[np.isfinite(self.efficiency)]
+        if not known.size:
+            return {}
+        return {f"efficiency_{name}": float(np.percentile(known, q)) for name, q in _EFFICIENCIES.items()}
+
     def to_json_dict(self) -> dict[str, Any]:
         """Figures as JSON-serialisable values, each family of p-values also with Holm's correction over all of it."""
         figures = {
@@ -136,6 +147,7 @@ class CalibrationResult:
             "tarp_max_dev": self.tarp.max_dev,
             "tarp_max_dev_error": self.tarp.max_dev_error,
             "tarp_p": self.tarp.p_value,
+            **self._efficiency_figures(),
             "ks_p_by_quartile": {
                 observable: {
                     "edges": edges.tolist(),
@@ -153,9 +165,9 @@ def calibrate(
     estimator: PosteriorEstimator,
     mocks: Mocks,
     *,
-    n_samples: int = 400,
+    n_samples: int = 100,
     seed: int,
-    sampler: Callable[..., np.ndarray] | None = None,
+    sampler: Callable[..., PosteriorDraws] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CalibrationResult:
     """Test an estimator on mocks, for example those of `draw_mocks`.
@@ -164,10 +176,10 @@ def calibrate(
     ----------
     estimator : to test.
     mocks : drawn from the joint of its prior, model and noise; bands may be unmeasured if the estimator allows it.
-    n_samples : posterior samples per mock. The ranks are exactly uniform for any number; one of 400 resolves a quarter of a
-        per cent, a fifth of what 10,000 mocks can tell from uniform.
+    n_samples : posterior samples per mock, each one of four draws, so that hardly any is a copy of another. The ranks are
+        exactly uniform for any number; one of 100 resolves a per cent, less than what 10,000 mocks can tell from uniform.
     seed : of the samples, of TARP's reference points (drawn from the prior, in probit space) and of the breaking of ties.
-    sampler : draws the samples in place of the estimator's own `sample_unbounded`, called in the same way.
+    sampler : draws the samples in place of the estimator, called as its `draw`; they must be independent.
     progress : called as (mocks done, mocks).
 
     Raises
@@ -178,20 +190,20 @@ def calibrate(
         raise ParameterError(f"{len(mocks)} mocks: expected at least {_MIN_MOCKS} to fill quartiles; draw more")
     estimator.check_redshift(mocks.zred)
     # The truths are rounded as the samples are: where a quantity is clipped, both must meet the same value.
-    sample = sampler or estimator.sample_unbounded
+    draw = sampler or _Thinned(estimator)
     names = (*estimator.free_names, *_DERIVED_NAMES)
     points = estimator.joint_points(mocks.theta_unbounded, mocks.zred).astype(np.float32)
     truths = _quantities(estimator, points[:, None], mocks.zred)[:, 0]
     reference = np.random.default_rng([seed, 1]).standard_normal(points.shape)
     distance = np.linalg.norm(points - reference, axis=1)
     n = len(mocks)
-    pit, closer = np.full(truths.shape, np.nan), np.full(n, np.nan)
+    pit, closer, efficiency = np.full(truths.shape, np.nan), np.full(n, np.nan), np.full(n, np.nan)
     edges = EdgeRanks(names, seed=seed, parameters=estimator.free_names)
     for start in range(0, n, _GALAXIES_PER_BLOCK):
         rows = np.arange(start, min(start + _GALAXIES_PER_BLOCK, n))
         done = int(rows[-1]) + 1
         zred = None if estimator.infers_redshift else mocks.zred[rows]
-        drawn = sample(mocks.flux[rows], mocks.flux_ivar[rows], zred, n_samples, seed=seed, row_keys=rows)
+        drawn, efficiency[rows], _ = draw(mocks.flux[rows], mocks.flux_ivar[rows], zred, n_samples, seed=seed, row_keys=rows)
         finite = np.isfinite(drawn).all(axis=(1, 2))
         rows, drawn = rows[finite], drawn[finite]
         samples = _quantities(estimator, drawn, mocks.zred[rows])
@@ -215,10 +227,24 @@ def calibrate(
         tarp=tarp(closer, seed=seed),
         quartiles={name: _by_quartile(all_ranks, values[kept]) for name, values in observables.items()},
         edges=edges.result(),
+        efficiency=efficiency[kept],
         n_samples=n_samples,
         n_excluded=int(np.count_nonzero(~kept)),
         seed=seed,
     )
+
+
+@dataclass(frozen=True)
+class _Thinned:
+    """An estimator's samples, one of several draws each: ranks among copies of one draw would not be uniform."""
+
+    estimator: PosteriorEstimator
+
+    def __call__(
+        self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray | None, n: int, *, seed: int, row_keys: np.ndarray
+    ) -> PosteriorDraws:
+        drawn = self.estimator.draw(flux, flux_ivar, zred, _DRAWS_PER_SAMPLE * n, seed=seed, row_keys=row_keys)
+        return drawn._replace(points=drawn.points[:, ::_DRAWS_PER_SAMPLE])
 
 
 def _observables(estimator: PosteriorEstimator, mocks: Mocks) -> dict[str, np.ndarray]:

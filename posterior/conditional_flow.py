@@ -1,7 +1,7 @@
 """What every flow can do: draw from a density of parameters given a context, exactly, and evaluate it."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,23 @@ from sedcast.posterior.made import FlowConfig
 if TYPE_CHECKING:
     from sedcast.posterior.flow import MaskedAutoregressiveFlow
 
-__all__ = ["ConditionalFlow", "checked_context"]
+__all__ = ["ConditionalFlow", "FlowDraws", "checked_context"]
+
+
+class FlowDraws(NamedTuple):
+    """What a flow draws, m times for each of n contexts.
+
+    Attributes
+    ----------
+    theta : (n, m, dim) float32.
+    log_q : (n, m) log q(theta | context), nats.
+    log_likelihood : (n, m) log density of the context's photometry given theta, nats, fluxes in nanomaggies; NaN of a flow that
+        does not know it.
+    """
+
+    theta: np.ndarray
+    log_q: np.ndarray
+    log_likelihood: np.ndarray
 
 
 class ConditionalFlow(ABC):
@@ -62,9 +78,9 @@ class ConditionalFlow(ABC):
         ------
         ParameterError : if a shape is wrong, a context is not finite, or seed or keys are not such integers.
         """
-        return self.sample_with_log_prob(context, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads)[0]
+        return self.draw(context, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads).theta
 
-    def sample_with_log_prob(
+    def draw(
         self,
         context: np.ndarray,
         n_samples: int,
@@ -72,8 +88,8 @@ class ConditionalFlow(ABC):
         seed: int,
         row_keys: np.ndarray | None = None,
         n_threads: int | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `sample`, with log q (n, n_samples), in nats, of every sample at hardly any cost."""
+    ) -> FlowDraws:
+        """As `sample`, with what the flow knows of every sample at hardly any cost."""
         context = checked_context(context, self.n_context)
         _check_threads(n_threads)
         if n_samples < 1:
@@ -131,10 +147,8 @@ class ConditionalFlow(ABC):
         return points
 
     @abstractmethod
-    def _draw(
-        self, context: np.ndarray, n_samples: int, seed: int, keys: np.ndarray, n_threads: int | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """What `sample_with_log_prob` returns; arguments are checked."""
+    def _draw(self, context: np.ndarray, n_samples: int, seed: int, keys: np.ndarray, n_threads: int | None) -> FlowDraws:
+        """What `draw` returns; arguments are checked."""
 
     @abstractmethod
     def _carry(self, noise: np.ndarray, context: np.ndarray, n_threads: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ from sedcast.posterior.conditional_flow import ConditionalFlow
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.expert_flow import Expert, FlowWithExperts, flow_from_arrays
 from sedcast.posterior.outliers import SCORE_VERSION, OutlierModel
+from sedcast.posterior.resampling import PosteriorDraws, n_draws, resample
 
 __all__ = ["PosteriorEstimator", "RowStatus", "check_experts", "with_redshift"]
 
@@ -234,8 +235,26 @@ class PosteriorEstimator:
         n_threads: int | None = None,
     ) -> np.ndarray:
         """As `sample`, in probit space: (n, n_samples, dim) float32 in the order of `free_names`."""
+        return self.draw(flux, flux_ivar, zred, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads).points
+
+    def draw(
+        self,
+        flux: np.ndarray,
+        flux_ivar: np.ndarray,
+        zred: np.ndarray | None,
+        n_samples: int,
+        *,
+        seed: int,
+        row_keys: np.ndarray | None = None,
+        n_threads: int | None = None,
+    ) -> PosteriorDraws:
+        """As `sample_unbounded`, with the efficiency of the flow and the evidence of every galaxy."""
         context = self._context_in_range(flux, flux_ivar, zred)
-        return self.flow.sample(context, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads)
+        if n_samples < 1:
+            raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
+        keys = np.arange(len(context)) if row_keys is None else row_keys
+        drawn = self.flow.draw(context, n_draws(n_samples), seed=seed, row_keys=keys, n_threads=n_threads)
+        return resample(drawn, n_samples, seed=seed, keys=keys)
 
     def log_prob(self, theta: np.ndarray, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray) -> np.ndarray:
         """Log posterior density in nats, with respect to the volume of *probit space* (not of theta).

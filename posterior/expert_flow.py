@@ -12,7 +12,7 @@ import numpy as np
 
 from sedcast.data.errors import ArtifactError
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
-from sedcast.posterior.conditional_flow import ConditionalFlow
+from sedcast.posterior.conditional_flow import ConditionalFlow, FlowDraws
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
 
 __all__ = ["Expert", "FlowWithExperts", "flow_from_arrays"]
@@ -97,14 +97,11 @@ class FlowWithExperts(ConditionalFlow):
         """That of every part."""
         return self.general.noise_dim
 
-    def _draw(
-        self, context: np.ndarray, n_samples: int, seed: int, keys: np.ndarray, n_threads: int | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        def draw(flow: ConditionalFlow, given: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return flow.sample_with_log_prob(given, n_samples, seed=seed, row_keys=keys[rows], n_threads=n_threads)
+    def _draw(self, context: np.ndarray, n_samples: int, seed: int, keys: np.ndarray, n_threads: int | None) -> FlowDraws:
+        def draw(flow: ConditionalFlow, given: np.ndarray, rows: np.ndarray) -> FlowDraws:
+            return flow.draw(given, n_samples, seed=seed, row_keys=keys[rows], n_threads=n_threads)
 
-        theta, log_q = self._by_part(context, draw)
-        return theta, log_q
+        return FlowDraws(*self._by_part(context, draw))
 
     def _carry(self, noise: np.ndarray, context: np.ndarray, n_threads: int | None) -> tuple[np.ndarray, np.ndarray]:
         theta, log_q = self._by_part(

@@ -25,7 +25,7 @@ from scipy.special import ndtr, ndtri, softmax
 
 from sedcast.data.errors import ArtifactError
 from sedcast.posterior.chunks import chunks, in_threads
-from sedcast.posterior.conditional_flow import ConditionalFlow
+from sedcast.posterior.conditional_flow import ConditionalFlow, FlowDraws
 from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel, product_by_row
 from sedcast.posterior.made import (
     MAX_ANGLE,
@@ -252,9 +252,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         """The same as `n_real`."""
         return self.n_real
 
-    def _draw(
-        self, context: np.ndarray, n_samples: int, seed: int, keys: np.ndarray, n_threads: int | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(self, context: np.ndarray, n_samples: int, seed: int, keys: np.ndarray, n_threads: int | None) -> FlowDraws:
         def noise(rows: slice, columns: slice) -> np.ndarray:
             drawn = np.empty((rows.stop - rows.start, columns.stop - columns.start, self.n_real), dtype=np.float32)
             for into, key in zip(drawn, keys[rows], strict=True):
@@ -264,7 +262,8 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
                 generator.standard_normal(out=into, dtype=np.float32)
             return drawn
 
-        return self._to_theta(noise, context, n_samples, n_threads)
+        theta, log_q = self._to_theta(noise, context, n_samples, n_threads)
+        return FlowDraws(theta, log_q, np.full(log_q.shape, np.nan))
 
     def _carry(self, noise: np.ndarray, context: np.ndarray, n_threads: int | None) -> tuple[np.ndarray, np.ndarray]:
         return self._to_theta(lambda rows, columns: noise[rows, columns], context, noise.shape[1], n_threads)

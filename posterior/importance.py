@@ -251,11 +251,10 @@ class Refiner:
         rows = [self.estimator.context(f[None], ivar[None], np.array([likelihood.zred])) for f, ivar in contexts]
         n_each = -(-self.config.n_draws // k)
         drawn = [
-            flow.sample_with_log_prob(row, n_each, seed=int(s), row_keys=key, n_threads=n_threads)
-            for row, s in zip(rows, seeds, strict=True)
+            flow.draw(row, n_each, seed=int(s), row_keys=key, n_threads=n_threads) for row, s in zip(rows, seeds, strict=True)
         ]
-        points = np.concatenate([one[0] for one, _ in drawn])
-        log_q = drawn[0][1][0]
+        points = np.concatenate([one.theta[0] for one in drawn])
+        log_q = drawn[0].log_q[0]
         if k > 1:
             finite = np.isfinite(points).all(axis=1)
             parts = np.full((k, len(points)), -np.inf)

@@ -29,9 +29,11 @@ from sedcast.posterior.posterior_catalog import (
     FORMAT,
     PERCENTILES,
     REFINEMENT_NAMES,
+    WEIGHT_NAMES,
     all_quantity_names,
 )
 from sedcast.posterior.quantities import description
+from sedcast.posterior.resampling import FEW_EFFECTIVE, LEAST_EFFICIENCY
 
 __all__ = [
     "AT_EDGE",
@@ -75,10 +77,11 @@ def infer_catalog(
     Every input row is there, in order. Datasets: ``samples/<name>`` (n, n_samples) and ``summary/<name>`` (n, 5), float32,
     columns `PERCENTILES`, for each of `QUANTITY_NAMES`; ``id``, ``zred``, ``flux``, ``flux_ivar``; ``status``, "" or why the
     row has no posterior; ``score`` (n,), how unusual it is (see `OutlierScores`; NaN if the estimator has no outlier model);
-    ``flags``, "" or why its posterior is not to be trusted: unusual at 1% false alarms, or an extrapolation. Samples and
+    ``efficiency`` and ``log_evidence`` (n,), see `PosteriorDraws`; ``flags``, "" or why its posterior is not to be trusted:
+    unusual at 1% false alarms, an extrapolation, or a flow that is far from the posterior. Samples and
     summaries of a row are NaN if and only if ``status`` says why. With a `refiner`, samples are those of the exact posterior,
-    ``refinement/<name>`` (n,) holds `REFINEMENT_NAMES` and ``step`` (see `Refined`), and ``flags`` names rows whose samples
-    remain approximate.
+    ``refinement/<name>`` (n,) holds `REFINEMENT_NAMES` and ``step`` (see `Refined`), among them the two figures of before, and
+    ``flags`` names rows whose samples remain approximate.
     Where the estimator knows the mass that survives, `SURVIVING_NAME` is one of the quantities.
     If the estimator infers the redshift, the catalogue need not have any (the dataset ``zred`` is the catalogue's): ``zred`` is
     the last of the quantities, derived properties are those at each sample's redshift, and `AT_EDGE` is one of the flags.
@@ -92,7 +95,7 @@ def infer_catalog(
     output : path of the file to write.
     n_samples : samples per galaxy.
     seed : of the samples.
-    refiner : of the same estimator, to make each row's samples exact; None writes the flow's own samples.
+    refiner : of the same estimator, to make each row's samples exact; None writes those of `PosteriorEstimator.draw`.
     rows_per_block : rows worked on at a time; by default about 65,000 samples' worth, few with a refiner.
     n_threads : the number of usable cores by default.
     first_row : number of the first row, if these are part of a longer catalogue, for which `warn_of_flags` is the caller's.
@@ -104,7 +107,8 @@ def infer_catalog(
     Returns
     -------
     figures : ``galaxies``, ``inferred``, ``excluded`` (number of rows by reason), ``flagged``, ``seconds``, ``galaxies_per_s``;
-        where a refiner refined a row, also ``efficiency_median``, ``efficiency_p5``, ``approximate``, ``by_mcmc``.
+        where it is known of a row, also ``efficiency_median``, ``efficiency_p5`` and ``approximate``, the number of rows whose
+        samples are; where a refiner refined a row, also ``by_mcmc``.
 
     Raises
     ------
@@ -128,6 +132,7 @@ def infer_catalog(
         rows_per_block = max(1, _SAMPLES_PER_BLOCK // n_samples) if refiner is None else _ROWS_PER_REFINED_BLOCK
     refined: dict[int, Refined] = {}
     scorer, score, flags = OutlierScorer(estimator), np.full(len(catalog), np.nan), status.flags.astype(object)
+    weights = {name: np.full(len(catalog), np.nan) for name in WEIGHT_NAMES}
     starts = range(0, len(catalog), rows_per_block)
     blocks = [start + np.flatnonzero(status.ok[start : start + rows_per_block]) for start in starts]
     done = 0
@@ -137,7 +142,8 @@ def infer_catalog(
     def work(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         observed = estimator.observed(catalog, rows)
         if refiner is None:
-            points = estimator.sample_unbounded(*observed, n_samples, seed=seed, row_keys=rows + offset, n_threads=1)
+            points, *found = estimator.draw(*observed, n_samples, seed=seed, row_keys=rows + offset, n_threads=1)
+            weights["efficiency"][rows], weights["log_evidence"][rows] = found
         else:
             points = np.empty((len(rows), n_samples, len(FREE_PARAMETER_NAMES)))
             for into, row in zip(points, rows.tolist(), strict=True):
@@ -151,7 +157,8 @@ def infer_catalog(
         edge = np.full(len(rows), "")
         if estimator.infers_redshift:
             edge = np.where(redshift_at_edge(estimator.zred_range, values[-1]), AT_EDGE, "")
-        flags[rows] = [_joined(reasons) for reasons in zip(judged.flags, status.flags[rows], edge, strict=True)]
+        far = np.where(weights["efficiency"][rows] < LEAST_EFFICIENCY, FEW_EFFECTIVE, "")
+        flags[rows] = [_joined(reasons) for reasons in zip(judged.flags, status.flags[rows], edge, far, strict=True)]
         return rows, values
 
     with atomic_path(output) as temporary, _new_file(temporary, len(catalog), kept, len(quantity_names(estimator))) as file:
@@ -169,12 +176,19 @@ def infer_catalog(
         refined = {row: result for row, result in refined.items() if not reasons[row]}
         if refiner is not None:
             flags = _write_refinement(file, refined, flags)
+            for row, result in refined.items():
+                weights["efficiency"][row] = result.efficiency
+        else:
+            for name, values in weights.items():
+                file[name] = np.where(reasons == "", values, np.nan)
         flags = np.where(reasons == "", flags, "").astype(str)
         file["score"] = np.where(reasons == "", score, np.nan)
         file["status"] = np.char.encode(reasons, "utf-8")
         file["flags"] = np.char.encode(flags, "utf-8")
         seconds = time.perf_counter() - started
-        figures = _figures(reasons, flags, seconds) | _refinement_figures(refined)
+        figures = _figures(reasons, flags, seconds) | _weight_figures(weights["efficiency"][reasons == ""], flags)
+        if refined:
+            figures["by_mcmc"] = sum(result.step in ("mcmc", "emcee") for result in refined.values())
         file.attrs["format"] = FORMAT
         file.attrs["bands"] = list(catalog.bands)
         header = _provenance(estimator, n_samples, seed, command) | {"figures": figures, "outlier_limits": scorer.limits}
@@ -352,15 +366,14 @@ def _figures(reasons: np.ndarray, flags: np.ndarray, seconds: float) -> dict[str
     }
 
 
-def _refinement_figures(refined: Mapping[int, Refined]) -> dict[str, Any]:
-    if not refined:
+def _weight_figures(efficiency: np.ndarray, flags: np.ndarray) -> dict[str, Any]:
+    known = efficiency[np.isfinite(efficiency)]
+    if not known.size:
         return {}
-    efficiency = np.array([result.efficiency for result in refined.values()])
     return {
-        "efficiency_median": float(np.median(efficiency)),
-        "efficiency_p5": float(np.quantile(efficiency, 0.05)),
-        "approximate": sum(result.flag != "" for result in refined.values()),
-        "by_mcmc": sum(result.step in ("mcmc", "emcee") for result in refined.values()),
+        "efficiency_median": float(np.median(known)),
+        "efficiency_p5": float(np.quantile(known, 0.05)),
+        "approximate": int(np.count_nonzero(np.char.find(flags, "samples approximate") >= 0)),
     }
 
 

@@ -14,7 +14,7 @@ from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import MissingDependencyError
 from sedcast.emulator.segments import Segments
 from sedcast.posterior.infer import count_reasons, warn_of_flags
-from sedcast.posterior.posterior_catalog import PERCENTILES, QUANTITY_NAMES
+from sedcast.posterior.posterior_catalog import PERCENTILES, QUANTITY_NAMES, WEIGHT_NAMES
 from sedcast.posterior.quantities import description
 
 __all__ = ["DATA_MODEL_NAMES", "dataset_types", "import_parquet", "join_samples", "join_summaries"]
@@ -98,6 +98,7 @@ def _summary(file: h5py.File, dtypes: dict[str, np.dtype]) -> np.ndarray:
     for name in sorted(file["summary"], key=lambda name: order.get(name, len(order))):
         values = file["summary"][name][:]
         columns |= {f"{name}_p{percentile:g}": values[:, column] for column, percentile in enumerate(PERCENTILES)}
+    columns |= {name: file[name][:] for name in WEIGHT_NAMES if name in file}
     for name, item in file.get("refinement", {}).items():
         columns[name] = item[:].astype(dtypes[f"refinement/{name}"])
     rows = np.empty(len(file["id"]), dtype=[(name, values.dtype) for name, values in columns.items()])
@@ -118,7 +119,7 @@ def join_summaries(segments: Segments, output: Path, dtypes: dict[str, np.dtype]
 
     Returns
     -------
-    figures : ``galaxies``, ``inferred``, ``flagged``, ``excluded`` (rows by reason); if refined, ``efficiency_median``.
+    figures : ``galaxies``, ``inferred``, ``flagged``, ``excluded`` (rows by reason); if known, ``efficiency_median``.
     """
     flagged, reasons = Counter[str](), Counter[str]()
     efficiencies: list[np.ndarray] = []

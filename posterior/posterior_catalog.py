@@ -26,6 +26,7 @@ __all__ = [
     "QUANTITY_NAMES",
     "REFINEMENT_NAMES",
     "SURVIVING_NAME",
+    "WEIGHT_NAMES",
     "PosteriorCatalog",
     "all_quantity_names",
     "find_row",
@@ -47,6 +48,9 @@ PERCENTILES = (2.5, 16.0, 50.0, 84.0, 97.5)
 
 REFINEMENT_NAMES = ("ess", "efficiency", "khat", "log_evidence", "log_evidence_error")
 """Datasets under ``refinement``, figures of `Refined`."""
+
+WEIGHT_NAMES = ("efficiency", "log_evidence")
+"""Datasets of files that are not refined, figures of `PosteriorDraws`."""
 
 FORMAT = "sedcast-posteriors-1"
 """What such a file says that it is."""
@@ -106,6 +110,22 @@ class PosteriorCatalog:
     def score(self) -> np.ndarray:
         """(n,) share of galaxies like the training simulations that are at least as unusual; NaN if unknown."""
         return _values(self.file, "score") if "score" in self.file else np.full(len(self), np.nan)
+
+    @functools.cached_property
+    def efficiency(self) -> np.ndarray:
+        """(n,) effective share of the draws that the samples are from, 1 at best, see `PosteriorDraws`; NaN if unknown."""
+        return self._weight("efficiency")
+
+    @functools.cached_property
+    def log_evidence(self) -> np.ndarray:
+        """(n,) log probability density of the photometry under model and prior, nats, nanomaggies; NaN if unknown."""
+        return self._weight("log_evidence")
+
+    def _weight(self, name: str) -> np.ndarray:
+        for place in (name, f"refinement/{name}"):
+            if place in self.file:
+                return _values(self.file, place)
+        return np.full(len(self), np.nan)
 
     def close(self) -> None:
         """Close the file."""
@@ -185,7 +205,7 @@ class PosteriorCatalog:
 
     def summary(self) -> Table:
         """One row per galaxy: id, zred, status, flags, score, and the percentiles of each quantity, ``<name>_p2.5`` and so on;
-        the figures of `refinement` where there are any.
+        then efficiency and log_evidence, in a refined file among the other figures of `refinement`.
         """
         table = Table({"id": self.ids, "zred": self.zred, "status": self.status, "flags": self.flags, "score": self.score})
         with self._consistent():
@@ -194,7 +214,8 @@ class PosteriorCatalog:
                 for column, percentile in enumerate(PERCENTILES):
                     told = description(name, f"{percentile:g}")
                     table[f"{name}_p{percentile:g}"] = Column(values[:, column], description=told)
-        for name, values in self.refinement.items():
+        weights = {name: getattr(self, name) for name in WEIGHT_NAMES}
+        for name, values in (self.refinement or weights).items():
             table[name] = values
         return table
 

@@ -75,7 +75,7 @@ def infer_file(
     Returns
     -------
     figures : ``galaxies``, ``inferred``, ``flagged``, ``excluded`` (number of rows by reason), ``resumed`` rows, ``seconds``;
-        with a refiner also ``efficiency_median``.
+        where it is known, ``efficiency_median``.
 
     Raises
     ------

@@ -70,7 +70,7 @@ def test_samples_noise_and_density_agree(settings, n_options):
         ivar[::3, 0] = 0
         ivar[1::3, 1:] = 0
     context = made.transform(flux, ivar, zred if made.transform.redshift else None)
-    points, log_q = made.sample_with_log_prob(context, 40, seed=7)
+    points, log_q = made.draw(context, 40, seed=7)[:2]
     assert points.shape == (20, 40, made.dim)
     assert np.isfinite(points).all()
     np.testing.assert_allclose(made.log_prob(points, context), log_q, atol=0.05)
@@ -143,10 +143,10 @@ def test_a_row_depends_on_its_key_and_data_only():
     flux, ivar, zred = galaxies(30, 6)
     context = made.transform(flux, ivar, zred)
     keys = np.arange(30) + 5
-    whole, _ = made.sample_with_log_prob(context, 100, seed=3, row_keys=keys)
-    part, _ = made.sample_with_log_prob(context[10:13], 100, seed=3, row_keys=keys[10:13], n_threads=1)
+    whole, _ = made.draw(context, 100, seed=3, row_keys=keys)[:2]
+    part, _ = made.draw(context[10:13], 100, seed=3, row_keys=keys[10:13], n_threads=1)[:2]
     np.testing.assert_allclose(part, whole[10:13], atol=1e-3)
-    first, _ = made.sample_with_log_prob(context, 7, seed=3, row_keys=keys)
+    first, _ = made.draw(context, 7, seed=3, row_keys=keys)[:2]
     np.testing.assert_allclose(first, whole[:, :7], atol=1e-3)
     assert not np.allclose(made.sample(context, 100, seed=4, row_keys=keys)[..., 0], whole[..., 0])
 
@@ -189,7 +189,7 @@ def test_what_the_flow_cannot_follow_stays_non_finite():
     arrays["theta_std"] = np.full(9, 1e38, np.float32)
     wild = FlowWithAmplitudes(MaskedAutoregressiveFlow(CONFIG, arrays), made.emulator, made.transform)
     flux, ivar, zred = galaxies(2, 1)
-    points, _ = wild.sample_with_log_prob(made.transform(flux, ivar, zred), 200, seed=1)
+    points, _ = wild.draw(made.transform(flux, ivar, zred), 200, seed=1)[:2]
     lost = ~np.isfinite(without_amplitudes(points)).all(axis=2)
     assert lost.any()
     assert np.isnan(points[lost][:, [0, 4]]).all()

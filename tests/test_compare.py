@@ -15,6 +15,7 @@ from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.prior import Prior
+from sedcast.posterior.resampling import PosteriorDraws
 
 PRIOR = Prior()
 BANDS = ("u", "g", "r")
@@ -53,13 +54,13 @@ class ExactFlow:
         self.offset = offset
         self.card = {"name": "exact", "sha256": str(offset)}
 
-    def sample_unbounded(self, flux, flux_ivar, zred, n_samples, *, seed):
+    def draw(self, flux, flux_ivar, zred, n_samples, *, seed):
         weight = np.diag(flux_ivar[0])
         covariance = np.linalg.inv(np.eye(11) + COUPLING.T @ weight @ COUPLING)
         mean = covariance @ COUPLING.T @ weight @ flux[0]
         x = np.random.default_rng(seed).multivariate_normal(mean, covariance, n_samples)
         x[:, 0] += self.offset
-        return x[None].astype(np.float32)
+        return PosteriorDraws(x[None].astype(np.float32), np.ones(1), np.full(1, np.nan))
 
 
 def galaxy(row, zred=0.1, *, mock=False):

@@ -46,7 +46,7 @@ def contexts(n: int, n_context: int = 3) -> np.ndarray:
 @pytest.mark.parametrize("transform", ["affine", "sinh-arcsinh"])
 def test_log_prob_inverts_sampling(hidden, activation, transform):
     flow = random_flow(hidden=hidden, activation=activation, dim=7, transform=transform)
-    theta, log_prob = flow.sample_with_log_prob(contexts(5), 300, seed=1)
+    theta, log_prob = flow.draw(contexts(5), 300, seed=1)[:2]
     assert theta.shape == (5, 300, 7)
     assert theta.dtype == np.float32
     np.testing.assert_allclose(flow.log_prob(theta, contexts(5)), log_prob, rtol=1e-4, atol=2e-4)
@@ -58,7 +58,7 @@ def test_log_prob_inverts_sampling(hidden, activation, transform):
 def test_a_choice_is_drawn_first_and_told_to_every_block(transform, n_options):
     flow = random_flow(dim=5, choice=(6,), n_options=n_options, transform=transform)
     assert (flow.n_real, flow.dim) == (5, 6)
-    theta, log_prob = flow.sample_with_log_prob(contexts(4), 20_000, seed=1)
+    theta, log_prob = flow.draw(contexts(4), 20_000, seed=1)[:2]
     choice = theta[..., -1]
     assert set(np.unique(choice)) == set(range(n_options))
     np.testing.assert_allclose(flow.log_prob(theta, contexts(4)), log_prob, rtol=1e-4, atol=1e-3)
@@ -236,7 +236,7 @@ def test_arrays_round_trip_and_are_checked(tmp_path):
 
 def test_extreme_contexts_give_finite_samples():
     flow = random_flow(activation="relu")
-    theta, log_prob = flow.sample_with_log_prob(contexts(4) * 100, 500, seed=0)
+    theta, log_prob = flow.draw(contexts(4) * 100, 500, seed=0)[:2]
     assert np.isfinite(theta).all()
     assert np.isfinite(log_prob).all()
 

@@ -173,14 +173,14 @@ def test_wider_catalogue_and_integer_ids(tmp_path):
 
 def test_non_finite_samples_exclude_a_row_with_a_reason(tmp_path, monkeypatch):
     estimator = gaussian_estimator()
-    sample = type(estimator).sample_unbounded
+    draw = type(estimator).draw
 
     def spoiled(self, *args, **kwargs):
-        points = sample(self, *args, **kwargs)
-        points[kwargs["row_keys"] == 1, 3] = np.nan
-        return points
+        drawn = draw(self, *args, **kwargs)
+        drawn.points[kwargs["row_keys"] == 1, 3] = np.nan
+        return drawn
 
-    monkeypatch.setattr(type(estimator), "sample_unbounded", spoiled)
+    monkeypatch.setattr(type(estimator), "draw", spoiled)
     catalog = Catalog(np.arange(3), BANDS, *mock_photometry(3, 23))
     figures = infer_catalog(estimator, catalog, tmp_path / "spoiled.h5", n_samples=20)
     assert figures["excluded"] == {infer.NOT_FINITE: 1}

@@ -68,7 +68,7 @@ def test_refined_samples_are_calibrated_where_the_flow_is_not(results, tmp_path)
     assert exact.refined.ks_p_min_holm > 0.01
     figures = validation_figures(results, exact)
     assert figures["refined"]["n_mocks"] == 60
-    assert figures["refined"]["approximate"] == np.mean([one < 0.02 for one in exact.efficiency])
+    assert figures["refined"]["approximate"] == np.mean([one < 0.02 for one in exact.refined.efficiency])
     assert figures["refined"]["flow_excess_loss_nats"] == pytest.approx(exact.excess_nats.mean())
     assert figures["passes"] is validation_figures(results)["passes"]
     assert "pp_refined.png" in write_validation(results, tmp_path, exact)

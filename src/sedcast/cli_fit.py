@@ -1,5 +1,6 @@
 """`sedcast fit`: the posterior of one galaxy whose magnitudes are typed in."""
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,6 +82,7 @@ def fit(
         infer_catalog(estimator, galaxy, kept, n_samples=n_samples, seed=seed, command="sedcast fit")
         with read_posteriors(kept) as posteriors:
             samples, flags, score = posteriors.samples(0), str(posteriors.flags[0]), float(posteriors.score[0])
+            efficiency, log_evidence = float(posteriors.efficiency[0]), float(posteriors.log_evidence[0])
     figures = _intervals(estimator, samples, redshift, seed)
     if not as_json:
         given = "redshift inferred" if redshift is None else f"redshift {redshift:g}"
@@ -90,6 +92,8 @@ def fit(
             ("quantity", "unit", "median", "68% from", "to", "width/prior"),
             rows,
         )
+        if math.isfinite(efficiency):
+            screen.note(f"weighed draws of the flow: efficiency {efficiency:.0%}, ln evidence {log_evidence:.2f}")
         screen.note(f"flags: {flags}" if flags else "flags: none, the photometry is like that of the training simulations")
     if output is not None and output.suffix in _TABLES:
         _write_table(output, samples)
@@ -98,7 +102,8 @@ def fit(
     for path in filter(None, (output, plot)):
         screen.note(f"wrote {path}")
     if as_json:
-        screen.result({"model": estimator.name, "flags": flags, "score": score, "quantities": figures})
+        weights = {"efficiency": efficiency, "log_evidence": log_evidence}
+        screen.result({"model": estimator.name, "flags": flags, "score": score, **weights, "quantities": figures})
 
 
 def parse_magnitudes(text: str) -> dict[str, float]:

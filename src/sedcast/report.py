@@ -142,7 +142,8 @@ def _diagnostics(posteriors: PosteriorCatalog, calibration: CalibrationResult | 
     found = [("rows with an outlier score", f"{len(score)}")]
     if len(score):
         found.append(("outlier score, 1%, 50%", ", ".join(f"{q:.3g}" for q in np.percentile(score, [1, 50]))))
-    for name, values in posteriors.refinement.items():
+    weights = {"efficiency": posteriors.efficiency, "log evidence": posteriors.log_evidence}
+    for name, values in (posteriors.refinement or weights).items():
         if values.dtype.kind == "f" and np.isfinite(values).any():
             found.append((f"{name}, 5%, 50%, 95%", ", ".join(f"{q:.3g}" for q in np.nanpercentile(values, [5, 50, 95]))))
     if calibration is not None:

@@ -19,6 +19,7 @@ from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler, Refined
 from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.mocks import Mocks, draw_mocks, measured_bands
+from sedcast.posterior.resampling import PosteriorDraws
 
 __all__ = [
     "ALL_BANDS",
@@ -80,12 +81,11 @@ def validate_estimator(
 
 @dataclass(frozen=True)
 class RefinedCalibration:
-    """Calibration of refined samples beside that of the flow's own, on the same mocks.
+    """Calibration of refined samples beside that of samples as they come, on the same mocks.
 
     Attributes
     ----------
-    refined, flow : ranks and what follows.
-    efficiency : (n,) of the importance weights.
+    refined, flow : ranks and what follows, of refined samples and of those of `PosteriorEstimator.draw`.
     excess_nats : (n,) log density of the truth under the exact posterior minus that under the flow, NaN where the evidence is
         not known; its mean is the Kullback-Leibler divergence of the flow from the exact posterior, what the loss could still
         fall by.
@@ -94,7 +94,6 @@ class RefinedCalibration:
 
     refined: CalibrationResult
     flow: CalibrationResult
-    efficiency: np.ndarray
     excess_nats: np.ndarray
     approximate: float
 
@@ -102,8 +101,8 @@ class RefinedCalibration:
         """Figures as JSON-serialisable values."""
         figures: dict[str, Any] = {
             "n_mocks": len(self.refined.pit),
-            "efficiency_median": float(np.median(self.efficiency)),
-            "efficiency_p5": float(np.quantile(self.efficiency, 0.05)),
+            "efficiency_median": float(np.median(self.refined.efficiency)),
+            "efficiency_p5": float(np.quantile(self.refined.efficiency, 0.05)),
             "approximate": self.approximate,
         }
         known = self.excess_nats[np.isfinite(self.excess_nats)]
@@ -130,7 +129,7 @@ class _RefinedSampler:
 
     def __call__(
         self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray, n: int, *, seed: int, row_keys: np.ndarray
-    ) -> np.ndarray:
+    ) -> PosteriorDraws:
         def refine(row: int) -> Refined:
             galaxy = flux[row], flux_ivar[row], float(zred[row])
             return self.refiner(*galaxy, n, seed=seed, key=int(row_keys[row]), n_threads=1)
@@ -138,7 +137,8 @@ class _RefinedSampler:
         with one_blas_thread(), ThreadPoolExecutor(usable_cores()) as pool:
             refined = list(pool.map(refine, range(len(zred))))
         self.results.extend(refined)
-        return np.stack([one.theta_unbounded for one in refined])
+        figures = (np.array([getattr(one, name) for one in refined]) for name in PosteriorDraws._fields[1:])
+        return PosteriorDraws(np.stack([one.theta_unbounded for one in refined]), *figures)
 
 
 def validate_refined(
@@ -162,7 +162,6 @@ def validate_refined(
     return RefinedCalibration(
         refined=refined,
         flow=calibrate(estimator, mocks, n_samples=n_samples, seed=seed),
-        efficiency=np.array([one.efficiency for one in sampler.results]),
         excess_nats=_excess_nats(estimator, simulator, mocks, np.array([one.log_evidence for one in sampler.results])),
         approximate=float(np.mean([bool(one.flag) for one in sampler.results])),
     )

@@ -1,0 +1,109 @@
+"""Importance resampling: what a flow draws, weighted by likelihood and prior, becomes draws of the posterior itself.
+
+A flow that knows the likelihood of what it draws (`FlowDraws`) knows how wrong it is: each draw has the importance weight
+w = p(x | theta) p(theta) / q(theta | x), and drawing by these weights corrects the flow where it is too wide, too narrow or
+shifted. What the weights say about the flow comes with it: their effective sample size, and the evidence.
+
+References
+----------
+Rubin 1988 (sampling importance resampling); Kitagawa 1996 (systematic resampling); Dax et al. 2023, arXiv:2210.05686
+(importance sampling of amortized posteriors).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import logsumexp
+
+from sedcast.posterior.conditional_flow import FlowDraws
+from sedcast.posterior.psis import tempered
+
+__all__ = ["FEW_EFFECTIVE", "LEAST_DRAWS", "LEAST_EFFICIENCY", "PosteriorDraws", "n_draws", "resample", "weigh"]
+
+LEAST_EFFICIENCY = 0.1
+"""Weights of a lower efficiency are tempered until they have it: the samples are then between the flow and the posterior."""
+
+LEAST_DRAWS = 100
+"""So many draws are weighted, however few samples are asked for."""
+
+FEW_EFFECTIVE = "flow far from the posterior: samples approximate"
+"""The flag of rows whose weights are tempered."""
+
+_LN_2PI = float(np.log(2 * np.pi))
+
+
+class PosteriorDraws(NamedTuple):
+    """Equally weighted samples of posteriors, and what the weights of the flow's draws say.
+
+    Attributes
+    ----------
+    points : (n, n_samples, dim) float32 in probit space; of two draws in ten or fewer, copies.
+    efficiency : (n,) the effective share of the flow's draws, (Σw)² / (m Σw²), before any tempering; 1 if the flow is the
+        posterior; NaN where the flow does not know the likelihood, and the samples are its draws as they are.
+    log_evidence : (n,) log p(x | model), nats, x in nanomaggies; NaN likewise.
+    """
+
+    points: np.ndarray
+    efficiency: np.ndarray
+    log_evidence: np.ndarray
+
+
+def n_draws(n_samples: int) -> int:
+    """Draws of the flow from which so many samples are resampled."""
+    return max(n_samples, LEAST_DRAWS)
+
+
+def resample(draws: FlowDraws, n_samples: int, *, seed: int, keys: np.ndarray) -> PosteriorDraws:
+    """Equally weighted samples (n, n_samples, dim) of weighted draws, each as often as its weight asks for.
+
+    Systematic resampling: a draw of weight w times the mean is taken floor(w) or ceil(w) times, so that equal weights leave as
+    many draws as they are. Draws that are not finite have no weight, unless all of a row are such.
+
+    Parameters
+    ----------
+    draws : at least `n_samples` of each row.
+    n_samples : per row.
+    seed, keys : (n,) of the rows' random streams, beyond what the draws took of them.
+    """
+    weight, efficiency, log_evidence = weigh(draws)
+    n, m = weight.shape
+    offset = np.empty((n, 1))
+    for into, key in zip(offset, keys, strict=True):
+        stream = np.random.Philox(key=np.array([seed, key], dtype=np.uint64)).jumped(2)
+        into[:] = np.random.Generator(stream).random()
+    cumulative = np.cumsum(weight, axis=1)
+    last = np.ceil(cumulative * (n_samples / cumulative[:, -1:]) - offset)
+    last[:, -1] = n_samples
+    times = np.diff(last, axis=1, prepend=0).astype(np.intp)
+    rows = np.repeat(np.tile(np.arange(m), n), times.ravel()).reshape(n, n_samples)
+    return PosteriorDraws(np.take_along_axis(draws.theta, rows[:, :, None], axis=1), efficiency, log_evidence)
+
+
+def weigh(draws: FlowDraws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights (n, m) of draws by which they are resampled, their sum 1 in each row; efficiency and log evidence (n,).
+
+    Tempered where their efficiency is below `LEAST_EFFICIENCY`; equal in rows whose likelihood is not known.
+    """
+    log_weight = _log_weights(draws)
+    n, m = log_weight.shape
+    known = np.isfinite(log_weight).any(axis=1)
+    efficiency, log_evidence = np.full((2, n), np.nan)
+    weight = np.full((n, m), 1 / m)
+    if known.any():
+        some = log_weight[known]
+        total = logsumexp(some, axis=1)
+        log_evidence[known] = total - np.log(m)
+        share = np.exp(some - total[:, None])
+        efficiency[known] = 1 / (m * np.square(share).sum(axis=1))
+        for row in np.flatnonzero(efficiency[known] < LEAST_EFFICIENCY):
+            share[row] = tempered(some[row], LEAST_EFFICIENCY * m)
+        weight[known] = share
+    return weight, efficiency, log_evidence
+
+
+def _log_weights(draws: FlowDraws) -> np.ndarray:
+    """Log of w (n, m); -inf where a draw is not finite, or its likelihood is not known."""
+    theta = draws.theta
+    log_prior = -0.5 * np.einsum("nmd,nmd->nm", theta, theta, dtype=float) - 0.5 * theta.shape[2] * _LN_2PI
+    log_weight = draws.log_likelihood + log_prior - draws.log_q
+    return np.where(np.isfinite(log_weight), log_weight, -np.inf)
