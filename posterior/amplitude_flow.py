@@ -22,7 +22,7 @@ from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.amplitudes import AmplitudePosterior
 from sedcast.posterior.burst_choice import from_option, prior_chances, to_option
 from sedcast.posterior.chunks import chunks, in_threads
-from sedcast.posterior.conditional_flow import ConditionalFlow, FlowDraws, checked_context
+from sedcast.posterior.conditional_flow import ConditionalFlow, FlowDraws, checked_context, row_stream
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.flow_kernel import DenseKernel, vector_floats
@@ -143,9 +143,7 @@ class FlowWithAmplitudes(ConditionalFlow):
         others, log_q, _ = self.others.draw(context, n_samples, seed=seed, row_keys=keys, n_threads=n_threads)
         noise = np.empty((*log_q.shape, len(_AMPLITUDES)), dtype=np.float32)
         for into, key in zip(noise, keys, strict=True):
-            # Random numbers that the flow of the others does not reach.
-            stream = np.random.Philox(key=np.array([seed, key], dtype=np.uint64)).jumped()
-            np.random.Generator(stream).standard_normal(out=into, dtype=np.float32)
+            row_stream(seed, key, 1).standard_normal(out=into, dtype=np.float32)
         return self._completed(others, log_q, noise, context, n_threads)
 
     def _carry(self, noise: np.ndarray, context: np.ndarray, n_threads: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from sedcast.posterior.made import FlowConfig
 if TYPE_CHECKING:
     from sedcast.posterior.flow import MaskedAutoregressiveFlow
 
-__all__ = ["ConditionalFlow", "FlowDraws", "checked_context"]
+__all__ = ["ConditionalFlow", "FlowDraws", "checked_context", "row_stream"]
 
 
 class FlowDraws(NamedTuple):
@@ -194,6 +194,12 @@ def checked_context(context: np.ndarray, n_context: int) -> np.ndarray:
             f"context has non-finite values in {bad.size} of {len(context)} rows, first {bad[0]}: leave them out"
         )
     return context
+
+
+def row_stream(seed: int, key: int, part: int) -> np.random.Generator:
+    """The random numbers of a row: `part` 0 makes what a flow learnt, 1 what completes it, 2 what is taken of the draws."""
+    counter = np.array([0, 0, part, 0], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=np.array([seed, key], dtype=np.uint64), counter=counter))
 
 
 def _checked_keys(seed: int, row_keys: np.ndarray | None, n: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from scipy.special import ndtr, ndtri, softmax
 
 from sedcast.data.errors import ArtifactError
 from sedcast.posterior.chunks import chunks, in_threads
-from sedcast.posterior.conditional_flow import ConditionalFlow, FlowDraws
+from sedcast.posterior.conditional_flow import ConditionalFlow, FlowDraws, row_stream
 from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel, product_by_row
 from sedcast.posterior.made import (
     MAX_ANGLE,
@@ -256,7 +256,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         def noise(rows: slice, columns: slice) -> np.ndarray:
             drawn = np.empty((rows.stop - rows.start, columns.stop - columns.start, self.n_real), dtype=np.float32)
             for into, key in zip(drawn, keys[rows], strict=True):
-                generator = np.random.Generator(np.random.Philox(key=np.array([seed, key], dtype=np.uint64)))
+                generator = row_stream(seed, key, 0)
                 if columns.start:
                     generator.standard_normal((columns.start, self.n_real), dtype=np.float32)
                 generator.standard_normal(out=into, dtype=np.float32)

@@ -220,7 +220,7 @@ class PosteriorCatalog:
         return table
 
     def to_arviz(self, galaxy_id: int | str) -> Any:
-        """The samples of one galaxy as ArviZ inference data (independent draws, one chain).
+        """The samples of one galaxy as ArviZ inference data, one chain; a draw and its copies are beside each other.
 
         Raises
         ------

@@ -30,10 +30,16 @@ def tempered(log_weights: np.ndarray, target: float) -> np.ndarray:
     low, high = 0.0, 1.0
     possible = np.isfinite(log_weights)
     finite = log_weights[possible] - log_weights.max()
-    if effective_sample_size(finite) < target:
+
+    def effective(power: float) -> float:
+        # The largest is 1.
+        weight = np.exp(power * finite)
+        return float(weight.sum() ** 2 / (weight @ weight))
+
+    if effective(1.0) < target:
         for _ in range(30):
             power = 0.5 * (low + high)
-            low, high = (power, high) if effective_sample_size(power * finite) >= target else (low, power)
+            low, high = (power, high) if effective(power) >= target else (low, power)
     else:
         low = 1.0
     weight = np.zeros(len(log_weights))

@@ -13,9 +13,8 @@ Rubin 1988 (sampling importance resampling); Kitagawa 1996 (systematic resamplin
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
 
-from sedcast.posterior.conditional_flow import FlowDraws
+from sedcast.posterior.conditional_flow import FlowDraws, row_stream
 from sedcast.posterior.psis import tempered
 
 __all__ = ["FEW_EFFECTIVE", "LEAST_DRAWS", "LEAST_EFFICIENCY", "PosteriorDraws", "n_draws", "resample", "weigh"]
@@ -67,16 +66,13 @@ def resample(draws: FlowDraws, n_samples: int, *, seed: int, keys: np.ndarray) -
     """
     weight, efficiency, log_evidence = weigh(draws)
     n, m = weight.shape
-    offset = np.empty((n, 1))
-    for into, key in zip(offset, keys, strict=True):
-        stream = np.random.Philox(key=np.array([seed, key], dtype=np.uint64)).jumped(2)
-        into[:] = np.random.Generator(stream).random()
+    offset = np.array([row_stream(seed, key, 2).random() for key in keys]).reshape(n, 1)
     cumulative = np.cumsum(weight, axis=1)
     last = np.ceil(cumulative * (n_samples / cumulative[:, -1:]) - offset)
     last[:, -1] = n_samples
     times = np.diff(last, axis=1, prepend=0).astype(np.intp)
-    rows = np.repeat(np.tile(np.arange(m), n), times.ravel()).reshape(n, n_samples)
-    return PosteriorDraws(np.take_along_axis(draws.theta, rows[:, :, None], axis=1), efficiency, log_evidence)
+    taken = draws.theta.reshape(n * m, -1).take(np.repeat(np.arange(n * m), times.ravel()), axis=0)
+    return PosteriorDraws(taken.reshape(n, n_samples, -1), efficiency, log_evidence)
 
 
 def weigh(draws: FlowDraws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -91,10 +87,12 @@ def weigh(draws: FlowDraws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     weight = np.full((n, m), 1 / m)
     if known.any():
         some = log_weight[known]
-        total = logsumexp(some, axis=1)
-        log_evidence[known] = total - np.log(m)
-        share = np.exp(some - total[:, None])
-        efficiency[known] = 1 / (m * np.square(share).sum(axis=1))
+        largest = some.max(axis=1, keepdims=True)
+        share = np.exp(some - largest)
+        total = share.sum(axis=1, keepdims=True)
+        log_evidence[known] = (largest + np.log(total))[:, 0] - np.log(m)
+        share /= total
+        efficiency[known] = 1 / (m * np.einsum("nm,nm->n", share, share))
         for row in np.flatnonzero(efficiency[known] < LEAST_EFFICIENCY):
             share[row] = tempered(some[row], LEAST_EFFICIENCY * m)
         weight[known] = share
@@ -104,6 +102,6 @@ def weigh(draws: FlowDraws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _log_weights(draws: FlowDraws) -> np.ndarray:
     """Log of w (n, m); -inf where a draw is not finite, or its likelihood is not known."""
     theta = draws.theta
-    log_prior = -0.5 * np.einsum("nmd,nmd->nm", theta, theta, dtype=float) - 0.5 * theta.shape[2] * _LN_2PI
+    log_prior = -0.5 * np.einsum("nmd,nmd->nm", theta, theta) - 0.5 * theta.shape[2] * _LN_2PI
     log_weight = draws.log_likelihood + log_prior - draws.log_q
     return np.where(np.isfinite(log_weight), log_weight, -np.inf)
