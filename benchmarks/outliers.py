@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
 
 from benchmarks.common import note, positive, table
 from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
@@ -22,17 +21,15 @@ from sedcast.posterior.outlier_training import (
     OutlierConfig,
     draw_like_training,
     fit_outliers,
-    predict,
-    predicted_misfit,
+    sample_checks,
     training_simulation,
     training_simulator,
 )
-from sedcast.posterior.outliers import FALSE_ALARM_RATE, MISFIT_SAMPLES, UNDERSTATEMENT, OutlierScores
+from sedcast.posterior.outliers import FALSE_ALARM_RATE, UNDERSTATEMENT, OutlierScores
 from sedcast.posterior.stars import LOCUS_RANGE, LOCUS_SCATTER, star_density, stellar_locus
 from sedcast.posterior.stream import Galaxies
 
 _BAR = 0.95
-_ROWS_PER_BLOCK = 512
 _STAR_ZRED = 1e-4
 _STAR_COLOURS = ((0.3, 0.8), (0.8, 1.4), (1.4, 2.0), (2.0, 3.5))
 _WAVE = np.arange(1000.0, 12_500.0, 5.0)
@@ -104,12 +101,14 @@ class _Judged:
         assert estimator.outliers is not None
         zred = None if estimator.infers_redshift else galaxies.zred
         checks = estimator.outliers.check(galaxies.flux, galaxies.flux_ivar, zred)
-        fit = predicted_misfit(estimator, simulator, galaxies, seed=0)
-        self.scores: OutlierScores = estimator.outliers.judge(checks, fit)
+        samples = sample_checks(estimator, simulator, galaxies, seed=0)
+        self.scores: OutlierScores = estimator.outliers.judge(checks, samples)
         magnitude = asinh_magnitude(galaxies.flux, estimator.bands)
         sigma = np.where(galaxies.flux_ivar > 0, galaxies.flux_ivar, np.nan) ** -0.5
         error = np.log(asinh_magnitude_error(galaxies.flux, sigma, estimator.bands))
-        self.features = np.column_stack([magnitude, -np.diff(magnitude, axis=1), error, galaxies.zred, checks.values, fit])
+        colour = -np.diff(magnitude, axis=1)
+        statistics = checks.values, checks.with_samples(samples)
+        self.features = np.column_stack([magnitude, colour, error, galaxies.zred, *statistics])
         self.share = float(np.mean(self.scores.score <= FALSE_ALARM_RATE))
         self.share_alone = float(np.mean(estimator.outliers.judge(checks).score <= FALSE_ALARM_RATE))
 
@@ -137,36 +136,19 @@ def classified(mocks: _Judged, case: _Judged, seed: int) -> float:
 def by_exact_ratio(estimator: PosteriorEstimator, simulator: PhotometrySimulator, mocks: Galaxies, stars: Galaxies) -> float:
     """Share of stars found, at the false alarms of mocks, by the most powerful test of all, given only that they are stars.
 
-    By Neyman and Pearson's lemma that is the ratio of the density of stars of any brightness to that of galaxies, which is the
-    evidence: the mean importance weight of samples of the flow.
+    By Neyman and Pearson's lemma that is the ratio of the density of stars of any brightness to that of galaxies, the evidence.
     """
 
     def log_ratio(galaxies: Galaxies) -> np.ndarray:
         sigma = galaxies.flux_ivar**-0.5
         magnitude = asinh_magnitude(galaxies.flux, estimator.bands)
         error = asinh_magnitude_error(galaxies.flux, sigma, estimator.bands)
-        # Both densities are of fluxes in units of their errors.
-        of_stars = star_density(estimator.bands).log_prob(magnitude, error, None) + np.log(error).sum(axis=1)
-        return of_stars - log_evidence(estimator, simulator, galaxies)
+        # Both densities are of magnitudes.
+        of_galaxies = sample_checks(estimator, simulator, galaxies, seed=0).log_evidence + np.log(sigma / error).sum(axis=1)
+        return np.asarray(star_density(estimator.bands).log_prob(magnitude, error, None) - of_galaxies)
 
     threshold = np.quantile(log_ratio(mocks), 1 - FALSE_ALARM_RATE)
     return float(np.mean(log_ratio(stars) > threshold))
-
-
-def log_evidence(estimator: PosteriorEstimator, simulator: PhotometrySimulator, galaxies: Galaxies) -> np.ndarray:
-    """Log density (n,) of the fluxes over their errors under the simulations, by importance sampling from the flow."""
-    found = np.empty(len(galaxies.zred))
-    for start in range(0, len(found), _ROWS_PER_BLOCK):
-        rows = slice(start, start + _ROWS_PER_BLOCK)
-        flux, ivar, zred = galaxies.flux[rows], galaxies.flux_ivar[rows], galaxies.zred[rows]
-        context = estimator.context(flux, ivar, zred)
-        points, log_q, _ = estimator.flow.draw(context, MISFIT_SAMPLES, seed=0)
-        residual = (predict(estimator, simulator, points, zred) - flux[:, None]) * np.sqrt(ivar)[:, None]
-        log_joint = -0.5 * np.sum(residual**2, axis=2) - 0.5 * np.sum(points**2, axis=2)
-        log_joint -= 0.5 * (flux.shape[1] + points.shape[2]) * np.log(2 * np.pi)
-        log_weight = log_joint - log_q
-        found[rows] = logsumexp(np.where(np.isfinite(log_weight), log_weight, -np.inf), axis=1) - np.log(MISFIT_SAMPLES)
-    return found
 
 
 def _real(estimator: PosteriorEstimator, simulator: PhotometrySimulator, figures: dict[str, Any]) -> tuple[float, float, str]:

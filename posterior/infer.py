@@ -142,16 +142,16 @@ def infer_catalog(
     def work(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         observed = estimator.observed(catalog, rows)
         if refiner is None:
-            points, *found = estimator.draw(*observed, n_samples, seed=seed, row_keys=rows + offset, n_threads=1)
-            weights["efficiency"][rows], weights["log_evidence"][rows] = found
+            draws = estimator.draw(*observed, n_samples, seed=seed, row_keys=rows + offset, n_threads=1)
+            points, weights["efficiency"][rows], weights["log_evidence"][rows] = draws
         else:
-            points = np.empty((len(rows), n_samples, len(FREE_PARAMETER_NAMES)))
+            draws, points = None, np.empty((len(rows), n_samples, len(FREE_PARAMETER_NAMES)))
             for into, row in zip(points, rows.tolist(), strict=True):
                 galaxy = catalog.flux[row], catalog.flux_ivar[row], float(catalog.zred[row])
                 result = refiner(*galaxy, n_samples, seed=seed, key=row + offset, n_threads=1)
                 into[:] = result.theta_unbounded
                 refined[row] = replace(result, theta=_NOTHING, theta_unbounded=_NOTHING)
-        judged = scorer(*observed, points if refiner is None else None, seed=seed, row_keys=rows + offset)
+        judged = scorer(*observed, draws, seed=seed, row_keys=rows + offset)
         score[rows] = judged.score
         values = _quantities(estimator, points, observed[2])
         edge = np.full(len(rows), "")

@@ -18,9 +18,11 @@ from sedcast.posterior.outliers import (
     STATISTICS,
     OutlierModel,
     OutlierScores,
+    SampleChecks,
     misfit,
 )
 from sedcast.posterior.photometry_density import PhotometryDensity
+from sedcast.posterior.resampling import PosteriorDraws
 from sedcast.posterior.stream import Galaxies, GalaxyStream, MissingBands, StreamConfig
 
 __all__ = [
@@ -29,7 +31,7 @@ __all__ = [
     "draw_like_training",
     "fit_outliers",
     "predict",
-    "predicted_misfit",
+    "sample_checks",
     "training_simulation",
     "training_simulator",
 ]
@@ -97,25 +99,26 @@ def draw_like_training(estimator: PosteriorEstimator, simulator: PhotometrySimul
         return stream.validation()
 
 
-def predicted_misfit(
+def sample_checks(
     estimator: PosteriorEstimator,
     simulator: PhotometrySimulator,
     galaxies: Galaxies,
     *,
     seed: int,
     progress: Callable[[int], None] | None = None,
-) -> np.ndarray:
-    """The statistic `misfit` (n,) of galaxies from samples of their posteriors; `progress` is called with the rows done."""
-    value = np.empty(len(galaxies))
+) -> SampleChecks:
+    """What samples of galaxies' posteriors say about them; `progress` is called with the rows done."""
+    found = SampleChecks(*np.empty((2, len(galaxies))))
     for start in range(0, len(galaxies), _ROWS_PER_BLOCK):
         rows = np.arange(start, min(start + _ROWS_PER_BLOCK, len(galaxies)))
         flux, ivar = galaxies.flux[rows], galaxies.flux_ivar[rows]
         zred = None if estimator.infers_redshift else galaxies.zred[rows]
-        points = estimator.sample_unbounded(flux, ivar, zred, MISFIT_SAMPLES, seed=seed, row_keys=rows)
-        value[rows] = misfit(predict(estimator, simulator, points, zred), flux, ivar)
+        drawn = estimator.draw(flux, ivar, zred, MISFIT_SAMPLES, seed=seed, row_keys=rows)
+        found.misfit[rows] = misfit(predict(estimator, simulator, drawn.points, zred), flux, ivar)
+        found.log_evidence[rows] = drawn.log_evidence
         if progress is not None:
             progress(int(rows[-1]) + 1)
-    return value
+    return found
 
 
 def predict(
@@ -164,7 +167,7 @@ class OutlierScorer:
         flux: np.ndarray,
         flux_ivar: np.ndarray,
         zred: np.ndarray | None,
-        samples: np.ndarray | None,
+        draws: PosteriorDraws | None,
         *,
         seed: int,
         row_keys: np.ndarray,
@@ -175,7 +178,7 @@ class OutlierScorer:
         ----------
         flux, flux_ivar : (n, n_band).
         zred : (n,), or None if the estimator infers it.
-        samples : (n, n_samples, dim) of the flow in probit space; drawn if there are fewer than `misfit` takes.
+        draws : of the estimator; drawn if there are none, or fewer than `misfit` takes.
         seed, row_keys : of samples that are drawn.
         """
         model = self.estimator.outliers
@@ -184,12 +187,10 @@ class OutlierScorer:
         checks = model.check(flux, flux_ivar, zred)
         if self._simulator is None:
             return model.judge(checks)
-        if samples is None or samples.shape[1] < MISFIT_SAMPLES:
-            samples = self.estimator.sample_unbounded(
-                flux, flux_ivar, zred, MISFIT_SAMPLES, seed=seed, row_keys=row_keys, n_threads=1
-            )
-        predicted = predict(self.estimator, self._simulator, samples[:, :MISFIT_SAMPLES], zred, n_threads=1)
-        return model.judge(checks, misfit(predicted, flux, flux_ivar))
+        if draws is None or draws.points.shape[1] < MISFIT_SAMPLES:
+            draws = self.estimator.draw(flux, flux_ivar, zred, MISFIT_SAMPLES, seed=seed, row_keys=row_keys, n_threads=1)
+        predicted = predict(self.estimator, self._simulator, draws.points[:, :MISFIT_SAMPLES], zred, n_threads=1)
+        return model.judge(checks, SampleChecks(misfit(predicted, flux, flux_ivar), draws.log_evidence))
 
 
 def fit_outliers(
@@ -229,9 +230,11 @@ def fit_outliers(
         if progress is not None:
             progress(done, len(mocks))
 
-    fit = predicted_misfit(estimator, simulator, mocks, seed=seed, progress=report)
+    samples = sample_checks(estimator, simulator, mocks, seed=seed, progress=report)
     zred = None if estimator.infers_redshift else mocks.zred
-    model = OutlierModel.calibrated(estimator.bands, density, flux=mocks.flux, flux_ivar=mocks.flux_ivar, zred=zred, misfit=fit)
+    model = OutlierModel.calibrated(
+        estimator.bands, density, flux=mocks.flux, flux_ivar=mocks.flux_ivar, zred=zred, samples=samples
+    )
     described = config.model_dump() | {"false_alarm_rate": FALSE_ALARM_RATE, "misfit_samples": MISFIT_SAMPLES}
     described |= {"statistics": list(STATISTICS), "version": SCORE_VERSION}
     logger.info("outlier score of %s: %d Gaussians, %d mocks", estimator.name, config.n_components, len(mocks))

@@ -9,13 +9,18 @@ Five statistics, each larger for less usual photometry:
 - ``stars``: log ratio of the density of stars (see `star_density`) to that of galaxies, the most powerful test for stars;
 - ``fit``: χ² of the photometry that posterior samples predict, the mean over their best tenth.
 
-Each becomes the probability of a value at least as large among mocks; the score is the probability of one at least as small as
-the smallest of the five. So a threshold on the score is the false-alarm rate of all tests together, as far as the
-mocks resolve it.
+Where posterior samples know the evidence, it is the density of galaxies in ``density`` and ``stars``, which is exact; elsewhere
+a mixture of Gaussians is.
+
+Each becomes the probability of a value at least as large among mocks. Their weighted harmonic mean is the one statistic of all
+(Wilson 2019, PNAS 116, 1195: nearly the Bayes factor for any of the alternatives, by their weights), and the score is the
+probability among mocks of one at least as small. So a threshold on the score is the false-alarm rate of all tests together, as
+far as the mocks resolve it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +38,7 @@ __all__ = [
     "OutlierModel",
     "OutlierScores",
     "PhotometryChecks",
+    "SampleChecks",
     "misfit",
 ]
 
@@ -42,13 +48,15 @@ STATISTICS = ("density", "noise", "errors", "stars", "fit")
 FALSE_ALARM_RATE = 0.01
 """Share of galaxies like the training simulations that are flagged."""
 
-SCORE_VERSION = 2
+SCORE_VERSION = 3
 """Of what the statistics are; a score of another version is not used."""
 
 MISFIT_SAMPLES = 64
 """Posterior samples per galaxy that `misfit` takes."""
 
 UNDERSTATEMENT = 5.0
+_WEIGHTS = np.array([1.0, 1.0, 1.0, 3.0, 1.0])
+"""Of the statistics. Stars are the hardest to tell, and what else their test could do is done by the others as well."""
 _BEST_SHARE = 0.1
 # In σ: nearer to what is expected, a secant is all rounding.
 _RESOLVED = 0.01
@@ -57,7 +65,7 @@ _ERROR_BINS = 40
 _MIN_PER_PATTERN = 2_000
 _MIN_PER_COUNT = 500
 _MIN_PER_STATISTIC = 100
-_ARRAYS = ("error_magnitude", "error_median", "error_scatter", "patterns", "quantiles", "smallest", "least")
+_ARRAYS = ("error_magnitude", "error_median", "error_scatter", "patterns", "quantiles", "combined", "least")
 
 
 def misfit(predicted: np.ndarray, flux: np.ndarray, flux_ivar: np.ndarray) -> np.ndarray:
@@ -73,6 +81,19 @@ def misfit(predicted: np.ndarray, flux: np.ndarray, flux_ivar: np.ndarray) -> np
     return np.asarray(chi2[:, : max(1, round(_BEST_SHARE * chi2.shape[1]))].mean(axis=1))
 
 
+class SampleChecks(NamedTuple):
+    """What posterior samples say about rows; NaN where they do not.
+
+    Attributes
+    ----------
+    misfit : (n,) from the function of that name.
+    log_evidence : (n,) as `PosteriorDraws`, nats, fluxes in nanomaggies.
+    """
+
+    misfit: np.ndarray
+    log_evidence: np.ndarray
+
+
 @dataclass(frozen=True)
 class PhotometryChecks:
     """What photometry alone says about rows.
@@ -85,6 +106,7 @@ class PhotometryChecks:
     bright : (n,) bool, whether it is brighter than they suggest.
     log_prob_inflated : (n,) log density if the errors were five times as large.
     error_sign : (n,) -1 or 1: the most unusual error is too small or too large.
+    log_slope : (n,) log of the volume of fluxes, nanomaggies, per volume of magnitudes.
     """
 
     measured: np.ndarray
@@ -93,6 +115,21 @@ class PhotometryChecks:
     bright: np.ndarray
     log_prob_inflated: np.ndarray
     error_sign: np.ndarray
+    log_slope: np.ndarray
+
+    def with_samples(self, samples: SampleChecks | None) -> np.ndarray:
+        """All statistics (n, 5), with the evidence as the density of galaxies where it is known."""
+        values = np.column_stack([self.values, np.full(len(self.values), np.nan)])
+        if samples is None:
+            return values
+        density, stars, fit = (STATISTICS.index(name) for name in ("density", "stars", "fit"))
+        values[:, fit] = samples.misfit
+        known = np.isfinite(samples.log_evidence) & ~np.isnan(samples.misfit)
+        exact = -(samples.log_evidence + self.log_slope)[known]
+        # What other bands add to the ratio of u g r i z stays that of the mixture.
+        values[known, stars] += exact - values[known, density]
+        values[known, density] = exact
+        return values
 
 
 @dataclass(frozen=True)
@@ -120,11 +157,11 @@ class OutlierModel:
     error_magnitude : (n_band, n_bin) asinh magnitudes at which usual errors are known.
     error_median, error_scatter : (n_band, n_bin) mean and standard deviation of the log magnitude error there.
     patterns : (n_pattern, n_band) bool, sets of measured bands with a calibration of their own.
-    quantiles : (n_pattern + n_band, 5, n_level) upper quantiles of the statistics on mocks, at probabilities from 1 down to the
-        least that the mocks resolve, even in their logarithm; after the patterns, by number of measured bands; NaN for
-        statistics that say nothing.
-    smallest : (n_pattern + n_band, 2, n_level) lower quantiles, at the same probabilities, of the log of a mock's smallest
-        probability: without and with ``fit``.
+    quantiles : (n_pattern + n_band, 2, 5, n_level) upper quantiles of the statistics on mocks, without and with samples, at
+        probabilities from 1 down to the least that the mocks resolve, even in their logarithm; after the patterns, by number of
+        measured bands; NaN for statistics that say nothing.
+    combined : (n_pattern + n_band, 2, n_level) lower quantiles, at the same probabilities, of the log of the harmonic mean of a
+        mock's probabilities, likewise.
     least : (n_pattern + n_band,) the least probability of each calibration.
     """
 
@@ -135,7 +172,7 @@ class OutlierModel:
     error_scatter: np.ndarray
     patterns: np.ndarray
     quantiles: np.ndarray
-    smallest: np.ndarray
+    combined: np.ndarray
     least: np.ndarray
 
     @classmethod
@@ -147,7 +184,7 @@ class OutlierModel:
         flux: np.ndarray,
         flux_ivar: np.ndarray,
         zred: np.ndarray | None,
-        misfit: np.ndarray,
+        samples: SampleChecks,
     ) -> "OutlierModel":
         """A model whose probabilities are those of mocks that were not used to fit the density.
 
@@ -157,7 +194,7 @@ class OutlierModel:
         density : of noiseless photometry.
         flux, flux_ivar : (n, n_band) mocks; both 0 where unmeasured.
         zred : (n,), or None if redshifts are unknown.
-        misfit : (n,) from the function of that name.
+        samples : what samples of their posteriors say.
 
         Raises
         ------
@@ -172,9 +209,10 @@ class OutlierModel:
         found, counts = np.unique(measured, axis=0, return_counts=True)
         patterns = found[counts >= _MIN_PER_PATTERN]
         n_table = len(patterns) + len(bands)
-        empty = np.zeros((n_table, len(STATISTICS), _LEVELS)), np.zeros((n_table, 2, _LEVELS)), np.full(n_table, 0.5)
+        empty = np.zeros((n_table, 2, len(STATISTICS), _LEVELS)), np.zeros((n_table, 2, _LEVELS)), np.full(n_table, 0.5)
         model = cls(bands, density, *errors, patterns, *empty)
-        values = np.column_stack([model.check(flux, flux_ivar, zred).values, misfit])
+        checks = model.check(flux, flux_ivar, zred)
+        values = np.stack([checks.with_samples(None), checks.with_samples(samples)], axis=1)
         for table in range(n_table):
             if table < len(patterns):
                 rows = (measured == patterns[table]).all(axis=1)
@@ -185,15 +223,15 @@ class OutlierModel:
         return model
 
     def _calibrate(self, table: int, values: np.ndarray) -> None:
-        """Fill a table from the statistics (n, 5) of its mocks."""
+        """Fill a table from the statistics (n, 2, 5) of its mocks, without and with samples."""
         self.least[table] = 1 / (len(values) + 1)
         levels = np.exp(self._log_levels(table))
-        for quantiles, column in zip(self.quantiles[table], values.T, strict=True):
-            known = column[~np.isnan(column)]
-            quantiles[:] = np.quantile(known, 1 - levels, method="higher") if len(known) >= _MIN_PER_STATISTIC else np.nan
-        log_p = self._log_probabilities(np.full(len(values), table), values)
-        for with_fit, n_column in enumerate((len(STATISTICS) - 1, len(STATISTICS))):
-            self.smallest[table, with_fit] = np.quantile(np.nanmin(log_p[:, :n_column], axis=1), levels)
+        for kind in range(2):
+            for quantiles, column in zip(self.quantiles[table, kind], values[:, kind].T, strict=True):
+                known = column[~np.isnan(column)]
+                quantiles[:] = np.quantile(known, 1 - levels, method="higher") if len(known) >= _MIN_PER_STATISTIC else np.nan
+            log_p = self._log_probabilities(np.full(len(values), table), np.full(len(values), kind), values[:, kind])
+            self.combined[table, kind] = np.quantile(_harmonic_mean(log_p), levels)
 
     def _log_levels(self, table: int) -> np.ndarray:
         return np.linspace(0.0, np.log(self.least[table]), _LEVELS)
@@ -226,7 +264,8 @@ class OutlierModel:
         bright = seen.bright[np.arange(len(flux)), oddest]
         stars = self._stars(magnitude, error_of_expected, zred, seen.log_prob)
         values = np.column_stack([-seen.log_prob, seen.log_prob_inflated - seen.log_prob, np.abs(worst), stars])
-        return PhotometryChecks(measured, values, oddest, bright, seen.log_prob_inflated, np.sign(worst))
+        log_slope = np.log(np.where(measured, sigma / error, 1.0)).sum(axis=1)
+        return PhotometryChecks(measured, values, oddest, bright, seen.log_prob_inflated, np.sign(worst), log_slope)
 
     def _stars(self, magnitude: np.ndarray, error: np.ndarray, zred: np.ndarray | None, log_prob: np.ndarray) -> np.ndarray:
         """The statistic ``stars`` (n,) by the bands u g r i z; `log_prob` (n,) is that of galaxies in all bands."""
@@ -246,25 +285,24 @@ class OutlierModel:
             ratio[beyond] += log_prob[beyond] - self.density.log_prob(only, error[beyond], given)
         return ratio
 
-    def judge(self, checks: PhotometryChecks, misfit: np.ndarray | None = None) -> OutlierScores:
+    def judge(self, checks: PhotometryChecks, samples: SampleChecks | None = None) -> OutlierScores:
         """Scores and reasons.
 
         Parameters
         ----------
         checks : from `check`.
-        misfit : (n,) from the function of that name, NaN where unknown; not used if not given.
+        samples : of the same rows.
         """
         n = len(checks.values)
-        fit = np.full(n, np.nan) if misfit is None else np.asarray(misfit, dtype=float)
-        table = self._table(checks.measured)
-        log_p = self._log_probabilities(table, np.column_stack([checks.values, fit]))
-        with_fit = (~np.isnan(fit)).astype(int)
-        smallest = np.nanmin(log_p, axis=1)
+        table, values = self._table(checks.measured), checks.with_samples(samples)
+        kind = (~np.isnan(values[:, STATISTICS.index("fit")])).astype(int)
+        log_p = self._log_probabilities(table, kind, values)
+        mean = _harmonic_mean(log_p)
         score, limit = np.ones(n), np.empty(n)
-        for t, k in np.unique(np.column_stack([table, with_fit]), axis=0):
-            rows = (table == t) & (with_fit == k)
-            levels, quantiles = self._log_levels(t)[::-1], self.smallest[t, k][::-1]
-            score[rows] = np.exp(np.interp(smallest[rows], quantiles, levels))
+        for t, k in np.unique(np.column_stack([table, kind]), axis=0):
+            rows = (table == t) & (kind == k)
+            levels, quantiles = self._log_levels(t)[::-1], self.combined[t, k][::-1]
+            score[rows] = np.exp(np.interp(mean[rows], quantiles, levels))
             limit[rows] = np.interp(np.log(FALSE_ALARM_RATE), levels, quantiles)
         return OutlierScores(score, self._reasons(checks, table, log_p, limit, score <= FALSE_ALARM_RATE))
 
@@ -272,8 +310,10 @@ class OutlierModel:
         self, checks: PhotometryChecks, table: np.ndarray, log_p: np.ndarray, limit: np.ndarray, flagged: np.ndarray
     ) -> np.ndarray:
         reasons = np.full(len(table), "", dtype=object)
+        share = np.log(_WEIGHTS / np.where(np.isnan(log_p), 0.0, _WEIGHTS).sum(axis=1, keepdims=True)) - log_p
         with np.errstate(invalid="ignore"):
-            unusual = (log_p <= limit[:, None]) | (log_p == np.nanmin(log_p, axis=1, keepdims=True))
+            # Flagged whatever the others say, or what says most.
+            unusual = (-share <= limit[:, None]) | (share == np.nanmax(share, axis=1, keepdims=True))
         for row in np.flatnonzero(flagged):
             density, noise, errors, stars, fit = unusual[row]
             words = []
@@ -308,7 +348,7 @@ class OutlierModel:
         return [f"{name} too {'bright' if bright else 'faint'} beside the other bands"]
 
     def _quantile_line(self, table: int, statistic: str) -> tuple[np.ndarray, np.ndarray]:
-        return self._log_levels(table)[::-1], self.quantiles[table, STATISTICS.index(statistic)][::-1]
+        return self._log_levels(table)[::-1], self.quantiles[table, 0, STATISTICS.index(statistic)][::-1]
 
     def _table(self, measured: np.ndarray) -> np.ndarray:
         """Which calibration each row uses, (n,)."""
@@ -317,12 +357,12 @@ class OutlierModel:
             table[(measured == pattern).all(axis=1)] = k
         return np.asarray(table)
 
-    def _log_probabilities(self, table: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Log probabilities (n, 5) that mocks reach the values; NaN where those are."""
+    def _log_probabilities(self, table: np.ndarray, kind: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Log probabilities (n, 5) that mocks reach the values, without (`kind` 0) or with samples (1); NaN where those are."""
         log_p = np.empty(values.shape)
-        for t in np.unique(table):
-            rows = table == t
-            for column, quantiles in enumerate(self.quantiles[t]):
+        for t, k in np.unique(np.column_stack([table, kind]), axis=0):
+            rows = (table == t) & (kind == k)
+            for column, quantiles in enumerate(self.quantiles[t, k]):
                 log_p[rows, column] = np.interp(values[rows, column], quantiles, self._log_levels(t))
         return log_p
 
@@ -347,8 +387,8 @@ class OutlierModel:
         shapes = {
             "error_median": found["error_magnitude"].shape,
             "error_scatter": found["error_magnitude"].shape,
-            "quantiles": (n_table, len(STATISTICS), _LEVELS),
-            "smallest": (n_table, 2, _LEVELS),
+            "quantiles": (n_table, 2, len(STATISTICS), _LEVELS),
+            "combined": (n_table, 2, _LEVELS),
             "least": (n_table,),
         }
         wrong = [name for name, shape in shapes.items() if found[name].shape != shape]
@@ -357,6 +397,12 @@ class OutlierModel:
                 f"arrays of the outlier score do not fit {n_band} bands ({wrong}): the file is of another version"
             )
         return cls(bands, PhotometryDensity.from_arrays(n_band, arrays, prefix + "density_"), **found)
+
+
+def _harmonic_mean(log_p: np.ndarray) -> np.ndarray:
+    """Log of the weighted harmonic mean of probabilities (n, 5) given by their logarithms; NaN does not count."""
+    weight = np.where(np.isnan(log_p), 0.0, _WEIGHTS)
+    return np.asarray(np.log(weight.sum(axis=1)) - np.log(np.nansum(weight * np.exp(-log_p), axis=1)))
 
 
 def _usual_errors(bands: tuple[str, ...], flux: np.ndarray, flux_ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -71,8 +71,9 @@ def resample(draws: FlowDraws, n_samples: int, *, seed: int, keys: np.ndarray) -
     last = np.ceil(cumulative * (n_samples / cumulative[:, -1:]) - offset)
     last[:, -1] = n_samples
     times = np.diff(last, axis=1, prepend=0).astype(np.intp)
-    taken = draws.theta.reshape(n * m, -1).take(np.repeat(np.arange(n * m), times.ravel()), axis=0)
-    return PosteriorDraws(taken.reshape(n, n_samples, -1), efficiency, log_evidence)
+    dim = draws.theta.shape[2]
+    taken = draws.theta.reshape(n * m, dim).take(np.repeat(np.arange(n * m), times.ravel()), axis=0)
+    return PosteriorDraws(taken.reshape(n, n_samples, dim), efficiency, log_evidence)
 
 
 def weigh(draws: FlowDraws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers
-from sedcast.posterior.outliers import FALSE_ALARM_RATE, OutlierModel, misfit
+from sedcast.posterior.outliers import FALSE_ALARM_RATE, OutlierModel, SampleChecks, misfit
 from sedcast.posterior.photometry_density import PhotometryDensity
 from sedcast.posterior.posterior_catalog import read_posteriors
 
@@ -28,11 +28,16 @@ def model() -> OutlierModel:
     density = PhotometryDensity.fit(asinh_magnitude(flux, BANDS), zred, n_components=2, seed=0)
     flux, ivar, zred = mock_photometry(9000, 31)
     flux[6000:, 0] = ivar[6000:, 0] = 0.0
-    return OutlierModel.calibrated(BANDS, density, flux=flux, flux_ivar=ivar, zred=zred, misfit=rng.chisquare(4, 9000))
+    samples = of_fit(rng.chisquare(4, 9000))
+    return OutlierModel.calibrated(BANDS, density, flux=flux, flux_ivar=ivar, zred=zred, samples=samples)
+
+
+def of_fit(fit):
+    return SampleChecks(fit, np.full(len(fit), np.nan))
 
 
 def judged(model, flux, ivar, zred, fit=None):
-    return model.judge(model.check(flux, ivar, zred), fit)
+    return model.judge(model.check(flux, ivar, zred), None if fit is None else of_fit(fit))
 
 
 @pytest.mark.parametrize("lacking", [[], [0], [1]])
@@ -93,6 +98,23 @@ def test_bad_fits_are_flagged_and_unknown_ones_are_not(model):
     np.testing.assert_array_equal(unknown.score, alone.score)
 
 
+def test_the_evidence_is_the_density_of_galaxies_where_it_is_known(model):
+    """Of magnitudes as the mixture's is: evidences are those of fluxes."""
+    flux, ivar, zred = mock_photometry(300, 39)
+    checks, fit = model.check(flux, ivar, zred), np.full(300, 4.0)
+    # The volume of fluxes per volume of magnitudes, by differences.
+    step = 1e-4 * np.abs(flux)
+    slope = 2 * step / np.abs(asinh_magnitude(flux + step, BANDS) - asinh_magnitude(flux - step, BANDS))
+    same = SampleChecks(fit, -checks.values[:, 0] - np.log(slope).sum(axis=1))
+    np.testing.assert_allclose(checks.with_samples(same)[:, :4], checks.values, atol=1e-5)
+    fainter = checks.with_samples(same._replace(log_evidence=same.log_evidence - 20))
+    np.testing.assert_allclose(fainter[:, [0, 3]] - checks.values[:, [0, 3]], 20, atol=1e-5)
+    np.testing.assert_array_equal(fainter[:, [1, 2]], checks.values[:, [1, 2]])
+    np.testing.assert_allclose(model.judge(checks, same).score, model.judge(checks, of_fit(fit)).score, rtol=1e-3)
+    flags = model.judge(checks, same._replace(log_evidence=same.log_evidence - 20)).flags
+    assert np.mean(["photometry unlike the training set" in flag for flag in flags]) > 0.9
+
+
 def test_misfit_is_the_mean_of_the_best_tenth(rng):
     predicted, flux = rng.normal(10, 1, (3, 40, 2)), np.full((3, 2), 10.0)
     ivar = np.array([[1.0, 4.0], [1.0, 0.0], [1.0, 1.0]])
@@ -107,7 +129,7 @@ def test_misfit_is_the_mean_of_the_best_tenth(rng):
 def test_too_few_mocks_and_broken_arrays_are_refused(model):
     flux, ivar, zred = mock_photometry(400, 36)
     with pytest.raises(ParameterError, match="400 mocks"):
-        OutlierModel.calibrated(BANDS, model.density, flux=flux, flux_ivar=ivar, zred=zred, misfit=np.ones(400))
+        OutlierModel.calibrated(BANDS, model.density, flux=flux, flux_ivar=ivar, zred=zred, samples=of_fit(np.ones(400)))
     arrays = model.to_arrays("o_")
     with pytest.raises(ArtifactError, match="o_least"):
         OutlierModel.from_arrays(BANDS, {name: array for name, array in arrays.items() if name != "o_least"}, "o_")

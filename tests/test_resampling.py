@@ -89,6 +89,11 @@ def test_draws_that_are_not_finite_are_left_out_unless_all_are():
     assert np.isnan(found.efficiency).tolist() == [False, False, True]
 
 
+def test_no_rows_are_no_error():
+    given = FlowDraws(*(part[:0] for part in draws(2, 50)))
+    assert resampled(given, 50).points.shape == (0, 50, 2)
+
+
 def test_without_a_likelihood_draws_are_taken_evenly():
     given = draws(2, 300)
     given = given._replace(log_likelihood=np.full((2, 300), np.nan))
