@@ -171,7 +171,8 @@ class PosteriorEstimator:
     ) -> np.ndarray:
         """Draw parameters from the posteriors of galaxies.
 
-        If the redshift is inferred, these are marginalised over it; `sample_with_redshift` gives the redshifts too.
+        The flow's draws are resampled by their importance weights where it knows the likelihood; `draw` tells how much that
+        changed. If the redshift is inferred, these are marginalised over it; `sample_with_redshift` gives the redshifts too.
 
         Parameters
         ----------
@@ -248,7 +249,7 @@ class PosteriorEstimator:
         row_keys: np.ndarray | None = None,
         n_threads: int | None = None,
     ) -> PosteriorDraws:
-        """As `sample_unbounded`, with the efficiency of the flow and the evidence of every galaxy."""
+        """As `sample_unbounded`, with the efficiency of the flow and the evidence of every galaxy: see `resample`."""
         context = self._context_in_range(flux, flux_ivar, zred)
         if n_samples < 1:
             raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
@@ -257,7 +258,9 @@ class PosteriorEstimator:
         return resample(drawn, n_samples, seed=seed, keys=keys)
 
     def log_prob(self, theta: np.ndarray, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray) -> np.ndarray:
-        """Log posterior density in nats, with respect to the volume of *probit space* (not of theta).
+        """Log density of the flow in nats, with respect to the volume of *probit space* (not of theta).
+
+        It is the flow's own, before weights correct what it draws.
 
         Subtract `Prior.log_prob_unbounded` of the same points for the ratio of posterior to prior, which is the same
         in every parametrisation.

@@ -23,7 +23,7 @@ LEAST_EFFICIENCY = 0.1
 """Weights of a lower efficiency are tempered until they have it: the samples are then between the flow and the posterior."""
 
 LEAST_DRAWS = 100
-"""So many draws are weighted, however few samples are asked for."""
+"""So many draws are weighed, however few samples are asked for."""
 
 FEW_EFFECTIVE = "flow far from the posterior: samples approximate"
 """The flag of rows whose weights are tempered."""
@@ -103,6 +103,7 @@ def weigh(draws: FlowDraws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _log_weights(draws: FlowDraws) -> np.ndarray:
     """Log of w (n, m); -inf where a draw is not finite, or its likelihood is not known."""
     theta = draws.theta
-    log_prior = -0.5 * np.einsum("nmd,nmd->nm", theta, theta) - 0.5 * theta.shape[2] * _LN_2PI
-    log_weight = draws.log_likelihood + log_prior - draws.log_q
+    with np.errstate(over="ignore", invalid="ignore"):
+        log_prior = -0.5 * np.einsum("nmd,nmd->nm", theta, theta) - 0.5 * theta.shape[2] * _LN_2PI
+        log_weight = draws.log_likelihood + log_prior - draws.log_q
     return np.where(np.isfinite(log_weight), log_weight, -np.inf)

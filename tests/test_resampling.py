@@ -82,6 +82,8 @@ def test_draws_that_are_not_finite_are_left_out_unless_all_are():
     given.theta[0, ::3] = np.nan
     given.log_likelihood[1, :50] = -np.inf
     given.theta[2] = np.nan
+    given.theta[0, 1] = 1e30
+    given.log_q[0, 2] = np.inf
     found = resampled(given, 400)
     assert np.isfinite(found.points[:2]).all()
     assert not (found.points[1][:, None] == given.theta[1, :50]).all(axis=2).any()
