@@ -21,7 +21,7 @@ from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.posterior.importance import RefineConfig
 from sedcast.posterior.likelihood import FluxSimulator
 from sedcast.posterior.posterior_catalog import DERIVED_NAMES
-from sedcast.posterior.resampling import PosteriorDraws
+from sedcast.posterior.resampling import SAMPLES_VERSION, PosteriorDraws
 
 __all__ = [
     "COMPARED_NAMES",
@@ -191,7 +191,7 @@ def run_key(setting: Setting, galaxy: Galaxy, method: Method) -> str:
     if method in SAMPLERS:
         used |= {"mcmc": config.mcmc.model_dump(mode="json", exclude={"seed"}), "independent": config.independent}
     else:
-        used["n_samples"] = config.n_samples
+        used |= {"n_samples": config.n_samples, "samples_version": SAMPLES_VERSION}
     if method == "refined":
         used["refine"] = config.refine.model_dump(mode="json")
     data = [np.asarray(value, dtype=float).tobytes().hex() for value in (galaxy.flux, galaxy.flux_ivar, galaxy.zred)]

@@ -57,7 +57,8 @@ def worth_as_drawn(refiner: Refiner, galaxy: tuple[Any, ...], row: int, seed: in
     weight, efficiency, _ = weigh(drawn)
     with np.errstate(divide="ignore"):
         over = likelihood.log_posterior_unbounded(drawn.theta[0]) - drawn.log_q[0] - np.log(weight[0])
-    taken = np.isfinite(over) & (weight[0] > 0)
+    taken = weight[0] > 0
+    # Of what refinement gives no weight at all, zero.
     ratio = np.exp(over[taken] - over[taken].max())
     mean = np.average(ratio, weights=weight[0, taken])
     return float(efficiency[0]), float(mean**2 / np.average(ratio**2, weights=weight[0, taken]))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers
     from sedcast.posterior.photoz import RedshiftFigures, redshift_figures
     from sedcast.posterior.posterior_catalog import read_posteriors
+    from sedcast.posterior.resampling import PosteriorDraws
     from sedcast.posterior.reweight import PriorModel, Reweighted, reweight_to
     from sedcast.posterior.train import PosteriorConfig, train_posterior
 
@@ -28,6 +29,7 @@ __all__ = [
     "MaskedAutoregressiveFlow",
     "OutlierConfig",
     "PosteriorConfig",
+    "PosteriorDraws",
     "PosteriorEstimator",
     "PriorModel",
     "RedshiftFigures",
@@ -61,6 +63,7 @@ __getattr__ = lazy_getattr(
         "sedcast.posterior.outlier_training": ("OutlierConfig", "fit_outliers"),
         "sedcast.posterior.photoz": ("RedshiftFigures", "redshift_figures"),
         "sedcast.posterior.posterior_catalog": ("read_posteriors",),
+        "sedcast.posterior.resampling": ("PosteriorDraws",),
         "sedcast.posterior.reweight": ("PriorModel", "Reweighted", "reweight_to"),
         "sedcast.posterior.train": ("PosteriorConfig", "train_posterior"),
     },

@@ -33,7 +33,7 @@ from sedcast.posterior.posterior_catalog import (
     all_quantity_names,
 )
 from sedcast.posterior.quantities import description
-from sedcast.posterior.resampling import FEW_EFFECTIVE, LEAST_EFFICIENCY
+from sedcast.posterior.resampling import FEW_EFFECTIVE, LEAST_EFFICIENCY, n_draws
 
 __all__ = [
     "AT_EDGE",
@@ -129,7 +129,7 @@ def infer_catalog(
     status = estimator.status(catalog)
     excluded = status.excluded.astype(object)
     if rows_per_block is None:
-        rows_per_block = max(1, _SAMPLES_PER_BLOCK // n_samples) if refiner is None else _ROWS_PER_REFINED_BLOCK
+        rows_per_block = max(1, _SAMPLES_PER_BLOCK // n_draws(n_samples)) if refiner is None else _ROWS_PER_REFINED_BLOCK
     refined: dict[int, Refined] = {}
     scorer, score, flags = OutlierScorer(estimator), np.full(len(catalog), np.nan), status.flags.astype(object)
     weights = {name: np.full(len(catalog), np.nan) for name in WEIGHT_NAMES}

@@ -8,7 +8,7 @@ import numpy as np
 
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.tables import TableFile, open_table
-from sedcast.posterior.posterior_catalog import PERCENTILES, REFINEMENT_NAMES, find_row, read_posteriors
+from sedcast.posterior.posterior_catalog import PERCENTILES, REFINEMENT_NAMES, WEIGHT_NAMES, find_row, read_posteriors
 
 __all__ = ["Summary", "read_summary"]
 
@@ -23,7 +23,8 @@ class Summary:
     Attributes
     ----------
     row : its number in the catalogue.
-    about : ``id``, ``zred``, ``status``, ``flags``, ``score``, and figures of refinement if there are any.
+    about : ``id``, ``zred``, ``status``, ``flags``, ``score``, ``efficiency``, ``log_evidence``, other figures of refinement
+        if there are any.
     percentiles : by quantity, at `PERCENTILES`; NaN if ``status`` says why.
     """
 
@@ -61,7 +62,7 @@ def _of_samples(path: str | Path, galaxy_id: int | str | None, row: int | None) 
     with read_posteriors(path) as posteriors:
         row = posteriors.row(str(galaxy_id)) if row is None else row
         _check_row(row, len(posteriors))
-        names = [*_ABOUT, *(f"refinement/{name}" for name in (*REFINEMENT_NAMES, "step"))]
+        names = [*_ABOUT, *WEIGHT_NAMES, *(f"refinement/{name}" for name in (*REFINEMENT_NAMES, "step"))]
         cells = {name.rpartition("/")[2]: posteriors.file[name][row] for name in names if name in posteriors.file}
         about = {name: cell.decode() if isinstance(cell, bytes) else cell.item() for name, cell in cells.items()}
         summary = posteriors.file["summary"]

@@ -189,7 +189,9 @@ class OutlierScorer:
             return model.judge(checks)
         if draws is None or draws.points.shape[1] < MISFIT_SAMPLES:
             draws = self.estimator.draw(flux, flux_ivar, zred, MISFIT_SAMPLES, seed=seed, row_keys=row_keys, n_threads=1)
-        predicted = predict(self.estimator, self._simulator, draws.points[:, :MISFIT_SAMPLES], zred, n_threads=1)
+        # Copies of a draw are beside each other.
+        rows = np.linspace(0, draws.points.shape[1] - 1, MISFIT_SAMPLES).astype(int)
+        predicted = predict(self.estimator, self._simulator, draws.points[:, rows], zred, n_threads=1)
         return model.judge(checks, SampleChecks(misfit(predicted, flux, flux_ivar), draws.log_evidence))
 
 

@@ -17,7 +17,16 @@ import numpy as np
 from sedcast.posterior.conditional_flow import FlowDraws, row_stream
 from sedcast.posterior.psis import tempered
 
-__all__ = ["FEW_EFFECTIVE", "LEAST_DRAWS", "LEAST_EFFICIENCY", "PosteriorDraws", "n_draws", "resample", "weigh"]
+__all__ = [
+    "FEW_EFFECTIVE",
+    "LEAST_DRAWS",
+    "LEAST_EFFICIENCY",
+    "SAMPLES_VERSION",
+    "PosteriorDraws",
+    "n_draws",
+    "resample",
+    "weigh",
+]
 
 LEAST_EFFICIENCY = 0.1
 """Weights of a lower efficiency are tempered until they have it: the samples are then between the flow and the posterior."""
@@ -28,6 +37,9 @@ LEAST_DRAWS = 100
 FEW_EFFECTIVE = "flow far from the posterior: samples approximate"
 """The flag of rows whose weights are tempered."""
 
+SAMPLES_VERSION = 2
+"""Of what samples are, for work that is gone on from: those of 1 were the flow's draws."""
+
 _LN_2PI = float(np.log(2 * np.pi))
 
 
@@ -36,7 +48,7 @@ class PosteriorDraws(NamedTuple):
 
     Attributes
     ----------
-    points : (n, n_samples, dim) float32 in probit space; of two draws in ten or fewer, copies.
+    points : (n, n_samples, dim) float32 in probit space; the lower the efficiency, the more of them are copies of others.
     efficiency : (n,) the effective share of the flow's draws, (Σw)² / (m Σw²), before any tempering; 1 if the flow is the
         posterior; NaN where the flow does not know the likelihood, and the samples are its draws as they are.
     log_evidence : (n,) log p(x | model), nats, x in nanomaggies; NaN likewise.
@@ -56,7 +68,7 @@ def resample(draws: FlowDraws, n_samples: int, *, seed: int, keys: np.ndarray) -
     """Equally weighted samples (n, n_samples, dim) of weighted draws, each as often as its weight asks for.
 
     Systematic resampling: a draw of weight w times the mean is taken floor(w) or ceil(w) times, so that equal weights leave as
-    many draws as they are. Draws that are not finite have no weight, unless all of a row are such.
+    many draws as they are. Draws that are not finite have no weight, unless all of a row are such or the likelihood is unknown.
 
     Parameters
     ----------

@@ -23,6 +23,7 @@ from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.joined_posteriors import dataset_types, import_parquet, join_samples, join_summaries
+from sedcast.posterior.resampling import SAMPLES_VERSION
 
 __all__ = ["ROWS_PER_SEGMENT", "SampleOptions", "infer_file"]
 
@@ -212,6 +213,7 @@ def _manifest(
             "sha256": estimator.card.get("sha256") or hashlib.sha256(card.encode()).hexdigest(),
         },
         "n_samples": n_samples,
+        "samples_version": SAMPLES_VERSION,
         "seed": seed,
         "rows_per_segment": rows_per_segment,
         "samples": None if samples is None else {"path": str(samples[0]), "type": samples[1], "compression": samples[2]},

@@ -45,9 +45,13 @@ def test_a_row_is_found_by_its_id(folder: Path, name: str) -> None:
         for quantity, values in found.percentiles.items():
             np.testing.assert_allclose(values, np.percentile(samples[quantity], [2.5, 16, 50, 84, 97.5]), rtol=1e-5)
         assert tuple(found.percentiles) == posteriors.quantity_names
+        for weight in ("efficiency", "log_evidence"):
+            assert found.about[weight] == pytest.approx(getattr(posteriors, weight)[5], rel=1e-6)
+        assert 0 < found.about["efficiency"] <= 1
     excluded = read_summary(folder / name, "19")
     assert excluded.about["status"] == "redshift is not positive"
     assert np.isnan(excluded.percentiles["log_mstar"]).all()
+    assert np.isnan(excluded.about["efficiency"])
 
 
 @pytest.mark.parametrize("name", ["s.fits", "fits.h5"])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["report"]
 
-_N_SAMPLES = 200
+_N_SAMPLES = 100
 
 
 def report(
