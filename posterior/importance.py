@@ -36,7 +36,7 @@ from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import Refined, thinned_rows
 from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, FluxSimulator, GaussianLikelihood
 from sedcast.posterior.mass import MassConditional, check_proportional
-from sedcast.posterior.psis import effective_sample_size, pareto_smooth, tempered
+from sedcast.posterior.psis import effective_sample_size, pareto_smooth, systematic_rows, tempered
 from sedcast.posterior.student_mixture import StudentMixture
 
 __all__ = ["Fallback", "RefineConfig", "Refiner"]
@@ -315,9 +315,8 @@ def _equal_weights(draws: _Draws, likelihood: GaussianLikelihood, n: int, rng: n
             return np.full((n, draws.points.shape[1]), np.nan)
         return draws.points[rng.choice(finite, n)]
     weight = np.exp(pareto_smooth(draws.log_weight)[0])
-    cumulative = np.cumsum(weight) / weight.sum()
-    rows = np.searchsorted(cumulative, (np.arange(n) + rng.random()) / n, side="left")
-    return _redraw_mass(draws, likelihood, rng.permutation(np.minimum(rows, len(weight) - 1)), rng)
+    (rows,) = systematic_rows(weight[None], n, np.array([[rng.random()]]))
+    return _redraw_mass(draws, likelihood, rng.permutation(rows), rng)
 
 
 def _redraw_mass(draws: _Draws, likelihood: GaussianLikelihood, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -11,6 +11,7 @@ from sedcast.data.config import Config, parse_config
 from sedcast.data.errors import ArtifactError, SedcastError
 from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig, default_simulator, noise_model
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.exact import thinned_rows
 from sedcast.posterior.outliers import (
     FALSE_ALARM_RATE,
     MISFIT_SAMPLES,
@@ -190,7 +191,7 @@ class OutlierScorer:
         if draws is None or draws.points.shape[1] < MISFIT_SAMPLES:
             draws = self.estimator.draw(flux, flux_ivar, zred, MISFIT_SAMPLES, seed=seed, row_keys=row_keys, n_threads=1)
         # Copies of a draw are beside each other.
-        rows = np.linspace(0, draws.points.shape[1] - 1, MISFIT_SAMPLES).astype(int)
+        rows = thinned_rows(draws.points.shape[1], MISFIT_SAMPLES)
         predicted = predict(self.estimator, self._simulator, draws.points[:, rows], zred, n_threads=1)
         return model.judge(checks, SampleChecks(misfit(predicted, flux, flux_ivar), draws.log_evidence))
 

@@ -5,7 +5,7 @@ from scipy.special import logsumexp
 
 from sedcast.data.errors import ParameterError
 
-__all__ = ["effective_sample_size", "pareto_smooth", "tempered"]
+__all__ = ["effective_sample_size", "pareto_smooth", "systematic_rows", "tempered"]
 
 _SMALLEST_TAIL = 5
 # The prior on k of Vehtari et al. (2024), Sec. 6 and App. G: ten observations' worth at 0.5.
@@ -16,7 +16,25 @@ def effective_sample_size(log_weights: np.ndarray) -> float:
     """(Σw)² / Σw² of weights (n,) given by their logarithms; 0 if all are zero."""
     if not np.isfinite(log_weights).any():
         return 0.0
-    return float(np.exp(2 * logsumexp(log_weights) - logsumexp(2 * log_weights)))
+    weight = np.exp(log_weights - log_weights.max())
+    return float(weight.sum() ** 2 / (weight @ weight))
+
+
+def systematic_rows(weights: np.ndarray, n: int, offset: np.ndarray) -> np.ndarray:
+    """Which draws systematic resampling takes, (n_rows, n) in ascending order, of m in each row.
+
+    Parameters
+    ----------
+    weights : (n_rows, m), not negative, with a positive sum in each row; one of w times the mean weight is taken floor(w n / m)
+        or ceil(w n / m) times.
+    offset : (n_rows, 1) random numbers from 0 to below 1.
+    """
+    n_rows, m = weights.shape
+    cumulative = np.cumsum(weights, axis=1)
+    last = np.ceil(cumulative * (n / cumulative[:, -1:]) - offset)
+    last[:, -1] = n
+    times = np.diff(last, axis=1, prepend=0).astype(np.intp)
+    return np.repeat(np.tile(np.arange(m), n_rows), times.ravel()).reshape(n_rows, n)
 
 
 def tempered(log_weights: np.ndarray, target: float) -> np.ndarray:
@@ -30,16 +48,10 @@ def tempered(log_weights: np.ndarray, target: float) -> np.ndarray:
     low, high = 0.0, 1.0
     possible = np.isfinite(log_weights)
     finite = log_weights[possible] - log_weights.max()
-
-    def effective(power: float) -> float:
-        # The largest is 1.
-        weight = np.exp(power * finite)
-        return float(weight.sum() ** 2 / (weight @ weight))
-
-    if effective(1.0) < target:
+    if effective_sample_size(finite) < target:
         for _ in range(30):
             power = 0.5 * (low + high)
-            low, high = (power, high) if effective(power) >= target else (low, power)
+            low, high = (power, high) if effective_sample_size(power * finite) >= target else (low, power)
     else:
         low = 1.0
     weight = np.zeros(len(log_weights))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sedcast.posterior.conditional_flow import FlowDraws, row_stream
-from sedcast.posterior.psis import tempered
+from sedcast.posterior.psis import systematic_rows, tempered
 
 __all__ = [
     "FEW_EFFECTIVE",
@@ -77,14 +77,11 @@ def resample(draws: FlowDraws, n_samples: int, *, seed: int, keys: np.ndarray) -
     seed, keys : (n,) of the rows' random streams, beyond what the draws took of them.
     """
     weight, efficiency, log_evidence = weigh(draws)
-    n, m = weight.shape
-    offset = np.array([row_stream(seed, key, 2).random() for key in keys]).reshape(n, 1)
-    cumulative = np.cumsum(weight, axis=1)
-    last = np.ceil(cumulative * (n_samples / cumulative[:, -1:]) - offset)
-    last[:, -1] = n_samples
-    times = np.diff(last, axis=1, prepend=0).astype(np.intp)
-    dim = draws.theta.shape[2]
-    taken = draws.theta.reshape(n * m, dim).take(np.repeat(np.arange(n * m), times.ravel()), axis=0)
+    offset = np.array([row_stream(seed, key, 2).random() for key in keys]).reshape(-1, 1)
+    rows = systematic_rows(weight, n_samples, offset)
+    n, m, dim = draws.theta.shape
+    # Of all rows' draws at once, which NumPy takes several times as fast.
+    taken = draws.theta.reshape(n * m, dim).take((rows + m * np.arange(n)[:, None]).ravel(), axis=0)
     return PosteriorDraws(taken.reshape(n, n_samples, dim), efficiency, log_evidence)
 
 
