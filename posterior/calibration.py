@@ -34,6 +34,7 @@ _N_QUARTILE = 4
 _MIN_MOCKS = 20
 _GALAXIES_PER_BLOCK = 64
 _DRAWS_PER_SAMPLE = 4
+_N_REFERENCE = 16
 _KS_BAR, _SUBSET_BAR, _TARP_BAR, _TARP_MOCKS = 0.05, 0.01, 0.015, 10_000
 
 
@@ -70,7 +71,7 @@ class CalibrationResult:
     ks_p : (n_quantity,) Kolmogorov-Smirnov p-values of uniformity.
     tarp : coverage of random regions in the joint probit space of the free parameters.
     quartiles : by observable (magnitude instead of redshift where that is inferred), the edges (5,) of its quartiles and the
-        p-values (4, n_quantity + 1) within them, TARP's last.
+        p-values (4, n_quantity + 1) within them, TARP's (of one reference) last.
     edges : truths at the prior's edges.
     efficiency : (n_mocks,) of the importance weights that the samples were drawn by, see `PosteriorDraws`.
     n_samples : posterior samples per mock.
@@ -178,7 +179,8 @@ def calibrate(
     mocks : drawn from the joint of its prior, model and noise; bands may be unmeasured if the estimator allows it.
     n_samples : posterior samples per mock, each one of four draws, so that hardly any is a copy of another. The ranks are
         exactly uniform for any number; one of 100 resolves a per cent, less than what 10,000 mocks can tell from uniform.
-    seed : of the samples, of TARP's reference points (drawn from the prior, in probit space) and of the breaking of ties.
+    seed : of the samples, of TARP's 16 reference points for each mock (drawn from the prior, in probit space) and of the
+        breaking of ties.
     sampler : draws the samples in place of the estimator, called as its `draw`; they must be independent.
     progress : called as (mocks done, mocks).
 
@@ -194,10 +196,9 @@ def calibrate(
     names = (*estimator.free_names, *_DERIVED_NAMES)
     points = estimator.joint_points(mocks.theta_unbounded, mocks.zred).astype(np.float32)
     truths = _quantities(estimator, points[:, None], mocks.zred)[:, 0]
-    reference = np.random.default_rng([seed, 1]).standard_normal(points.shape)
-    distance = np.linalg.norm(points - reference, axis=1)
+    references = np.random.default_rng([seed, 1]).standard_normal((_N_REFERENCE, *points.shape)).astype(np.float32)
     n = len(mocks)
-    pit, closer, efficiency = np.full(truths.shape, np.nan), np.full(n, np.nan), np.full(n, np.nan)
+    pit, closer, efficiency = np.full(truths.shape, np.nan), np.full((n, _N_REFERENCE), np.nan), np.full(n, np.nan)
     edges = EdgeRanks(names, seed=seed, parameters=estimator.free_names)
     for start in range(0, n, _GALAXIES_PER_BLOCK):
         rows = np.arange(start, min(start + _GALAXIES_PER_BLOCK, n))
@@ -209,17 +210,19 @@ def calibrate(
         samples = _quantities(estimator, drawn, mocks.zred[rows])
         for k in range(truths.shape[1]):
             pit[rows, k] = rank_statistics(truths[rows, k], samples[..., k], seed=[seed, start, k])
-        far = np.linalg.norm(drawn - reference[rows, None], axis=2)
-        closer[rows] = rank_statistics(distance[rows], far, seed=[seed, start, truths.shape[1]])
+        for k, reference in enumerate(references[:, rows]):
+            distance = np.linalg.norm(points[rows] - reference, axis=1)
+            far = np.linalg.norm(drawn - reference[:, None], axis=2)
+            closer[rows, k] = rank_statistics(distance, far, seed=[seed, start, truths.shape[1] + k])
         edges.add(drawn, samples, points[rows], truths[rows])
         if progress is not None:
             progress(done, n)
-    kept = np.isfinite(closer)
+    kept = np.isfinite(closer[:, 0])
     if not kept.all():
         logger.warning("%d of %d mocks have non-finite samples and are left out", np.count_nonzero(~kept), n)
     pit, closer = pit[kept], closer[kept]
     observables = _observables(estimator, mocks)
-    all_ranks = np.column_stack([pit, closer])
+    all_ranks = np.column_stack([pit, closer[:, 0]])
     return CalibrationResult(
         names=names,
         pit=pit,

@@ -72,10 +72,10 @@ class TarpResult:
     Attributes
     ----------
     levels : (n_level,) credibility α.
-    ecp : (n_level,) expected coverage probability: the share of mocks within the region of credibility α.
+    ecp : (n_level,) expected coverage probability: the share of mocks within the region of credibility α, mean over references.
     max_dev : largest abs(ECP - α) over all α.
     max_dev_error : its bootstrap standard deviation.
-    p_value : Kolmogorov-Smirnov probability of a deviation at least as large if the posterior is calibrated.
+    p_value : Kolmogorov-Smirnov probability of the first references' deviation, or more, if the posterior is calibrated.
     """
 
     levels: np.ndarray
@@ -86,26 +86,35 @@ class TarpResult:
 
 
 def tarp(closer: np.ndarray, *, seed: int) -> TarpResult:
-    """TARP's coverage from `closer` (n,), the ranks of the truth's distance to the reference among the samples' distances.
+    """TARP's coverage from the ranks of the truth's distances to reference points among the samples' distances.
+
+    Coverage is an expectation over reference points too: the more of them each mock has, the less noise is in it, while what
+    is wrong with a posterior stays.
 
     Reference points must not depend on the truth. If they do not depend on the data either, as those of `calibrate`, the
     test cannot tell the posterior from the prior; the ranks and what is known of the training tell these apart.
 
     Parameters
     ----------
-    closer : (n,) from `rank_statistics` of distances.
+    closer : (n, n_reference), from `rank_statistics` of the distances to each mock's references.
     seed : of the bootstrap over mocks.
     """
     closer = np.asarray(closer, dtype=float)
-    test = kstest(closer, "uniform")
     rng = np.random.default_rng(seed)
-    deviations = [kstest(rng.choice(closer, len(closer)), "uniform").statistic for _ in range(_BOOTSTRAPS)]
-    return TarpResult(LEVELS, coverage(closer), float(test.statistic), float(np.std(deviations)), float(test.pvalue))
+    deviations = [_deviation(rng.choice(closer, len(closer))) for _ in range(_BOOTSTRAPS)]
+    # Ranks of one mock are not independent: the test is that of one reference.
+    p_value = float(kstest(closer[:, 0], "uniform").pvalue)
+    return TarpResult(LEVELS, coverage(closer), _deviation(closer), float(np.std(deviations)), p_value)
+
+
+def _deviation(ranks: np.ndarray) -> float:
+    """Largest deviation of the distribution of ranks, of any shape, from uniform."""
+    return float(kstest(ranks.ravel(), "uniform", method="asymp").statistic)
 
 
 def coverage(pit: np.ndarray) -> np.ndarray:
-    """Share of ranks (n,) at or below each of `LEVELS`."""
-    return np.searchsorted(np.sort(pit), LEVELS, side="right") / len(pit)
+    """Share of ranks, of any shape, at or below each of `LEVELS`."""
+    return np.searchsorted(np.sort(pit, axis=None), LEVELS, side="right") / pit.size
 
 
 def ks_p_values(pit: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.emulator.simulate import draw_galaxies
 from sedcast.posterior.calibration import calibrate
 from sedcast.posterior.mocks import Mocks, draw_mocks, measured_bands
-from sedcast.posterior.ranks import holm, rank_statistics, tarp
+from sedcast.posterior.ranks import TarpResult, holm, rank_statistics, tarp
 
 
 def linear_gaussian(n: int, n_samples: int, *, shift: float = 0.0, widen: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -62,19 +62,23 @@ def test_ranks_refuse_bad_input():
         rank_statistics(np.zeros(3), samples, seed=0)
 
 
-def tarp_of_gaussian(widen: float) -> float:
-    """TARP's ECP at α = 0.5 for N(0, I_3) truths whose posterior is said to be N(0, widen² I_3)."""
+def tarp_of_gaussian(widen: float, n_reference: int) -> TarpResult:
+    """TARP's coverage for N(0, I_3) truths whose posterior is said to be N(0, widen² I_3)."""
     rng = np.random.default_rng(5)
-    truth, reference = rng.standard_normal((2, 4000, 3))
+    truth = rng.standard_normal((4000, 3))
     samples = widen * rng.standard_normal((4000, 100, 3))
-    closer = rank_statistics(
-        np.linalg.norm(truth - reference, axis=1), np.linalg.norm(samples - reference[:, None], axis=2), seed=3
-    )
-    return tarp(closer, seed=4)
+    ranks = [
+        rank_statistics(
+            np.linalg.norm(truth - reference, axis=1), np.linalg.norm(samples - reference[:, None], axis=2), seed=[3, k]
+        )
+        for k, reference in enumerate(rng.standard_normal((n_reference, 4000, 3)))
+    ]
+    return tarp(np.stack(ranks, axis=1), seed=4)
 
 
-def test_tarp_passes_and_fails():
-    exact, narrow, wide = (tarp_of_gaussian(widen) for widen in (1.0, 0.6, 1.7))
+@pytest.mark.parametrize("n_reference", [1, 8])
+def test_tarp_passes_and_fails(n_reference):
+    exact, narrow, wide = (tarp_of_gaussian(widen, n_reference) for widen in (1.0, 0.6, 1.7))
     assert exact.max_dev < 1.63 / np.sqrt(4000)
     assert exact.p_value > 0.01
     np.testing.assert_allclose(exact.ecp[[0, -1]], [0, 1])
@@ -82,6 +86,13 @@ def test_tarp_passes_and_fails():
         assert wrong.max_dev > 0.05
         assert wrong.max_dev > 5 * wrong.max_dev_error
         assert wrong.p_value < 1e-6
+
+
+def test_more_references_make_tarp_less_noisy_and_no_less_sensitive():
+    one, many = (tarp_of_gaussian(1.0, n_reference) for n_reference in (1, 8))
+    assert many.max_dev_error < 0.8 * one.max_dev_error
+    wrong = [tarp_of_gaussian(0.6, n_reference) for n_reference in (1, 8)]
+    assert wrong[1].max_dev == pytest.approx(wrong[0].max_dev, abs=4 * wrong[0].max_dev_error)
 
 
 def test_holm_by_hand():
