@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sedcast.baselines.mcmc import McmcConfig, McmcResult, run_emcee, run_zeus
     from sedcast.baselines.nested import run_nautilus
     from sedcast.baselines.outcomes import CompareConfig, Galaxy, Setting
-    from sedcast.baselines.two_samples import c2st, two_samples
+    from sedcast.baselines.two_sample_tests import c2st, two_samples
 
 __all__ = [
     "ChainRefiner",
@@ -38,6 +38,6 @@ __getattr__ = lazy_getattr(
         "sedcast.baselines.mcmc": ("McmcConfig", "McmcResult", "run_emcee", "run_zeus"),
         "sedcast.baselines.nested": ("run_nautilus",),
         "sedcast.baselines.outcomes": ("CompareConfig", "Galaxy", "Setting"),
-        "sedcast.baselines.two_samples": ("c2st", "two_samples"),
+        "sedcast.baselines.two_sample_tests": ("c2st", "two_samples"),
     },
 )

@@ -23,7 +23,7 @@ from sedcast.baselines.outcomes import (
     run_path,
 )
 from sedcast.baselines.runs import RunTask, run_task
-from sedcast.baselines.two_samples import TwoSamples, two_samples
+from sedcast.baselines.two_sample_tests import TwoSamples, two_samples
 from sedcast.data.artifacts import save_artifact
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ParameterError

@@ -7,7 +7,7 @@ import numpy as np
 
 from sedcast.baselines.compare import FLOOR, Comparison, GalaxyComparison, Pair
 from sedcast.baselines.outcomes import COMPARED_NAMES, Outcome
-from sedcast.baselines.two_samples import TwoSamples
+from sedcast.baselines.two_sample_tests import TwoSamples
 from sedcast.data.provenance import jsonable
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.posterior_catalog import QUANTITY_NAMES

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from sedcast.data.artifacts import software_versions
 from sedcast.data.provenance import jsonable, processor_name
 from sedcast.emulator.prior import Prior
-from sedcast.emulator.simulate import SpectrumModel
+from sedcast.emulator.simulation import SpectrumModel
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 
 BUNDLED = "bundled"

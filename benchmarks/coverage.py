@@ -12,7 +12,7 @@ from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import Prior
-from sedcast.emulator.simulate import PhotometrySimulator
+from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.emulator.sps import SPSModel
 
 ZRED_MAX = 0.3

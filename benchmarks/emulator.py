@@ -32,7 +32,7 @@ from sedcast.emulator.metallicity_inputs import MetallicityInputs
 from sedcast.emulator.network import SpeculatorNetwork
 from sedcast.emulator.prior import Prior
 from sedcast.emulator.published_provabgs import PublishedProvabgsModel
-from sedcast.emulator.simulate import PhotometrySimulator
+from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 
 ZRED_MAX = 0.25

@@ -16,7 +16,7 @@ from sedcast.data.filters import BANDS
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.histories import BETA, column
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
-from sedcast.emulator.simulate import PhotometrySimulator
+from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.sps import SPSModel
 from sedcast.plotting_model import emulator_accuracy_plot

@@ -29,7 +29,7 @@ from sedcast.emulator.network import SpeculatorNetwork
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.published import read_speculator, write_speculator
 from sedcast.emulator.segments import Segments
-from sedcast.emulator.simulate import SimulationConfig
+from sedcast.emulator.simulation import SimulationConfig
 from sedcast.emulator.speculator import load_emulator_config
 from sedcast.emulator.training_set import TrainingSet
 from sedcast.posterior import flow_training

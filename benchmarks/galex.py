@@ -11,7 +11,7 @@ from benchmarks.common import note, positive, table, verdict
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
-from sedcast.emulator.simulate import noise_model
+from sedcast.emulator.simulation import noise_model
 from sedcast.plotting_galex import galex_plot
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.mocks import Mocks, draw_mocks

@@ -13,7 +13,7 @@ from sedcast.cli_common import simulator_of
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
-from sedcast.emulator.simulate import noise_model
+from sedcast.emulator.simulation import noise_model
 from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
 from sedcast.plotting_model import history_plot

@@ -15,7 +15,7 @@ from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.filters import FilterProjection
 from sedcast.data.sdss import SDSS_BANDS
-from sedcast.emulator.simulate import PhotometrySimulator, noise_model
+from sedcast.emulator.simulation import PhotometrySimulator, noise_model
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.outlier_training import (
     OutlierConfig,

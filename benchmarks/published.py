@@ -17,7 +17,7 @@ from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.histories import BETA, column
 from sedcast.emulator.prior import Prior
 from sedcast.emulator.published_provabgs import PublishedProvabgsModel
-from sedcast.emulator.simulate import PhotometrySimulator
+from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.emulator.sps import SPSModel
 from sedcast.emulator.ssp_comparison import bin_edges, bin_spectra
 

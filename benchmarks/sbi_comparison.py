@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.common import note, positive, table
 from sedcast.data.errors import MissingDependencyError, ParameterError
 from sedcast.emulator.mass_simulation import simulate
-from sedcast.emulator.simulate import SimulationConfig
+from sedcast.emulator.simulation import SimulationConfig
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, TrainingResult

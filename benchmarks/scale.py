@@ -21,7 +21,7 @@ from sedcast.data.errors import SedcastError
 from sedcast.data.executors import TaskPool, task_pool
 from sedcast.data.mapping import load_mapping
 from sedcast.emulator.mass_simulation import simulate
-from sedcast.emulator.simulate import PROPOSALS_PER_CHUNK, SimulationConfig, default_simulator
+from sedcast.emulator.simulation import PROPOSALS_PER_CHUNK, SimulationConfig, default_simulator
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.streaming import ROWS_PER_SEGMENT, infer_file
 

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.common import BUNDLED, add_emulator, add_repeats, note, positive
 from sedcast.data.config import load_config, parse_config
 from sedcast.emulator.mass_simulation import simulate
-from sedcast.emulator.simulate import SimulationConfig, default_simulator
+from sedcast.emulator.simulation import SimulationConfig, default_simulator
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

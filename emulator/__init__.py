@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from sedcast.emulator.published_provabgs import PROVABGS_PARAMETERS, PublishedProvabgsModel
     from sedcast.emulator.redshift import RedshiftPrior
-    from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig
+    from sedcast.emulator.simulation import PhotometrySimulator, SimulationConfig
     from sedcast.emulator.spectrum_emulator import EmulatorConfig, SpectrumEmulator
     from sedcast.emulator.speculator import SpeculatorConfig, train_speculator
     from sedcast.emulator.sps import SPSModel
@@ -79,7 +79,7 @@ __getattr__ = lazy_getattr(
             "write_speculator",
         ),
         "sedcast.emulator.published_provabgs": ("PROVABGS_PARAMETERS", "PublishedProvabgsModel"),
-        "sedcast.emulator.simulate": ("PhotometrySimulator", "SimulationConfig"),
+        "sedcast.emulator.simulation": ("PhotometrySimulator", "SimulationConfig"),
         "sedcast.emulator.spectrum_emulator": ("EmulatorConfig", "SpectrumEmulator"),
         "sedcast.emulator.composite_training": ("train_emulator",),
         "sedcast.emulator.speculator": ("SpeculatorConfig", "train_speculator"),

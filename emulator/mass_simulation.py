@@ -17,7 +17,7 @@ from sedcast.data.noise import NoiseModel
 from sedcast.data.provenance import provenance
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.segments import Segments, array_digest, open_segments
-from sedcast.emulator.simulate import (
+from sedcast.emulator.simulation import (
     PROPOSALS_PER_CHUNK,
     Draws,
     PhotometrySimulator,

@@ -10,7 +10,7 @@ from sedcast.data.noise import NoiseModel
 from sedcast.data.threads import usable_cores
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.redshift import RedshiftPrior
-from sedcast.emulator.simulate import PhotometrySimulator, masses_within_reach
+from sedcast.emulator.simulation import PhotometrySimulator, masses_within_reach
 from sedcast.posterior.estimator import PosteriorEstimator
 
 __all__ = ["Mocks", "draw_mocks", "measured_bands"]

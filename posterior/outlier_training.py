@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from sedcast.data.asinh import asinh_magnitude
 from sedcast.data.config import Config, parse_config
 from sedcast.data.errors import ArtifactError, SedcastError
-from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig, default_simulator, noise_model
+from sedcast.emulator.simulation import PhotometrySimulator, SimulationConfig, default_simulator, noise_model
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import thinned_rows
 from sedcast.posterior.outliers import (

@@ -19,7 +19,7 @@ from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
 from sedcast.data.threads import usable_cores
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
-from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig, masses_within_reach
+from sedcast.emulator.simulation import PhotometrySimulator, SimulationConfig, masses_within_reach
 
 __all__ = ["Galaxies", "GalaxyStream", "MissingBands", "StreamConfig"]
 

@@ -21,7 +21,7 @@ from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.band_training import BandTrainingConfig
 from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
-from sedcast.emulator.simulate import SimulationConfig, default_simulator, noise_model
+from sedcast.emulator.simulation import SimulationConfig, default_simulator, noise_model
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.amplitude_flow import with_burst_choice, without_amplitudes

@@ -13,7 +13,7 @@ from sedcast.data.threads import usable_cores
 from sedcast.emulator.band_emulator import BandEmulator
 from sedcast.emulator.band_training import BandGalaxies, BandTrainingConfig, train_band_emulator
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
-from sedcast.emulator.simulate import SimulationConfig, default_simulator, noise_model
+from sedcast.emulator.simulation import SimulationConfig, default_simulator, noise_model
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
 from sedcast.posterior.context import ContextTransform

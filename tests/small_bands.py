@@ -7,7 +7,7 @@ import numpy as np
 from sedcast.emulator.band_emulator import BandEmulator
 from sedcast.emulator.band_training import BandGalaxies, BandTrainingConfig, train_band_emulator
 from sedcast.emulator.prior import Prior
-from sedcast.emulator.simulate import PhotometrySimulator
+from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 
 BANDS = ("u", "g", "r", "i", "z")

@@ -16,7 +16,7 @@ from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 from sedcast.emulator.published import read_speculator, write_speculator
 from sedcast.emulator.safe_pickle import read_array_pickle
-from sedcast.emulator.simulate import PhotometrySimulator
+from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.sps import SPSModel
 from tests.test_published import Calls, make_segment

@@ -11,7 +11,7 @@ from standin import BANDS, gaussian_estimator, mock_photometry
 from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
 from sedcast.emulator.redshift import RedshiftPrior
-from sedcast.emulator.simulate import draw_galaxies
+from sedcast.emulator.simulation import draw_galaxies
 from sedcast.posterior.calibration import calibrate
 from sedcast.posterior.mocks import Mocks, draw_mocks, measured_bands
 from sedcast.posterior.ranks import TarpResult, holm, rank_statistics, tarp

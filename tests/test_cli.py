@@ -19,7 +19,7 @@ from sedcast import cli
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.config import Config, load_config
 from sedcast.data.errors import ParameterError
-from sedcast.emulator.simulate import SimulationConfig
+from sedcast.emulator.simulation import SimulationConfig
 from sedcast.emulator.spectrum_emulator import EmulatorConfig
 from sedcast.posterior.posterior_catalog import read_posteriors
 from sedcast.posterior.train import PosteriorConfig

@@ -11,7 +11,7 @@ from sedcast import cli, cli_setup
 from sedcast.cli_common import Options, options
 from sedcast.data.config import load_config
 from sedcast.data.mapping import CatalogMapping
-from sedcast.emulator.simulate import SimulationConfig
+from sedcast.emulator.simulation import SimulationConfig
 from sedcast.emulator.spectrum_emulator import EmulatorConfig
 from sedcast.posterior.train import PosteriorConfig
 

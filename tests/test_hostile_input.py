@@ -25,7 +25,7 @@ from sedcast.data.hdf5 import check_type, open_hdf5, read_whole
 from sedcast.data.mapping import load_mapping
 from sedcast.data.provenance import read_provenance
 from sedcast.data.tables import open_table
-from sedcast.emulator.simulate import SimulationConfig
+from sedcast.emulator.simulation import SimulationConfig
 from sedcast.posterior.train import read_training_set
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)

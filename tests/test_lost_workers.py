@@ -12,7 +12,7 @@ from test_compare import galaxy, setting
 from sedcast.baselines.compare import Comparison, compare_galaxies
 from sedcast.data.executors import TaskPool, task_pool
 from sedcast.emulator.mass_simulation import simulate
-from sedcast.emulator.simulate import SimulationConfig
+from sedcast.emulator.simulation import SimulationConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Creating scratch directories")]
 

@@ -13,7 +13,7 @@ from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.fsps_model import FSPSModel
 from sedcast.emulator.prior import Prior
-from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig, default_simulator
+from sedcast.emulator.simulation import PhotometrySimulator, SimulationConfig, default_simulator
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.sps import SPSModel
 from sedcast.posterior.estimator import PosteriorEstimator

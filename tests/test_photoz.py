@@ -24,7 +24,7 @@ from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.redshift import RedshiftPrior
-from sedcast.emulator.simulate import SimulationConfig
+from sedcast.emulator.simulation import SimulationConfig
 from sedcast.plotting_photoz import photoz_plot
 from sedcast.posterior.calibration import calibrate
 from sedcast.posterior.estimator import PosteriorEstimator

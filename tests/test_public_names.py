@@ -1,6 +1,7 @@
-import importlib
+import importlib.util
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -11,7 +12,9 @@ PACKAGES = ("sedcast", "sedcast.data", "sedcast.emulator", "sedcast.posterior", 
 def test_every_public_name_is_there(package: str) -> None:
     module = importlib.import_module(package)
     for name in module.__all__:
-        assert getattr(module, name) is not None
+        # A module of the same name would stand in its place, whenever it is imported first.
+        assert not isinstance(getattr(module, name), ModuleType)
+        assert importlib.util.find_spec(f"{package}.{name}") is None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         module.nothing  # noqa: B018
 

@@ -15,7 +15,7 @@ from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.prior import Prior, sfh_sticks
 from sedcast.emulator.published import read_speculator
 from sedcast.emulator.published_provabgs import PublishedProvabgsModel
-from sedcast.emulator.simulate import PhotometrySimulator
+from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.emulator.sps import SPSModel
 from sedcast.emulator.ssp_comparison import bin_edges
 

@@ -8,7 +8,7 @@ from sedcast.data.config import parse_config
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.emulator.composite_training import train_emulator
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
-from sedcast.emulator.simulate import PhotometrySimulator
+from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.emulator.spectrum_emulator import EmulatorConfig, SpectrumEmulator
 from sedcast.emulator.training import NetworkTrainingConfig
 

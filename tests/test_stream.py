@@ -10,7 +10,7 @@ from sedcast.data.noise import NoiseModel
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.prior import Prior
 from sedcast.emulator.redshift import RedshiftPrior
-from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig, draw_galaxies
+from sedcast.emulator.simulation import PhotometrySimulator, SimulationConfig, draw_galaxies
 from sedcast.emulator.sps import SPSModel
 from sedcast.posterior.stream import Galaxies, GalaxyStream, MissingBands, StreamConfig
 

@@ -22,7 +22,7 @@ from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.data.executors import task_pool
 from sedcast.data.mapping import CatalogMapping, load_mapping, read_mapped
 from sedcast.emulator.segments import partial_folder
-from sedcast.emulator.simulate import SimulationConfig, default_simulator
+from sedcast.emulator.simulation import SimulationConfig, default_simulator
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import RefineConfig, Refiner
 from sedcast.posterior.infer import infer_catalog

@@ -11,7 +11,7 @@ from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.prior import Prior
-from sedcast.emulator.simulate import SimulationConfig
+from sedcast.emulator.simulation import SimulationConfig
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.train import (

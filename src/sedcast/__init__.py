@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sedcast.data.noise import NoiseModel
     from sedcast.data.ssp import SSPLibrary
     from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
-    from sedcast.emulator.simulate import PhotometrySimulator
+    from sedcast.emulator.simulation import PhotometrySimulator
     from sedcast.emulator.spectrum_emulator import SpectrumEmulator
     from sedcast.emulator.sps import SPSModel
     from sedcast.posterior.estimator import PosteriorEstimator
@@ -44,7 +44,7 @@ __getattr__ = lazy_getattr(
         "sedcast.emulator.prior": ("FREE_PARAMETER_NAMES", "PARAMETER_NAMES", "Prior"),
         "sedcast.data.catalog": ("Catalog", "load_sdss_sample", "read_catalog"),
         "sedcast.data.noise": ("NoiseModel",),
-        "sedcast.emulator.simulate": ("PhotometrySimulator",),
+        "sedcast.emulator.simulation": ("PhotometrySimulator",),
         "sedcast.posterior.estimator": ("PosteriorEstimator",),
         "sedcast.emulator.sps": ("SPSModel",),
         "sedcast.data.ssp": ("SSPLibrary",),

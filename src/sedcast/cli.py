@@ -222,7 +222,7 @@ def simulate(
     from sedcast.data.config import load_config
     from sedcast.emulator.mass_simulation import simulate as run
     from sedcast.emulator.segments import partial_folder
-    from sedcast.emulator.simulate import SimulationConfig
+    from sedcast.emulator.simulation import SimulationConfig
 
     settings = load_config(config, SimulationConfig)
     check_writable(output)
@@ -261,7 +261,7 @@ def validate(
     truths at the prior's edges; again for classes of measured bands, if the posterior takes any subset of its bands.
     """
     screen = make_screen(as_json)
-    from sedcast.emulator.simulate import noise_model
+    from sedcast.emulator.simulation import noise_model
     from sedcast.posterior.importance import Refiner
     from sedcast.validation import validate_estimator, validate_refined, validation_figures, write_validation
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sedcast.data.catalog import Catalog
     from sedcast.data.executors import TaskPool
     from sedcast.data.provenance import Invocation
-    from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig
+    from sedcast.emulator.simulation import PhotometrySimulator, SimulationConfig
     from sedcast.posterior.estimator import PosteriorEstimator
 
 __all__ = [

@@ -9,7 +9,7 @@ from sedcast.cli_common import MOCK_SEED, check_writable, load_posterior, make_s
 
 if TYPE_CHECKING:
     from sedcast.console import Screen
-    from sedcast.emulator.simulate import PhotometrySimulator, SimulationConfig
+    from sedcast.emulator.simulation import PhotometrySimulator, SimulationConfig
     from sedcast.posterior.calibration import CalibrationResult
     from sedcast.posterior.estimator import PosteriorEstimator
 
@@ -64,7 +64,7 @@ def _calibration(
     n_mocks: int,
     screen: "Screen",
 ) -> "CalibrationResult":
-    from sedcast.emulator.simulate import noise_model
+    from sedcast.emulator.simulation import noise_model
     from sedcast.posterior.calibration import calibrate
     from sedcast.posterior.mocks import draw_mocks
 

@@ -142,7 +142,7 @@ def _self_test() -> tuple[str, str]:
     import numpy as np
 
     from sedcast.data.catalog import load_sdss_sample
-    from sedcast.emulator.simulate import PhotometrySimulator
+    from sedcast.emulator.simulation import PhotometrySimulator
     from sedcast.emulator.spectrum_emulator import SpectrumEmulator
     from sedcast.posterior.estimator import PosteriorEstimator
 

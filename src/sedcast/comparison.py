@@ -17,7 +17,7 @@ from sedcast.data.artifacts import atomic_path
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.provenance import processor_name, provenance
-from sedcast.emulator.simulate import PhotometrySimulator, noise_model
+from sedcast.emulator.simulation import PhotometrySimulator, noise_model
 from sedcast.plotting_compare import c2st_plot, corner_of, difference_plot
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.mocks import draw_mocks

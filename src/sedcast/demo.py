@@ -14,7 +14,7 @@ from sedcast.console import Screen
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
-from sedcast.emulator.simulate import PhotometrySimulator
+from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
 from sedcast.posterior.estimator import PosteriorEstimator

@@ -14,7 +14,7 @@ from sedcast.baselines.outcomes import COMPARED_NAMES, physical, run_draws, run_
 from sedcast.cli_common import simulator_of
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, ParameterError
-from sedcast.emulator.simulate import PhotometrySimulator, noise_model
+from sedcast.emulator.simulation import PhotometrySimulator, noise_model
 from sedcast.plotting_calibration import pp_plot, sbc_plot
 from sedcast.plotting_paper import posterior_figure, training_figure
 from sedcast.posterior.calibration import CalibrationResult, calibrate

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import ParameterError
-from sedcast.emulator.simulate import PhotometrySimulator
+from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
 from sedcast.plotting_calibration import pp_plot, sbc_plot, tarp_plot
 from sedcast.plotting_model import history_plot

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sedcast.data.filters import FilterCurve, flux_density
-from sedcast.emulator.simulate import PhotometrySimulator
+from sedcast.emulator.simulation import PhotometrySimulator
 
 __all__ = ["SampledSeds", "sampled_seds"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from sedcast.data.artifacts import atomic_path
 from sedcast.data.noise import NoiseModel
 from sedcast.data.threads import one_blas_thread, usable_cores
-from sedcast.emulator.simulate import PhotometrySimulator
+from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
 from sedcast.posterior.calibration import CalibrationResult, calibrate
 from sedcast.posterior.estimator import PosteriorEstimator

@@ -14,7 +14,7 @@ from sedcast.data.errors import ParameterError
 from sedcast.data.filters import flux_density
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
-from sedcast.emulator.simulate import PhotometrySimulator
+from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import thinned_rows
 from sedcast.posterior.quantities import QUANTITIES, SHOWN_QUANTITIES

@@ -20,7 +20,7 @@ from sedcast.emulator import mass_simulation
 from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
-from sedcast.emulator.simulate import (
+from sedcast.emulator.simulation import (
     PhotometrySimulator,
     SimulationConfig,
     _within_reach,

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from sedcast.baselines.two_samples import c2st, marginal_wasserstein, two_samples
+from sedcast.baselines.two_sample_tests import c2st, marginal_wasserstein, two_samples
 from sedcast.data.errors import MissingDependencyError, ParameterError
 
 
