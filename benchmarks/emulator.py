@@ -118,8 +118,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     emulator = load_emulator(options.emulator)
     zred_max = min(ZRED_MAX, emulator.zred_max)
     bands = tuple(options.bands)
-    simulator = PhotometrySimulator(emulator, bands, zred_max, emulator.cosmology)
-    direct = PhotometrySimulator(emulator.model, bands, zred_max, emulator.cosmology)
+    simulator = PhotometrySimulator(emulator, bands, zred_max)
+    direct = PhotometrySimulator(emulator.model, bands, zred_max)
     theta, zred = draw(emulator.prior, options.galaxies, zred_max, options.seed)
     n, threads = len(theta), options.threads
     step, step_zred = np.resize(theta, (N_WALKER, theta.shape[1])), np.full(N_WALKER, zred[0])

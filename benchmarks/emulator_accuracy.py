@@ -120,7 +120,7 @@ class Comparison:
     def __init__(self, emulator: SpectrumEmulator, bands: tuple[str, ...], zred_max: float) -> None:
         self.emulator = emulator
         self.direct = direct_model(emulator)
-        self.simulator = PhotometrySimulator(emulator, bands, zred_max, emulator.cosmology)
+        self.simulator = PhotometrySimulator(emulator, bands, zred_max)
         self.used = (emulator.wave_rest >= _WAVE[0]) & (emulator.wave_rest <= _WAVE[1])
 
     @property

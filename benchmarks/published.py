@@ -65,7 +65,7 @@ def compare(
     """Both models for the same galaxies, or the published one for `published_theta`."""
     models = ((model, theta), (published, theta if published_theta is None else published_theta))
     light = [bin_spectra(each.wave_rest, each.spectra(values, zred), edges) for each, values in models]
-    flux = [PhotometrySimulator(each, BANDS, _ZRED_MAX, model.cosmology).flux(values, zred) for each, values in models]
+    flux = [PhotometrySimulator(each, BANDS, _ZRED_MAX).flux(values, zred) for each, values in models]
     return Comparison(light[0] / light[1], -2.5 * np.log10(flux[0] / flux[1]))
 
 

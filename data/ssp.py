@@ -13,10 +13,15 @@ from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.executors import TaskPool
 from sedcast.data.fsps_link import fsps_spectrum, import_fsps, stellar_population
 
-__all__ = ["SSPLibrary"]
+__all__ = ["SSPLibrary", "log_age_yr"]
 
 _KIND = "ssp-library"
 _LOG_AGE_LIMITS = (3.0, 11.0)
+
+
+def log_age_yr(age_gyr: np.ndarray) -> np.ndarray:
+    """log10 of ages, Gyr, in years, finite at zero."""
+    return np.asarray(np.log10(np.maximum(age_gyr, np.finfo(np.float64).tiny)) + 9)
 
 
 @dataclass(frozen=True)

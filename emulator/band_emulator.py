@@ -19,6 +19,7 @@ from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.filters import load_filter
 from sedcast.data.sfh_bases import N_SFH_BASES, N_ZH_BASES
+from sedcast.data.ssp import log_age_yr
 from sedcast.emulator.checks import one_per_galaxy
 from sedcast.emulator.dust import attenuation_at
 from sedcast.emulator.histories import BETA, GAMMA, burst_fraction, clipped_metallicity, column
@@ -38,6 +39,7 @@ MAX_LOG = 30.0
 _ROWS = 2048
 # What is made of so many at a time is not written to memory: several times faster.
 _ROWS_IN_CACHE = 512
+# A scale that trained networks contain: not to be made more exact.
 _MPC_CM = 3.0857e24
 _FIXED = ("base", "wave", "age_nodes", "log_z", "zh", "ramp_low", "ramp_width", "t_lookback_gyr", "burst_zh", "zred_range")
 
@@ -121,7 +123,7 @@ class BandEmulator:
         ramps = MetallicityInputs.of(
             model.histories, library.log_z, prior, n_bin=config.n_complete_bins(model), n_times=_N_METALLICITY_TIMES
         )
-        earliest, latest = _log_age(np.array(prior.tburst))
+        earliest, latest = log_age_yr(np.array(prior.tburst))
         last = library.log_age.size - 1
         first = int(np.clip(np.searchsorted(library.log_age, earliest, side="right") - 1, 0, last - 1))
         stop = int(np.clip(np.searchsorted(library.log_age, latest), first + 1, last)) + 1
@@ -200,7 +202,7 @@ class BandEmulator:
         known.append(np.repeat(_centred(zred, *self.arrays["zred_range"]), len(theta) // max(len(zred), 1)))
         nodes = self.arrays["age_nodes"]
         # As the library does, for ages beyond it.
-        log_age = np.clip(_log_age(t_burst), nodes[0], nodes[-1])
+        log_age = np.clip(log_age_yr(t_burst), nodes[0], nodes[-1])
         position = np.interp(log_age, nodes, np.arange(len(nodes)))
         node = np.minimum(position.astype(np.int32), len(nodes) - 2)
         log_z = self.arrays["log_z"]
@@ -292,11 +294,6 @@ def network_widths(arrays: Mapping[str, np.ndarray], n_band: int) -> dict[str, t
     """Numbers of inputs and outputs of the two networks."""
     n_history, n_burst = 2 + arrays["ramp_low"].size + 4, 2 + arrays["log_z"].size - 1 + 5
     return {"history": (n_history, N_SFH_BASES * n_band), "burst": (n_burst, n_band)}
-
-
-def _log_age(age_gyr: np.ndarray) -> np.ndarray:
-    """log10 of ages in years, finite at zero."""
-    return np.log10(np.maximum(age_gyr, np.finfo(float).tiny)) + 9
 
 
 def _centred(values: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:

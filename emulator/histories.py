@@ -11,7 +11,7 @@ from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import N_SFH_BASES, N_ZH_BASES, SFHBases
 from sedcast.emulator.checks import as_floats, one_per_galaxy
-from sedcast.emulator.prior import PARAMETER_NAMES
+from sedcast.emulator.prior import BETA_TOLERANCE, PARAMETER_NAMES
 from sedcast.emulator.surviving import SurvivingMass
 
 __all__ = [
@@ -40,7 +40,6 @@ GAMMA = slice(PARAMETER_NAMES.index("gamma1_zh"), PARAMETER_NAMES.index("gamma2_
 """Columns of theta that hold the metallicity weights."""
 
 _EDGES_GYR = np.concatenate([[0.0], 10 ** (6.05 + 0.1 * np.arange(41) - 9), [13.8]])
-_BETA_TOLERANCE = 1e-5
 _ALLOWED = {
     "log_mstar": (0.0, 16.0),
     "fburst": (0.0, 1.0),
@@ -88,7 +87,7 @@ def check_theta(theta: np.ndarray, zred: np.ndarray | float) -> tuple[np.ndarray
         row, index = np.argwhere(~finite)[0]
         raise ParameterError(f"theta[{row}] must be finite, got {PARAMETER_NAMES[index]}={theta[row, index]}")
     beta = theta[:, BETA]
-    wrong = (np.abs(beta.sum(axis=1) - 1) > _BETA_TOLERANCE) | (beta < 0).any(axis=1)
+    wrong = (np.abs(beta.sum(axis=1) - 1) > BETA_TOLERANCE) | (beta < 0).any(axis=1)
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ParameterError(f"theta[{row}] must have non-negative SFH weights that sum to 1, got {beta[row]}: normalise them")

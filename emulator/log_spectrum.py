@@ -14,11 +14,13 @@ from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.network import SpeculatorNetwork
 
-__all__ = ["LogSpectrumEmulator", "LogSpectrumSegment"]
+__all__ = ["LARGEST_LOG", "LogSpectrumEmulator", "LogSpectrumSegment"]
 
 _KIND = "log-spectrum-emulator"
 _SEGMENT_ARRAYS = ("components", "shift", "scale", "wave_rest")
-_LOG_RANGE = (-1000.0, 80.0)
+LARGEST_LOG = 80.0
+"""Of a spectrum in single precision; its brightest point must not be below the negative of it either."""
+_SMALLEST_LOG = -1000.0
 _RANGE_SLACK = 1e-6
 
 
@@ -148,8 +150,7 @@ class LogSpectrumEmulator:
         inputs = self.network_inputs(theta)
         with np.errstate(over="ignore", invalid="ignore"):
             log_spectra = np.hstack([segment.log_spectra(inputs) for segment in self.segments])
-        low, high = _LOG_RANGE
-        wild = ~((log_spectra > low) & (log_spectra < high)).all(axis=1)
+        wild = ~((log_spectra > _SMALLEST_LOG) & (log_spectra < LARGEST_LOG)).all(axis=1)
         if wild.any():
             row = int(np.argmax(wild))
             raise ParameterError(f"inputs[{row}]={theta[row]} are far outside the emulator's training: check order and units")

@@ -22,6 +22,7 @@ from sedcast.emulator.simulation import (
     Draws,
     PhotometrySimulator,
     SimulationConfig,
+    SpectrumModel,
     default_simulator,
     draw_galaxies,
     noise_model,
@@ -54,14 +55,16 @@ def simulate(
 
     Raises
     ------
-    ConfigError : if hardly any proposal is kept, so that the run would not end, or ``OUTPUT.partial`` holds an interrupted
-        run of another configuration, version or artifact.
+    ConfigError : if `simulator` has other bands than the configuration; if hardly any proposal is kept, so that the run would
+        not end; if ``OUTPUT.partial`` holds an interrupted run of another configuration, version or artifact.
     """
     output = Path(output)
     prior = Prior.from_dict(config.prior)
     noise = noise_model(config)
     if simulator is None:
         simulator = default_simulator(config)
+    if simulator.bands != config.band_names:
+        raise ConfigError(f"the simulator has bands {simulator.bands}, the configuration {config.band_names}: give it those")
     attributes = _attributes(config, prior, noise, simulator)
     with open_segments(
         output, {name: json.loads(attributes[name]) for name in ("config", "versions", "artifacts")}
@@ -111,12 +114,21 @@ def _fill(
             raise ConfigError(f"{message}: check zred and prior")
 
 
+def _identity(model: SpectrumModel) -> str:
+    """An artifact's checksum, or that of the SSP library of a direct model, or the name of what the model is."""
+    name, library = type(model).__name__, getattr(model, "library", None)
+    named = name if library is None else f"{name} {array_digest(library.flux, library.log_age, library.log_z)}"
+    return str(getattr(model, "card", {}).get("sha256", named))
+
+
 def _attributes(config: SimulationConfig, prior: Prior, noise: NoiseModel, simulator: PhotometrySimulator) -> dict[str, Any]:
     """What the file says of itself; `config`, `versions` and `artifacts` decide its rows."""
     curves = [load_filter(band) for band in config.bands]
+    noise_arrays = (noise.median, noise.scatter, noise.magnitude_range, noise.ln_sigma_range, noise.log_cap, noise.log_norm)
     artifacts = {
-        "emulator": getattr(simulator.model, "card", {}).get("sha256", type(simulator.model).__name__),
-        "noise": array_digest(noise.median, noise.scatter, noise.magnitude_range, noise.ln_sigma_range, noise.log_norm),
+        "emulator": _identity(simulator.model),
+        "cosmology": simulator.cosmology.name,
+        "noise": array_digest(*noise_arrays),
         "filters": array_digest(*(part for curve in curves for part in (curve.wave, curve.response))),
     }
     return {

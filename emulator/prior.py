@@ -11,7 +11,15 @@ from scipy.special import ndtr, ndtri
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.checks import as_floats
 
-__all__ = ["FREE_PARAMETER_NAMES", "PARAMETER_LABELS", "PARAMETER_NAMES", "Prior", "sfh_sticks", "sfh_weights"]
+__all__ = [
+    "BETA_TOLERANCE",
+    "FREE_PARAMETER_NAMES",
+    "PARAMETER_LABELS",
+    "PARAMETER_NAMES",
+    "Prior",
+    "sfh_sticks",
+    "sfh_weights",
+]
 
 PARAMETER_NAMES = (
     "log_mstar",
@@ -62,7 +70,8 @@ PARAMETER_LABELS = {
     "dust_index": r"$n_{\rm dust}$",
 }
 
-_BETA_TOLERANCE = 1e-5
+BETA_TOLERANCE = 1e-5
+"""How far the sum of SFH weights may be from one."""
 _BETA_TOLERANCE_IN_HALF_PRECISION = 2.0**-11
 _UNIT_EDGE = 1e-12
 
@@ -170,7 +179,7 @@ class Prior:
         theta = np.atleast_2d(np.asarray(theta, dtype=float))
         low, high = self._bounds
         inside = ((theta >= low) & (theta <= high)).all(axis=1)
-        inside &= np.abs(theta[:, 1:5].sum(axis=1) - 1) <= _BETA_TOLERANCE
+        inside &= np.abs(theta[:, 1:5].sum(axis=1) - 1) <= BETA_TOLERANCE
         return inside
 
     def _from_half_precision(self, theta: np.ndarray) -> np.ndarray:
@@ -214,8 +223,8 @@ class Prior:
                 f"theta[{row}] has {PARAMETER_NAMES[column]}={theta[row, column]}: must be finite, leave the galaxy out"
             )
         total = theta[:, 1:5].sum(axis=1)
-        if (np.abs(total - 1) > _BETA_TOLERANCE).any() or (theta[:, 1:5] < 0).any():
-            row = int(np.argmax((np.abs(total - 1) > _BETA_TOLERANCE) | (theta[:, 1:5] < 0).any(axis=1)))
+        if (np.abs(total - 1) > BETA_TOLERANCE).any() or (theta[:, 1:5] < 0).any():
+            row = int(np.argmax((np.abs(total - 1) > BETA_TOLERANCE) | (theta[:, 1:5] < 0).any(axis=1)))
             raise ParameterError(
                 f"theta[{row}] has SFH weights {theta[row, 1:5]}: must be non-negative and sum to 1, normalise them"
             )

@@ -61,10 +61,7 @@ def read_speculator(path: str | Path) -> LogSpectrumSegment:
         (wave,) = _arrays([parts[_WAVELENGTHS]], _ENTRIES[_WAVELENGTHS], 1, path)
         network = SpeculatorNetwork(weights, biases, alphas, betas, *vectors[:4])
         segment = LogSpectrumSegment(network, components, vectors[4], vectors[5], wave.astype(np.float64))
-        stated = [
-            list(map(operator.index, part)) if isinstance(part, list | tuple) else operator.index(part)
-            for part in _sizes(parts)
-        ]
+        stated = [_integers(part) for part in _sizes(parts)]
     except ArtifactError:
         raise
     except (ParameterError, ValueError, TypeError) as error:

@@ -159,7 +159,7 @@ class PublishedProvabgsModel:
             if part.start < part.stop:
                 names = ("components", "shift", "scale", "wave_rest")
                 segments.append(replace(segment, **{name: getattr(segment, name)[..., part] for name in names}))
-        emulator = LogSpectrumEmulator(tuple(segments), self.emulator.parameter_names)
+        emulator = replace(self.emulator, segments=tuple(segments))
         return PublishedProvabgsModel(emulator, self.bases, self.cosmology, burst_library=self.burst_library)
 
     def _bursts(self, theta: np.ndarray, mass: np.ndarray) -> np.ndarray:

@@ -45,6 +45,11 @@ class SpectrumModel(Protocol):
         """Rest-frame wavelengths, Å, (n_wave,)."""
         ...
 
+    @property
+    def cosmology(self) -> Cosmology:
+        """The cosmology that relates redshift to age, and so to distance."""
+        ...
+
     def spectra(self, theta: np.ndarray, zred: np.ndarray) -> np.ndarray:
         """Luminosity densities, Lsun/Å, (n_galaxy, n_wave)."""
         ...
@@ -59,7 +64,6 @@ class PhotometrySimulator:
     model : the spectrum model.
     bands : band names, or paths of a user's own filter curves, which become their names.
     zred_max : largest redshift served.
-    cosmology : for luminosity distances.
 
     Raises
     ------
@@ -69,7 +73,6 @@ class PhotometrySimulator:
     model: SpectrumModel
     bands: tuple[str, ...]
     zred_max: float
-    cosmology: Cosmology = field(default_factory=Cosmology)
     projection: FilterProjection = field(init=False, repr=False)
     _restricted: SpectrumModel = field(init=False, repr=False)
 
@@ -79,6 +82,11 @@ class PhotometrySimulator:
         object.__setattr__(self, "projection", projection)
         object.__setattr__(self, "bands", projection.bands)
         object.__setattr__(self, "_restricted", self.model if restrict is None else restrict(projection.used))
+
+    @property
+    def cosmology(self) -> Cosmology:
+        """The model's, for luminosity distances too."""
+        return self.model.cosmology
 
     def flux(self, theta: np.ndarray, zred: np.ndarray, *, n_threads: int = 1) -> np.ndarray:
         """Noiseless fluxes in nanomaggies.
@@ -294,4 +302,4 @@ def default_simulator(config: SimulationConfig) -> PhotometrySimulator:
     emulator = SpectrumEmulator.default() if config.emulator == "bundled" else SpectrumEmulator.load(config.emulator)
     if config.zred.max > emulator.zred_max:
         raise ParameterError(f"zred.max={config.zred.max} is beyond the emulator's range {emulator.zred_max}: lower it")
-    return PhotometrySimulator(emulator, config.bands, config.zred.max, emulator.cosmology)
+    return PhotometrySimulator(emulator, config.bands, config.zred.max)

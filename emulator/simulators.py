@@ -15,8 +15,10 @@ from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.fsps_model import FSPSModel
 from sedcast.emulator.histories import BETA, GAMMA, column
+from sedcast.emulator.log_spectrum import LARGEST_LOG
 from sedcast.emulator.prior import PARAMETER_NAMES, sfh_weights
 from sedcast.emulator.published_provabgs import PROVABGS_PARAMETERS
+from sedcast.emulator.segments import array_digest
 from sedcast.emulator.sps import SPSModel
 
 __all__ = ["BUILT_IN", "CompositeSimulator", "Simulator", "checked_spectra", "load_simulator"]
@@ -37,7 +39,7 @@ class Simulator(Protocol):
         """Wavelengths, Å, (n_wave,), increasing."""
 
     def spectra(self, theta: np.ndarray) -> np.ndarray:
-        """Spectra (n, n_wave), in any unit, for theta (n, n_parameter) in float64."""
+        """Spectra (n, n_wave), in any unit in which they peak between 1e-34 and 1e34, for theta (n, n_parameter) in float64."""
 
 
 class CompositeSimulator:
@@ -64,11 +66,14 @@ class CompositeSimulator:
     @property
     def provenance(self) -> dict[str, Any]:
         """What the spectra are made from, for the card of an emulator."""
-        model = self.model
+        model, bases = self.model, self.model.bases
+        made = {"bases": bases.name, "bases_digest": array_digest(bases.sfh, bases.zh, bases.t_lookback_gyr)}
         if isinstance(model, SPSModel):
-            return {"library": model.library.name, "bases": model.bases.name}
+            library = model.library
+            digest = array_digest(library.flux, library.log_age, library.log_z)
+            return {"library": library.name, "library_digest": digest} | made
         libraries = [part.decode() if isinstance(part, bytes) else str(part) for part in model.population.libraries]
-        return {"fsps_libraries": libraries, "bases": model.bases.name}
+        return {"fsps_libraries": libraries} | made
 
     def spectra(self, theta: np.ndarray) -> np.ndarray:
         """Luminosity densities, Lsun/Å per Msun formed, (n, n_wave); errors as `SPSModel.spectra`."""
@@ -101,7 +106,7 @@ def load_simulator(name: str, options: Mapping[str, Any]) -> Simulator:
 
     Parameters
     ----------
-    name : one of `BUILT_IN`, or ``package.module:factory``, importable from where the program runs.
+    name : one of `BUILT_IN`, or ``package.module:factory``, importable; from the working folder too, where a command is run.
     options : keyword arguments of the factory.
 
     Raises
@@ -129,7 +134,7 @@ def _imported(name: str) -> Callable[..., Simulator]:
     try:
         factory = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"simulator {name!r} cannot be imported: {error}") from error
+        raise ConfigError(f"simulator {name!r} cannot be imported: {error}; put its folder on PYTHONPATH") from error
     if not callable(factory):
         raise ConfigError(f"simulator {name!r} is a {type(factory).__name__}: it must be a callable that gives a simulator")
     return factory  # type: ignore[no-any-return]
@@ -140,7 +145,8 @@ def checked_spectra(simulator: Simulator, theta: np.ndarray, used: slice) -> np.
 
     Raises
     ------
-    ParameterError : if their shape is wrong, or a value is not finite or not positive; says for which parameters.
+    ParameterError : if their shape is wrong, or a value is not finite or not positive; says for which parameters. If single
+        precision cannot hold them.
     """
     spectra = np.asarray(simulator.spectra(theta), dtype=np.float64)
     expected = (len(theta), len(simulator.wave_rest))
@@ -155,5 +161,11 @@ def checked_spectra(simulator: Simulator, theta: np.ndarray, used: slice) -> np.
             f"the simulator gave {spectra[row, index]:g} at {simulator.wave_rest[used][index]:g} Å for {where}, and "
             f"{int((~good).sum())} such values in {len(theta)} spectra: expected positive and finite ones, for their logarithm "
             "is learnt; mend the simulator, narrow its priors, or choose segment_edges where it has light"
+        )
+    peak = spectra.max(axis=1)
+    if (np.abs(np.log(peak)) >= LARGEST_LOG).any():
+        raise ParameterError(
+            f"the simulator gave spectra that peak at {peak.min():g} to {peak.max():g}: expected 1e-34 to 1e34, for emulators "
+            "work in single precision; give them in another unit, such as solar luminosities per Å"
         )
     return spectra

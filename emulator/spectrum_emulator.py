@@ -36,7 +36,6 @@ __all__ = ["EmulatorConfig", "SpectrumEmulator"]
 KIND = "spectrum-emulator"
 _BUNDLED = "bundled/emulator_popstar.npz"
 _N_PIECE = 8
-_PCA_CHUNK = 1024
 
 
 class EmulatorConfig(Config):

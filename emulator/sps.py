@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import N_SFH_BASES, N_ZH_BASES, SFHBases
-from sedcast.data.ssp import SSPLibrary
+from sedcast.data.ssp import SSPLibrary, log_age_yr
 from sedcast.emulator.dust import DustLaw
 from sedcast.emulator.histories import BETA, GAMMA, HistoryGrid, burst_fraction, check_theta, column
 
@@ -195,7 +195,7 @@ class SPSModel:
             young[rows] += self._interpolated(self._young_flux, z_node[rows], age_node[rows], shares)
 
     def _interpolated(self, table: np.ndarray, z_node: np.ndarray, age_node: np.ndarray, share: np.ndarray) -> np.ndarray:
-        """Sums of four rows of `table` (n_z · n_age, n_wave) per galaxy; nodes outside it must have no share."""
+        """Sums of rows of `table` (n_z · n_age, n_wave), as many for each galaxy; nodes outside it must have no share."""
         n_age = len(table) // self.library.log_z.size
         if not n_age:
             return np.zeros((len(share), table.shape[1]), dtype=self.dtype)
@@ -254,7 +254,7 @@ class SPSModel:
 
     def _ssp_nodes(self, age_gyr: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The four nodes of the library around each SSP, their age and metallicity indices and shares; (..., 4) each."""
-        age = self._position(self.library.log_age, _log_yr(age_gyr))[..., None]
+        age = self._position(self.library.log_age, log_age_yr(age_gyr))[..., None]
         metal = self._position(self.library.log_z, np.log10(z))[..., None]
         i = np.minimum(age.astype(int), self.library.log_age.size - 2)
         j = np.minimum(metal.astype(int), self.library.log_z.size - 2)
@@ -265,14 +265,10 @@ class SPSModel:
 
     def _interpolation_matrix(self, age_gyr: np.ndarray) -> np.ndarray:
         """Shares of each age on the library's ages, (n, n_age)."""
-        position = self._position(self.library.log_age, _log_yr(age_gyr))
+        position = self._position(self.library.log_age, log_age_yr(age_gyr))
         return np.maximum(1 - np.abs(position[:, None] - np.arange(self.library.log_age.size)), 0.0)
 
     @staticmethod
     def _position(grid: np.ndarray, value: np.ndarray) -> np.ndarray:
         """Fractional index of each value on a grid, clamped to its ends."""
         return np.interp(value, grid, np.arange(grid.size, dtype=np.float64))
-
-
-def _log_yr(age_gyr: np.ndarray) -> np.ndarray:
-    return np.log10(np.maximum(age_gyr, np.finfo(np.float64).tiny)) + 9

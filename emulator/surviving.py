@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sedcast.data.errors import ParameterError
-from sedcast.data.ssp import SSPLibrary
+from sedcast.data.ssp import SSPLibrary, log_age_yr
 
 __all__ = ["SurvivingMass"]
 
@@ -67,9 +67,9 @@ class SurvivingMass:
         return None if library.remnant_mass is None else cls.of(library)
 
     def __call__(self, age_gyr: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Fractions at ages, Gyr, and metal mass fractions, both positive and of shapes that broadcast together."""
+        """Fractions at ages, Gyr, zero or more, and positive metal mass fractions, of shapes that broadcast together."""
         age, z = np.broadcast_arrays(age_gyr, z)
-        i, up = _cell(self.log_age, np.log10(age) + 9)
+        i, up = _cell(self.log_age, log_age_yr(age))
         j, above = _cell(self.log_z, np.log10(z))
         table = self.fraction
         low = (1 - up) * table[j, i] + up * table[j, i + 1]

@@ -62,7 +62,8 @@ class NetworkTrainingConfig(Config):
             raise ValueError(f"hidden={self.hidden}: widths must be at least 1")
         if not self.steps:
             return self
-        if {"batch_size", "learning_rate"} & self.model_fields_set:
+        # Not `model_fields_set`: a configuration that was written whole states the defaults.
+        if any(getattr(self, name) != type(self).model_fields[name].default for name in ("batch_size", "learning_rate")):
             raise ValueError("give either steps or batch_size and learning_rate: steps hold both")
         if not self.patience:
             raise ValueError("steps end by patience: set patience, 20 is usual")

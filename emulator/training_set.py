@@ -196,17 +196,16 @@ def make_training_set(
     SedcastError : if a worker process dies, or the simulator fails.
     """
     output = Path(output)
-    described = json.loads(config.model_dump_json())
-    if output.exists():
-        return _existing(output, described)
     simulator, used = config.load()
     names, wave = tuple(simulator.parameter_names), np.asarray(simulator.wave_rest, dtype=np.float64)[used]
     manifest = {
-        "config": described,
+        "config": json.loads(config.model_dump_json()),
         "simulator": json.loads(json.dumps(getattr(simulator, "provenance", {}))),
         "wave_rest": array_digest(wave),
         "versions": software_versions(),
     }
+    if output.exists():
+        return _existing(output, manifest)
     with open_segments(output, manifest) as segments:
         chunks = _chunks(config, simulator, used, first=segments.next_chunk, n_workers=n_workers, pool=pool)
         with contextlib.closing(chunks):
@@ -216,10 +215,12 @@ def make_training_set(
     return TrainingSet(output)
 
 
-def _existing(output: Path, described: dict[str, Any]) -> TrainingSet:
+def _existing(output: Path, manifest: dict[str, Any]) -> TrainingSet:
     """The finished set in `output`, if it is the one described; versions may have moved on since."""
     found = TrainingSet(output)
-    if different := differences(found.manifest["config"], described):
+    decided = ("config", "simulator", "wave_rest")
+    held, wanted = ({name: one[name] for name in decided} for one in (found.manifest, manifest))
+    if different := differences(held, wanted):
         raise ConfigError(
             f"{output} holds another training set, {'; '.join(different)}: move or delete it, or give another folder"
         )

@@ -20,7 +20,7 @@ def galaxies(n: int, seed: int) -> BandGalaxies:
     emulator = SpectrumEmulator.default()
     rng = np.random.default_rng(seed)
     theta, zred = emulator.prior.sample(n, rng), rng.uniform(*ZRED_RANGE, n)
-    flux = PhotometrySimulator(emulator, BANDS, ZRED_RANGE[1], emulator.cosmology).flux(theta, zred)
+    flux = PhotometrySimulator(emulator, BANDS, ZRED_RANGE[1]).flux(theta, zred)
     signal = np.where(flux > 0, 30.0, 0.0)
     return BandGalaxies(theta, zred, flux / 10 ** theta[:, :1], signal)
 

@@ -31,7 +31,8 @@ def test_the_documented_example_trains(
     toml = blocks["toml"].replace("batch_size = 256", "batch_size = 32").replace("n_train = 4000", "n_train = 1000")
     toml = toml.replace("epochs = 300", "epochs = 60")
     (tmp_path / "mymodel.toml").write_text(toml, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [part for part in sys.path if part])
     output, folder = tmp_path / "mymodel.npz", tmp_path / "mymodel"
     arguments = ("train", "emulator", tmp_path / "mymodel.toml", "-o", output, "--workers", 1)
     assert run(monkeypatch, *arguments, "--export-speculator", folder, "--json") == 0

@@ -153,6 +153,11 @@ def test_impossible_schedules_are_refused(values: dict, named: str) -> None:
         parse_config(values, NetworkTrainingConfig)
 
 
+def test_a_schedule_that_was_written_down_is_read_again() -> None:
+    config = NetworkTrainingConfig(steps=((1e-3, 512), (1e-4, 1024)), patience=20)
+    assert NetworkTrainingConfig.model_validate(config.model_dump(mode="json")) == config
+
+
 def test_soap_fits_a_smooth_function_better_than_adam_in_the_same_steps() -> None:
     rng = np.random.default_rng(4)
     inputs = rng.uniform(-1, 1, (2048, 2))

@@ -373,9 +373,10 @@ def test_the_model_gives_the_network_its_inputs() -> None:
     np.testing.assert_allclose(model.spectra(theta, zred), expected, rtol=1e-5)
 
 
-def test_part_of_the_wavelengths_is_the_part_of_the_whole(library: SSPLibrary) -> None:
+@pytest.mark.parametrize("logged", [(), ("gamma1_zh", "gamma2_zh")])
+def test_part_of_the_wavelengths_is_the_part_of_the_whole(library: SSPLibrary, logged: tuple[str, ...]) -> None:
     segments = (make_segment(2000, 2400), make_segment(2410, 2800, seed=4), make_segment(2810, 3000, seed=5))
-    emulator = LogSpectrumEmulator(segments, PROVABGS_PARAMETERS)
+    emulator = LogSpectrumEmulator(segments, PROVABGS_PARAMETERS, logged)
     model = PublishedProvabgsModel(emulator, SFHBases.default(), burst_library=library)
     theta = Prior().sample(4, 9)
     whole = model.spectra(theta, 0.1)

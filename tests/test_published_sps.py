@@ -88,7 +88,7 @@ def test_only_the_ssps_differ(published_dir: Path) -> None:
 def test_the_published_model_gives_photometry(published_dir: Path) -> None:
     model = PublishedProvabgsModel.load(published_dir / "provabgs")
     theta, zred = draw_smooth(20, 5)
-    simulator = PhotometrySimulator(model, ("g", "r", "Ks"), 0.25, model.cosmology)
+    simulator = PhotometrySimulator(model, ("g", "r", "Ks"), 0.25)
     flux = simulator.flux(theta, zred)
     np.testing.assert_allclose(flux, simulator.projection.flux(model.spectra(theta, zred), zred), rtol=1e-5)
     assert (flux > 0).all()

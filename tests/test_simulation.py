@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -12,8 +13,9 @@ import pytest
 from scipy import stats
 
 from sedcast.data.config import parse_config
+from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ConfigError, ParameterError
-from sedcast.data.filters import load_filter
+from sedcast.data.filters import FilterProjection, load_filter
 from sedcast.data.noise import NoiseModel
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator import mass_simulation
@@ -148,7 +150,7 @@ def test_interruption_loses_nothing_and_changes_nothing(
         simulate(config.model_copy(update={"seed": 4}), output, simulator=simulator)
     fewer = PhotometrySimulator(SPSModel(SSPLibrary.popstar().trimmed(2000.0, 12_000.0)), BANDS, 0.3)
     object.__setattr__(fewer.model, "card", {"sha256": "another"})
-    with pytest.raises(ConfigError, match=r'artifacts\.emulator was "SPSModel" and is now "another"'):
+    with pytest.raises(ConfigError, match=r'artifacts\.emulator was "SPSModel \w{64}" and is now "another"'):
         simulate(config, output, simulator=fewer)
 
     seen: list[int] = []
@@ -194,6 +196,29 @@ def test_what_is_in_the_way_is_not_touched(simulator: PhotometrySimulator, tmp_p
     with pytest.raises(ConfigError, match="which sedcast did not make"):
         simulate(SimulationConfig(n_galaxies=10), tmp_path / "mocks.h5", simulator=simulator)
     assert (tmp_path / "mocks.h5.partial" / "mine.txt").read_text() == "precious"
+
+
+def test_a_simulator_of_other_bands_is_refused(simulator: PhotometrySimulator, tmp_path: Path) -> None:
+    turned = PhotometrySimulator(simulator.model, simulator.bands[::-1], 0.3)
+    with pytest.raises(ConfigError, match=r"the simulator has bands \('z', .*the configuration \('u'"):
+        simulate(SimulationConfig(n_galaxies=10), tmp_path / "mocks.h5", simulator=turned)
+
+
+def test_a_run_is_not_gone_on_from_with_another_library(simulator: PhotometrySimulator, tmp_path: Path) -> None:
+    config, output = SimulationConfig(n_galaxies=10**6), tmp_path / "mocks.h5"
+    library = SSPLibrary.popstar()
+    models = [SPSModel(each) for each in (library, replace(library, flux=2 * library.flux))]
+    with pytest.raises(KeyboardInterrupt):
+        simulate(config, output, simulator=PhotometrySimulator(models[0], BANDS, 0.3), progress=interrupt_after(9))
+    with pytest.raises(ConfigError, match="emulator"):
+        simulate(config, output, simulator=PhotometrySimulator(models[1], BANDS, 0.3))
+
+
+def test_distances_are_those_of_the_model_s_cosmology() -> None:
+    theta, zred, cosmology = Prior().sample(3, 1), np.array([0.02, 0.1, 0.3]), Cosmology("WMAP5")
+    model = SPSModel(SSPLibrary.popstar(), cosmology=cosmology)
+    expected = FilterProjection(BANDS, model.wave_rest, 0.3, cosmology).flux(model.spectra(theta, zred), zred)
+    np.testing.assert_allclose(PhotometrySimulator(model, BANDS, 0.3).flux(theta, zred), expected, rtol=1e-6)
 
 
 def test_damaged_segment_is_named(simulator: PhotometrySimulator, tmp_path: Path) -> None:

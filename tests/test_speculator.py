@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,20 @@ class GreyBody:
     """A power of wavelength with an exponential cut: ln L = ln a - b ln λ - c/λ, smooth in three parameters."""
 
     parameter_names = ("a", "b", "c")
-    provenance = {"made_by": "tests"}  # noqa: RUF012
+    made_by = "tests"
 
-    def __init__(self, n_wave: int = 60, fault: str = "", at: float = 0.5, pause: float = 0.0) -> None:
+    def __init__(self, n_wave: int = 60, fault: str = "", at: float = 0.5, pause: float = 0.0, unit: float = 1.0) -> None:
         self.wave_rest = np.linspace(1000.0, 9000.0, n_wave)
-        self.fault, self.at, self.pause = fault, at, pause
+        self.fault, self.at, self.pause, self.unit = fault, at, pause, unit
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        return {"made_by": self.made_by}
 
     def spectra(self, theta: np.ndarray) -> np.ndarray:
         time.sleep(self.pause)
         a, b, c = theta.T[:, :, None]
-        spectra = a * (self.wave_rest / 5000) ** -b * np.exp(-1000 * c / self.wave_rest)
+        spectra = self.unit * a * (self.wave_rest / 5000) ** -b * np.exp(-1000 * c / self.wave_rest)
         bad = theta[:, 1] > self.at
         if self.fault == "shape":
             return spectra[:, :-1]
@@ -214,6 +219,19 @@ def test_faulty_simulators_are_named(fault: str, error: type[Exception], named: 
         make_training_set(training_set(fault=fault), tmp_path / "s.h5", n_workers=1)
 
 
+@pytest.mark.parametrize("unit", [1e40, 1e-40])
+def test_units_beyond_single_precision_are_refused(unit: float, tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match=r"expected 1e-34 to 1e34.*another unit"):
+        make_training_set(training_set(unit=unit), tmp_path / "s.h5", n_workers=1)
+
+
+def test_spectra_of_another_simulator_of_that_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_training_set(training_set(), tmp_path / "s.h5", n_workers=1)
+    monkeypatch.setattr(GreyBody, "made_by", "another library")
+    with pytest.raises(ConfigError, match=r"holds another training set.*another library"):
+        make_training_set(training_set(), tmp_path / "s.h5", n_workers=1)
+
+
 def test_a_fault_in_a_worker_is_named_as_one_here(tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match=r"nan at 1677.97 Å for .*'b': 0\.[5-9]"):
         make_training_set(training_set(fault="nan"), tmp_path / "s.h5", n_workers=2)
@@ -305,6 +323,18 @@ def test_composite_simulator_is_the_direct_model_without_burst() -> None:
     nine = np.column_stack([sfh_sticks(theta[:, 1:5]), theta[:, 7:], model.cosmology.age_gyr(zred)])
     simulator = load_simulator("composite-ssp", {})
     assert np.allclose(simulator.spectra(nine), model.spectra(theta, zred), rtol=1e-10)
+
+
+def test_composite_simulators_tell_their_libraries_apart() -> None:
+    from sedcast.data.ssp import SSPLibrary
+    from sedcast.emulator.simulators import CompositeSimulator
+    from sedcast.emulator.sps import SPSModel
+
+    library = SSPLibrary.popstar().trimmed(4000, 5000)
+    brighter = replace(library, flux=2 * library.flux)
+    first, again, other = (CompositeSimulator(SPSModel(each)).provenance for each in (library, library, brighter))
+    assert first == again
+    assert {name for name in first if first[name] != other[name]} == {"library_digest"}
 
 
 @pytest.mark.fsps

@@ -32,7 +32,7 @@ def test_the_table_is_interpolated_and_held_at_its_ends() -> None:
     assert table(np.array([0.01]), np.array([10**-2.5]))[0] == pytest.approx(0.85)
     assert table(np.array([0.1]), np.array([10**-2.5]))[0] == pytest.approx((0.85 + 0.7) / 2)
     assert table(np.array([0.1]), np.array([10**-1.9]))[0] == pytest.approx((0.85 + 0.7 + 0.8 + 0.65) / 4)
-    np.testing.assert_allclose(table(np.array([1e-9, 100.0]), np.array([1e-9, 0.9])), [1.0, 0.5])
+    np.testing.assert_allclose(table(np.array([0.0, 1e-9, 100.0]), np.array([1e-9, 1e-9, 0.9])), [1.0, 1.0, 0.5])
 
 
 def test_surviving_mass_is_what_the_sps_model_sums() -> None:

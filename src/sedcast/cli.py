@@ -129,6 +129,8 @@ def train_emulator_command(
 
     settings = load_emulator_config(config)
     check_writable(output)
+    # A user's simulator is a module in the working folder, which a command does not look into as python does.
+    sys.path.append(str(Path.cwd()))
     if not isinstance(settings, SpeculatorConfig) and (scheduler, n_workers) != (None, None):
         raise ParameterError("--scheduler and --workers make the spectra of a simulator: this configuration has none")
     if isinstance(settings, SpeculatorConfig):

@@ -152,7 +152,7 @@ def _self_test() -> tuple[str, str]:
     catalog = catalog.subset(np.flatnonzero(estimator.status(catalog).ok)[:_N_TESTED])
     theta = estimator.sample(catalog.flux, catalog.flux_ivar, catalog.zred, _N_SAMPLES, seed=0).reshape(-1, 12)
     zred = np.repeat(catalog.zred, _N_SAMPLES)
-    simulator = PhotometrySimulator(emulator, estimator.bands, float(zred.max()), emulator.cosmology)
+    simulator = PhotometrySimulator(emulator, estimator.bands, float(zred.max()))
     predicted = np.median(simulator.flux(theta, zred).reshape(_N_TESTED, _N_SAMPLES, -1), axis=1)
     band = estimator.bands.index("r")
     residual = float(np.median(np.abs(2.5 * np.log10(predicted[:, band] / catalog.flux[:, band]))))

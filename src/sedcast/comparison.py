@@ -41,7 +41,7 @@ def setting_of(estimator: PosteriorEstimator, config: CompareConfig, *, direct: 
             raise ParameterError(
                 "--simulator direct: the posterior was trained without an emulator that holds its direct model"
             )
-        simulator = PhotometrySimulator(model, simulator.bands, simulator.zred_max, simulator.cosmology)
+        simulator = PhotometrySimulator(model, simulator.bands, simulator.zred_max)
         name = f"direct model (that of the emulator {settings.emulator}, sha256 {digest})"
     return Setting(estimator, simulator, name, config)
 

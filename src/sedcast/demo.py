@@ -85,7 +85,7 @@ def run_demo(
         galaxy = _typical_galaxy(posteriors, estimator, seed)
     _show_sample(screen, figures, medians)
     _draw_plane(medians, folder)
-    simulator = PhotometrySimulator(emulator, estimator.bands, galaxy.zred, emulator.cosmology)
+    simulator = PhotometrySimulator(emulator, estimator.bands, galaxy.zred)
     _draw_sed(galaxy, simulator, folder)
     likelihood = GaussianLikelihood(simulator, estimator.prior, flux=galaxy.flux, flux_ivar=galaxy.flux_ivar, zred=galaxy.zred)
     with screen.progress("emcee on one galaxy, steps") as report:
