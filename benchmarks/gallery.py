@@ -82,6 +82,6 @@ def _of_calibration(estimator: PosteriorEstimator, seed: int) -> dict[str, Calla
     return {
         "pp": lambda: pp_plot(result.pit, result.names),
         "sbc": lambda: sbc_plot(result.pit, result.names),
-        "tarp": lambda: tarp_plot(result.tarp.levels, result.tarp.ecp, len(result.pit)),
+        "tarp": lambda: tarp_plot(result.tarp, len(result.pit)),
         "edges": lambda: edge_plot(result.edges),
     }

@@ -180,12 +180,12 @@ def _start(task: Task, folder: Path, prepare: Callable[[], None] | None = None) 
             for stream in (1, 2):
                 os.dup2(log.fileno(), stream)
         from sedcast import cli
-        from sedcast.emulator import mass_simulation, simulate
+        from sedcast.emulator import mass_simulation, simulation
         from sedcast.posterior import streaming
 
         # Several segments in a short time.
         streaming.ROWS_PER_SEGMENT, mass_simulation._CHUNKS_PER_SEGMENT = 50, 1
-        simulate.PROPOSALS_PER_CHUNK = mass_simulation.PROPOSALS_PER_CHUNK = 2048
+        simulation.PROPOSALS_PER_CHUNK = mass_simulation.PROPOSALS_PER_CHUNK = 2048
         sys.argv = ["sedcast", "--quiet", *task.arguments]
         if prepare is not None:
             prepare()

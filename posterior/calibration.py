@@ -22,7 +22,7 @@ from sedcast.posterior.prior_edges import EdgeRanks, EdgeResult
 from sedcast.posterior.ranks import TarpResult, holm, ks_p_values, rank_statistics, smallest, tarp
 from sedcast.posterior.resampling import PosteriorDraws
 
-__all__ = ["CalibrationResult", "Check", "calibrate"]
+__all__ = ["LEAST_MOCKS", "CalibrationResult", "Check", "calibrate"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ _DERIVED_NAMES = ("log_sfr_1gyr", "log_z_mw", "t_mw_gyr")
 _JOINT = "joint (TARP)"
 _EFFICIENCIES = {"median": 50, "p5": 5, "p1": 1}
 _N_QUARTILE = 4
-_MIN_MOCKS = 20
+LEAST_MOCKS = 20
+"""With fewer, quartiles would be all but empty."""
 _GALAXIES_PER_BLOCK = 64
 _DRAWS_PER_SAMPLE = 4
 _N_REFERENCE = 16
@@ -188,8 +189,8 @@ def calibrate(
     ------
     ParameterError : if there are fewer than 20 mocks, or a mock lies outside the estimator's range of redshift.
     """
-    if len(mocks) < _MIN_MOCKS:
-        raise ParameterError(f"{len(mocks)} mocks: expected at least {_MIN_MOCKS} to fill quartiles; draw more")
+    if len(mocks) < LEAST_MOCKS:
+        raise ParameterError(f"{len(mocks)} mocks: expected at least {LEAST_MOCKS} to fill quartiles; draw more")
     estimator.check_redshift(mocks.zred)
     # The truths are rounded as the samples are: where a quantity is clipped, both must meet the same value.
     draw = sampler or _Thinned(estimator)

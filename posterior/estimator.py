@@ -1,5 +1,7 @@
 """The trained posterior: from photometry and redshift, or photometry alone, to samples of the galaxy's parameters."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -152,6 +154,12 @@ class PosteriorEstimator:
     def name(self) -> str:
         """Short name."""
         return str(self.card["name"])
+
+    @property
+    def digest(self) -> str:
+        """Checksum of the artifact that it was loaded from, or of its card if it was not."""
+        card = json.dumps(self.card, sort_keys=True, default=str)
+        return str(self.card.get("sha256") or hashlib.sha256(card.encode()).hexdigest())
 
     @property
     def origin(self) -> dict[str, Any]:

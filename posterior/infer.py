@@ -1,6 +1,5 @@
 """From a catalogue to a file of posteriors, streamed."""
 
-import hashlib
 import json
 import logging
 import time
@@ -33,12 +32,13 @@ from sedcast.posterior.posterior_catalog import (
     all_quantity_names,
 )
 from sedcast.posterior.quantities import description
-from sedcast.posterior.resampling import FEW_EFFECTIVE, LEAST_EFFICIENCY, n_draws
+from sedcast.posterior.resampling import n_draws
 
 __all__ = [
     "AT_EDGE",
     "count_reasons",
     "infer_catalog",
+    "joined_flags",
     "quantity_names",
     "redshift_at_edge",
     "warn_of_flags",
@@ -157,8 +157,8 @@ def infer_catalog(
         edge = np.full(len(rows), "")
         if estimator.infers_redshift:
             edge = np.where(redshift_at_edge(estimator.zred_range, values[-1]), AT_EDGE, "")
-        far = np.where(weights["efficiency"][rows] < LEAST_EFFICIENCY, FEW_EFFECTIVE, "")
-        flags[rows] = [_joined(reasons) for reasons in zip(judged.flags, status.flags[rows], edge, far, strict=True)]
+        far = edge if draws is None else draws.flags
+        flags[rows] = [joined_flags(reasons) for reasons in zip(judged.flags, status.flags[rows], edge, far, strict=True)]
         return rows, values
 
     with atomic_path(output) as temporary, _new_file(temporary, len(catalog), kept, len(quantity_names(estimator))) as file:
@@ -264,8 +264,8 @@ def _quantities(estimator: PosteriorEstimator, points: np.ndarray, zred: np.ndar
     return values
 
 
-def _joined(reasons: tuple[str, ...]) -> str:
-    """Reasons of several tests, each of them once."""
+def joined_flags(reasons: tuple[str, ...]) -> str:
+    """One row's flags by several tests as one text, each reason once."""
     return "; ".join(dict.fromkeys(reason for part in reasons for reason in part.split("; ") if reason))
 
 
@@ -378,11 +378,9 @@ def _weight_figures(efficiency: np.ndarray, flags: np.ndarray) -> dict[str, Any]
 
 
 def _provenance(estimator: PosteriorEstimator, n_samples: int, seed: int, command: str) -> dict[str, Any]:
-    card = estimator.card
-    digest = card.get("sha256") or hashlib.sha256(json.dumps(card, sort_keys=True, default=str).encode()).hexdigest()
     decided = {"seed": seed, "n_samples": n_samples}
-    return provenance(config=decided, artifacts={"estimator": digest}, command=command) | {
-        "estimator": {"name": estimator.name, "sha256": digest},
+    return provenance(config=decided, artifacts={"estimator": estimator.digest}, command=command) | {
+        "estimator": {"name": estimator.name, "sha256": estimator.digest},
         "prior": estimator.prior.to_dict(),
         "cosmology": estimator.cosmology.name,
         "bases": estimator.bases.name,

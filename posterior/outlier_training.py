@@ -85,9 +85,18 @@ def training_simulator(estimator: PosteriorEstimator) -> PhotometrySimulator:
 
     Raises
     ------
-    ArtifactError : if the card does not name it, or it cannot be read.
+    ArtifactError : if the card does not name it, it cannot be read, or another one is in its place now.
     """
-    return default_simulator(training_simulation(estimator))
+    simulation = training_simulation(estimator)
+    simulator = default_simulator(simulation)
+    wanted = ((estimator.card.get("provenance") or {}).get("emulator") or {}).get("sha256")
+    found = getattr(simulator.model, "card", {}).get("sha256")
+    if wanted and found != wanted:
+        raise ArtifactError(
+            f"{estimator.name!r} was trained with an emulator of sha256 {wanted[:12]}…, but {simulation.emulator!r} is one of "
+            f"{str(found)[:12]}… now: put the former back, or train the posterior again"
+        )
+    return simulator
 
 
 def draw_like_training(estimator: PosteriorEstimator, simulator: PhotometrySimulator, n: int, *, seed: int) -> Galaxies:

@@ -13,7 +13,7 @@ from scipy.stats import kstest
 
 from sedcast.data.errors import ParameterError
 
-__all__ = ["LEVELS", "TarpResult", "coverage", "holm", "ks_p_values", "rank_statistics", "smallest", "tarp", "uniform_ranks"]
+__all__ = ["LEVELS", "TarpResult", "holm", "ks_p_values", "rank_statistics", "smallest", "tarp", "uniform_ranks"]
 
 LEVELS = np.linspace(0, 1, 101)
 """Credibility levels of the coverage curves."""
@@ -73,6 +73,7 @@ class TarpResult:
     ----------
     levels : (n_level,) credibility α.
     ecp : (n_level,) expected coverage probability: the share of mocks within the region of credibility α, mean over references.
+    ecp_error : (n_level,) its bootstrap standard deviation over mocks.
     max_dev : largest abs(ECP - α) over all α.
     max_dev_error : its bootstrap standard deviation.
     p_value : Kolmogorov-Smirnov probability of the first references' deviation, or more, if the posterior is calibrated.
@@ -80,6 +81,7 @@ class TarpResult:
 
     levels: np.ndarray
     ecp: np.ndarray
+    ecp_error: np.ndarray
     max_dev: float
     max_dev_error: float
     p_value: float
@@ -99,22 +101,20 @@ def tarp(closer: np.ndarray, *, seed: int) -> TarpResult:
     closer : (n, n_reference), from `rank_statistics` of the distances to each mock's references.
     seed : of the bootstrap over mocks.
     """
-    closer = np.asarray(closer, dtype=float)
-    rng = np.random.default_rng(seed)
-    deviations = [_deviation(rng.choice(closer, len(closer))) for _ in range(_BOOTSTRAPS)]
-    # Ranks of one mock are not independent: the test is that of one reference.
-    p_value = float(kstest(closer[:, 0], "uniform").pvalue)
-    return TarpResult(LEVELS, coverage(closer), _deviation(closer), float(np.std(deviations)), p_value)
-
-
-def _deviation(ranks: np.ndarray) -> float:
-    """Largest deviation of the distribution of ranks, of any shape, from uniform."""
-    return float(kstest(ranks.ravel(), "uniform", method="asymp").statistic)
-
-
-def coverage(pit: np.ndarray) -> np.ndarray:
-    """Share of ranks, of any shape, at or below each of `LEVELS`."""
-    return np.searchsorted(np.sort(pit, axis=None), LEVELS, side="right") / pit.size
+    closer, n = np.asarray(closer, dtype=float), len(closer)
+    # Of each mock the share of references within whose region it is.
+    inside = np.stack([(closer <= level).mean(axis=1) for level in LEVELS], axis=1)
+    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), _BOOTSTRAPS)
+    repeated = times @ inside / n
+    return TarpResult(
+        levels=LEVELS,
+        ecp=inside.mean(axis=0),
+        ecp_error=repeated.std(axis=0),
+        max_dev=float(kstest(closer.ravel(), "uniform", method="asymp").statistic),
+        max_dev_error=float(np.abs(repeated - LEVELS).max(axis=1).std()),
+        # Ranks of one mock are not independent: the test is that of one reference.
+        p_value=float(kstest(closer[:, 0], "uniform").pvalue),
+    )
 
 
 def ks_p_values(pit: np.ndarray) -> np.ndarray:

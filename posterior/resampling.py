@@ -58,6 +58,11 @@ class PosteriorDraws(NamedTuple):
     efficiency: np.ndarray
     log_evidence: np.ndarray
 
+    @property
+    def flags(self) -> np.ndarray:
+        """(n,) `FEW_EFFECTIVE` where the weights are tempered, "" elsewhere."""
+        return np.where(self.efficiency < LEAST_EFFICIENCY, FEW_EFFECTIVE, "")
+
 
 def n_draws(n_samples: int) -> int:
     """Draws of the flow from which so many samples are resampled."""

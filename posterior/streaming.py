@@ -4,8 +4,6 @@ Each run of rows is a task of its own, which reads its rows and writes them to a
 or in the processes of a `TaskPool`, which then need the same files (a shared file system).
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -204,14 +202,11 @@ def _manifest(
     refiner: ExactSampler | None,
 ) -> dict[str, Any]:
     """All that decides the output; a catalogue is known by its name, size and time, as a digest would mean to read it all."""
-    about, card = catalog.stat(), json.dumps(estimator.card, sort_keys=True, default=str)
+    about = catalog.stat()
     return {
         "catalog": {"name": str(catalog.resolve()), "bytes": about.st_size, "modified_ns": about.st_mtime_ns},
         "mapping": mapping.model_dump(mode="json"),
-        "estimator": {
-            "name": estimator.name,
-            "sha256": estimator.card.get("sha256") or hashlib.sha256(card.encode()).hexdigest(),
-        },
+        "estimator": {"name": estimator.name, "sha256": estimator.digest},
         "n_samples": n_samples,
         "samples_version": SAMPLES_VERSION,
         "seed": seed,

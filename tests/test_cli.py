@@ -226,6 +226,7 @@ def test_infer_shows_reasons_in_its_table(run: Run, galaxies: Path, tmp_path: Pa
         (["sdss", "-o", "out.h5", "--unit", "uJy"], "--unit uJy is that of a file"),
         (["mine.csv", "-o", "out.h5", "--mapping", "nsa-v1", "--unit", "uJy"], "unit = 'uJy' into the mapping"),
         (["mine.csv", "-o", "out.fits", "--mapping", "nsa-v1", "--samples", "out.fits"], "give them two names"),
+        (["mine.csv", "-o", "out.fits", "--mapping", "nsa-v1", "--samples", "drawn.fits"], "are written as HDF5"),
         (["mine.csv", "-o", "out.h5", "--mapping", "nsa-v1", "--no-calibrate"], "in the mapping file instead"),
         (["mine.csv", "-o", "out.h5", "--unit", "AB"], "read with a mapping file"),
         (["mine.csv", "-o", "out.h5", "--compression", "gzip"], "are those of --samples"),
@@ -270,7 +271,8 @@ def test_compare_refuses_galaxies_that_are_not_there(run: Run, galaxies: Path) -
     for arguments, message in (
         (["--rows", "0,99"], "there is no row 99"),
         (["--rows", "one"], "expected row numbers"),
-        (["--ids", "g1,nobody"], "no galaxy nobody"),
+        (["--ids", "g1,nobody"], "galaxy nobody is in 0 rows"),
+        (["-n", "0"], "-n 0 without --mocks"),
         (["--rows", "1", "--ids", "g1"], "cannot both be given"),
         (["--rows", "6"], "cannot be inferred: redshift"),
     ):

@@ -14,6 +14,7 @@ from sedcast import demo
 from sedcast.baselines.mcmc import McmcConfig
 from sedcast.console import Screen
 from sedcast.data.cosmology import Cosmology
+from sedcast.data.errors import ParameterError
 from sedcast.data.filters import FilterProjection, flux_density
 from sedcast.posterior.posterior_catalog import read_posteriors
 
@@ -43,6 +44,13 @@ def test_demo_writes_what_its_readme_lists(
     shown = capsys.readouterr().out
     assert "galaxies per second" in shown
     assert "emcee" in shown
+
+
+def test_demo_leaves_files_of_others_alone(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# My project\n", encoding="utf-8")
+    with pytest.raises(ParameterError, match=r"holds README\.md, which no demonstration wrote"):
+        demo.run_demo(tmp_path, n_galaxies=25, screen=Screen(quiet=True))
+    assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == ["# My project\n"]
 
 
 def test_flux_density_is_what_the_filters_integrate() -> None:

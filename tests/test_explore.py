@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,8 @@ from explorers import bundled_explorer, served
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.explore.compute import MAX_SAMPLES, Explorer
+from sedcast.posterior.infer import infer_catalog
+from sedcast.posterior.posterior_catalog import read_posteriors
 
 pytest.importorskip("starlette", reason="the explorer's server needs Starlette")
 pytest.importorskip("uvicorn", reason="the explorer's server needs uvicorn")
@@ -76,6 +79,20 @@ def test_an_answer_is_that_of_the_posterior(explorer: Explorer) -> None:
     assert np.abs(pull).max() < 4
     assert np.all(np.diff(np.array(sed["spectrum"]), axis=0) >= 0)
     json.dumps(answer, allow_nan=False)
+
+
+def test_flags_are_those_of_infer(explorer: Explorer, tmp_path: Path) -> None:
+    asked = question(explorer)
+    magnitudes = [*asked["magnitudes"][:4], asked["magnitudes"][4] + 0.3]
+    answers = [explorer.answer(explorer.observed(asked | changed), SHOWN) for changed in ({}, {"magnitudes": magnitudes})]
+    assert 0.1 < answers[0]["efficiency"] <= 1
+    assert answers[1]["efficiency"] < 0.1
+    assert "flow far from the posterior" in answers[1]["flags"]
+    infer_catalog(explorer.estimator, explorer.catalog.subset(slice(1)), tmp_path / "p.h5")
+    with read_posteriors(tmp_path / "p.h5") as posteriors:
+        assert answers[0]["flags"] == posteriors.flags[0] != ""
+    chain = explorer.answer(explorer.observed(asked), SHOWN, explorer.estimator.prior.sample(300, 1))
+    assert "flags" not in chain
 
 
 def test_a_change_of_brightness_moves_the_mass_only(explorer: Explorer) -> None:

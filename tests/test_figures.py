@@ -78,6 +78,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, estimator: PosteriorEstima
     comparison = read_comparison(write_record(tmp_path, estimator, n_mocks=0), estimator)
     with pytest.raises(ParameterError, match="are rows"):
         comparison.galaxy(99_999)
+    comparison.record["galaxies"] = []
+    with pytest.raises(ParameterError, match="no real galaxy with"):
+        comparison.galaxy(None)
     comparison.record["config"]["methods"] = ["flow"]
     with pytest.raises(ParameterError, match="emcee or zeus"):
         comparison.chain  # noqa: B018

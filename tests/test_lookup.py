@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from astropy.table import Table
+from typer.testing import CliRunner
 
+from sedcast.cli import app
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.mapping import load_mapping
 from sedcast.posterior.estimator import PosteriorEstimator
@@ -52,6 +55,18 @@ def test_a_row_is_found_by_its_id(folder: Path, name: str) -> None:
     assert excluded.about["status"] == "redshift is not positive"
     assert np.isnan(excluded.percentiles["log_mstar"]).all()
     assert np.isnan(excluded.about["efficiency"])
+
+
+def test_the_id_that_is_shown_is_one_to_ask_for(folder: Path) -> None:
+    long_id = folder / "long.h5"
+    with h5py.File(folder / "fits.h5") as file, h5py.File(long_id, "w") as copy:
+        for name in file:
+            file.copy(name, copy)
+        copy.attrs.update(file.attrs)
+        copy["id"][...] = np.arange(N) + 1_237_648_720_142_401_000
+    shown = CliRunner().invoke(app, ["show", str(long_id), "--row", "2"], catch_exceptions=False).stdout
+    assert "1237648720142401002" in shown
+    assert CliRunner().invoke(app, ["show", str(long_id), "--id", "1237648720142401002"]).exit_code == 0
 
 
 @pytest.mark.parametrize("name", ["s.fits", "fits.h5"])

@@ -12,7 +12,7 @@ from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import infer_catalog
-from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers
+from sedcast.posterior.outlier_training import OutlierConfig, OutlierScorer, fit_outliers, training_simulator
 from sedcast.posterior.outliers import FALSE_ALARM_RATE, OutlierModel, SampleChecks, misfit
 from sedcast.posterior.photometry_density import PhotometryDensity
 from sedcast.posterior.posterior_catalog import read_posteriors
@@ -166,3 +166,13 @@ def test_an_estimator_carries_its_score_into_the_file(model, tmp_path):
     with read_posteriors(tmp_path / "plain.h5") as posteriors:
         assert np.isnan(posteriors.score).all()
         assert "trained without one" in posteriors.provenance["outlier_limits"]
+
+
+def test_another_emulator_than_that_of_the_training_is_refused():
+    bundled = PosteriorEstimator.default()
+    assert training_simulator(bundled).bands == bundled.bands
+    made_with = bundled.card["provenance"] | {"emulator": {"sha256": "0" * 64}}
+    moved = replace(bundled, card=bundled.card | {"provenance": made_with})
+    with pytest.raises(ArtifactError, match="trained with an emulator of sha256 000000000000…, but 'bundled' is one of"):
+        training_simulator(moved)
+    assert "put the former back" in OutlierScorer(moved).limits

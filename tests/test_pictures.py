@@ -25,6 +25,7 @@ from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
 from sedcast.plotting_model import emulator_accuracy_plot, history_plot
 from sedcast.posterior.prior_edges import EdgeRanks
 from sedcast.posterior.quantities import SHOWN_QUANTITIES
+from sedcast.posterior.ranks import tarp as tarp_of
 from sedcast.sampled_histories import sampled_histories
 from sedcast.sampled_seds import SampledSeds
 
@@ -78,8 +79,7 @@ def sbc(rng: np.random.Generator) -> Figure:
 
 
 def tarp(rng: np.random.Generator) -> Figure:
-    level = np.linspace(0, 1, 51)
-    return tarp_plot(level, level**1.1, 500)
+    return tarp_plot(tarp_of(rng.random((500, 1)) ** (1 / 1.1), seed=0), 500)
 
 
 def edges(rng: np.random.Generator) -> Figure:

@@ -19,6 +19,7 @@ from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
 from sedcast.posterior.prior_edges import EdgeRanks
+from sedcast.posterior.ranks import tarp
 from sedcast.sampled_seds import SampledSeds, sampled_seds
 
 NAMES = ("log_mstar", "log_sfr_1gyr", "t_mw_gyr")
@@ -156,10 +157,14 @@ def test_sbc_plot_has_one_panel_a_parameter_and_the_binomial_band(rng: np.random
 
 
 def test_tarp_plot_shows_the_curve() -> None:
-    levels = np.linspace(0, 1, 21)
-    figure = drawn(tarp_plot(levels, levels**2, 100))
+    result = tarp(np.random.default_rng(2).random((400, 8)) ** 0.8, seed=1)
+    figure = drawn(tarp_plot(result, 400))
     curve = figure.axes[0].lines[-1]
-    np.testing.assert_allclose(points(curve)[1], levels**2)
+    np.testing.assert_array_equal(points(curve)[1], result.ecp)
+    # Eight references that are independent are as good as eight times the mocks.
+    assert result.ecp_error[50] == pytest.approx(0.5 / np.sqrt(8 * 400), rel=0.2)
+    outline = figure.axes[0].collections[0].get_paths()[0].vertices
+    assert np.ptp(outline[outline[:, 0] == 0.5, 1]) == pytest.approx(2 * 2.576 * result.ecp_error[50], rel=1e-3)
     assert figure.axes[0].get_xlabel() == "credibility level"
 
 

@@ -67,3 +67,5 @@ def test_rows_that_are_not_there_are_refused(posteriors: Path, tmp_path: Path) -
         )
         assert isinstance(result.exception, ParameterError)
         assert said in str(result.exception)
+    few = CliRunner().invoke(cli.app, ["report", str(posteriors), "-o", str(tmp_path / "r.html"), "--mocks", "10"])
+    assert "--mocks 10: expected at least 20, or 0" in str(few.exception)

@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 
 from benchmarks.kills import make_tasks
 from sedcast.cli import app
+from sedcast.cli_common import options as screen_options
 from sedcast.data.artifacts import save_artifact
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.data.provenance import provenance, read_provenance
-from sedcast.emulator import mass_simulation, simulate
+from sedcast.emulator import mass_simulation, simulation
 from sedcast.rerun import header_differences, options_of, output_differences
 
 HEADER = {"format", "versions", "command", "invocation", "files", "time", "config", "artifacts"}
@@ -62,6 +63,14 @@ def test_either_file_of_a_streamed_run_is_repeated(
         (again / target).touch()
 
 
+def test_a_repeated_command_keeps_the_options_of_the_screen(catalog: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made.h5"
+    run("infer", catalog, "--n-samples", 7, "-o", made)
+    arguments = ["--debug", "--quiet", "rerun", str(made), "-o", str(tmp_path / "again.h5")]
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    assert (screen_options.debug, screen_options.quiet, screen_options.verbose) == (True, True, False)
+
+
 @pytest.mark.parametrize("name", ["out.h5", "out.fits", "out.parquet"])
 def test_inferred_catalogues_are_repeated(
     name: str, catalog: Path, mapping: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -90,7 +99,7 @@ def test_inferred_catalogues_are_repeated(
 
 
 def test_simulations_are_repeated_by_any_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (simulate, mass_simulation):
+    for module in (simulation, mass_simulation):
         monkeypatch.setattr(module, "PROPOSALS_PER_CHUNK", 512)
     (tmp_path / "s.toml").write_text('n_galaxies = 300\nseed = 2\nbands = ["g", "r"]\n', encoding="utf-8")
     made = tmp_path / "out.h5"
@@ -98,7 +107,7 @@ def test_simulations_are_repeated_by_any_number_of_workers(tmp_path: Path, monke
     (tmp_path / "s.toml").unlink()
     run("rerun", made, "-o", tmp_path / "again.h5")
     assert output_differences(made, tmp_path / "again.h5") == []
-    config = simulate.SimulationConfig(n_galaxies=300, seed=2, bands=("g", "r"))
+    config = simulation.SimulationConfig(n_galaxies=300, seed=2, bands=("g", "r"))
     for workers, chunks in ((1, 1), (3, 5)):
         monkeypatch.setattr(mass_simulation, "_CHUNKS_PER_SEGMENT", chunks)
         mass_simulation.simulate(config, tmp_path / f"{workers}.h5", n_workers=workers)

@@ -100,6 +100,7 @@ def demo(
     screen = make_screen(as_json)
     from sedcast.demo import run_demo
 
+    check_folder(output)
     summary = run_demo(output, n_galaxies=n_galaxies, seed=seed, screen=screen)
     if as_json:
         screen.result(summary)

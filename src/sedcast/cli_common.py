@@ -285,8 +285,9 @@ def pool_of(scheduler: str | None, n_workers: int | None) -> "Iterator[TaskPool 
 
 
 def scalars(figures: dict[str, Any]) -> dict[str, Any]:
-    """Those figures that are numbers, words or truths, for a table."""
-    return {key: value for key, value in figures.items() if isinstance(value, int | float | str | bool)}
+    """Those figures that are numbers, words or truths, for a table; a seed as it is typed, without commas."""
+    shown = {key: value for key, value in figures.items() if isinstance(value, int | float | str | bool)}
+    return shown | ({"seed": str(shown["seed"])} if "seed" in shown else {})
 
 
 def load_catalog(source: str, estimator: "PosteriorEstimator", unit: str | None, calibrate: bool) -> "Catalog":

@@ -87,8 +87,11 @@ def compare(
     from sedcast.baselines.report_tables import to_json
     from sedcast.comparison import about, choose_galaxies, mock_galaxies, setting_of, write_comparison
     from sedcast.data.config import parse_config
+    from sedcast.data.errors import ParameterError
     from sedcast.data.provenance import invocation
 
+    if not n_mocks and not n_real and rows is None and ids is None:
+        raise ParameterError("-n 0 without --mocks: there is no galaxy to compare, give one of them")
     check_folder(output)
     estimator = load_posterior(model)
     estimator.refuse_inferred_redshift("the comparison with MCMC")

@@ -251,15 +251,18 @@ def _write_table(path: Path, samples: Mapping[str, "np.ndarray"]) -> None:
 def _draw(estimator: "PosteriorEstimator", galaxy: "Catalog", samples: Mapping[str, Any], path: Path) -> None:
     import numpy as np
 
-    from sedcast.data.artifacts import atomic_path
     from sedcast.emulator.prior import PARAMETER_NAMES
+    from sedcast.plotting import save_figure
     from sedcast.plotting_paper import posterior_figure
+    from sedcast.posterior.exact import thinned_rows
     from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
     from sedcast.sampled_seds import sampled_seds
 
     simulator, _ = simulator_of(estimator)
-    theta = np.stack([samples[name][:_N_PREDICTED] for name in PARAMETER_NAMES], axis=1).astype(float)
-    zred = np.asarray(samples.get("zred", np.repeat(galaxy.zred, len(theta)))[:_N_PREDICTED], dtype=float)
+    n = len(samples[PARAMETER_NAMES[0]])
+    shown = thinned_rows(n, min(_N_PREDICTED, n))
+    theta = np.stack([samples[name][shown] for name in PARAMETER_NAMES], axis=1).astype(float)
+    zred = np.asarray(samples.get("zred", np.repeat(galaxy.zred, n))[shown], dtype=float)
     figure = posterior_figure(
         {"posterior": np.stack([samples[name] for name in QUANTITY_NAMES], axis=1)},
         galaxy.flux[0],
@@ -267,5 +270,4 @@ def _draw(estimator: "PosteriorEstimator", galaxy: "Catalog", samples: Mapping[s
         predicted=sampled_seds(simulator, theta, zred),
         title=f"z = {np.median(zred):.4f}",
     )
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:])
+    save_figure(figure, path)

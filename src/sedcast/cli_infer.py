@@ -109,6 +109,8 @@ def infer(
         raise ParameterError(f"-o {output}: summaries are streamed with --mapping; or give an .h5 file")
     if not streamed and (samples is not None or scheduler is not None):
         raise ParameterError(f"--samples and --scheduler go with -o .fits or .parquet: {output} is written by one process")
+    if samples is not None and samples.suffix not in _HDF5:
+        raise ParameterError(f"--samples {samples}: expected a name that ends in .h5, for samples are written as HDF5")
     if samples is None and (sample_type, compression) != (None, None):
         raise ParameterError("--sample-type and --compression are those of --samples: give that too, or leave them out")
     if not refine and (fallback, n_draws) != (None, None):
@@ -167,6 +169,8 @@ def show(
     if as_json:
         screen.result({"row": found.row} | found.about | {name: list(values) for name, values in found.percentiles.items()})
         return
-    screen.result({"row": found.row} | found.about, title=str(posteriors))
+    # As text, for an id with commas between thousands is none that --id takes.
+    about = {name: value if isinstance(value, float) else str(value) for name, value in found.about.items()}
+    screen.result({"row": str(found.row)} | about, title=str(posteriors))
     lines = [(name, *values) for name, values in found.percentiles.items()]
     screen.table("Percentiles of the posterior", ("", *(f"{percentile:g}%" for percentile in PERCENTILES)), lines)

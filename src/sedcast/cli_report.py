@@ -35,10 +35,13 @@ def report(
     import numpy as np
 
     from sedcast.data.errors import ParameterError
+    from sedcast.posterior.calibration import LEAST_MOCKS
     from sedcast.posterior.posterior_catalog import read_posteriors
     from sedcast.report import write_report
 
     check_writable(output)
+    if 0 < n_mocks < LEAST_MOCKS:
+        raise ParameterError(f"--mocks {n_mocks}: expected at least {LEAST_MOCKS}, or 0 for a report without them")
     if output.exists() and posteriors.exists() and output.samefile(posteriors):
         raise ParameterError(f"-o {output} is the file of posteriors itself: give another name")
     with read_posteriors(posteriors) as held:

@@ -3,12 +3,14 @@
 import contextlib
 import sys
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sedcast.cli_common import AsJson, as_arguments, make_screen
+from sedcast.cli_common import options as screen_options
 
 __all__ = ["add_rerun_command"]
 
@@ -50,8 +52,9 @@ def rerun(
         for word in name:
             command = command.commands[word]
         screen.note(f"repeating: {header['command']}")
+        screened = [f"--{option.name}" for option in fields(screen_options) if getattr(screen_options, option.name)]
         with contextlib.redirect_stdout(sys.stderr):
-            root.main(args=[*name, *as_arguments(command, options)], prog_name="sedcast", standalone_mode=False)
+            root.main(args=[*screened, *name, *as_arguments(command, options)], prog_name="sedcast", standalone_mode=False)
         figures: dict[str, Any] = {"output": str(target if output is not None else made), "command": header["command"]}
         figures["changed"] = header_differences(header, read_provenance(target))
         if check:

@@ -82,6 +82,7 @@ def compare(
     screen = make_screen(as_json)
     from sedcast.data.errors import ParameterError
     from sedcast.emulator.ssp_comparison import compare_libraries
+    from sedcast.plotting import save_figure
     from sedcast.plotting_ssp import ssp_plot
 
     check_writable(output)
@@ -92,7 +93,7 @@ def compare(
         library = _load(argument)
         loaded[argument if library.name in loaded else library.name] = library
     comparison = compare_libraries(loaded)
-    ssp_plot(comparison).savefig(output)
+    save_figure(ssp_plot(comparison), output)
     reference, *others = loaded
     ratios = {name: comparison.band_ratios(name) for name in others}
     for name, bands in ratios.items():

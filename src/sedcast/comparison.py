@@ -18,6 +18,7 @@ from sedcast.data.catalog import Catalog
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.provenance import processor_name, provenance
 from sedcast.emulator.simulation import PhotometrySimulator, noise_model
+from sedcast.plotting import save_figure
 from sedcast.plotting_compare import c2st_plot, corner_of, difference_plot
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.mocks import draw_mocks
@@ -79,11 +80,13 @@ def choose_galaxies(
         raise ParameterError("--rows and --ids cannot both be given: use one of them")
     excluded = estimator.status(catalog).excluded
     if ids is not None:
-        known = {str(galaxy): row for row, galaxy in enumerate(catalog.ids)}
-        absent = [name for name in ids.split(",") if name not in known]
-        if absent:
-            raise CatalogError(f"--ids: no galaxy {', '.join(absent)} in the catalogue")
-        chosen = [known[name] for name in ids.split(",")]
+        of_id: dict[str, list[int]] = {name: [] for name in ids.split(",")}
+        for row, galaxy in enumerate(catalog.ids):
+            of_id.get(str(galaxy), []).append(row)
+        for name, found in of_id.items():
+            if len(found) != 1:
+                raise CatalogError(f"--ids: galaxy {name} is in {len(found)} rows of the catalogue; --rows takes their numbers")
+        chosen = [row for found in of_id.values() for row in found]
     elif rows is not None:
         chosen = _parse_rows(rows, len(catalog))
     else:
@@ -141,5 +144,5 @@ def write_comparison(comparison: Comparison, setting: Setting, folder: Path) -> 
                 one, lambda points, zred: physical(points, zred, setting.estimator)
             )
     for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png")
+        save_figure(figure, folder / f"{name}.png")
     return [*texts, *(f"{name}.png" for name in figures)]

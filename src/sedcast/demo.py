@@ -11,13 +11,16 @@ import numpy as np
 from sedcast.baselines.coordinates import FlowMap
 from sedcast.baselines.mcmc import McmcConfig, McmcResult, run_emcee
 from sedcast.console import Screen
+from sedcast.data.artifacts import atomic_path
 from sedcast.data.catalog import Catalog, load_sdss_sample
+from sedcast.data.errors import ParameterError
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
-from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
+from sedcast.plotting import corner_plot, mass_sfr_plane, save_figure, sed_plot
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.exact import thinned_rows
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.posterior_catalog import PosteriorCatalog, read_posteriors
@@ -32,16 +35,17 @@ _MCMC = McmcConfig(target_ess=500.0, max_rhat=1.02, max_steps=12_000)
 _N_PREDICTED, _N_COMPARED = 500, 10_000
 _FILES = {
     "posteriors.h5": "samples and summaries of every galaxy; open it with sedcast.posterior.read_posteriors",
-    "corner.png": "posterior of one galaxy: the flow's samples beside emcee's on the same likelihood",
+    "corner.png": "posterior of one galaxy: sedcast's samples beside emcee's on the same likelihood",
     "sed.png": "observed photometry of that galaxy against what its posterior predicts",
     "mass_sfr.png": "stellar mass and star-formation rate of the sample",
     "summary.json": "the figures that the demonstration printed",
 }
+_TITLE = "# What `sedcast demo` writes"
 
 
 @dataclass(frozen=True)
 class _Galaxy:
-    """One galaxy's data, and the flow's samples of its parameters (n_sample, 12)."""
+    """One galaxy's data, and samples of its parameters (n_sample, 12)."""
 
     galaxy_id: int | str
     flux: np.ndarray
@@ -61,7 +65,7 @@ def run_demo(
 
     Parameters
     ----------
-    output_folder : made if it is not there; files of an earlier run are replaced.
+    output_folder : made if it is not there; files of an earlier demonstration are replaced.
     n_galaxies : galaxies picked at random from the bundled sample.
     seed : of the pick, the samples and emcee.
     screen : where tables and progress go; the terminal by default.
@@ -69,11 +73,16 @@ def run_demo(
     Returns
     -------
     summary : what `summary.json` holds.
+
+    Raises
+    ------
+    ParameterError : if files of these names are in the folder that no demonstration wrote.
     """
     started = time.perf_counter()
     screen = screen or Screen()
     folder = Path(output_folder)
     folder.mkdir(parents=True, exist_ok=True)
+    _write_contents(folder)
     estimator, emulator = PosteriorEstimator.default(), SpectrumEmulator.default()
     catalog = _pick(load_sdss_sample(bands=estimator.bands), n_galaxies, seed)
     with screen.progress("inferring galaxies") as report:
@@ -109,7 +118,8 @@ def run_demo(
         },
         "wall_s": time.perf_counter() - started,
     }
-    _write_texts(folder, summary)
+    with atomic_path(folder / "summary.json") as path:
+        path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     screen.note(f"wrote {', '.join(_FILES)} and README.md to {folder}/ in {summary['wall_s']:.0f} s")
     return summary
 
@@ -148,17 +158,17 @@ def _draw_plane(medians: dict[str, np.ndarray], folder: Path) -> None:
         log_mstar_error=np.ptp(mass, axis=1) / 2,
         log_sfr_error=np.ptp(sfr, axis=1) / 2,
     )
-    figure.savefig(folder / "mass_sfr.png")
+    save_figure(figure, folder / "mass_sfr.png")
 
 
 def _draw_sed(galaxy: _Galaxy, simulator: PhotometrySimulator, folder: Path) -> None:
     figure = sed_plot(
         galaxy.flux,
         galaxy.flux_ivar,
-        predicted=sampled_seds(simulator, galaxy.theta[:_N_PREDICTED], galaxy.zred),
+        predicted=sampled_seds(simulator, galaxy.theta[thinned_rows(len(galaxy.theta), _N_PREDICTED)], galaxy.zred),
         title=galaxy.title,
     )
-    figure.savefig(folder / "sed.png")
+    save_figure(figure, folder / "sed.png")
 
 
 def _compare(
@@ -171,7 +181,7 @@ def _compare(
         derived = derived_properties(theta, np.full(len(theta), galaxy.zred), estimator.bases, estimator.cosmology)
         quantities[key] = dict(zip(PARAMETER_NAMES, theta.T, strict=True)) | derived
     stacked = {key: np.stack([values[name] for name in SHOWN_QUANTITIES], axis=1) for key, values in quantities.items()}
-    corner_plot(stacked, SHOWN_QUANTITIES, title=galaxy.title).savefig(folder / "corner.png")
+    save_figure(corner_plot(stacked, SHOWN_QUANTITIES, title=galaxy.title), folder / "corner.png")
     return {
         name: {key: [float(q) for q in np.percentile(values[name], [16, 50, 84])] for key, values in quantities.items()}
         for name in _COMPARED
@@ -182,7 +192,7 @@ def _show_sample(screen: Screen, figures: dict[str, Any], medians: dict[str, np.
     rows: list[tuple[str, object]] = [
         ("galaxies", figures["galaxies"]),
         ("with a posterior", figures["inferred"]),
-        ("flagged as extrapolated", figures["flagged"]),
+        ("flagged", figures["flagged"]),
         *((f"excluded: {reason}", count) for reason, count in figures["excluded"].items()),
         ("galaxies per second", round(figures["galaxies_per_s"])),
     ]
@@ -213,7 +223,13 @@ def _show_comparison(screen: Screen, galaxy: _Galaxy, chain: McmcResult, compari
     )
 
 
-def _write_texts(folder: Path, summary: dict[str, Any]) -> None:
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    lines = ["# What `sedcast demo` wrote", "", *(f"- `{name}`: {what}" for name, what in _FILES.items()), ""]
-    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+def _write_contents(folder: Path) -> None:
+    """Say in the folder what will be in it, if nothing else is in the way."""
+    contents = folder / "README.md"
+    ours = contents.exists() and contents.read_text(encoding="utf-8", errors="replace").startswith(_TITLE)
+    taken = [name for name in (contents.name, *_FILES) if (folder / name).exists()]
+    if taken and not ours:
+        raise ParameterError(f"-o {folder} holds {', '.join(taken)}, which no demonstration wrote: give another folder")
+    lines = [_TITLE, "", *(f"- `{name}`: {what}" for name, what in _FILES.items()), ""]
+    with atomic_path(contents) as path:
+        path.write_text("\n".join(lines), encoding="utf-8")

@@ -15,10 +15,12 @@ from sedcast.cli_common import simulator_of
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.emulator.simulation import PhotometrySimulator, noise_model
+from sedcast.plotting import save_figure
 from sedcast.plotting_calibration import pp_plot, sbc_plot
 from sedcast.plotting_paper import posterior_figure, training_figure
 from sedcast.posterior.calibration import CalibrationResult, calibrate
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.exact import thinned_rows
 from sedcast.posterior.mocks import draw_mocks
 from sedcast.sampled_seds import sampled_seds
 
@@ -70,7 +72,11 @@ class ComparisonRecord:
         real = [one for one in self.record["galaxies"] if one["group"] == "real" and not one["methods"][self.chain]["failed"]]
         chosen = [one for one in real if row is None or one["row"] == row]
         if not chosen:
-            rows = ", ".join(str(one["row"]) for one in real) or "none"
+            if not real:
+                raise ParameterError(
+                    f"{self.folder} has no real galaxy with {self.chain}'s samples: compare some, 'sedcast compare -n 1'"
+                )
+            rows = ", ".join(str(one["row"]) for one in real)
             raise ParameterError(f"--row {row}: the real galaxies in {self.folder} are rows {rows}")
         return dict(chosen[0])
 
@@ -133,7 +139,7 @@ def make_figures(
     def save(name: str, figure: Figure) -> None:
         for form in FORMATS:
             written.append(f"{name}.{form}")
-            figure.savefig(folder / written[-1])
+            save_figure(figure, folder / written[-1])
 
     save("fig2_posterior", _posterior(estimator, simulator, comparison, row))
     training = draw_mocks(_N_TRAINING, simulator, estimator, noise, seed=seed)
@@ -154,7 +160,8 @@ def _posterior(
     for name, label in (("flow", "sedcast"), (comparison.chain, comparison.chain)):
         if name in galaxy["methods"]:
             draws[label] = run_draws(run_path(comparison.folder, "real", galaxy["row"], name))
-    theta = estimator.prior.from_unbounded(next(iter(draws.values()))[:_N_PREDICTED])
+    first = next(iter(draws.values()))
+    theta = estimator.prior.from_unbounded(first[thinned_rows(len(first), min(_N_PREDICTED, len(first)))])
     return posterior_figure(
         {label: physical(points, zred, estimator) for label, points in draws.items()},
         np.array(galaxy["flux"]),

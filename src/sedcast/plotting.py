@@ -5,6 +5,7 @@ Colours are those of Okabe & Ito (2008), which stay apart for colour-blind reade
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,23 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import ParameterError
 from sedcast.posterior.quantities import QUANTITY_LABELS
 from sedcast.sampled_seds import SampledSeds
 
-__all__ = ["corner_plot", "corner_size", "draw_corner", "draw_sed", "mass_sfr_plane", "sed_plot"]
+__all__ = ["corner_plot", "corner_size", "draw_corner", "draw_sed", "mass_sfr_plane", "save_figure", "sed_plot"]
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":", "-.")
 _BLUE, _ORANGE, _GREY = _COLORS[0], _COLORS[1], "#666666"
 _DPI = 150
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a picture, PNG if the name does not say what; it has its name when it is whole."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:] or "png")
 
 
 def _line_style(index: int) -> dict[str, Any]:

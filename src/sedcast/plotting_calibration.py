@@ -6,11 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.special import ndtri
 from scipy.stats import binom, norm
 
 from sedcast.data.errors import ParameterError
 from sedcast.plotting import _BLUE, _DPI, _GREY, _ORANGE, _labels, _line_style, _ticks_inward
 from sedcast.posterior.prior_edges import EdgeResult
+from sedcast.posterior.ranks import TarpResult
 
 __all__ = ["edge_plot", "pp_plot", "sbc_plot", "tarp_plot"]
 
@@ -54,7 +56,7 @@ def pp_plot(
     figure = Figure(figsize=(7.2, 5.2), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
     _ticks_inward(axes)
-    _calibration_axes(axes, level, len(ranks))
+    _calibration_axes(axes, level, *_calibrated_range(len(ranks), level))
     if others is not None:
         method, theirs = others[0], _check_ranks(others[1], names)
         low, high = _calibrated_range(len(theirs), level)
@@ -86,8 +88,7 @@ def _calibrated_range(n: int, level: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return low, high
 
 
-def _calibration_axes(axes: Axes, level: np.ndarray, n: int) -> None:
-    low, high = _calibrated_range(n, level)
+def _calibration_axes(axes: Axes, level: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
     axes.fill_between(level, low, high, color=_GREY, alpha=0.25, linewidth=0, label=f"{_BAND:.0%} if calibrated")
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
@@ -130,27 +131,25 @@ def sbc_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] |
     return figure
 
 
-def tarp_plot(credibility: np.ndarray, coverage: np.ndarray, n_mocks: int) -> Figure:
+def tarp_plot(result: TarpResult, n_mocks: int) -> Figure:
     """Expected coverage of random credible regions (TARP; Lemos et al. 2023, arXiv:2302.03026); the diagonal is right.
 
     Parameters
     ----------
-    credibility : (n_level,) credibility levels, 0 … 1.
-    coverage : (n_level,) share of mocks whose truth lies inside the region of that level.
-    n_mocks : how many mocks, for the band.
+    result : coverage and its error.
+    n_mocks : how many mocks it is from.
 
     Returns
     -------
-    figure : above the diagonal is under-confident, below is over-confident.
+    figure : above the diagonal is under-confident, below is over-confident; the band is the diagonal with 99% of the coverage's
+        own bootstrap error, which many reference points for each mock make smaller than the binomial one.
     """
-    credibility, coverage = np.asarray(credibility, dtype=float), np.asarray(coverage, dtype=float)
-    if credibility.ndim != 1 or credibility.shape != coverage.shape:
-        raise ParameterError(f"credibility {credibility.shape} and coverage {coverage.shape} must be of equal length")
     figure = Figure(figsize=(4.8, 4.6), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
     _ticks_inward(axes)
-    _calibration_axes(axes, np.linspace(0, 1, 201), n_mocks)
-    axes.plot(credibility, coverage, color=_BLUE, linewidth=1.6, label=f"coverage on {n_mocks} mocks")
+    reach = ndtri((1 + _BAND) / 2) * result.ecp_error
+    _calibration_axes(axes, result.levels, result.levels - reach, result.levels + reach)
+    axes.plot(result.levels, result.ecp, color=_BLUE, linewidth=1.6, label=f"coverage on {n_mocks} mocks")
     axes.set(xlabel="credibility level", ylabel="expected coverage")
     axes.legend(loc="upper left", fontsize=9, frameon=False)
     return figure

@@ -21,6 +21,7 @@ from sedcast.plotting_calibration import pp_plot, sbc_plot, tarp_plot
 from sedcast.plotting_model import history_plot
 from sedcast.posterior.calibration import CalibrationResult
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.exact import thinned_rows
 from sedcast.posterior.infer import count_reasons
 from sedcast.posterior.posterior_catalog import PosteriorCatalog
 from sedcast.posterior.quantities import SHOWN_QUANTITIES
@@ -109,7 +110,7 @@ def _galaxy(
     samples, theta = posteriors.samples(row), estimator.prior.validate(posteriors.theta(row))
     redshifts = estimator.redshift_prior
     zred = np.full(len(theta), posteriors.zred[row]) if redshifts is None else redshifts.in_range(samples["zred"])
-    shown, at = slice(0, _N_PREDICTED), float(np.median(zred))
+    shown, at = thinned_rows(len(theta), min(_N_PREDICTED, len(theta))), float(np.median(zred))
     sed = sed_plot(
         posteriors.flux[row],
         posteriors.flux_ivar[row],
@@ -133,7 +134,7 @@ def _calibration_pictures(result: CalibrationResult) -> list[tuple[str, str]]:
     return [
         ("p–p plot of the posterior on mocks", _png(pp_plot(result.pit, result.names))),
         ("Ranks of the mocks' true parameters", _png(sbc_plot(result.pit, result.names))),
-        ("Expected coverage on mocks (TARP)", _png(tarp_plot(result.tarp.levels, result.tarp.ecp, len(result.pit)))),
+        ("Expected coverage on mocks (TARP)", _png(tarp_plot(result.tarp, len(result.pit)))),
     ]
 
 

@@ -47,9 +47,9 @@ def options_of(
     """
     made = header["invocation"]
     if not isinstance(made, dict) or not isinstance(made.get("options"), dict) or tuple(made.get("name", ())) not in COMMANDS:
-        raise ArtifactError(
-            "it was made by 'sedcast fit' or from Python, which cannot be repeated from the file: repeat what made it"
-        )
+        name = made.get("name") if isinstance(made, dict) else None
+        maker = f"'sedcast {' '.join(map(str, name))}'" if name else "'sedcast fit' or 'sedcast demo' or from Python"
+        raise ArtifactError(f"it was made by {maker}, which cannot be repeated from the file: repeat what made it")
     options = {name: value for name, value in made["options"].items() if name not in _ANYWHERE}
     for number, (name, described) in enumerate(header["files"].items()):
         path = Path(str(options.get(name)))

@@ -13,6 +13,7 @@ from sedcast.data.artifacts import atomic_path
 from sedcast.data.noise import NoiseModel
 from sedcast.data.threads import one_blas_thread, usable_cores
 from sedcast.emulator.simulation import PhotometrySimulator
+from sedcast.plotting import save_figure
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
 from sedcast.posterior.calibration import CalibrationResult, calibrate
 from sedcast.posterior.estimator import PosteriorEstimator
@@ -35,7 +36,7 @@ ALL_BANDS = "all bands"
 _PICTURES: dict[str, Callable[[CalibrationResult], Any]] = {
     "pp": lambda result: pp_plot(result.pit, result.names),
     "sbc": lambda result: sbc_plot(result.pit, result.names),
-    "tarp": lambda result: tarp_plot(result.tarp.levels, result.tarp.ecp, len(result.pit)),
+    "tarp": lambda result: tarp_plot(result.tarp, len(result.pit)),
     "edges": lambda result: edge_plot(result.edges),
 }
 
@@ -203,7 +204,7 @@ def write_validation(
         suffix = "" if name == ALL_BANDS else f"_{name.replace(' ', '-')}"
         for kind, draw in _PICTURES.items():
             written.append(f"{kind}{suffix}.png")
-            draw(result).savefig(folder / written[-1])
+            save_figure(draw(result), folder / written[-1])
     written.append("validation.json")
     with atomic_path(folder / written[-1]) as path:
         text = json.dumps(validation_figures(results, refined), indent=1, allow_nan=False)

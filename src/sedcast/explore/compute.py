@@ -17,7 +17,10 @@ from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import thinned_rows
+from sedcast.posterior.infer import joined_flags
+from sedcast.posterior.outlier_training import OutlierScorer
 from sedcast.posterior.quantities import QUANTITIES, SHOWN_QUANTITIES
+from sedcast.posterior.resampling import PosteriorDraws
 from sedcast.sampled_histories import sampled_histories
 
 __all__ = ["MAX_SAMPLES", "OFFERED", "Explorer", "Observed"]
@@ -62,6 +65,11 @@ class Observed:
     flux_ivar: np.ndarray
     zred: float
 
+    @property
+    def row(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Fluxes, inverse variances and redshifts of one row."""
+        return self.flux[None], self.flux_ivar[None], np.array([self.zred])
+
 
 class Explorer:
     """Answers about the galaxies of a catalogue, or any other.
@@ -86,6 +94,7 @@ class Explorer:
         if simulator.bands != estimator.bands:
             raise ParameterError(f"the model's bands {simulator.bands} are not the estimator's, {estimator.bands}")
         self.estimator, self.simulator, self.catalog, self.name = estimator, simulator, catalog, name
+        self._scorer = OutlierScorer(estimator)
         self._excluded = estimator.status(catalog).excluded
         good = np.flatnonzero(self._excluded == "")
         if not len(good):
@@ -165,8 +174,13 @@ class Explorer:
 
     def sample(self, observed: Observed, n_samples: int = _N_SAMPLES) -> np.ndarray:
         """(n_samples, 12) posterior samples; the same galaxy has the same ones, and a near one near ones."""
-        row = observed.flux[None], observed.flux_ivar[None], np.array([observed.zred])
-        return self.estimator.sample(*row, n_samples, seed=_SEED)[0].astype(float)
+        return self._theta(self._draw(observed, n_samples))
+
+    def _draw(self, observed: Observed, n_samples: int = _N_SAMPLES) -> PosteriorDraws:
+        return self.estimator.draw(*observed.row, n_samples, seed=_SEED)
+
+    def _theta(self, draws: PosteriorDraws) -> np.ndarray:
+        return self.estimator.to_theta(draws.points)[0].astype(float)
 
     def quantities(self, theta: np.ndarray, zred: float) -> dict[str, np.ndarray]:
         """Parameters and derived properties of samples (n, 12), (n,) each."""
@@ -175,13 +189,13 @@ class Explorer:
         return dict(zip(PARAMETER_NAMES, theta.T, strict=True)) | derived
 
     def answer(self, observed: Observed, shown: Sequence[str], theta: np.ndarray | None = None) -> dict[str, Any]:
-        """The flow's posterior of a galaxy, or other samples of it, as numbers to draw.
+        """The estimator's posterior of a galaxy, or other samples of it, as numbers to draw.
 
         Parameters
         ----------
         observed : the galaxy.
         shown : names of quantities in the corner plot, of `OFFERED`.
-        theta : (n, 12) samples; by default those of the flow.
+        theta : (n, 12) samples; by default those of the estimator, with the flags that `infer_catalog` would give the galaxy.
 
         Raises
         ------
@@ -190,18 +204,23 @@ class Explorer:
         unknown = [name for name in shown if name not in OFFERED]
         if unknown or len(set(shown)) != len(shown):
             raise ParameterError(f"quantities {unknown or list(shown)}: expected some of {', '.join(OFFERED)}, each once")
-        theta = self.sample(observed) if theta is None else theta
+        judged: dict[str, Any] = {}
+        if theta is None:
+            draws = self._draw(observed)
+            theta = self._theta(draws)
+            efficiency = float(draws.efficiency[0])
+            judged = {"flags": self._flags(observed, draws), "efficiency": efficiency if math.isfinite(efficiency) else None}
         values = self.quantities(theta, observed.zred)
-        return {
-            "flags": self._flags(observed),
+        return judged | {
             "intervals": {name: _rounded(np.percentile(values[name], (16, 50, 84))) for name in OFFERED},
             "corner": _corner({name: values[name] for name in shown}),
             "sed": self._sed(observed, theta[thinned_rows(len(theta), min(_N_SPECTRA, len(theta)))]),
             "history": self._history(theta[thinned_rows(len(theta), min(_N_HISTORIES, len(theta)))], observed.zred),
         }
 
-    def _flags(self, observed: Observed) -> str:
-        return str(self.estimator.domain.flags(observed.flux[None], observed.flux_ivar[None], np.array([observed.zred]))[0])
+    def _flags(self, observed: Observed, draws: PosteriorDraws) -> str:
+        judged = self._scorer(*observed.row, draws, seed=_SEED, row_keys=np.zeros(1, dtype=int))
+        return joined_flags((judged.flags[0], self.estimator.domain.flags(*observed.row)[0], draws.flags[0]))
 
     def _sed(self, observed: Observed, theta: np.ndarray) -> dict[str, Any]:
         zred = np.full(len(theta), observed.zred)

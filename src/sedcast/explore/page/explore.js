@@ -43,7 +43,8 @@ async function refresh() {
     draw();
     requestAnimationFrame(() => {
       const total = performance.now() - began;
-      $("timing").textContent = `answered and drawn in ${total.toFixed(0)} ms, ${answer.server_ms.toFixed(0)} of them the posterior's`;
+      const efficiency = answer.efficiency === null ? "" : `; efficiency of the flow's draws ${Math.round(100 * answer.efficiency)}%`;
+      $("timing").textContent = `answered and drawn in ${total.toFixed(0)} ms, ${answer.server_ms.toFixed(0)} of them the posterior's${efficiency}`;
       document.body.dataset.answers = Number(document.body.dataset.answers || 0) + 1;
       document.body.dataset.ms = total.toFixed(1);
       document.body.dataset.serverMs = answer.server_ms;
@@ -169,7 +170,7 @@ function draw() {
   drawCorner();
   drawTable();
   const flag = answer.flags;
-  $("flags").textContent = flag ? `An extrapolation: ${flag}` : "";
+  $("flags").textContent = flag ? `Flags: ${flag}` : "";
 }
 
 function drawSed() {
