@@ -77,7 +77,7 @@ def flop_per_galaxy(emulator: SpectrumEmulator, n_wave: int) -> int:
     return 2 * (sum(weight.size for weight in emulator.network.weights) + n_template * n_wave)
 
 
-def published_tasks(folder: Path | None, seed: int) -> tuple[dict[str, Callable[[], object]], str]:
+def published_tasks(folder: Path | None, seed: int, threads: int) -> tuple[dict[str, Callable[[], object]], str]:
     """Spectra from the published PROVABGS weights, many and one; or no tasks, and why."""
     if folder is None:
         return {}, f"neither --published nor {PUBLISHED_VARIABLE} names a folder of the published PROVABGS files"
@@ -86,7 +86,7 @@ def published_tasks(folder: Path | None, seed: int) -> tuple[dict[str, Callable[
     theta, zred = draw(Prior(), N_PUBLISHED, ZRED_MAX, seed)
     theta[:, column("fburst")] = 0.0
     return {
-        f"published PROVABGS, {N_PUBLISHED} spectra": lambda: model.spectra(theta, zred),
+        f"published PROVABGS, {N_PUBLISHED} spectra": lambda: spectra_in_threads(model, theta, zred, threads),
         "published PROVABGS, one spectrum": lambda: model.spectra(theta[:1], zred[:1]),
     }, ""
 
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     n, threads = len(theta), options.threads
     step, step_zred = np.resize(theta, (N_WALKER, theta.shape[1])), np.full(N_WALKER, zred[0])
     fsps, fsps_reason = fsps_tasks(options.seed)
-    published, published_reason = published_tasks(options.published, options.seed)
+    published, published_reason = published_tasks(options.published, options.seed, threads)
     for name, reason in (("FSPS", fsps_reason), ("the published emulator", published_reason)):
         if reason:
             note(f"  without {name}: {reason}")

@@ -32,7 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, default=Path("configs/posterior_sdss_ugriz.toml"), help="the design that is varied"
     )
-    parser.add_argument("--minutes", type=float, default=3.0, help="of each training, simulation included")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=3.0,
+        help="of each training, the making of the fixed set left out",
+    )
     parser.add_argument("--fixed", type=positive, default=1_000_000, help="galaxies of the fixed set")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="variants to train")
 

@@ -31,14 +31,14 @@ _RETURNED = 0.4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="FILE", help="artifact of a posterior with redshift = 'inferred'")
+    parser.add_argument("--model", default="sdss-photoz", help="posterior that infers the redshift")
     parser.add_argument("--samples", type=positive, default=400, help="posterior samples per galaxy")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="picture to write, such as docs/images/photoz.png")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Figures over the sample's galaxies in the prior's range of redshift, all and unflagged, and by magnitude and redshift."""
-    estimator = PosteriorEstimator.load(options.model)
+    estimator = PosteriorEstimator.find(options.model)
     if not estimator.infers_redshift:
         raise ParameterError(f"--model {options.model} takes the redshift as given: train one with redshift = 'inferred'")
     catalog = estimator.select(load_sdss_sample(bands=estimator.bands))

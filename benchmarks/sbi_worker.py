@@ -69,6 +69,7 @@ def main(folder: Path) -> None:
         ]
         np.save(folder / "held_log_prob.npy", torch.cat([part.reshape(-1) for part in log_prob]).numpy())
         galaxies, n_calls = held_context[: settings["sampling_galaxies"]], 0
+        network.sample((settings["sampling_samples"],), condition=galaxies)
         begun = time.monotonic()
         while time.monotonic() - begun < _SAMPLING_SECONDS:
             network.sample((settings["sampling_samples"],), condition=galaxies)

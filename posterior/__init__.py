@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sedcast.posterior.infer import infer_catalog
     from sedcast.posterior.likelihood import GaussianLikelihood
     from sedcast.posterior.made import FlowConfig
-    from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers
+    from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers, training_simulator
     from sedcast.posterior.photoz import RedshiftFigures, redshift_figures
     from sedcast.posterior.posterior_catalog import read_posteriors
     from sedcast.posterior.resampling import PosteriorDraws
@@ -46,6 +46,7 @@ __all__ = [
     "to_bagpipes",
     "to_prospector",
     "train_posterior",
+    "training_simulator",
 ]
 
 __getattr__ = lazy_getattr(
@@ -60,7 +61,7 @@ __getattr__ = lazy_getattr(
         "sedcast.posterior.infer": ("infer_catalog",),
         "sedcast.posterior.likelihood": ("GaussianLikelihood",),
         "sedcast.posterior.made": ("FlowConfig",),
-        "sedcast.posterior.outlier_training": ("OutlierConfig", "fit_outliers"),
+        "sedcast.posterior.outlier_training": ("OutlierConfig", "fit_outliers", "training_simulator"),
         "sedcast.posterior.photoz": ("RedshiftFigures", "redshift_figures"),
         "sedcast.posterior.posterior_catalog": ("read_posteriors",),
         "sedcast.posterior.resampling": ("PosteriorDraws",),

@@ -46,7 +46,7 @@ _BASES_ARRAYS = ("t_lookback_gyr", "sfh", "zh")
 
 def bundled_posteriors() -> tuple[str, ...]:
     """Names of the estimators that come with sedcast."""
-    return tuple(name for name in ("sdss-ugriz", "galex-sdss") if _bundled(name).is_file())
+    return tuple(name for name in ("sdss-ugriz", "galex-sdss", "sdss-photoz") if _bundled(name).is_file())
 
 
 def _bundled(name: str) -> Traversable:

@@ -88,8 +88,14 @@ def training_simulator(estimator: PosteriorEstimator) -> PhotometrySimulator:
     ArtifactError : if the card does not name it, it cannot be read, or another one is in its place now.
     """
     simulation = training_simulation(estimator)
+    provenance = estimator.card.get("provenance") or {}
+    wanted = (provenance.get("emulator") or {}).get("sha256")
+    if provenance and not wanted:
+        raise ArtifactError(
+            f"{estimator.name!r} was trained in Python on a model of one's own, its card names no emulator: do this in Python "
+            "too, with that model"
+        )
     simulator = default_simulator(simulation)
-    wanted = ((estimator.card.get("provenance") or {}).get("emulator") or {}).get("sha256")
     found = getattr(simulator.model, "card", {}).get("sha256")
     if wanted and found != wanted:
         raise ArtifactError(

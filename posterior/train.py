@@ -275,7 +275,8 @@ def fit_posterior(
 ) -> PosteriorEstimator:
     """Train an estimator on a training set; `bases` and `cosmology` are those of the model that simulated it.
 
-    `bands` are the emulator that amplitudes are drawn with, if the configuration wants that.
+    `bands` are the emulator that amplitudes are drawn with, if the configuration wants that. `provenance` goes on the card; one
+    without ``{"emulator": {"sha256": ...}}`` says that no emulator of sedcast's made the set, see `training_simulator`.
     """
     if (bands is None) != (config.amplitudes is None):
         raise ParameterError("[amplitudes] needs a trained emulator of the bands, and only it does: use train_posterior")

@@ -176,3 +176,12 @@ def test_another_emulator_than_that_of_the_training_is_refused():
     with pytest.raises(ArtifactError, match="trained with an emulator of sha256 000000000000…, but 'bundled' is one of"):
         training_simulator(moved)
     assert "put the former back" in OutlierScorer(moved).limits
+
+
+def test_a_posterior_of_a_model_of_one_s_own_has_no_emulator():
+    bundled = PosteriorEstimator.default()
+    card = bundled.card | {
+        "provenance": {name: value for name, value in bundled.card["provenance"].items() if name != "emulator"}
+    }
+    with pytest.raises(ArtifactError, match="trained in Python on a model of one's own"):
+        training_simulator(replace(bundled, card=card))

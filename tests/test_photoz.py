@@ -320,7 +320,7 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
 
 
 def test_the_recipe_is_valid():
-    recipe = load_config(Path(__file__).parent.parent / "configs" / "posterior_photoz.toml", PosteriorConfig)
+    recipe = load_config(Path(__file__).parent.parent / "configs" / "posterior_sdss_photoz.toml", PosteriorConfig)
     assert recipe.redshift == "inferred"
     assert recipe.simulation is not None
     assert recipe.simulation.zred.quantile(np.array(0.5)) == pytest.approx(0.104, rel=0.02)

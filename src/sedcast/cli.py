@@ -246,7 +246,7 @@ def simulate(
 def validate(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="Posterior artifact, or bundled one: sdss-ugriz, galex-sdss."),
+        typer.Argument(metavar="MODEL", help="Posterior artifact, or bundled one: sdss-ugriz, galex-sdss, sdss-photoz."),
     ] = "bundled",
     n_mocks: Annotated[int, typer.Option("-n", "--n-mocks", min=20, help="Mock galaxies to draw.")] = 10_000,
     n_samples: Annotated[int, typer.Option(min=1, help="Posterior samples per mock, each one of four draws.")] = 100,

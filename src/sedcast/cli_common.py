@@ -63,7 +63,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
 MockSeed = Annotated[int, typer.Option("--seed", min=0, help="Seed of mocks and samples; not that of the training set.")]
 Model = Annotated[
     str,
-    typer.Option(metavar="FILE", help="Posterior artifact, or bundled one: sdss-ugriz, galex-sdss."),
+    typer.Option(metavar="FILE", help="Posterior artifact, or bundled one: sdss-ugriz, galex-sdss, sdss-photoz."),
 ]
 Unit = Annotated[
     str | None,

@@ -39,7 +39,7 @@ def fit(
         str, typer.Option("--errors", metavar="ERR,...", help="Their errors, in that order; or one for all; or u=0.07,g=0.02.")
     ],
     redshift: Annotated[
-        float | None, typer.Option("--redshift", "-z", metavar="Z", help="Redshift; left out only if the model infers it.")
+        float | None, typer.Option("--redshift", "-z", metavar="Z", help="Redshift; inferred with the rest if left out.")
     ] = None,
     model: Annotated[
         str | None,
