@@ -1,18 +1,22 @@
 """Catalogues by MCMC: posteriors in the same files, read by the same functions, as the flow's."""
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from sedcast.baselines.coordinates import FlowMap
-from sedcast.baselines.fallback import NOT_CONVERGED
+from sedcast.baselines.fallback import FAILED, NOT_CONVERGED
 from sedcast.baselines.mcmc import McmcConfig, run_emcee
+from sedcast.data.errors import SedcastError
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import Refined, thinned_rows
 from sedcast.posterior.likelihood import FluxSimulator, GaussianLikelihood
 
 __all__ = ["ChainRefiner"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,9 @@ class ChainRefiner:
     """An `ExactSampler` by emcee: pass it to `infer_catalog` or, for parallel processes, to `infer_file`.
 
     Posteriors are then those of `read_posteriors`, ``refinement/step`` is ``"emcee"``, and galaxies whose chains did not
-    converge are flagged. (zeus draws from global generators, which threads would share: run it through `compare_galaxies`.)
+    converge are flagged; so are those on which emcee failed, which have samples of
+    `PosteriorEstimator.draw` and step ``"flow"``. (zeus draws from global generators, which threads would share: run it
+    through `compare_galaxies`.)
 
     Attributes
     ----------
@@ -61,7 +67,11 @@ class ChainRefiner:
         likelihood = GaussianLikelihood(self.simulator, self.estimator.prior, flux=flux, flux_ivar=flux_ivar, zred=zred)
         flow = FlowMap.at(self.estimator, flux, flux_ivar, zred) if self.use_flow else None
         own_seed = int(np.random.SeedSequence((seed, key)).generate_state(1)[0])
-        result = run_emcee(likelihood, self.config.model_copy(update={"seed": own_seed}), flow=flow)
+        try:
+            result = run_emcee(likelihood, self.config.model_copy(update={"seed": own_seed}), flow=flow)
+        except SedcastError as error:
+            logger.warning("emcee failed on row %d, the flow's samples stand in: %s", key, error)
+            return self._without_chain((flux, flux_ivar, zred), likelihood.n_evaluations, n_samples, seed=seed, key=key)
         rows = thinned_rows(len(result.theta), n_samples)
         ess = float(result.ess.min())
         return Refined(
@@ -77,4 +87,26 @@ class ChainRefiner:
             tried=(),
             n_evaluations=result.n_evaluations,
             wall_s=result.wall_s,
+        )
+
+    def _without_chain(
+        self, galaxy: tuple[np.ndarray, np.ndarray, float], n_evaluations: int, n_samples: int, *, seed: int, key: int
+    ) -> Refined:
+        estimator = self.estimator
+        flux, flux_ivar, zred = (np.asarray(values)[None] for values in galaxy)
+        drawn = estimator.draw(flux, flux_ivar, zred, n_samples, seed=seed, row_keys=np.array([key]), n_threads=1)
+        efficiency = float(drawn.efficiency[0])
+        return Refined(
+            theta_unbounded=drawn.points[0].astype(float),
+            theta=estimator.to_theta(drawn.points[0]).astype(float),
+            ess=efficiency * n_samples,
+            efficiency=efficiency,
+            khat=float("nan"),
+            log_evidence=float(drawn.log_evidence[0]),
+            log_evidence_error=float("nan"),
+            step="flow",
+            flag=FAILED,
+            tried=(),
+            n_evaluations=n_evaluations,
+            wall_s=float("nan"),
         )

@@ -11,12 +11,12 @@ from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.importance import Fallback
 from sedcast.posterior.likelihood import GaussianLikelihood
 
-__all__ = ["NOT_CONVERGED", "emcee_fallback"]
+__all__ = ["FAILED", "NOT_CONVERGED", "emcee_fallback"]
 
 logger = logging.getLogger(__name__)
 
 NOT_CONVERGED = "MCMC did not converge: samples approximate"
-FAILED = "MCMC failed, importance sampling inefficient: samples approximate"
+FAILED = "MCMC failed: samples approximate"
 
 
 @dataclass(frozen=True)

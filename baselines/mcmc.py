@@ -1,5 +1,6 @@
 """MCMC of one galaxy with emcee or zeus, until measured convergence, on the flow's own posterior."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sedcast.baselines.moves import ZeusGroups, emcee_moves
 from sedcast.baselines.starts import Start, find_start
 from sedcast.baselines.zeus_globals import GlobalGenerators, root_logger_kept
 from sedcast.data.errors import SedcastError
+from sedcast.data.locks import output_lock
 from sedcast.data.threads import one_blas_thread
 from sedcast.posterior.likelihood import GaussianLikelihood
 
@@ -56,6 +58,7 @@ def run_emcee(
     Raises
     ------
     ParameterError : if start points are too few, or the posterior is zero at all of them.
+    ConfigError : if another process is writing the checkpoint.
     ArtifactError : if the checkpoint is damaged, or of another galaxy, model, prior, sampler, start or configuration.
 
     References
@@ -77,7 +80,8 @@ def run_emcee(
 
     held = _checkpoint("emcee", checkpoint, likelihood, config, found)
     chains = Chains("emcee", meter, found, config, moves=names, checkpoint=held)
-    return chains.until_converged(steps, progress=progress)
+    with _locked(checkpoint):
+        return chains.until_converged(steps, progress=progress)
 
 
 @one_blas_thread()
@@ -117,7 +121,7 @@ def run_zeus(
     groups = ZeusGroups(move, config.n_groups)
     order = groups.order(config.n_total)
     chains = Chains("zeus", meter, found, config, moves=(name,), checkpoint=held, order=order, n_tuning=n_tuning)
-    with GlobalGenerators(config.seed) as generators:
+    with _locked(checkpoint), GlobalGenerators(config.seed) as generators:
         with root_logger_kept():
             options = {"vectorize": True, "verbose": False, "shuffle_ensemble": False, "patience": _NEVER}
             sampler = zeus.EnsembleSampler(config.n_total, N_DIM, found.coordinates.log_prob, moves=groups, **options)
@@ -155,6 +159,11 @@ def _zeus_steps(
         sampler.reset()
         # Without points it goes on from its own last state.
         points = log_prob = None
+
+
+def _locked(checkpoint: str | Path | None) -> contextlib.AbstractContextManager[None]:
+    """Keep other processes off a checkpoint."""
+    return contextlib.nullcontext() if checkpoint is None else output_lock(checkpoint)
 
 
 def _checkpoint(

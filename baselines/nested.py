@@ -80,7 +80,8 @@ def run_nautilus(likelihood: GaussianLikelihood, config: McmcConfig) -> McmcResu
         raise SedcastError(f"nautilus found no posterior sample in {meter.n_evaluations} evaluations: raise the limits")
     order = rng.permutation(len(points))
     x = _with_drawn_mass(likelihood, points[order], rng) if no_mass else points[order]
-    ess = float(sampler.n_eff)
+    # Those of the weighted points; the equally weighted ones are a selection of them.
+    ess = min(float(sampler.n_eff), float(len(points)))
     met = bool(finished and ess >= config.target_ess)
     cost = f"ESS {ess:.0f} after {meter.n_evaluations:.2g} evaluations"
     return McmcResult(
@@ -104,8 +105,9 @@ def run_nautilus(likelihood: GaussianLikelihood, config: McmcConfig) -> McmcResu
         moves=("nested sampling",),
         coordinates="unit cube",
         start="prior draws",
-        log_evidence=float(sampler.log_z),
-        log_evidence_error=1 / np.sqrt(max(ess, 1.0)),
+        # Of a part of the prior alone where the limits came first.
+        log_evidence=float(sampler.log_z) if finished else None,
+        log_evidence_error=1 / np.sqrt(max(float(sampler.n_eff), 1.0)) if finished else None,
     )
 
 

@@ -129,12 +129,12 @@ def _over(values: np.ndarray) -> dict[str, float]:
 
 
 def _calibration(comparison: Comparison) -> dict[str, Any] | None:
-    """Kolmogorov-Smirnov p-values of the truths' ranks by method; None for too few mocks."""
+    """Kolmogorov-Smirnov p-values of the truths' ranks by method, those with too few mocks left out; None if all are."""
     result: dict[str, Any] = {}
     for method in comparison.config.methods:
         ranks = comparison.mock_ranks(method)
         if len(ranks) < _MIN_MOCKS:
-            return None
+            continue
         p = ks_p_values(ranks)
         result[method] = {
             "n": len(ranks),
@@ -142,7 +142,7 @@ def _calibration(comparison: Comparison) -> dict[str, Any] | None:
             "ks_p_min_holm_free": smallest(p[:_N_FREE]),
             "ks_p_min_holm": smallest(p),
         }
-    return result
+    return result or None
 
 
 def cost_rows(group: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

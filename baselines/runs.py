@@ -1,8 +1,12 @@
 """One method on one galaxy: run in any process, kept in a file, so that an interrupted comparison goes on."""
 
+import contextlib
 import logging
+import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,12 +71,32 @@ def run_task(setting: Setting, task: RunTask) -> Outcome:
         attempt.unlink()
         return _failure(f"the process died {deaths} times: killed, or out of memory", 0.0, 0.0, 0)
     attempt.write_text(f"{task.session} " * (deaths + 1), encoding="utf-8")
-    outcome = run_method(setting, task.galaxy, task.method)
+    with _not_at_fault(attempt, f"{task.session} " * deaths):
+        outcome = run_method(setting, task.galaxy, task.method)
     if not outcome.failed:
         key = run_key(setting, task.galaxy, task.method)
         save_outcome(outcome, task.path, key=key, galaxy=task.galaxy, method=task.method)
     attempt.unlink(missing_ok=True)
     return outcome
+
+
+@contextlib.contextmanager
+def _not_at_fault(attempt: Path, before: str) -> Iterator[None]:
+    """Put an attempt's file back to what it held if the process is told to end, by another run's death or a user."""
+
+    def ended(number: int, _: Any) -> None:
+        attempt.write_text(before, encoding="utf-8")
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual = signal.signal(signal.SIGTERM, ended)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, usual)
 
 
 def run_method(setting: Setting, galaxy: Galaxy, method: Method) -> Outcome:

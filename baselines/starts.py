@@ -17,7 +17,8 @@ from sedcast.posterior.student_mixture import StudentMixture
 __all__ = ["Start", "find_start"]
 
 N_DIM = len(FREE_PARAMETER_NAMES)
-_JITTER = 1e-2
+# Halved with each try.
+_JITTER, _TRIES = 1e-2, 12
 _N_COMPONENTS = 6
 _MAX_ROUNDS = 5
 _FIT_ESS = 800.0
@@ -72,8 +73,9 @@ def find_start(
 ) -> Start:
     """Start points, coordinates and proposal of a run.
 
-    With `start` the points are some of it. Else they are importance-resampled, from `n_screen` draws of the flow or, without
-    one, of the prior, and as many in each round that adapts mixtures of t distributions to the posterior.
+    With `start` the points are some of it. Else they are importance-resampled, from `n_screen` draws of the flow or of the
+    prior, and as many in each round that adapts mixtures of t distributions to the posterior. The prior's are taken without a
+    flow, and where hardly any draw of the flow has a posterior: the flow may be as far off where a band's photometry is wrong.
 
     Parameters
     ----------
@@ -94,14 +96,22 @@ def find_start(
     if start is not None:
         return _from_samples(likelihood, n_walker, start, rng)
     x = rng.standard_normal((n_screen, N_DIM))
+    coordinates: Coordinates | None = None
     if flow is not None:
-        coordinates: Coordinates = FlowCoordinates(likelihood, flow)
-        origin = "adaptive importance sampling from the flow"
-        pool = _adapted(coordinates, x, NormalProposal(N_DIM), rng, f"{n_screen} draws of the flow")
-    else:
+        coordinates, origin = FlowCoordinates(likelihood, flow), "adaptive importance sampling from the flow"
+        log_prob = coordinates.log_prob(x)
+        if np.count_nonzero(np.isfinite(log_prob)) > N_DIM:
+            pool = _adapted(coordinates, x, log_prob, NormalProposal(N_DIM), rng)
+        else:
+            coordinates = None
+    if coordinates is None:
         free = choose_coordinates(likelihood, x)
-        coordinates, origin = free, "adaptive importance sampling from the prior"
-        pool = _adapted(coordinates, free.candidates(x), None, rng, f"{n_screen} prior draws")
+        coordinates, origin, first = free, "adaptive importance sampling from the prior", free.candidates(x)
+        log_prob = coordinates.log_prob(first)
+        _alive(log_prob, f"{n_screen} prior draws")
+        pool = _adapted(coordinates, first, log_prob, None, rng)
+        if flow is not None:
+            origin += ", the flow's draws having no posterior"
     points, proposal = _resampled(pool, n_walker, coordinates, rng), pool.proposal
     ess = effective_sample_size(pool.log_weight)
     if proposal is not None and ess < _PILOT_BELOW * len(pool.points):
@@ -126,15 +136,13 @@ def _from_samples(likelihood: GaussianLikelihood, n_walker: int, start: np.ndarr
 
 
 def _adapted(
-    coordinates: Coordinates, first: np.ndarray, proposal: Proposal | None, rng: np.random.Generator, where: str
+    coordinates: Coordinates, first: np.ndarray, log_prob: np.ndarray, proposal: Proposal | None, rng: np.random.Generator
 ) -> _Pool:
     """Adaptive multiple importance sampling (Cornuet et al. 2012, arXiv:0907.1254), until a proposal is good.
 
     All draws so far are weighted by the mixture of all proposals so far, so that a small mode which one round came across
-    is not forgotten by the next. Draws `first` (n, 11) of an unknown density only serve the first fit.
+    is not forgotten by the next. Draws `first` (n, 11), with their `log_prob`, of an unknown density only serve the first fit.
     """
-    log_prob = coordinates.log_prob(first)
-    _alive(log_prob, where)
     proposals: list[Proposal] = []
     drawn: list[tuple[np.ndarray, np.ndarray]] = []
     pool = _Pool(first, log_prob)
@@ -203,7 +211,12 @@ def _resampled(pool: _Pool, n: int, coordinates: Coordinates, rng: np.random.Gen
     chosen = pool.points[alive[np.argsort(-key, kind="stable")[:n]]]
     if len(chosen) < n:
         # Few draws survive: walkers share them, apart by a little, since an ensemble needs distinct points.
-        chosen = chosen[np.arange(n) % len(chosen)] + _JITTER * rng.standard_normal((n, N_DIM))
-        if not np.isfinite(coordinates.log_prob(chosen)).all():
-            raise ParameterError(f"only {len(alive)} draws have a posterior above zero: raise n_screen or pass start")
+        shared, dead = chosen[np.arange(n) % len(chosen)], np.arange(n)
+        chosen = shared.copy()
+        for attempt in range(_TRIES):
+            chosen[dead] = shared[dead] + _JITTER * 0.5**attempt * rng.standard_normal((len(dead), N_DIM))
+            dead = dead[~np.isfinite(coordinates.log_prob(chosen[dead]))]
+            if not len(dead):
+                return chosen
+        raise ParameterError(f"only {len(alive)} draws have a posterior above zero: raise n_screen or pass start")
     return chosen

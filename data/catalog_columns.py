@@ -1,6 +1,7 @@
 """Columns of a catalogue's table: found by their names, read as numbers in their units, refused where they cannot be fluxes."""
 
 import difflib
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.filters import BANDS
 from sedcast.data.sdss import SDSS_BANDS, needed_sdss_columns
 from sedcast.data.tables import ColumnsInHdf5, open_table, reading
-from sedcast.data.units import as_floats, as_nanomaggies, contradicts, known_unit
+from sedcast.data.text_tables import names_in
+from sedcast.data.units import as_floats, as_nanomaggies, contradicts, known_unit, unknown_unit
 
 __all__ = [
     "REDSHIFT_MAX",
@@ -27,6 +29,7 @@ __all__ = [
     "find_column",
     "has_band",
     "is_missing_code",
+    "is_one_of",
     "no_column",
     "numbers",
     "read_table",
@@ -36,6 +39,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_BYTE_ORDER_MARK = "\ufeff"
 _MISSING_CODES = (-99.0, -999.0, -9999.0)
 _MISSING_MAGNITUDES = (99.0, 99.9, 99.99, 999.0)
 _NO_MAGNITUDE = 90.0
@@ -69,7 +73,13 @@ def read_table(path: Path) -> Table:
         table = Table({name: checked.read(name, 0, checked.n_rows) for name in checked.names})
     else:
         with reading(path), source.open("rb") as handle:
+            if kind == "ascii.csv":
+                # Astropy gives a name that stands there twice another one.
+                names_in(next(filter(None, (line.decode("utf-8-sig").strip() for line in handle)), ""), path)
+                handle.seek(0)
             table = Table.read(handle if kind == "fits" else source, format=kind)
+        if table.colnames and table.colnames[0].startswith(_BYTE_ORDER_MARK):
+            table.rename_column(table.colnames[0], table.colnames[0].removeprefix(_BYTE_ORDER_MARK).strip('"'))
         # Astropy writes masked columns to HDF5 as two.
         masks = {name for name in table.colnames if table[name].dtype.kind == "b"}
         for name in [name for name in table.colnames if f"{name}.mask" in masks]:
@@ -97,7 +107,13 @@ def as_texts(name: str, values: np.ndarray) -> np.ndarray:
 
 def is_missing_code(values: np.ndarray, *, magnitudes: bool = False) -> np.ndarray:
     """Where fluxes are -99, -999 or -9999, or magnitudes beyond ±90: there is no measurement."""
-    return np.abs(values) > _NO_MAGNITUDE if magnitudes else np.isin(values, _MISSING_CODES)
+    return np.abs(values) > _NO_MAGNITUDE if magnitudes else is_one_of(values, _MISSING_CODES)
+
+
+def is_one_of(values: np.ndarray, codes: Sequence[float]) -> np.ndarray:
+    """Where values are one of the codes, as they are or rounded to single precision."""
+    with np.errstate(over="ignore"):
+        return np.isin(values, [*codes, *np.array(codes, dtype=np.float32).astype(float)])
 
 
 def numbers(table: Table, name: str, width: tuple[int, ...] = ()) -> np.ndarray:
@@ -140,24 +156,32 @@ def no_column(table: Table, *wanted: str) -> CatalogError:
 
 def _check_unit(table: Table, name: str, unit: str, *, inverse_variance: bool = False) -> None:
     """Refuse a column that states another unit than that in which it is to be read."""
-    stated = _stated(table, name)
+    stated = table[name].unit
     if contradicts(stated, unit, inverse_variance=inverse_variance):
         raise CatalogError(
-            f"column {name!r} says its unit is {stated!r}, but is to be read in {unit!r}{' to the -2' * inverse_variance}: "
+            f"column {name!r} says its unit is {str(stated)!r}, but is to be read in {unit!r}"
+            f"{' to the -2' * inverse_variance}: "
             "correct one of them (--unit; or give every flux and error in the file its unit)"
         )
-
-
-def _stated(table: Table, name: str) -> str:
-    return str(table[name].unit or "")
 
 
 def all_with_units(
     table: Table, bands: Sequence[str], columns: Mapping[str, str]
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    """Flux and ivar of each band in nanomaggies, by the columns' units; None if not all of them have one that is known."""
+    """Flux and ivar of each band in nanomaggies, by the columns' units; None if not all of them have one.
+
+    Raises
+    ------
+    CatalogError : if a column has one that is not known.
+    """
     names = [(find_column(table, columns, f"flux_{band}"), _spread_column(table, columns, band)) for band in bands]
-    if any(name is None or known_unit(_stated(table, name)) is None for pair in names for name in pair):
+    for column in filter(None, itertools.chain(*names)):
+        if unknown_unit(table[column].unit):
+            raise CatalogError(
+                f"column {column!r} says its unit is {str(table[column].unit)!r}, which is not known: correct it, or say what "
+                "it is in (--unit, in Python unit=; magnitudes by a mapping file)"
+            )
+    if any(name is None or known_unit(table[name].unit) is None for pair in names for name in pair):
         return None
     pairs = []
     for name, spread in names:
@@ -165,7 +189,7 @@ def all_with_units(
             flux, flux_ivar = as_nanomaggies(_with_unit(table[name]), _with_unit(table[spread]))
         except ParameterError as error:
             raise CatalogError(f"columns {name!r} and {spread!r}: {error}") from error
-        in_magnitudes = isinstance(known_unit(_stated(table, str(name))), MagUnit)
+        in_magnitudes = isinstance(known_unit(table[name].unit), MagUnit)
         flux[is_missing_code(np.asarray(table[name]), magnitudes=in_magnitudes)] = np.nan
         pairs.append((flux, flux_ivar))
     return pairs
@@ -173,7 +197,7 @@ def all_with_units(
 
 def _with_unit(column: Any) -> Any:
     """A column in the unit that it states, which astropy may know by another name or, AB, take for a flux."""
-    unit = known_unit(str(column.unit))
+    unit = known_unit(column.unit)
     return column if column.unit == unit else as_floats(column) << unit
 
 
@@ -251,7 +275,7 @@ def warn_of_unused(table: Table, bands: Sequence[str], columns: Mapping[str, str
 def has_band(table: Table, band: str, columns: Mapping[str, str], is_sdss: bool) -> bool:
     """Whether a table has columns for a band."""
     if is_sdss:
-        return all(name in table.colnames for name in needed_sdss_columns((band,)))
+        return all(name in table.colnames for name in needed_sdss_columns((band,)) if name != "Z")
     return find_column(table, columns, f"flux_{band}") is not None
 
 
@@ -276,7 +300,7 @@ def check_not_magnitudes(flux: np.ndarray, bands: Sequence[str], path: Path) -> 
     with every flux inside that interval hardly one has its bluest flux above its reddest. In a single band
     the test is the scatter: 30 magnitudes or more differ by less than 0.12 dex, fluxes by more.
     """
-    flux = np.where(np.isin(flux, _MISSING_MAGNITUDES), np.nan, flux)
+    flux = np.where(is_one_of(flux, _MISSING_MAGNITUDES), np.nan, flux)
     seen = flux[np.isfinite(flux)]
     if seen.size == 0 or seen.min() < 8 or seen.max() > 32:
         return

@@ -62,6 +62,11 @@ def _ask(path: Path, seconds: float) -> str:
         answer = probe.stdout.readline()
     except OSError:
         answer = ""
+    except BaseException:
+        # Interrupted: its answer must not be taken for that of the next file.
+        probe.kill()
+        _stop()
+        raise
     if answer:
         return str(json.loads(answer))
     status = _stop()

@@ -1,5 +1,6 @@
 """Mapping files: which columns of a catalogue are which band, in which unit, and how extinction is undone."""
 
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -9,11 +10,18 @@ from pydantic import Field, model_validator
 
 from sedcast.data.asinh import POGSON, asinh_flux, asinh_flux_error
 from sedcast.data.catalog import NANOMAGGIES_PER_UNIT, Catalog
-from sedcast.data.catalog_columns import as_texts, check_ids, check_not_magnitudes, check_redshifts, is_missing_code
+from sedcast.data.catalog_columns import (
+    as_texts,
+    check_ids,
+    check_not_magnitudes,
+    check_redshifts,
+    is_missing_code,
+    is_one_of,
+)
 from sedcast.data.config import Config, load_config
 from sedcast.data.errors import CatalogError, ConfigError
 from sedcast.data.tables import TableFile, open_table
-from sedcast.data.units import contradicts
+from sedcast.data.units import contradicts, unknown_unit
 
 __all__ = [
     "BUNDLED_MAPPINGS",
@@ -140,6 +148,8 @@ def map_rows(table: TableFile, mapping: CatalogMapping, start: int, stop: int) -
         _band(table, band, band.unit or mapping.unit, mapping.missing, name, start, stop)
         for name, band in mapping.bands.items()
     ]
+    if "unit" not in mapping.model_fields_set:
+        _check_known(table, [band for band in mapping.bands.values() if band.unit is None])
     flux, ivar = np.stack([pair[0] for pair in pairs], axis=1), np.stack([pair[1] for pair in pairs], axis=1)
     zred = np.full(stop - start, np.nan) if mapping.redshift is None else _numbers(table, mapping.redshift, None, start, stop)
     # A few rows of many may be anything.
@@ -154,10 +164,20 @@ def _check_first(table: TableFile, mapping: CatalogMapping, rows: tuple[int, int
     linear = [(name, band) for name, band, unit in bands if unit not in _MAGNITUDES]
     if len(linear) == len(bands):
         read = np.stack([_numbers(table, band.flux, band.index, *rows) for _, band in linear], axis=1)
-        read[np.isin(read, mapping.missing) | is_missing_code(read)] = np.nan
+        read[is_one_of(read, mapping.missing) | is_missing_code(read)] = np.nan
         check_not_magnitudes(read, tuple(mapping.bands), table.path)
     if mapping.redshift is not None:
         check_redshifts(np.abs(_numbers(table, mapping.redshift, None, *rows)), mapping.redshift)
+
+
+def _check_known(table: TableFile, bands: Iterable[BandColumns]) -> None:
+    """Refuse columns that state a unit which is not known, of bands for which the mapping has none."""
+    for name in filter(None, (column for band in bands for column in (band.flux, band.ivar, band.error))):
+        if unknown_unit(stated := table.units.get(name, "")):
+            raise CatalogError(
+                f"column {name!r} says its unit is {stated!r}, which is not known: say in the mapping what it is in, such as "
+                'unit = "uJy"'
+            )
 
 
 def _check_unit(table: TableFile, name: str | None, unit: str, *, inverse_variance: bool = False) -> None:
@@ -209,10 +229,10 @@ def _band(
     _check_unit(table, band.ivar, unit, inverse_variance=True)
     spread = _numbers(table, band.ivar or str(band.error), band.index, start, stop)
     is_magnitude = unit in _MAGNITUDES
-    value[np.isin(value, missing) | is_missing_code(value, magnitudes=is_magnitude)] = np.nan
-    spread[np.isin(spread, missing)] = np.nan
+    value[is_one_of(value, missing) | is_missing_code(value, magnitudes=is_magnitude)] = np.nan
+    spread[is_one_of(spread, missing)] = np.nan
     with np.errstate(all="ignore"):
-        sigma = spread**-0.5 if band.ivar else np.where(spread > 0, spread, np.nan)
+        sigma = np.where(np.isfinite(spread) & (spread > 0), spread**-0.5 if band.ivar else spread, np.nan)
         if unit == "AB":
             flux = 10.0 ** (0.4 * (22.5 - value))
             sigma = flux * sigma / POGSON
@@ -233,7 +253,7 @@ def _dereddening(table: TableFile, extinction: Extinction | None, missing: list[
         return np.ones(1)
     values = _numbers(table, extinction.column, extinction.index, start, stop)
     # A zero may be "not measured" of a flux; as an extinction it is a value.
-    values[(np.isin(values, missing) & (values != 0)) | is_missing_code(values, magnitudes=True)] = np.nan
+    values[(is_one_of(values, missing) & (values != 0)) | is_missing_code(values, magnitudes=True)] = np.nan
     if extinction.kind == "magnitudes":
         return np.asarray(10.0 ** (0.4 * extinction.factor * values))
     return np.where(values > 0, 1.0 / values, np.nan)

@@ -134,14 +134,14 @@ class _Fits(TableFile):
             return np.char.rstrip(values)
         scale, zero = column.bscale or 1, column.bzero or 0
         # astropy declares a null value for any masked column; floats would round the others' last digits.
-        if values.dtype.kind == "i" and column.null is not None and (null := values == column.null).any():
+        if values.dtype.kind in "iu" and column.null is not None and (null := values == column.null).any():
             values = np.where(null, np.nan, values)
         if scale == 1 and zero == 2**63:
             return np.asarray(values.view(np.uint64) ^ np.uint64(2**63))
-        if scale == 1 and values.dtype.kind == "i" and float(zero).is_integer():
+        if scale == 1 and values.dtype.kind in "iu" and float(zero).is_integer():
             # Offsets stand for unsigned integers, which may need all their bits.
             return np.asarray(values.astype(np.int64) + np.int64(zero) if zero else values)
-        return np.asarray(values if (scale, zero) == (1, 0) else values * scale + zero)
+        return np.asarray(values if (scale, zero) == (1, 0) else values.astype(float) * scale + zero)
 
 
 def _check_headers(handle: BinaryIO, path: Path) -> None:

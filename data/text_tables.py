@@ -16,7 +16,7 @@ from sedcast.data.errors import CatalogError
 from sedcast.data.tables import TableFile, reading
 from sedcast.data.units import as_floats
 
-__all__ = ["CsvTable", "EcsvTable"]
+__all__ = ["CsvTable", "EcsvTable", "names_in"]
 
 _LINES = 8192
 _MAX_LINE_BYTES = 1 << 20
@@ -84,9 +84,7 @@ class CsvTable(_Lines):
 
     def _read_head(self, handle: Any) -> list[str]:
         for text in self._numbered(handle):
-            self.names = tuple(next(csv.reader([text])))
-            if twice := [name for name, n in Counter(self.names).items() if n > 1]:
-                raise CatalogError(f"{self.path} has two columns of the name {twice[0]!r}: rename one")
+            self.names = names_in(text, self.path)
             self._kinds = [0] * len(self.names)
             return [text]
         raise CatalogError(f"{self.path} is empty: expected a line of column names, then rows")
@@ -95,7 +93,9 @@ class CsvTable(_Lines):
         # The kind of a column is settled by all its rows, so that it is the same in every run.
         for number, column in enumerate(self._parsed(lines, self.n_rows)):
             while self._kinds[number] < len(_KINDS) - 1 and not _fits(column, _KINDS[self._kinds[number]]):
-                self._kinds[number] += 1
+                # Numbers would round ids of more than 63 bits.
+                digits = self._kinds[number] == 0 and all(cell.strip().isdecimal() for cell in column)
+                self._kinds[number] = len(_KINDS) - 1 if digits else self._kinds[number] + 1
 
     def _parsed(self, lines: list[str], first: int) -> list[tuple[str, ...]]:
         rows, width = list(csv.reader(lines, strict=True)), len(self.names)
@@ -110,6 +110,19 @@ class CsvTable(_Lines):
     def _column(self, run: Sequence[tuple[str, ...]], name: str) -> np.ndarray:
         number = self.names.index(name)
         return _as_kind(run[number], _KINDS[self._kinds[number]])
+
+
+def names_in(head: str, path: Path) -> tuple[str, ...]:
+    """The names in the first line of a CSV file.
+
+    Raises
+    ------
+    CatalogError : if a name stands there twice.
+    """
+    names = tuple(next(csv.reader([head])))
+    if twice := [name for name, n in Counter(names).items() if n > 1]:
+        raise CatalogError(f"{path} has two columns of the name {twice[0]!r}: rename one")
+    return names
 
 
 def _as_kind(cells: Sequence[str], kind: type) -> np.ndarray:

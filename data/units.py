@@ -1,6 +1,7 @@
 """Photometry with astropy units, as nanomaggies."""
 
 import functools
+import re
 from typing import Any
 
 import numpy as np
@@ -8,15 +9,18 @@ import numpy as np
 from sedcast.data.asinh import POGSON
 from sedcast.data.errors import ParameterError
 
-__all__ = ["NANOMAGGIES_PER_UNIT", "as_floats", "as_nanomaggies", "contradicts", "known_unit"]
+__all__ = ["NANOMAGGIES_PER_UNIT", "as_floats", "as_nanomaggies", "contradicts", "known_unit", "unknown_unit"]
 
 NANOMAGGIES_PER_UNIT = {"nanomaggies": 1.0, "maggies": 1e9, "uJy": 1.0 / 3.631, "mJy": 1e3 / 3.631, "Jy": 1e6 / 3.631}
 """Nanomaggies per unit of flux: a maggie is 3631 Jy."""
 
 _MAGNITUDES = ("AB", "asinh")
 # What astropy calls nmgy, mgy and mag(AB); it reads "ab mag" as attobits times magnitudes.
-_ALIASES = {name: "nmgy" for name in ("nanomaggies", "nanomaggie", "nmaggy", "nmaggies")}
-_ALIASES |= {"maggies": "mgy", "maggie": "mgy", "ab": "mag(AB)", "ab mag": "mag(AB)", "abit mag": "mag(AB)"}
+_MAGGIES = {name: "nmgy" for name in ("nanomaggies", "nanomaggie", "nmaggy", "nmaggies")} | {"maggies": "mgy", "maggie": "mgy"}
+_MAGGIES |= {"nmgy": "nmgy", "mgy": "mgy"}
+_ALIASES = {name: "mag(AB)" for name in ("ab", "ab mag", "abmag", "ab_mag", "mag_ab", "mag ab", "abit mag")}
+_ALIASES |= {"magnitude": "mag", "magnitudes": "mag", "jy": "Jy", "njy": "nJy", "microjy": "uJy", "mujy": "uJy", "ujy": "uJy"}
+_NOTHING = frozenset(("", "-", "--", "?", "none", "null", "n/a", "unknown"))
 
 
 def as_nanomaggies(flux: Any, flux_ivar: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -49,16 +53,29 @@ def as_nanomaggies(flux: Any, flux_ivar: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.cache
-def known_unit(stated: str) -> Any:
-    """Astropy's unit for what a column says of its own; None if it says nothing, or nothing that is known."""
+def known_unit(stated: Any) -> Any:
+    """Astropy's unit for the text or unit that a column states; None if it says nothing, or nothing that is known."""
     from astropy import units as u
 
-    unit = u.Unit(_ALIASES.get(stated.lower(), stated), parse_strict="silent") if stated else None
+    text = str(stated or "").strip()
+    if text.lower() in _NOTHING:
+        return None
+    if text.lower() in _ALIASES:
+        return u.Unit(_ALIASES[text.lower()])
+    if isinstance(stated, u.UnitBase | u.FunctionUnitBase) and not isinstance(stated, u.UnrecognizedUnit):
+        return stated
+    text = re.sub(r"[A-Za-z]+", lambda word: _MAGGIES.get(word[0].lower(), word[0]), text)
+    unit = u.Unit(text, parse_strict="silent")
     return None if isinstance(unit, u.UnrecognizedUnit | u.StructuredUnit) else unit
 
 
+def unknown_unit(stated: Any) -> bool:
+    """Whether a column states a unit, but none that is known."""
+    return str(stated or "").strip().lower() not in _NOTHING and known_unit(stated) is None
+
+
 @functools.cache
-def contradicts(stated: str, unit: str, *, inverse_variance: bool = False, counts: bool = False) -> bool:
+def contradicts(stated: Any, unit: str, *, inverse_variance: bool = False, counts: bool = False) -> bool:
     """Whether the unit that a column states is known and not that in which it is to be read.
 
     Parameters
@@ -90,6 +107,8 @@ def as_floats(values: Any) -> np.ndarray:
     """A copy as float64, masked values as NaN."""
     if isinstance(values, np.ma.MaskedArray):
         return np.where(np.ma.getmaskarray(values), np.nan, np.asarray(values.data, dtype=float))
+    if hasattr(values, "mask") and hasattr(values, "unmasked"):
+        return np.where(values.mask, np.nan, np.asarray(values.unmasked, dtype=float))
     return np.array(values, dtype=float)
 
 

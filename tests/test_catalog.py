@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 from astropy.table import Table
+from astropy.units import Jy, Unit, def_unit
 
 from sedcast.data.catalog import Catalog, apply_calibration, load_sdss_sample, read_catalog
 from sedcast.data.catalog_columns import as_texts
@@ -323,3 +324,55 @@ def test_ragged_catalogue_needs_one_band_of_a_row_and_of_the_file(tmp_path):
 
 def test_a_text_that_is_missing_is_empty_and_a_zero_is_not() -> None:
     assert as_texts("id", np.array([0, None, b"a", "b"], dtype=object)).tolist() == ["0", "", "a", "b"]
+
+
+@pytest.mark.parametrize(("stated", "size"), [("ujy", 3.631), ("microJy", 3.631), ("nMgy", 1.0), ("nanomaggies", 1.0)])
+def test_units_by_other_names_are_known(stated: str, size: float) -> None:
+    table, plain = make_table(5), read_catalog(make_table(5))
+    for band in UGRIZ:
+        table[f"flux_{band}"] *= size
+        table[f"flux_err_{band}"] = size / np.sqrt(table[f"flux_ivar_{band}"])
+        table.remove_column(f"flux_ivar_{band}")
+        for name in (f"flux_{band}", f"flux_err_{band}"):
+            table[name].unit = Unit(stated, parse_strict="silent")
+    np.testing.assert_allclose(read_catalog(table).flux, plain.flux, rtol=1e-6)
+
+
+def test_a_unit_that_is_not_known_is_refused_not_taken_for_nanomaggies(tmp_path: Path) -> None:
+    table = make_table(5)
+    table["flux_g"].unit = Unit("wobblies", parse_strict="silent")
+    with pytest.raises(CatalogError, match="'flux_g' says its unit is 'wobblies', which is not known"):
+        read_catalog(table)
+    assert len(read_catalog(table, unit="uJy")) == 5
+    for name in ("flux_g", "flux_ivar_g"):
+        table[name].unit = Unit("-", parse_strict="silent")
+    assert len(read_catalog(table)) == 5
+    # One of a user's own is a unit.
+    table["flux_g"].unit = def_unit("kiloflux", 1e3 * Jy)
+    with pytest.raises(CatalogError, match="'kiloflux', but is to be read in 'nanomaggies'"):
+        read_catalog(table)
+
+
+def test_magnitudes_in_single_precision_are_no_fluxes() -> None:
+    table = make_table(50)
+    for band in UGRIZ:
+        magnitude = (22.5 - 2.5 * np.log10(np.maximum(table[f"flux_{band}"], 0.01))).astype("f4")
+        magnitude[3] = 99.99
+        table[f"flux_{band}"] = magnitude
+    with pytest.raises(CatalogError, match="look like magnitudes"):
+        read_catalog(table)
+
+
+def test_csv_with_a_byte_order_mark_and_names_that_stand_twice(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    make_table(5).write(path)
+    text = path.read_text(encoding="utf-8")
+    plain = read_catalog(path)
+    path.write_text(text, encoding="utf-8-sig")
+    np.testing.assert_array_equal(read_catalog(path).ids, plain.ids)
+    quoted = ['"' + name + '"' for name in text.splitlines()[0].split(",")]
+    path.write_text("\n".join([",".join(quoted), *text.splitlines()[1:]]), encoding="utf-8-sig")
+    np.testing.assert_array_equal(read_catalog(path).ids, plain.ids)
+    path.write_text(text.replace("flux_ivar_z", "zred", 1), encoding="utf-8")
+    with pytest.raises(CatalogError, match="two columns of the name 'zred'"):
+        read_catalog(path)

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -236,3 +237,25 @@ def test_the_fuzzer_finds_nothing(tmp_path: Path) -> None:
     assert figures["inputs"] == 300
     assert figures["failures"] == {}
     assert figures["refused"] > 150
+
+
+def test_an_interrupt_does_not_leave_an_answer_for_the_next_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("first", "second"):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["flux"] = np.ones(3)
+    with h5py.File(tmp_path / "link.h5", "w") as file:
+        file["flux"] = h5py.ExternalLink(tmp_path / "first.h5", "flux")
+    open_hdf5(tmp_path / "first.h5").close()
+    probe = hdf5._PROBES[os.getpid()]
+
+    answers = probe.stdout
+
+    def interrupted() -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(probe, "stdout", SimpleNamespace(readline=interrupted, close=answers.close))
+    with pytest.raises(KeyboardInterrupt):
+        open_hdf5(tmp_path / "link.h5")
+    open_hdf5(tmp_path / "second.h5").close()
+    with pytest.raises(ValueError, match="another file"):
+        open_hdf5(tmp_path / "link.h5")

@@ -314,3 +314,44 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("F,S,F\n1,2,3\n")
     with pytest.raises(CatalogError, match="two columns of the name 'F'"):
         open_table(tmp_path / "t.csv")
+
+
+def test_codes_are_known_in_single_precision_and_infinite_weights_are_none(tmp_path: Path) -> None:
+    columns = {"F": np.array([20, -99.9, 1e20, 20], dtype="f4"), "I": np.array([1, 1, 1, np.inf], dtype="f4"), "z": [0.1] * 4}
+    Table(columns).write(tmp_path / "t.fits")
+    mapping = {"redshift": "z", "missing": [-99.9, 1e20], "bands": {"r": {"flux": "F", "ivar": "I", "floor": 0.05}}}
+    catalog = read_mapped(tmp_path / "t.fits", parse_config(mapping, CatalogMapping))
+    assert catalog.status.tolist() == ["", *["no measurement in r"] * 3]
+
+
+def test_a_unit_that_is_not_known_needs_one_in_the_mapping(tmp_path: Path) -> None:
+    table = Table({"F": [20.0] * 4, "S": [1.0] * 4, "z": [0.1] * 4})
+    table.write(tmp_path / "t.fits")
+    fits.setval(tmp_path / "t.fits", "TUNIT1", value="wobblies", ext=1)
+    mapping = {"redshift": "z", "bands": {"r": {"flux": "F", "error": "S"}}}
+    with pytest.raises(CatalogError, match="'F' says its unit is 'wobblies', which is not known"):
+        read_mapped(tmp_path / "t.fits", parse_config(mapping, CatalogMapping))
+    catalog = read_mapped(tmp_path / "t.fits", parse_config(mapping | {"unit": "uJy"}, CatalogMapping))
+    np.testing.assert_allclose(catalog.flux, 20 / 3.631)
+
+
+def test_integers_are_scaled_without_overflow(tmp_path: Path) -> None:
+    columns = [
+        fits.Column("times_ten", "I", array=np.array([5000, -2])),
+        fits.Column("signed", "B", bzero=-128, array=np.array([-128, 127], dtype="i1")),
+        fits.Column("holes", "B", null=255, array=np.array([5, 255], dtype="u1")),
+    ]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "t.fits")
+    fits.setval(tmp_path / "t.fits", "TSCAL1", value=10, ext=1)
+    table = open_table(tmp_path / "t.fits")
+    expected = Table.read(tmp_path / "t.fits")
+    assert table.read("times_ten", 0, 2).tolist() == expected["times_ten"].tolist() == [50_000, -20]
+    assert table.read("signed", 0, 2).tolist() == expected["signed"].tolist() == [-128, 127]
+    np.testing.assert_array_equal(table.read("holes", 0, 2), [5, np.nan])
+
+
+def test_ids_of_64_bits_in_csv_are_texts(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("ID,F,S,z\n13260518543048941568,20,1,0.1\n7,30,1,0.1\n")
+    mapping = {"id": "ID", "redshift": "z", "bands": {"r": {"flux": "F", "error": "S"}}}
+    catalog = read_mapped(tmp_path / "t.csv", parse_config(mapping, CatalogMapping))
+    assert catalog.ids.tolist() == ["13260518543048941568", "7"]

@@ -106,6 +106,8 @@ def test_nautilus_reproduces_posterior_and_evidence():
     assert_exact(result.theta_unbounded, np.full(11, min(3000.0, len(result.theta))))
     assert abs(result.log_evidence - exact()[2]) < 4.5 * result.log_evidence_error
     short = run_nautilus(galaxy(), CONFIG.model_copy(update={"max_evaluations": 3000}))
+    assert short.log_evidence is short.log_evidence_error is None
+    assert short.ess.max() <= len(short.theta)
     assert not short.converged
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from sedcast.baselines.checkpoint import Checkpoint, Moment, Progressed
 from sedcast.baselines.mcmc import McmcConfig, run_emcee, run_zeus
-from sedcast.data.errors import ArtifactError
+from sedcast.data.errors import ArtifactError, ConfigError
+from sedcast.data.locks import output_lock
 from sedcast.emulator.prior import Prior
 from sedcast.posterior.likelihood import GaussianLikelihood
 
@@ -127,4 +128,10 @@ def test_damaged_checkpoints_are_refused(tmp_path):
     with h5py.File(path, "w") as file:
         file.create_group("mcmc")
     with pytest.raises(ArtifactError, match="no checkpoint of sedcast"):
+        run_emcee(galaxy(), SHORT, checkpoint=path)
+
+
+def test_two_processes_do_not_write_one_checkpoint(tmp_path):
+    path = tmp_path / "run.h5"
+    with output_lock(path), pytest.raises(ConfigError, match="another process is writing"):
         run_emcee(galaxy(), SHORT, checkpoint=path)

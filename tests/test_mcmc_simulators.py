@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from sedcast.baselines.chain_refiner import ChainRefiner
-from sedcast.baselines.coordinates import SignalCoordinates
+from sedcast.baselines.coordinates import FlowMap, SignalCoordinates
 from sedcast.baselines.mcmc import McmcConfig, run_emcee
 from sedcast.baselines.moves import emcee_moves
 from sedcast.baselines.nested import run_nautilus
-from sedcast.data.catalog import load_sdss_sample
+from sedcast.data.catalog import Catalog, load_sdss_sample
+from sedcast.data.errors import ParameterError
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.fsps_model import FSPSModel
 from sedcast.emulator.prior import Prior
@@ -20,6 +21,7 @@ from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import Refiner
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.likelihood import GaussianLikelihood
+from sedcast.posterior.outlier_training import training_simulator
 from sedcast.posterior.posterior_catalog import read_posteriors
 
 BANDS = ("u", "g", "r", "i", "z")
@@ -62,7 +64,7 @@ def test_fsps_itself_evaluates_the_likelihood_and_takes_steps():
 
 def test_a_catalogue_by_mcmc_is_read_like_the_flows(tmp_path):
     estimator = PosteriorEstimator.default()
-    simulator = default_simulator(SimulationConfig.model_validate(estimator.card["simulation"]))
+    simulator = training_simulator(estimator)
     catalog = load_sdss_sample(bands=estimator.bands).subset(np.array([1]))
     config = SHORT.model_copy(update={"n_screen": 4096})
     infer_catalog(
@@ -72,6 +74,35 @@ def test_a_catalogue_by_mcmc_is_read_like_the_flows(tmp_path):
         assert posteriors.refinement["step"][0] == "emcee"
         assert "MCMC did not converge" in posteriors.flags[0]
         assert posteriors.to_arviz(posteriors.ids[0]).posterior["dust2"].shape == (1, 50)
+
+
+def test_galaxies_far_from_all_that_the_flow_draws_are_sampled_and_end_no_catalogue(tmp_path, monkeypatch):
+    estimator = PosteriorEstimator.default()
+    catalog = load_sdss_sample(bands=estimator.bands).subset(np.array([1, 2]))
+    # One band a hundred times too bright: no draw of the flow has a posterior.
+    flux, ivar = catalog.flux.copy(), catalog.flux_ivar.copy()
+    flux[0, 2] *= 100
+    ivar[0, 2] /= 1e4
+    odd = Catalog(catalog.ids, catalog.bands, flux, ivar, catalog.zred)
+    refiner = ChainRefiner(estimator, training_simulator(estimator), SHORT.model_copy(update={"n_screen": 4096}))
+    found = run_emcee(
+        GaussianLikelihood(refiner.simulator, estimator.prior, flux=flux[0], flux_ivar=ivar[0], zred=float(catalog.zred[0])),
+        refiner.config,
+        flow=FlowMap.at(estimator, flux[0], ivar[0], float(catalog.zred[0])),
+    )
+    assert "the flow's draws having no posterior" in found.start
+    assert np.isfinite(found.log_prob).all()
+
+    def fail(likelihood, config, **options):
+        raise ParameterError("no place to begin")
+
+    monkeypatch.setattr("sedcast.baselines.chain_refiner.run_emcee", fail)
+    infer_catalog(estimator, odd, tmp_path / "mcmc.h5", n_samples=50, refiner=refiner, n_threads=1)
+    with read_posteriors(tmp_path / "mcmc.h5") as posteriors:
+        assert posteriors.status.tolist() == ["", ""]
+        assert all("MCMC failed" in flags for flags in posteriors.flags)
+        assert posteriors.refinement["step"].tolist() == ["flow", "flow"]
+        assert np.isfinite(posteriors.samples(0)["log_mstar"]).all()
 
 
 @pytest.mark.slow

@@ -146,3 +146,8 @@ def test_magnitudes_in_files_are_known_by_what_their_columns_state(stated: str, 
     np.testing.assert_allclose(catalog.flux[:2, 0], FLUX[:, 0], rtol=1e-9)
     np.testing.assert_allclose(catalog.flux_ivar[:2, 0], SIGMA[:, 0] ** -2, rtol=1e-9)
     assert catalog.status.tolist() == ["", "", "no measurement in r"]
+
+
+def test_masked_numbers_without_a_unit_are_not_measured() -> None:
+    flux, _ = as_nanomaggies(Masked(FLUX, mask=[[True, False], [False, False]]), SIGMA**-2)
+    np.testing.assert_array_equal(np.isnan(flux), [[True, False], [False, False]])
