@@ -104,6 +104,11 @@ typedef struct {
 #include "_flow_kernel.c"
 #pragma GCC pop_options
 
+/* Of the structures and arguments in this file: to be raised when they change. */
+int sedcast_flow_version(void) {
+    return 1;
+}
+
 /* Floats in a vector of this processor: 16, 8, or 0 if it can run neither variant. */
 int sedcast_flow_vector(void) {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&

@@ -162,6 +162,12 @@ class PosteriorEstimator:
         return str(self.card.get("sha256") or hashlib.sha256(card.encode()).hexdigest())
 
     @property
+    def emulator_digest(self) -> str | None:
+        """Checksum of the emulator of spectra that it was trained with; None if its card does not say."""
+        provenance = self.card.get("provenance") or {}
+        return (provenance.get("emulator") or {}).get("sha256")
+
+    @property
     def origin(self) -> dict[str, Any]:
         """Configuration, training figures and checksum, for the card of an artifact that is made with this one."""
         return {name: self.card.get(name) for name in ("config", "figures", "sha256")}
@@ -374,9 +380,13 @@ class PosteriorEstimator:
         if self.context.mask or self.infers_redshift:
             catalog = self.select(catalog)
         excluded = catalog.status.astype(object)
+        if not self.context.mask:
+            # Its own status does not say so if it was read for subsets of bands.
+            for row in np.flatnonzero(catalog.ok & ~(catalog.flux_ivar > 0).all(axis=1)):
+                excluded[row] = "no measurement in " + " ".join(np.array(self.bands)[~(catalog.flux_ivar[row] > 0)])
         if not self.infers_redshift:
             low, high = self.zred_range
-            outside = catalog.ok & ~((catalog.zred >= low) & (catalog.zred <= high))
+            outside = (excluded == "") & ~((catalog.zred >= low) & (catalog.zred <= high))
             for row in np.flatnonzero(outside):
                 excluded[row] = f"redshift {catalog.zred[row]:.4g} beyond the training range, {low:.4g} to {high:.4g}"
         flags = np.full(len(catalog), "", dtype=object)
@@ -419,6 +429,7 @@ class PosteriorEstimator:
             cosmology=self.cosmology,
             bases=self.bases,
             redshift_prior=self.redshift_prior,
+            emulator=self.emulator_digest,
         )
         bands = self.context.bands
         columns = np.array([self.context.names.index(f"measured_{band}") for band in bands])
@@ -558,6 +569,7 @@ def check_experts(
     cosmology: Cosmology,
     bases: SFHBases,
     redshift_prior: RedshiftPrior | None,
+    emulator: str | None,
 ) -> None:
     """Refuse experts that cannot serve galaxies of an estimator of this name, context, redshift range and model.
 
@@ -580,6 +592,11 @@ def check_experts(
         # A redshift that is inferred is a coordinate of the flow by its prior.
         same = (prior, cosmology, redshift_prior) == (expert.prior, expert.cosmology, expert.redshift_prior)
         same &= all(np.array_equal(getattr(bases, array), getattr(expert.bases, array)) for array in _BASES_ARRAYS)
+        if emulator and expert.emulator_digest and emulator != expert.emulator_digest:
+            raise ConfigError(
+                f"expert: {expert.name} was trained with another emulator of spectra than {name}, perhaps on other stars: "
+                "train both with the same"
+            )
         if not same or low < least or high > most:
             raise ConfigError(
                 f"expert: {expert.name} was trained with another prior, cosmology, bases or redshift range than {name}, or "

@@ -14,6 +14,7 @@ from sedcast.data.errors import ArtifactError
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
 from sedcast.posterior.conditional_flow import ConditionalFlow, FlowDraws
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
+from sedcast.posterior.flow_kernel import product_by_row
 
 __all__ = ["Expert", "FlowWithExperts", "flow_from_arrays"]
 
@@ -120,7 +121,7 @@ class FlowWithExperts(ConditionalFlow):
         for expert in self.experts:
             rows = left & expert.serves(context)
             if rows.any():
-                own = (context[rows] @ expert.matrix).astype(np.float32)
+                own = product_by_row(context[rows].astype(float), expert.matrix).astype(np.float32)
                 parts.append((rows, evaluate(expert.flow, own, rows)))
                 left &= ~rows
         if left.any() or not parts:

@@ -253,16 +253,15 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         return self.n_real
 
     def _draw(self, context: np.ndarray, n_samples: int, seed: int, keys: np.ndarray, n_threads: int | None) -> FlowDraws:
-        def noise(rows: slice, columns: slice) -> np.ndarray:
-            drawn = np.empty((rows.stop - rows.start, columns.stop - columns.start, self.n_real), dtype=np.float32)
-            for into, key in zip(drawn, keys[rows], strict=True):
-                generator = row_stream(seed, key, 0)
-                if columns.start:
-                    generator.standard_normal((columns.start, self.n_real), dtype=np.float32)
-                generator.standard_normal(out=into, dtype=np.float32)
-            return drawn
+        noise = np.empty((len(keys), n_samples, self.n_real), dtype=np.float32)
 
-        theta, log_q = self._to_theta(noise, context, n_samples, n_threads)
+        def fill(rows: slice, _: slice) -> None:
+            for into, key in zip(noise[rows], keys[rows], strict=True):
+                row_stream(seed, key, 0).standard_normal(out=into, dtype=np.float32)
+
+        # By whole rows: a stream has no short way to its middle.
+        in_threads(fill, chunks(len(keys), 1, max(_CHUNK // n_samples, 1)), n_threads)
+        theta, log_q = self._carry(noise, context, n_threads)
         return FlowDraws(theta, log_q, np.full(log_q.shape, np.nan))
 
     def _carry(self, noise: np.ndarray, context: np.ndarray, n_threads: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -28,6 +28,10 @@ _ACTIVATIONS = ("relu", "tanh", "elu", "silu")
 MIN_SAMPLES = 24
 
 
+# What the C source calls by the same name.
+_VERSION = 1
+
+
 class _Flow(ctypes.Structure):
     """The C structure of the same name."""
 
@@ -50,6 +54,8 @@ def kernel_library() -> ctypes.CDLL | None:
         if path.is_file():
             try:
                 library = ctypes.CDLL(str(path))
+                if library.sedcast_flow_version() != _VERSION:
+                    return None
                 sample, amplitudes, network = (
                     getattr(library, f"sedcast_{name}") for name in ("flow_samples", "amplitudes", "network")
                 )

@@ -47,6 +47,8 @@ Pairs = tuple[np.ndarray, np.ndarray]
 Record = dict[str, float]
 _STEPS_PER_CALL = 50
 _VALIDATION_BATCH = 8192
+# Of a direction of the context over the largest: magnitudes over their mean have one without any but rounding.
+_LEAST_SPREAD = 1e-5
 _LEAST_RESIDUAL = 1e-3
 # Beyond it a galaxy's loss grows as a logarithm: one that a flow begun elsewhere holds impossible, at 1e30 nats, must not
 # decide every step alone.
@@ -576,7 +578,7 @@ def _standardisation(theta: np.ndarray, context: np.ndarray) -> dict[str, np.nda
     # What is linear in the context, as most of the mass is, need not be learnt.
     standard = (context - affine["context_mean"]) / affine["context_std"]
     centred = (theta - affine["theta_mean"]).astype(float)
-    slope = np.linalg.lstsq(standard.astype(float), centred, rcond=None)[0].astype(np.float32)
+    slope = np.linalg.lstsq(standard.astype(float), centred, rcond=_LEAST_SPREAD)[0].astype(np.float32)
     residual = (centred - standard @ slope).std(axis=0)
     std = np.maximum(residual, _LEAST_RESIDUAL * affine["theta_std"])
     return affine | {"theta_slope": slope, "theta_std": std.astype(np.float32)}

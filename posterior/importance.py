@@ -7,7 +7,7 @@ is inefficient, better proposals are made, each step only if the one before fell
 2. *contexts*: the flow asked at four contexts near x (x itself, x with wider errors, the photometry that the first step's draws
    predict, and a point between), whose equal mixture has heavier tails and covers galaxies unlike the training set.
 3. *adapted*: population Monte Carlo (Cappé et al. 2008): a mixture of t distributions in all coordinates but the mass, fitted
-   to the best draws so far, with the mass integrated out exactly; a few rounds.
+   to the draws of the step before, with the mass integrated out exactly; a few rounds.
 
 Each step's weights are those of its own proposal, with fresh draws: all of them are exact, and the most efficient is kept. From
 the smoothed weights, equally weighted samples are drawn, and each gets a mass from its exact conditional posterior.

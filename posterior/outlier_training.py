@@ -88,9 +88,8 @@ def training_simulator(estimator: PosteriorEstimator) -> PhotometrySimulator:
     ArtifactError : if the card does not name it, it cannot be read, or another one is in its place now.
     """
     simulation = training_simulation(estimator)
-    provenance = estimator.card.get("provenance") or {}
-    wanted = (provenance.get("emulator") or {}).get("sha256")
-    if provenance and not wanted:
+    wanted = estimator.emulator_digest
+    if estimator.card.get("provenance") and not wanted:
         raise ArtifactError(
             f"{estimator.name!r} was trained in Python on a model of one's own, its card names no emulator: do this in Python "
             "too, with that model"

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sedcast.posterior.conditional_flow import FlowDraws, row_stream
+from sedcast.posterior.likelihood import UNBOUNDED_LIMIT
 from sedcast.posterior.psis import systematic_rows, tempered
 
 __all__ = [
@@ -50,8 +51,9 @@ class PosteriorDraws(NamedTuple):
     ----------
     points : (n, n_samples, dim) float32 in probit space; the lower the efficiency, the more of them are copies of others.
     efficiency : (n,) the effective share of the flow's draws, (Σw)² / (m Σw²), before any tempering; 1 if the flow is the
-        posterior; NaN where the flow does not know the likelihood, and the samples are its draws as they are.
-    log_evidence : (n,) log p(x | model), nats, x in nanomaggies; NaN likewise.
+        posterior; 0 where no draw has a posterior, and NaN where the flow does not know the likelihood: there the samples are
+        its draws as they are.
+    log_evidence : (n,) log p(x | model), nats, x in nanomaggies; NaN in both cases.
     """
 
     points: np.ndarray
@@ -73,7 +75,8 @@ def resample(draws: FlowDraws, n_samples: int, *, seed: int, keys: np.ndarray) -
     """Equally weighted samples (n, n_samples, dim) of weighted draws, each as often as its weight asks for.
 
     Systematic resampling: a draw of weight w times the mean is taken floor(w) or ceil(w) times, so that equal weights leave as
-    many draws as they are. Draws that are not finite have no weight, unless all of a row are such or the likelihood is unknown.
+    many draws as they are. Draws that are not finite, or beyond `UNBOUNDED_LIMIT`, have no weight, unless all of a row are such
+    or the likelihood is unknown.
 
     Parameters
     ----------
@@ -99,6 +102,7 @@ def weigh(draws: FlowDraws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n, m = log_weight.shape
     known = np.isfinite(log_weight).any(axis=1)
     efficiency, log_evidence = np.full((2, n), np.nan)
+    efficiency[~known & ~np.isnan(draws.log_likelihood).all(axis=1)] = 0
     weight = np.full((n, m), 1 / m)
     if known.any():
         some = log_weight[known]
@@ -115,9 +119,10 @@ def weigh(draws: FlowDraws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _log_weights(draws: FlowDraws) -> np.ndarray:
-    """Log of w (n, m); -inf where a draw is not finite, or its likelihood is not known."""
+    """Log of w (n, m); -inf where a draw is not finite or absurdly far out, or its likelihood is not known."""
     theta = draws.theta
     with np.errstate(over="ignore", invalid="ignore"):
+        inside = (np.abs(theta) <= UNBOUNDED_LIMIT).all(axis=2)
         log_prior = -0.5 * np.einsum("nmd,nmd->nm", theta, theta) - 0.5 * theta.shape[2] * _LN_2PI
         log_weight = draws.log_likelihood + log_prior - draws.log_q
-    return np.where(np.isfinite(log_weight), log_weight, -np.inf)
+    return np.where(inside & np.isfinite(log_weight), log_weight, -np.inf)

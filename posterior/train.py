@@ -101,7 +101,24 @@ class PosteriorConfig(Config):
             raise ValueError("flow.choice, where the burst's time is, needs [amplitudes]: give that too, or drop choice")
         if self.flow.choice and self.flow.n_options not in BURST_OPTIONS:
             raise ValueError(f"flow.n_options={self.flow.n_options}: a burst has begun or not, 2, or may be young too, 3")
+        if self.stream is not None and self.simulation is not None:
+            self._check_stream(self.stream, self.simulation)
         return self
+
+    def _check_stream(self, stream: StreamConfig, simulation: SimulationConfig) -> None:
+        if self.training.batch_size > simulation.n_galaxies:
+            raise ValueError(
+                f"training.batch_size={self.training.batch_size} is above simulation.n_galaxies={simulation.n_galaxies}, the "
+                "galaxies of an epoch: lower the one or raise the other"
+            )
+        missing = stream.missing
+        if missing is None or missing.complete + missing.without_optional < 1 - 1e-9:
+            return
+        if always := [band for band in simulation.band_names if band not in missing.optional or missing.complete == 1]:
+            raise ValueError(
+                f"stream.missing: {' '.join(always)} would never be missing, and a flow for any subset of bands could not "
+                "learn what that means: leave complete + without_optional below 1, for some random subsets of all bands"
+            )
 
 
 class TrainingProgress(Protocol):
@@ -230,6 +247,7 @@ def _experts(config: PosteriorConfig) -> list[PosteriorEstimator]:
         cosmology=emulator.cosmology,
         bases=emulator.model.bases,
         redshift_prior=simulation.zred if config.redshift == "inferred" else None,
+        emulator=emulator.card.get("sha256"),
     )
     return experts
 
@@ -491,7 +509,8 @@ def _card(
         "galaxies_per_s": result.n_seen / seconds,
         "stopped": result.reason,
     }
-    artifacts = {name: origin["sha256"] for name, origin in provenance.items() if origin.get("sha256")}
+    known = {name: origin for name, origin in provenance.items() if isinstance(origin, Mapping)}
+    artifacts = {name: origin["sha256"] for name, origin in known.items() if origin.get("sha256")}
     logger.info("trained %s: validation %.4f nats in %.0f s", config.name, best["validation_nll"], seconds)
     return trained.described | {
         "name": config.name,

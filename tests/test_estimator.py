@@ -108,6 +108,15 @@ def test_status_tells_excluded_from_flagged():
         gaussian_estimator().status(catalog.select(("r", "u")))
 
 
+def test_rows_that_were_read_for_subsets_of_bands_are_excluded_one_by_one():
+    estimator = gaussian_estimator()
+    flux, ivar, zred = mock_photometry(4, 2)
+    ivar[1, 4] = 0
+    catalog = Catalog(np.arange(4), BANDS, flux, ivar, zred).select(BANDS, ragged=True)
+    assert catalog.status[1] == ""
+    assert estimator.status(catalog).excluded.tolist() == ["", "no measurement in z", "", ""]
+
+
 def test_masked_estimator_serves_every_row_with_a_measurement(tmp_path):
     estimator = gaussian_estimator(mask=True)
     estimator.save(tmp_path / "masked.npz")

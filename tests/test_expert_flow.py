@@ -115,7 +115,10 @@ def test_what_does_not_fit_is_refused(general, five):
         general.with_experts(replace(five, bases=replace(five.bases, sfh=1.1 * five.bases.sfh)))
     model = {name: getattr(general, name) for name in ("context", "zred_range", "prior", "cosmology", "bases")}
     with pytest.raises(ConfigError, match="infers the redshift, or by another prior"):
-        check_experts([five], name="other", redshift_prior=RedshiftPrior(min=0.01, max=0.2), **model)
+        check_experts([five], name="other", redshift_prior=RedshiftPrior(min=0.01, max=0.2), emulator=None, **model)
+    made_with = five.card["provenance"] | {"emulator": {"sha256": "0" * 64}}
+    with pytest.raises(ConfigError, match="another emulator of spectra"):
+        general.with_experts(replace(five, card=five.card | {"provenance": made_with}))
     assert "sha256" in general.card
     assert "sha256" not in general.with_experts(five).card
     flow = general.with_experts(five).flow
@@ -126,3 +129,14 @@ def test_what_does_not_fit_is_refused(general, five):
         flow.log_prob(np.zeros((3, 11)), context)
     with pytest.raises(ParameterError, match="context has non-finite values"):
         flow.sample(context * np.nan, 1, seed=0)
+
+
+def test_a_row_s_samples_do_not_depend_on_its_company(general, galaxies):
+    both = PosteriorEstimator.find("galex-sdss")
+    catalog = load_sdss_sample(bands=general.bands).select(general.bands, ragged=True)
+    rows = np.flatnonzero(general.status(catalog).ok)[:400]
+    context = both.context(catalog.flux[rows], catalog.flux_ivar[rows], catalog.zred[rows])
+    together = both.flow.draw(context, 100, seed=1, row_keys=rows)
+    alone = [both.flow.draw(context[k : k + 1], 100, seed=1, row_keys=rows[k : k + 1]) for k in range(len(rows))]
+    for part, parts in zip(together, zip(*alone, strict=True), strict=True):
+        np.testing.assert_array_equal(part, np.concatenate(parts))

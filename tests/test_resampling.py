@@ -10,7 +10,7 @@ from sedcast.posterior import PosteriorEstimator, Refiner
 from sedcast.posterior.conditional_flow import FlowDraws
 from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.outlier_training import training_simulator
-from sedcast.posterior.resampling import LEAST_DRAWS, LEAST_EFFICIENCY, resample
+from sedcast.posterior.resampling import FEW_EFFECTIVE, LEAST_DRAWS, LEAST_EFFICIENCY, resample
 
 # One datum, the sum of two coordinates with an error of 0.5, of which the prior is a standard normal.
 OBSERVED, ERROR = 1.5, 0.5
@@ -88,7 +88,19 @@ def test_draws_that_are_not_finite_are_left_out_unless_all_are():
     assert np.isfinite(found.points[:2]).all()
     assert not (found.points[1][:, None] == given.theta[1, :50]).all(axis=2).any()
     assert np.isnan(found.points[2]).all()
-    assert np.isnan(found.efficiency).tolist() == [False, False, True]
+    assert found.efficiency[2] == 0
+    assert found.flags.tolist() == ["", "", FEW_EFFECTIVE]
+
+
+def test_draws_absurdly_far_out_weigh_nothing():
+    given = draws(2, 400)
+    # Their log weights are all rounding: some would tie.
+    given.theta[0] = 1e17 * (1 + 1e-6 * np.arange(400)[:, None])
+    given.log_q[0] = -5e33
+    found = resampled(given, 400)
+    assert found.efficiency[0] == 0
+    assert np.isnan(found.log_evidence).tolist() == [True, False]
+    assert found.flags.tolist() == [FEW_EFFECTIVE, ""]
 
 
 def test_no_rows_are_no_error():
