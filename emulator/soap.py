@@ -11,7 +11,7 @@ _EPSILON = 1e-10
 
 
 class Soap:
-    """The optimiser for use inside a compiled step; vectors are moved by plain Adam.
+    """The optimiser for use inside a compiled step; vectors are moved by plain Adam, stacks of them as matrices.
 
     Moments are kept in the eigenbasis, and turned with it.
 

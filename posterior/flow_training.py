@@ -71,7 +71,7 @@ class FlowTrainingConfig(Config):
     max_epochs : passes over the arrays, or chunks of a stream.
     max_minutes : time budget; the cosine ends with it if it comes first. None: no budget (and exact repeatability).
     patience : epochs without a better validation loss before stopping.
-    validation_fraction : share of the arrays (or of a stream's first chunk) held out.
+    validation_fraction : share of the arrays held out, or of a stream's first chunk if no other galaxies are given for that.
     clip_norm : bound on the gradient's global norm.
     ema_decay : of the moving average of the weights, which is what is validated and kept.
     checkpoint_minutes : time between checkpoints.

@@ -48,7 +48,7 @@ def draw_mocks(
     seed: int,
     measured: np.ndarray | None = None,
 ) -> Mocks:
-    """Draw mocks from the joint that the estimator was trained on, with a seed of their own.
+    """Draw mocks from the joint that the estimator was trained on; streams of random numbers are none of the training's.
 
     Which bands are measured is settled first, and each mock is tried anew until it is accepted by its measured bands, as in
     `GalaxyStream`; but every mock has a spectrum of its own.
@@ -57,17 +57,14 @@ def draw_mocks(
     ----------
     n_mocks : how many.
     simulator, noise : of the estimator's bands, in their order.
-    estimator : gives prior, redshifts and the training set's seed.
+    estimator : gives prior and redshifts.
     seed : of every random draw.
     measured : (n_mocks, n_band) bool, for an estimator that takes any subset of its bands; all by default.
 
     Raises
     ------
-    ParameterError : if the seed is that of the training set, whose galaxies would be drawn again, or bands disagree.
+    ParameterError : if bands disagree.
     """
-    trained_on = (estimator.card.get("simulation") or {}).get("seed")
-    if seed == trained_on:
-        raise ParameterError(f"seed={seed} is that of the estimator's training set: choose another for mocks")
     for name, bands in (("simulator", simulator.bands), ("noise", noise.bands)):
         if tuple(bands) != estimator.bands:
             raise ParameterError(f"{name} has bands {bands}, the estimator {estimator.bands}: they must agree")

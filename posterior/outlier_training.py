@@ -109,7 +109,7 @@ def draw_like_training(estimator: PosteriorEstimator, simulator: PhotometrySimul
     simulation = training_simulation(estimator).model_copy(update={"n_galaxies": n, "seed": seed})
     trained = (estimator.card.get("config") or {}).get("stream") or {}
     missing = MissingBands(**trained["missing"]) if trained.get("missing") else None
-    config = StreamConfig(spectra_per_galaxy=1.5, pool_epochs=1, n_validation=n, missing=missing)
+    config = StreamConfig(n_validation=n, missing=missing)
     with GalaxyStream(simulator, noise_model(simulation), simulation, config) as stream:
         return stream.validation()
 

@@ -61,7 +61,7 @@ _BEST_SHARE = 0.1
 # In σ: nearer to what is expected, a secant is all rounding.
 _RESOLVED = 0.01
 _LEVELS = 96
-_ERROR_BINS = 40
+_ERROR_BINS, _LEAST_IN_BIN = 40, 10
 _MIN_PER_PATTERN = 2_000
 _MIN_PER_COUNT = 500
 _MIN_PER_STATISTIC = 100
@@ -213,13 +213,16 @@ class OutlierModel:
         model = cls(bands, density, *errors, patterns, *empty)
         checks = model.check(flux, flux_ivar, zred)
         values = np.stack([checks.with_samples(None), checks.with_samples(samples)], axis=1)
+        own = np.array([(measured == pattern).all(axis=1) for pattern in patterns]).reshape(-1, len(flux))
         for table in range(n_table):
             if table < len(patterns):
-                rows = (measured == patterns[table]).all(axis=1)
+                choices = [own[table]]
             else:
-                rows = measured.sum(axis=1) == table - len(patterns) + 1
-            rows = rows if rows.sum() >= _MIN_PER_COUNT else np.ones(len(flux), dtype=bool)
-            model._calibrate(table, values[rows])
+                as_many = measured.sum(axis=1) == table - len(patterns) + 1
+                # Sets of bands that have a table do not use this one, and would decide it.
+                choices = [as_many & ~own.any(axis=0), as_many]
+            choices.append(np.ones(len(flux), dtype=bool))
+            model._calibrate(table, values[next(rows for rows in choices if rows.sum() >= _MIN_PER_COUNT)])
         return model
 
     def _calibrate(self, table: int, values: np.ndarray) -> None:
@@ -410,11 +413,18 @@ def _usual_errors(bands: tuple[str, ...], flux: np.ndarray, flux_ivar: np.ndarra
     tables = np.empty((3, len(bands), _ERROR_BINS))
     for b, band in enumerate(bands):
         rows = flux_ivar[:, b] > 0
+        if rows.sum() < _LEAST_IN_BIN:
+            raise ParameterError(
+                f"{rows.sum()} of {len(flux)} mocks are measured in {band}, expected {_LEAST_IN_BIN} at least: draw more, "
+                "n_calibration in [outliers]"
+            )
         magnitude = asinh_magnitude(flux[rows, b], band)
         ln_error = np.log(asinh_magnitude_error(flux[rows, b], flux_ivar[rows, b] ** -0.5, band))
-        for k, members in enumerate(np.array_split(np.argsort(magnitude), _ERROR_BINS)):
+        n_bin = min(_ERROR_BINS, len(magnitude) // _LEAST_IN_BIN)
+        for k, members in enumerate(np.array_split(np.argsort(magnitude), n_bin)):
             middle = magnitude[members].mean()
             slope, level = np.polyfit(magnitude[members] - middle, ln_error[members], 1)
             residual = ln_error[members] - level - slope * (magnitude[members] - middle)
             tables[:, b, k] = middle, level, residual.std()
+        tables[:, b, n_bin:] = tables[:, b, n_bin - 1 : n_bin]
     return tables[0], tables[1], tables[2]

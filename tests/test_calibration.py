@@ -227,9 +227,6 @@ def test_draw_mocks_from_the_joint():
     assert noise.in_range(mocks.flux, mocks.flux_ivar**-0.5).all()
     low, high = estimator.zred_range
     assert ((mocks.zred >= low) & (mocks.zred <= high)).all()
-    estimator.card["simulation"] = {"seed": 3}
-    with pytest.raises(ParameterError, match="training set"):
-        draw_mocks(300, FakeSimulator(), estimator, noise, seed=3)
     with pytest.raises(ParameterError, match="noise has bands"):
         draw_mocks(300, FakeSimulator(), estimator, noise.select(("g", "r")), seed=4)
 

@@ -137,6 +137,34 @@ def test_too_few_mocks_and_broken_arrays_are_refused(model):
         OutlierModel.from_arrays(BANDS, arrays | {"o_quantiles": np.ones((2, 4, 3))}, "o_")
 
 
+def test_rare_sets_of_bands_are_not_judged_by_the_common_ones_with_as_many(model):
+    """Of sets of four bands the common one is of galaxies that hardly differ."""
+    flux, ivar, zred = mock_photometry(9000, 41)
+    lacking = np.repeat([0, 1, 2, 3], [6000, 1000, 1000, 1000])
+    for values in (flux, ivar, zred):
+        values[:6000] += 0.9 * (np.median(values, axis=0) - values[:6000])
+    flux[np.arange(9000), lacking] = ivar[np.arange(9000), lacking] = 0.0
+    samples = of_fit(np.ones(9000))
+    made = OutlierModel.calibrated(BANDS, model.density, flux=flux, flux_ivar=ivar, zred=zred, samples=samples)
+    others, ivar, zred = mock_photometry(6000, 42)
+    others[:, 1] = ivar[:, 1] = 0.0
+    flagged = np.mean(judged(made, others, ivar, zred).score <= FALSE_ALARM_RATE)
+    assert flagged == pytest.approx(FALSE_ALARM_RATE, abs=5 * np.sqrt(0.01 / 6000 + 0.01 / 3000))
+
+
+def test_bands_that_few_mocks_have_are_judged_in_wider_bins_or_refused(model):
+    def made(n_with_u):
+        flux, ivar, zred = mock_photometry(3000, 43)
+        flux[n_with_u:, 0] = ivar[n_with_u:, 0] = 0.0
+        samples = of_fit(np.ones(3000))
+        return OutlierModel.calibrated(BANDS, model.density, flux=flux, flux_ivar=ivar, zred=zred, samples=samples)
+
+    scatter = made(60).error_scatter
+    assert (scatter > 0.05).all()
+    with pytest.raises(ParameterError, match="5 of 3000 mocks are measured in u, expected 10"):
+        made(5)
+
+
 def test_an_estimator_carries_its_score_into_the_file(model, tmp_path):
     plain = gaussian_estimator()
     plain = replace(plain, card=dict(plain.card) | {"simulation": SIMULATION})

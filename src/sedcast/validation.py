@@ -58,7 +58,7 @@ def validate_estimator(
     estimator, n_samples : as in `calibrate`.
     simulator, noise : as in `draw_mocks`.
     n_mocks : in each class.
-    seed : of the first class, those after it have the numbers that follow.
+    seed : of the first class, and of those that the others have.
     progress : called as (mocks done, mocks in all classes).
 
     Returns
@@ -75,8 +75,10 @@ def validate_estimator(
             if progress is not None:
                 progress(before + done, len(classes) * total)
 
-        mocks = draw_mocks(n_mocks, simulator, estimator, noise, seed=seed + index, measured=measured)
-        results[name] = calibrate(estimator, mocks, n_samples=n_samples, seed=seed + index, progress=report)
+        # Numbers that follow would be those of the next seed's classes.
+        own = seed if index == 0 else int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
+        mocks = draw_mocks(n_mocks, simulator, estimator, noise, seed=own, measured=measured)
+        results[name] = calibrate(estimator, mocks, n_samples=n_samples, seed=own, progress=report)
     return results
 
 
