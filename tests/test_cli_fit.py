@@ -53,6 +53,14 @@ def test_other_bands_choose_another_posterior() -> None:
     assert json.loads(CliRunner().invoke(cli.app, three).output)["model"] == "galex-sdss"
 
 
+def test_without_a_redshift_it_is_inferred() -> None:
+    arguments = [*FIVE[:-2], "--n-samples", "2000", "--json"]
+    found = json.loads(CliRunner().invoke(cli.app, arguments, catch_exceptions=False).output)
+    assert found["model"] == "sdss-photoz"
+    zred = found["quantities"]["zred"]
+    assert 0.005 < zred["p16"] < 0.09 < zred["p84"] < 0.3
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
