@@ -238,7 +238,7 @@ class FilterProjection:
 
 
 def flux_density(
-    spectra: np.ndarray, wave_rest: np.ndarray, zred: float, cosmology: Cosmology
+    spectra: np.ndarray, wave_rest: np.ndarray, zred: float | np.ndarray, cosmology: Cosmology
 ) -> tuple[np.ndarray, np.ndarray]:
     """Observed flux densities per frequency of one galaxy's spectra, in the unit of its photometry.
 
@@ -248,16 +248,18 @@ def flux_density(
     ----------
     spectra : rest-frame luminosity densities, Lsun/Å, (n, n_wave).
     wave_rest : rest-frame wavelengths, Å, (n_wave,).
-    zred : redshift of all of them, positive.
+    zred : redshift of all of them, positive, or (n,) of each.
     cosmology : for the luminosity distance.
 
     Returns
     -------
-    wave_obs, f_nu : observed wavelengths, Å, (n_wave,), and flux densities, nanomaggies, (n, n_wave).
+    wave_obs, f_nu : observed wavelengths, Å, (n_wave,), or (n, n_wave) if each has its redshift, and flux densities,
+        nanomaggies, (n, n_wave).
     """
-    wave_obs = np.asarray(wave_rest, dtype=float) * (1 + zred)
-    distance = float(cosmology.luminosity_distance_cm(np.array([zred]))[0])
-    per_wavelength = LSUN_ERG_S / (4 * np.pi * distance**2 * (1 + zred))
+    z = np.asarray(zred, dtype=float)[..., None]
+    wave_obs = np.asarray(wave_rest, dtype=float) * (1 + z)
+    distance = cosmology.luminosity_distance_cm(np.ravel(z)).reshape(z.shape)
+    per_wavelength = LSUN_ERG_S / (4 * np.pi * distance**2 * (1 + z))
     return wave_obs, spectra * (per_wavelength * wave_obs**2 / (_C_ANGSTROM_S * _MAGGIE_ERG_S_CM2_HZ) * 1e9)
 
 

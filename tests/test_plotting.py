@@ -156,6 +156,16 @@ def test_sbc_plot_has_one_panel_a_parameter_and_the_binomial_band(rng: np.random
     assert binom.cdf(high, 400, 0.1) - binom.cdf(low - 1, 400, 0.1) == pytest.approx(0.99, abs=0.01)
 
 
+def test_spectra_of_inferred_redshifts_are_where_their_photometry_is(rng: np.random.Generator) -> None:
+    simulator = PhotometrySimulator(SpectrumEmulator.default(), ("g", "r", "i"), 0.3)
+    theta = np.repeat(Prior().sample(1, rng), 3, axis=0)
+    seds = sampled_seds(simulator, theta, np.array([0.03, 0.1, 0.25]))
+    at_centre = np.stack([np.interp(seds.centre, seds.wave_obs, spectrum) for spectrum in seds.spectrum])
+    np.testing.assert_allclose(at_centre, seds.flux, rtol=0.3)
+    # Between the least and the most distant lie two orders of magnitude.
+    assert (seds.flux[0] / seds.flux[2] > 30).all()
+
+
 def test_tarp_plot_shows_the_curve() -> None:
     result = tarp(np.random.default_rng(2).random((400, 8)) ** 0.8, seed=1)
     figure = drawn(tarp_plot(result, 400))

@@ -262,12 +262,12 @@ def _draw(estimator: "PosteriorEstimator", galaxy: "Catalog", samples: Mapping[s
     n = len(samples[PARAMETER_NAMES[0]])
     shown = thinned_rows(n, min(_N_PREDICTED, n))
     theta = np.stack([samples[name][shown] for name in PARAMETER_NAMES], axis=1).astype(float)
-    zred = np.asarray(samples.get("zred", np.repeat(galaxy.zred, n))[shown], dtype=float)
+    zred = np.asarray(samples.get("zred", np.repeat(galaxy.zred, n)), dtype=float)
     figure = posterior_figure(
         {"posterior": np.stack([samples[name] for name in QUANTITY_NAMES], axis=1)},
         galaxy.flux[0],
         galaxy.flux_ivar[0],
-        predicted=sampled_seds(simulator, theta, zred),
+        predicted=sampled_seds(simulator, theta, zred[shown]),
         title=f"z = {np.median(zred):.4f}",
     )
     save_figure(figure, path)

@@ -40,10 +40,12 @@ def sampled_seds(simulator: PhotometrySimulator, theta: np.ndarray, zred: np.nda
     ----------
     simulator : of the galaxy's bands.
     theta : (n_sample, 12), columns `PARAMETER_NAMES`.
-    zred : redshift, or (n_sample,) where it is inferred: spectra are then drawn at the median.
+    zred : redshift, or (n_sample,) where it is inferred: each spectrum is then at its own, on the wavelengths of the median.
     """
     redshifts = np.broadcast_to(np.asarray(zred, dtype=float), len(theta))
     model = simulator.model
     spectra = model.spectra(theta, redshifts)
-    wave_obs, density = flux_density(spectra, model.wave_rest, float(np.median(redshifts)), simulator.cosmology)
+    wave_obs = np.asarray(model.wave_rest, dtype=float) * (1 + np.median(redshifts))
+    own_wave, density = flux_density(spectra, model.wave_rest, redshifts, simulator.cosmology)
+    density = np.stack([np.interp(wave_obs, *own) for own in zip(own_wave, density, strict=True)])
     return SampledSeds(simulator.flux(theta, redshifts), wave_obs, density, simulator.projection.curves)
