@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.table import Table
+from matplotlib import image
 from typer.testing import CliRunner
 
 from sedcast import cli
@@ -53,12 +54,17 @@ def test_other_bands_choose_another_posterior() -> None:
     assert json.loads(CliRunner().invoke(cli.app, three).output)["model"] == "galex-sdss"
 
 
-def test_without_a_redshift_it_is_inferred() -> None:
-    arguments = [*FIVE[:-2], "--n-samples", "2000", "--json"]
+def test_without_a_redshift_it_is_inferred(tmp_path: Path) -> None:
+    plot = tmp_path / "galaxy.png"
+    arguments = [*FIVE[:-2], "--n-samples", "2000", "--json", "--plot", str(plot)]
     found = json.loads(CliRunner().invoke(cli.app, arguments, catch_exceptions=False).output)
     assert found["model"] == "sdss-photoz"
     zred = found["quantities"]["zred"]
     assert 0.005 < zred["p16"] < 0.09 < zred["p84"] < 0.3
+    # A row and a column more than with a redshift.
+    known = tmp_path / "known.png"
+    CliRunner().invoke(cli.app, [*FIVE, "--plot", str(known)], catch_exceptions=False)
+    assert all(a > b for a, b in zip(image.imread(plot).shape[:2], image.imread(known).shape[:2], strict=True))
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,6 @@ def _draw(estimator: "PosteriorEstimator", galaxy: "Catalog", samples: Mapping[s
     from sedcast.plotting import save_figure
     from sedcast.plotting_paper import posterior_figure
     from sedcast.posterior.exact import thinned_rows
-    from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
     from sedcast.sampled_seds import sampled_seds
 
     simulator, _ = simulator_of(estimator)
@@ -264,10 +263,11 @@ def _draw(estimator: "PosteriorEstimator", galaxy: "Catalog", samples: Mapping[s
     theta = np.stack([samples[name][shown] for name in PARAMETER_NAMES], axis=1).astype(float)
     zred = np.asarray(samples.get("zred", np.repeat(galaxy.zred, n)), dtype=float)
     figure = posterior_figure(
-        {"posterior": np.stack([samples[name] for name in QUANTITY_NAMES], axis=1)},
+        {"posterior": np.stack(list(samples.values()), axis=1)},
         galaxy.flux[0],
         galaxy.flux_ivar[0],
         predicted=sampled_seds(simulator, theta, zred[shown]),
+        names=tuple(samples),
         title=f"z = {np.median(zred):.4f}",
     )
     save_figure(figure, path)

@@ -67,21 +67,24 @@ def posterior_figure(
     flux_ivar: np.ndarray,
     *,
     predicted: SampledSeds,
+    names: Sequence[str] = QUANTITY_NAMES,
     title: str = "",
 ) -> Figure:
     """A corner plot of one galaxy by several methods, and below it what the posterior predicts of photometry and spectrum.
 
     Parameters
     ----------
-    samples : by method, (n, 17) samples of `QUANTITY_NAMES`.
+    samples : by method, (n, n_quantity) samples.
     flux, flux_ivar, predicted : as in `sedcast.plotting.sed_plot`.
+    names : of the quantities, those of `QUANTITY_NAMES` and, if it was inferred, ``"zred"``.
     title : of the galaxy.
     """
-    columns = [QUANTITY_NAMES.index(name) for name in _CORNER]
-    size = corner_size(len(_CORNER))
+    drawn = [name for name in (*_CORNER, "zred") if name in names]
+    columns = [list(names).index(name) for name in drawn]
+    size = corner_size(len(drawn))
     figure = Figure(figsize=(size, size + _SED_HEIGHT), dpi=_DPI)
     top, bottom = np.ravel(np.asarray(figure.subfigures(2, 1, height_ratios=(size, _SED_HEIGHT))))
-    draw_corner(top, {name: values[:, columns] for name, values in samples.items()}, _CORNER, title=title)
+    draw_corner(top, {name: values[:, columns] for name, values in samples.items()}, drawn, title=title)
     axes = bottom.subplots()
     bottom.subplots_adjust(left=1.05 / size, right=1 - 0.1 / size, bottom=0.75 / _SED_HEIGHT, top=1 - 0.15 / _SED_HEIGHT)
     _ticks_inward(axes)
