@@ -128,12 +128,16 @@ class Stopwatch:
         table(("seconds a call", "median", "least", "most"), rows)
 
 
-def spectra_in_threads(model: SpectrumModel, theta: np.ndarray, zred: np.ndarray, threads: int) -> None:
-    """Compute spectra block by block over threads of one BLAS thread each, and drop them: memory stays bounded."""
+def spectra_in_threads(model: SpectrumModel, theta: np.ndarray, zred: np.ndarray, threads: int) -> int:
+    """Compute spectra block by block over threads of one BLAS thread each, and drop them: memory stays bounded.
+
+    Returns
+    -------
+    n : how many.
+    """
     blocks = [slice(start, start + _ROWS_PER_CALL) for start in range(0, len(theta), _ROWS_PER_CALL)]
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(lambda rows: len(model.spectra(theta[rows], zred[rows])), blocks):
-            pass
+        return sum(pool.map(lambda rows: len(model.spectra(theta[rows], zred[rows])), blocks))
 
 
 def draw(prior: Prior, n: int, zred_max: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -75,8 +75,9 @@ def read_table(path: Path) -> Table:
         with reading(path), source.open("rb") as handle:
             if kind == "ascii.csv":
                 # Astropy gives a name that stands there twice another one.
-                names_in(next(filter(None, (line.decode("utf-8-sig").strip() for line in handle)), ""), path)
-                handle.seek(0)
+                lines = source.open(encoding="utf-8-sig")
+                with lines:
+                    names_in(next(filter(None, (line.strip() for line in lines)), ""), path)
             table = Table.read(handle if kind == "fits" else source, format=kind)
         if table.colnames and table.colnames[0].startswith(_BYTE_ORDER_MARK):
             table.rename_column(table.colnames[0], table.colnames[0].removeprefix(_BYTE_ORDER_MARK).strip('"'))

@@ -143,7 +143,7 @@ class _LocalSession(Session):
     """Processes of this machine; when one dies, all are started anew, for that is how the executor is made."""
 
     def __init__(self, n_workers: int, shared: tuple[Any, ...]) -> None:
-        self.n_workers, self.shared, self.deaths = n_workers, shared, dict[int, int]()
+        self.n_workers, self.shared, self.deaths = n_workers, shared, 0
         token = uuid.uuid4().hex
         super().__init__(self._start(token), token)
 
@@ -155,8 +155,10 @@ class _LocalSession(Session):
         )
 
     def collect(self, function: Callable[..., R], waiting: dict[Future[R], tuple[int, Any]], finished: dict[int, R]) -> None:
+        n_before = len(finished)
         try:
             super().collect(function, waiting, finished)
+            self.deaths = 0
         except BrokenProcessPool as error:
             again = []
             for future, numbered in list(waiting.items()):
@@ -164,8 +166,9 @@ class _LocalSession(Session):
                     finished[numbered[0]] = future.result()
                 else:
                     again.append(numbered)
-                    self.deaths[numbered[0]] = self.deaths.get(numbered[0], 0) + 1
-            if max(self.deaths[number] for number, _ in again) >= _ATTEMPTS:
+            # Nobody knows whose death it was: the work ends when nothing at all gets done between several.
+            self.deaths = 1 if len(finished) > n_before else self.deaths + 1
+            if self.deaths >= _ATTEMPTS:
                 raise SedcastError(_DIED) from error
             logger.warning("a worker process died: %d tasks are begun again", len(again))
             self.stop()

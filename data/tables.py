@@ -133,15 +133,19 @@ class _Fits(TableFile):
         if values.dtype.kind == "S":
             return np.char.rstrip(values)
         scale, zero = column.bscale or 1, column.bzero or 0
-        # astropy declares a null value for any masked column; floats would round the others' last digits.
-        if values.dtype.kind in "iu" and column.null is not None and (null := values == column.null).any():
-            values = np.where(null, np.nan, values)
+        null = np.zeros(values.shape, dtype=bool)
+        if values.dtype.kind in "iu" and column.null is not None:
+            # Of the number as it is stored; astropy writes that of an unsigned one as it is meant.
+            null = (values == column.null) | (values == column.null - zero)
         if scale == 1 and zero == 2**63:
-            return np.asarray(values.view(np.uint64) ^ np.uint64(2**63))
-        if scale == 1 and values.dtype.kind in "iu" and float(zero).is_integer():
+            values = values.view(np.uint64) ^ np.uint64(2**63)
+        elif scale == 1 and values.dtype.kind in "iu" and float(zero).is_integer():
             # Offsets stand for unsigned integers, which may need all their bits.
-            return np.asarray(values.astype(np.int64) + np.int64(zero) if zero else values)
-        return np.asarray(values if (scale, zero) == (1, 0) else values.astype(float) * scale + zero)
+            values = values.astype(np.int64) + np.int64(zero) if zero else values
+        elif (scale, zero) != (1, 0):
+            values = values.astype(float) * scale + zero
+        # Floats would round the last digits of a column without any.
+        return np.where(null, np.nan, values) if null.any() else np.asarray(values)
 
 
 def _check_headers(handle: BinaryIO, path: Path) -> None:

@@ -120,7 +120,7 @@ def names_in(head: str, path: Path) -> tuple[str, ...]:
     CatalogError : if a name stands there twice.
     """
     names = tuple(next(csv.reader([head])))
-    if twice := [name for name, n in Counter(names).items() if n > 1]:
+    if twice := [name for name, n in Counter(names).items() if name and n > 1]:
         raise CatalogError(f"{path} has two columns of the name {twice[0]!r}: rename one")
     return names
 

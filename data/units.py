@@ -17,9 +17,10 @@ NANOMAGGIES_PER_UNIT = {"nanomaggies": 1.0, "maggies": 1e9, "uJy": 1.0 / 3.631, 
 _MAGNITUDES = ("AB", "asinh")
 # What astropy calls nmgy, mgy and mag(AB); it reads "ab mag" as attobits times magnitudes.
 _MAGGIES = {name: "nmgy" for name in ("nanomaggies", "nanomaggie", "nmaggy", "nmaggies")} | {"maggies": "mgy", "maggie": "mgy"}
-_MAGGIES |= {"nmgy": "nmgy", "mgy": "mgy"}
+# Names within a unit, such as that of an inverse variance.
+_WORDS = _MAGGIES | {"nmgy": "nmgy", "mgy": "mgy", "jy": "Jy", "njy": "nJy", "ujy": "uJy", "mujy": "uJy", "microjy": "uJy"}
+_WORDS |= {"counts": "ct", "mag": "mag", "magnitude": "mag", "magnitudes": "mag"}
 _ALIASES = {name: "mag(AB)" for name in ("ab", "ab mag", "abmag", "ab_mag", "mag_ab", "mag ab", "abit mag")}
-_ALIASES |= {"magnitude": "mag", "magnitudes": "mag", "jy": "Jy", "njy": "nJy", "microjy": "uJy", "mujy": "uJy", "ujy": "uJy"}
 _NOTHING = frozenset(("", "-", "--", "?", "none", "null", "n/a", "unknown"))
 
 
@@ -64,7 +65,7 @@ def known_unit(stated: Any) -> Any:
         return u.Unit(_ALIASES[text.lower()])
     if isinstance(stated, u.UnitBase | u.FunctionUnitBase) and not isinstance(stated, u.UnrecognizedUnit):
         return stated
-    text = re.sub(r"[A-Za-z]+", lambda word: _MAGGIES.get(word[0].lower(), word[0]), text)
+    text = re.sub(r"[A-Za-z]+", lambda word: _WORDS.get(word[0].lower(), word[0]), re.sub(r"\^\{(-?\d+)\}", r"^\1", text))
     unit = u.Unit(text, parse_strict="silent")
     return None if isinstance(unit, u.UnrecognizedUnit | u.StructuredUnit) else unit
 

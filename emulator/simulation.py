@@ -77,6 +77,8 @@ class PhotometrySimulator:
     _restricted: SpectrumModel = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not hasattr(self.model, "cosmology"):
+            raise ParameterError(f"model {type(self.model).__name__} has no cosmology: give it one, such as Cosmology()")
         projection = FilterProjection(tuple(self.bands), self.model.wave_rest, self.zred_max, self.cosmology)
         restrict = getattr(self.model, "restricted", None)
         object.__setattr__(self, "projection", projection)

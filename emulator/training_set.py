@@ -220,6 +220,8 @@ def _existing(output: Path, manifest: dict[str, Any]) -> TrainingSet:
     found = TrainingSet(output)
     decided = ("config", "simulator", "wave_rest")
     held, wanted = ({name: one[name] for name in decided} for one in (found.manifest, manifest))
+    # Earlier versions said less of their simulators.
+    wanted["simulator"] = {name: value for name, value in wanted["simulator"].items() if name in held["simulator"]}
     if different := differences(held, wanted):
         raise ConfigError(
             f"{output} holds another training set, {'; '.join(different)}: move or delete it, or give another folder"

@@ -164,8 +164,8 @@ class PosteriorEstimator:
     @property
     def emulator_digest(self) -> str | None:
         """Checksum of the emulator of spectra that it was trained with; None if its card does not say."""
-        provenance = self.card.get("provenance") or {}
-        return (provenance.get("emulator") or {}).get("sha256")
+        origin = (self.card.get("provenance") or {}).get("emulator")
+        return origin.get("sha256") if isinstance(origin, Mapping) else None
 
     @property
     def origin(self) -> dict[str, Any]:

@@ -91,8 +91,8 @@ def training_simulator(estimator: PosteriorEstimator) -> PhotometrySimulator:
     wanted = estimator.emulator_digest
     if estimator.card.get("provenance") and not wanted:
         raise ArtifactError(
-            f"{estimator.name!r} was trained in Python on a model of one's own, its card names no emulator: do this in Python "
-            "too, with that model"
+            f"the card of {estimator.name!r}, which was trained in Python, names no emulator. On a model of one's own, do this "
+            "in Python too, with that model; else give fit_posterior provenance={'emulator': {'sha256': the emulator's}}"
         )
     simulator = default_simulator(simulation)
     found = getattr(simulator.model, "card", {}).get("sha256")

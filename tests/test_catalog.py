@@ -326,16 +326,18 @@ def test_a_text_that_is_missing_is_empty_and_a_zero_is_not() -> None:
     assert as_texts("id", np.array([0, None, b"a", "b"], dtype=object)).tolist() == ["0", "", "a", "b"]
 
 
+@pytest.mark.parametrize("power", ["^-2", "**-2", "^{-2}"])
 @pytest.mark.parametrize(("stated", "size"), [("ujy", 3.631), ("microJy", 3.631), ("nMgy", 1.0), ("nanomaggies", 1.0)])
-def test_units_by_other_names_are_known(stated: str, size: float) -> None:
+def test_units_by_other_names_are_known(stated: str, size: float, power: str) -> None:
     table, plain = make_table(5), read_catalog(make_table(5))
     for band in UGRIZ:
         table[f"flux_{band}"] *= size
-        table[f"flux_err_{band}"] = size / np.sqrt(table[f"flux_ivar_{band}"])
-        table.remove_column(f"flux_ivar_{band}")
-        for name in (f"flux_{band}", f"flux_err_{band}"):
-            table[name].unit = Unit(stated, parse_strict="silent")
-    np.testing.assert_allclose(read_catalog(table).flux, plain.flux, rtol=1e-6)
+        table[f"flux_ivar_{band}"] /= size**2
+        for name, unit in ((f"flux_{band}", stated), (f"flux_ivar_{band}", f"{stated}{power}")):
+            table[name].unit = Unit(unit, parse_strict="silent")
+    found = read_catalog(table)
+    np.testing.assert_allclose(found.flux, plain.flux, rtol=1e-6)
+    np.testing.assert_allclose(found.flux_ivar, plain.flux_ivar, rtol=1e-6)
 
 
 def test_a_unit_that_is_not_known_is_refused_not_taken_for_nanomaggies(tmp_path: Path) -> None:
@@ -372,6 +374,10 @@ def test_csv_with_a_byte_order_mark_and_names_that_stand_twice(tmp_path: Path) -
     np.testing.assert_array_equal(read_catalog(path).ids, plain.ids)
     quoted = ['"' + name + '"' for name in text.splitlines()[0].split(",")]
     path.write_text("\n".join([",".join(quoted), *text.splitlines()[1:]]), encoding="utf-8-sig")
+    np.testing.assert_array_equal(read_catalog(path).ids, plain.ids)
+    path.write_text(text.replace("\n", ",,\n"), encoding="utf-8")
+    np.testing.assert_array_equal(read_catalog(path).ids, plain.ids)
+    path.write_bytes(text.replace("\n", "\r").encode())
     np.testing.assert_array_equal(read_catalog(path).ids, plain.ids)
     path.write_text(text.replace("flux_ivar_z", "zred", 1), encoding="utf-8")
     with pytest.raises(CatalogError, match="two columns of the name 'zred'"):

@@ -1,6 +1,9 @@
 """The comparison on a linear model, whose posterior is known: figures, failures, resumption, and the report."""
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -230,3 +233,14 @@ def test_bad_input_is_refused(tmp_path):
     unmeasured = Galaxy("real", 0, "g", np.ones(3), np.zeros(3), 0.1)
     outcome = compare_galaxies(setting(), [unmeasured], tmp_path, n_workers=1).galaxies[0].outcomes["emcee"]
     assert "no band is measured" in outcome.reason
+
+
+def test_a_run_that_is_told_to_end_is_not_blamed_for_it(tmp_path):
+    attempt = tmp_path / "run.attempt"
+    attempt.write_text("session ")
+    code = (
+        "import os, signal, sys; from pathlib import Path; from sedcast.baselines.runs import _not_at_fault\n"
+        "with _not_at_fault(Path(sys.argv[1]), 'before'): os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(attempt)], check=False).returncode == -signal.SIGTERM
+    assert attempt.read_text() == "before"

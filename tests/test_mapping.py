@@ -355,3 +355,14 @@ def test_ids_of_64_bits_in_csv_are_texts(tmp_path: Path) -> None:
     mapping = {"id": "ID", "redshift": "z", "bands": {"r": {"flux": "F", "error": "S"}}}
     catalog = read_mapped(tmp_path / "t.csv", parse_config(mapping, CatalogMapping))
     assert catalog.ids.tolist() == ["13260518543048941568", "7"]
+
+
+def test_null_values_of_unsigned_integers(tmp_path: Path) -> None:
+    columns = {
+        "small": MaskedColumn(np.array([5, 7], dtype="u4"), mask=[False, True]),
+        "large": MaskedColumn(np.array([2**63 + 1, 7], dtype="u8"), mask=[False, True]),
+    }
+    Table(columns).write(tmp_path / "t.fits")
+    table = open_table(tmp_path / "t.fits")
+    np.testing.assert_array_equal(table.read("small", 0, 2), [5, np.nan])
+    np.testing.assert_array_equal(table.read("large", 0, 2), [2.0**63, np.nan])

@@ -60,7 +60,7 @@ INTERRUPTED = "interrupted; long work goes on from where it was when the same co
 _OF_THE_SCREEN = ("as_json", "quiet", "verbose", "debug")
 MOCK_SEED = 20_221_103
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
-MockSeed = Annotated[int, typer.Option("--seed", min=0, help="Seed of mocks and samples; not that of the training set.")]
+MockSeed = Annotated[int, typer.Option("--seed", min=0, help="Seed of mocks and samples.")]
 Model = Annotated[
     str,
     typer.Option(metavar="FILE", help="Posterior artifact, or bundled one: sdss-ugriz, galex-sdss, sdss-photoz."),

@@ -40,7 +40,7 @@ _FILES = {
     "mass_sfr.png": "stellar mass and star-formation rate of the sample",
     "summary.json": "the figures that the demonstration printed",
 }
-_TITLE = "# What `sedcast demo` writes"
+_TITLE = "# What `sedcast demo` wrote"
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _compare(
     galaxy: _Galaxy, chain: McmcResult, estimator: PosteriorEstimator, folder: Path
 ) -> dict[str, dict[str, list[float]]]:
     """Draw the corner plot; percentiles (16, 50, 84) by quantity and method."""
-    samples = {"sedcast flow": galaxy.theta, "emcee": chain.thinned(_N_COMPARED)}
+    samples = {"sedcast": galaxy.theta, "emcee": chain.thinned(_N_COMPARED)}
     quantities = {}
     for key, theta in samples.items():
         derived = derived_properties(theta, np.full(len(theta), galaxy.zred), estimator.bases, estimator.cosmology)
@@ -209,8 +209,8 @@ def _show_sample(screen: Screen, figures: dict[str, Any], medians: dict[str, np.
 
 def _show_comparison(screen: Screen, galaxy: _Galaxy, chain: McmcResult, comparison: dict[str, dict[str, list[float]]]) -> None:
     screen.table(
-        f"{galaxy.title}: the flow beside emcee",
-        ("quantity", "flow median", "flow half width", "emcee median", "emcee half width"),
+        f"{galaxy.title}: sedcast beside emcee",
+        ("quantity", "sedcast median", "sedcast half width", "emcee median", "emcee half width"),
         [
             (name, *(cell for low, mid, high in methods.values() for cell in (mid, (high - low) / 2)))
             for name, methods in comparison.items()
