@@ -35,8 +35,9 @@ def run_nautilus(likelihood: GaussianLikelihood, config: McmcConfig) -> McmcResu
 
     Returns
     -------
-    result : with log_evidence, log p(x | model) in nats for x in nanomaggies, as importance refinement gives it. Samples are
-        independent: the chain has one walker, and `rhat` is NaN.
+    result : with log_evidence, log p(x | model) in nats for x in nanomaggies, as importance refinement gives it, None if a limit
+        came first. Samples are independent: the chain has one walker, and `rhat` is NaN. They are fewer than `target_ess`, which
+        is of nautilus's weighted points.
 
     Raises
     ------
@@ -80,10 +81,11 @@ def run_nautilus(likelihood: GaussianLikelihood, config: McmcConfig) -> McmcResu
         raise SedcastError(f"nautilus found no posterior sample in {meter.n_evaluations} evaluations: raise the limits")
     order = rng.permutation(len(points))
     x = _with_drawn_mass(likelihood, points[order], rng) if no_mass else points[order]
-    # Those of the weighted points; the equally weighted ones are a selection of them.
-    ess = min(float(sampler.n_eff), float(len(points)))
-    met = bool(finished and ess >= config.target_ess)
-    cost = f"ESS {ess:.0f} after {meter.n_evaluations:.2g} evaluations"
+    # Of the weighted points, which decide; the equally weighted ones that are kept are a selection of them.
+    n_eff = float(sampler.n_eff)
+    ess = min(n_eff, float(len(points)))
+    met = bool(finished and n_eff >= config.target_ess)
+    cost = f"ESS {n_eff:.0f} after {meter.n_evaluations:.2g} evaluations"
     return McmcResult(
         sampler="nautilus",
         theta=likelihood.prior.from_unbounded(x),
@@ -107,7 +109,7 @@ def run_nautilus(likelihood: GaussianLikelihood, config: McmcConfig) -> McmcResu
         start="prior draws",
         # Of a part of the prior alone where the limits came first.
         log_evidence=float(sampler.log_z) if finished else None,
-        log_evidence_error=1 / np.sqrt(max(float(sampler.n_eff), 1.0)) if finished else None,
+        log_evidence_error=1 / np.sqrt(max(n_eff, 1.0)) if finished else None,
     )
 
 
