@@ -35,8 +35,8 @@ def run_nautilus(likelihood: GaussianLikelihood, config: McmcConfig) -> McmcResu
 
     Returns
     -------
-    result : with log_evidence, log p(x | model) in nats for x in nanomaggies, as importance refinement gives it, None if a limit
-        came first. Samples are independent: the chain has one walker, and `rhat` is NaN. They are fewer than `target_ess`, which
+    result : with log_evidence, log p(x | model) in nats for x in nanomaggies, as importance refinement gives it, None if a
+        limit came first. Samples are independent: one walker, `rhat` is NaN. They are fewer than `target_ess`, which
         is of nautilus's weighted points.
 
     Raises
