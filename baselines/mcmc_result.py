@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from sedcast.data.config import Config
 from sedcast.data.errors import MissingDependencyError
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
-from sedcast.posterior.exact import thinned_rows
+from sedcast.posterior.exact import rows_at_most
 
 __all__ = ["MIN_KEPT", "N_DIM", "McmcConfig", "McmcResult"]
 
@@ -124,7 +124,7 @@ class McmcResult:
 
     def thinned(self, n: int) -> np.ndarray:
         """(n, 12) samples spread evenly over steps and walkers; all of them if they are fewer."""
-        return self.theta[thinned_rows(len(self.theta), min(n, len(self.theta)))]
+        return self.theta[rows_at_most(len(self.theta), n)]
 
     def to_arviz(self) -> Any:
         """The parameters as ArviZ inference data: every independent group a chain, its draws step by step.

@@ -30,7 +30,7 @@ from sedcast.baselines.outcomes import (
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.exact import thinned_rows
+from sedcast.posterior.exact import rows_at_most, thinned_rows
 from sedcast.posterior.importance import Refiner
 from sedcast.posterior.likelihood import GaussianLikelihood
 
@@ -186,7 +186,7 @@ def _sampled(setting: Setting, galaxy: Galaxy, likelihood: GaussianLikelihood, m
         result = _CHAINS[method](likelihood, settings, flow=flow)
     ess = float(result.ess.min())
     samples = result.theta_unbounded
-    kept = samples[thinned_rows(len(samples), min(_MAX_FOR_QUANTILES, len(samples)))]
+    kept = samples[rows_at_most(len(samples), _MAX_FOR_QUANTILES)]
     figures = {
         "n_evaluations": result.n_evaluations,
         "ess": ess,
@@ -206,6 +206,6 @@ def independent_draws(chain: np.ndarray, ess: float, n: int, *, seed: int) -> np
     """
     n_step, n_walker, n_dim = chain.shape
     n = int(np.clip(ess, 2, min(n, n_step * n_walker)))
-    steps = thinned_rows(n_step, min(n_step, max(1, -(-int(ess) // n_walker))))
+    steps = rows_at_most(n_step, max(1, -(-int(ess) // n_walker)))
     points = chain[steps].swapaxes(0, 1).reshape(-1, n_dim)
     return points[np.sort(np.random.default_rng(seed).choice(len(points), n, replace=False))]

@@ -136,11 +136,16 @@ class Catalog:
         return Catalog(self.ids, tuple(bands), flux, flux_ivar, self.zred, status)
 
 
+def no_measurement(bands: Sequence[str], missing: np.ndarray) -> str:
+    """The status of a row that lacks some of the bands, `missing` (n_band,)."""
+    return "no measurement in " + " ".join(np.asarray(bands)[missing])
+
+
 def _row_status(bands: Sequence[str], missing: np.ndarray, zred: np.ndarray, lacking: np.ndarray) -> np.ndarray:
     """Why rows cannot be inferred, (n,); those of `lacking` (n,) because of their missing bands (n, n_band)."""
     reasons: list[list[str]] = [[] for _ in range(len(zred))]
     for row in np.flatnonzero(lacking):
-        reasons[row].append("no measurement in " + " ".join(np.asarray(bands)[missing[row]]))
+        reasons[row].append(no_measurement(bands, missing[row]))
     with np.errstate(invalid="ignore"):
         tests = (
             (~np.isfinite(zred), "redshift is not finite"),

@@ -75,8 +75,7 @@ def read_table(path: Path) -> Table:
         with reading(path), source.open("rb") as handle:
             if kind == "ascii.csv":
                 # Astropy gives a name that stands there twice another one.
-                lines = source.open(encoding="utf-8-sig")
-                with lines:
+                with source.open(encoding="utf-8-sig") as lines:
                     names_in(next(filter(None, (line.strip() for line in lines)), ""), path)
             table = Table.read(handle if kind == "fits" else source, format=kind)
         if table.colnames and table.colnames[0].startswith(_BYTE_ORDER_MARK):

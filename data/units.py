@@ -15,12 +15,12 @@ NANOMAGGIES_PER_UNIT = {"nanomaggies": 1.0, "maggies": 1e9, "uJy": 1.0 / 3.631, 
 """Nanomaggies per unit of flux: a maggie is 3631 Jy."""
 
 _MAGNITUDES = ("AB", "asinh")
-# What astropy calls nmgy, mgy and mag(AB); it reads "ab mag" as attobits times magnitudes.
-_MAGGIES = {name: "nmgy" for name in ("nanomaggies", "nanomaggie", "nmaggy", "nmaggies")} | {"maggies": "mgy", "maggie": "mgy"}
-# Names within a unit, such as that of an inverse variance.
-_WORDS = _MAGGIES | {"nmgy": "nmgy", "mgy": "mgy", "jy": "Jy", "njy": "nJy", "ujy": "uJy", "mujy": "uJy", "microjy": "uJy"}
-_WORDS |= {"counts": "ct", "mag": "mag", "magnitude": "mag", "magnitudes": "mag"}
-_ALIASES = {name: "mag(AB)" for name in ("ab", "ab mag", "abmag", "ab_mag", "mag_ab", "mag ab", "abit mag")}
+# What astropy calls otherwise, by itself and within a unit such as that of an inverse variance.
+_WORDS = {name: "nmgy" for name in ("nanomaggies", "nanomaggie", "nmaggy", "nmaggies", "nmgy")}
+_WORDS |= {name: "mgy" for name in ("maggies", "maggie", "mgy")} | {name: "mag" for name in ("mag", "magnitude", "magnitudes")}
+_WORDS |= {"jy": "Jy", "njy": "nJy", "ujy": "uJy", "mujy": "uJy", "microjy": "uJy", "counts": "ct"}
+# It takes "AB" for a flux, and reads "ab mag" as attobits times magnitudes.
+_AB = frozenset(("ab", "ab mag", "abmag", "ab_mag", "mag_ab", "mag ab", "abit mag"))
 _NOTHING = frozenset(("", "-", "--", "?", "none", "null", "n/a", "unknown"))
 
 
@@ -61,8 +61,8 @@ def known_unit(stated: Any) -> Any:
     text = str(stated or "").strip()
     if text.lower() in _NOTHING:
         return None
-    if text.lower() in _ALIASES:
-        return u.Unit(_ALIASES[text.lower()])
+    if text.lower() in _AB:
+        return u.Unit("mag(AB)")
     if isinstance(stated, u.UnitBase | u.FunctionUnitBase) and not isinstance(stated, u.UnrecognizedUnit):
         return stated
     text = re.sub(r"[A-Za-z]+", lambda word: _WORDS.get(word[0].lower(), word[0]), re.sub(r"\^\{(-?\d+)\}", r"^\1", text))

@@ -27,6 +27,7 @@ from sedcast.emulator.simulation import (
     draw_galaxies,
     noise_model,
 )
+from sedcast.emulator.sps import library_digest
 
 __all__ = ["simulate"]
 
@@ -117,7 +118,7 @@ def _fill(
 def _identity(model: SpectrumModel) -> str:
     """An artifact's checksum, or that of the SSP library of a direct model, or the name of what the model is."""
     name, library = type(model).__name__, getattr(model, "library", None)
-    named = name if library is None else f"{name} {array_digest(library.flux, library.log_age, library.log_z)}"
+    named = name if library is None else f"{name} {library_digest(library)}"
     return str(getattr(model, "card", {}).get("sha256", named))
 
 

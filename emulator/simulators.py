@@ -19,7 +19,7 @@ from sedcast.emulator.log_spectrum import LARGEST_LOG
 from sedcast.emulator.prior import PARAMETER_NAMES, sfh_weights
 from sedcast.emulator.published_provabgs import PROVABGS_PARAMETERS
 from sedcast.emulator.segments import array_digest
-from sedcast.emulator.sps import SPSModel
+from sedcast.emulator.sps import SPSModel, library_digest
 
 __all__ = ["BUILT_IN", "CompositeSimulator", "Simulator", "checked_spectra", "load_simulator"]
 
@@ -69,9 +69,7 @@ class CompositeSimulator:
         model, bases = self.model, self.model.bases
         made = {"bases": bases.name, "bases_digest": array_digest(bases.sfh, bases.zh, bases.t_lookback_gyr)}
         if isinstance(model, SPSModel):
-            library = model.library
-            digest = array_digest(library.flux, library.log_age, library.log_z)
-            return {"library": library.name, "library_digest": digest} | made
+            return {"library": model.library.name, "library_digest": library_digest(model.library)} | made
         libraries = [part.decode() if isinstance(part, bytes) else str(part) for part in model.population.libraries]
         return {"fsps_libraries": libraries} | made
 

@@ -11,8 +11,9 @@ from sedcast.data.sfh_bases import N_SFH_BASES, N_ZH_BASES, SFHBases
 from sedcast.data.ssp import SSPLibrary, log_age_yr
 from sedcast.emulator.dust import DustLaw
 from sedcast.emulator.histories import BETA, GAMMA, HistoryGrid, burst_fraction, check_theta, column
+from sedcast.emulator.segments import array_digest
 
-__all__ = ["SPSModel"]
+__all__ = ["SPSModel", "library_digest"]
 
 _CHUNK_ELEMENTS = 2**20
 _LOG_AGE_SLACK = 1e-9
@@ -272,3 +273,8 @@ class SPSModel:
     def _position(grid: np.ndarray, value: np.ndarray) -> np.ndarray:
         """Fractional index of each value on a grid, clamped to its ends."""
         return np.interp(value, grid, np.arange(grid.size, dtype=np.float64))
+
+
+def library_digest(library: SSPLibrary) -> str:
+    """Checksum of the spectra of a library, and of what they are of."""
+    return array_digest(library.flux, library.log_age, library.log_z)

@@ -22,7 +22,7 @@ from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.amplitudes import AmplitudePosterior
 from sedcast.posterior.burst_choice import from_option, prior_chances, to_option
 from sedcast.posterior.chunks import chunks, in_threads
-from sedcast.posterior.conditional_flow import ConditionalFlow, FlowDraws, checked_context, row_stream
+from sedcast.posterior.conditional_flow import ConditionalFlow, FlowDraws, checked_context, row_noise
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.flow_kernel import DenseKernel, vector_floats
@@ -141,9 +141,7 @@ class FlowWithAmplitudes(ConditionalFlow):
 
     def _draw(self, context: np.ndarray, n_samples: int, seed: int, keys: np.ndarray, n_threads: int | None) -> FlowDraws:
         others, log_q, _ = self.others.draw(context, n_samples, seed=seed, row_keys=keys, n_threads=n_threads)
-        noise = np.empty((*log_q.shape, len(_AMPLITUDES)), dtype=np.float32)
-        for into, key in zip(noise, keys, strict=True):
-            row_stream(seed, key, 1).standard_normal(out=into, dtype=np.float32)
+        noise = row_noise(seed, keys, 1, (n_samples, len(_AMPLITUDES)), n_threads)
         return self._completed(others, log_q, noise, context, n_threads)
 
     def _carry(self, noise: np.ndarray, context: np.ndarray, n_threads: int | None) -> tuple[np.ndarray, np.ndarray]:

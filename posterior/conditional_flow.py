@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sedcast.data.errors import ParameterError
+from sedcast.posterior.chunks import chunks, in_threads
 from sedcast.posterior.made import FlowConfig
 
 if TYPE_CHECKING:
     from sedcast.posterior.flow import MaskedAutoregressiveFlow
 
-__all__ = ["ConditionalFlow", "FlowDraws", "checked_context", "row_stream"]
+__all__ = ["ConditionalFlow", "FlowDraws", "checked_context", "row_noise", "row_stream"]
+
+_SAMPLES_PER_PIECE = 1024
 
 
 class FlowDraws(NamedTuple):
@@ -200,6 +203,18 @@ def row_stream(seed: int, key: int, part: int) -> np.random.Generator:
     """The random numbers of a row: `part` 0 makes what a flow learnt, 1 what completes it, 2 what is taken of the draws."""
     counter = np.array([0, 0, part, 0], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=np.array([seed, key], dtype=np.uint64), counter=counter))
+
+
+def row_noise(seed: int, keys: np.ndarray, part: int, shape: tuple[int, int], n_threads: int | None) -> np.ndarray:
+    """Standard normal noise (n, *shape) float32 of rows' streams, each begun once: a stream has no short way to its middle."""
+    noise = np.empty((len(keys), *shape), dtype=np.float32)
+
+    def fill(rows: slice, _: slice) -> None:
+        for into, key in zip(noise[rows], keys[rows], strict=True):
+            row_stream(seed, key, part).standard_normal(out=into, dtype=np.float32)
+
+    in_threads(fill, chunks(len(keys), 1, max(_SAMPLES_PER_PIECE // max(shape[0], 1), 1)), n_threads)
+    return noise
 
 
 def _checked_keys(seed: int, row_keys: np.ndarray | None, n: int) -> np.ndarray:

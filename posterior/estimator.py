@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sedcast.data.artifacts import consistent, load_artifact, save_artifact
-from sedcast.data.catalog import Catalog
+from sedcast.data.catalog import Catalog, no_measurement
 from sedcast.data.config import parse_config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
@@ -158,8 +158,9 @@ class PosteriorEstimator:
     @property
     def digest(self) -> str:
         """Checksum of the artifact that it was loaded from, or of its card if it was not."""
-        card = json.dumps(self.card, sort_keys=True, default=str)
-        return str(self.card.get("sha256") or hashlib.sha256(card.encode()).hexdigest())
+        if found := self.card.get("sha256"):
+            return str(found)
+        return hashlib.sha256(json.dumps(self.card, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
     def emulator_digest(self) -> str | None:
@@ -383,7 +384,7 @@ class PosteriorEstimator:
         if not self.context.mask:
             # Its own status does not say so if it was read for subsets of bands.
             for row in np.flatnonzero(catalog.ok & ~(catalog.flux_ivar > 0).all(axis=1)):
-                excluded[row] = "no measurement in " + " ".join(np.array(self.bands)[~(catalog.flux_ivar[row] > 0)])
+                excluded[row] = no_measurement(self.bands, ~(catalog.flux_ivar[row] > 0))
         if not self.infers_redshift:
             low, high = self.zred_range
             outside = (excluded == "") & ~((catalog.zred >= low) & (catalog.zred <= high))

@@ -7,7 +7,7 @@ import numpy as np
 
 from sedcast.posterior.estimator import PosteriorEstimator
 
-__all__ = ["ExactSampler", "Refined", "thinned_rows"]
+__all__ = ["ExactSampler", "Refined", "rows_at_most", "thinned_rows"]
 
 
 @dataclass(frozen=True)
@@ -86,3 +86,8 @@ class ExactSampler(Protocol):
 def thinned_rows(n_rows: int, n: int) -> np.ndarray:
     """(n,) row numbers spread evenly from the first to the last of `n_rows`; beyond as many, they repeat."""
     return np.linspace(0, n_rows - 1, n).astype(int)
+
+
+def rows_at_most(n_rows: int, n: int) -> np.ndarray:
+    """As `thinned_rows`, but every row once where there are fewer."""
+    return thinned_rows(n_rows, min(n, n_rows))

@@ -25,7 +25,7 @@ from scipy.special import ndtr, ndtri, softmax
 
 from sedcast.data.errors import ArtifactError
 from sedcast.posterior.chunks import chunks, in_threads
-from sedcast.posterior.conditional_flow import ConditionalFlow, FlowDraws, row_stream
+from sedcast.posterior.conditional_flow import ConditionalFlow, FlowDraws, row_noise
 from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel, product_by_row
 from sedcast.posterior.made import (
     MAX_ANGLE,
@@ -253,19 +253,9 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         return self.n_real
 
     def _draw(self, context: np.ndarray, n_samples: int, seed: int, keys: np.ndarray, n_threads: int | None) -> FlowDraws:
-        noise = np.empty((len(keys), n_samples, self.n_real), dtype=np.float32)
-
-        def fill(rows: slice, _: slice) -> None:
-            for into, key in zip(noise[rows], keys[rows], strict=True):
-                row_stream(seed, key, 0).standard_normal(out=into, dtype=np.float32)
-
-        # By whole rows: a stream has no short way to its middle.
-        in_threads(fill, chunks(len(keys), 1, max(_CHUNK // n_samples, 1)), n_threads)
+        noise = row_noise(seed, keys, 0, (n_samples, self.n_real), n_threads)
         theta, log_q = self._carry(noise, context, n_threads)
         return FlowDraws(theta, log_q, np.full(log_q.shape, np.nan))
-
-    def _carry(self, noise: np.ndarray, context: np.ndarray, n_threads: int | None) -> tuple[np.ndarray, np.ndarray]:
-        return self._to_theta(lambda rows, columns: noise[rows, columns], context, noise.shape[1], n_threads)
 
     def _log_density(self, points: np.ndarray, context: np.ndarray, n_threads: int | None) -> np.ndarray:
         given = self._given(context)
@@ -318,10 +308,8 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         kernels[0] = np.concatenate([of_choice, kernels[0]], axis=1)
         return _Block(self._permutation[index], context_kernel, self._arrays["bias_0"][index] * factor, kernels)
 
-    def _to_theta(
-        self, noise: Callable[[slice, slice], np.ndarray], context: np.ndarray, n_samples: int, n_threads: int | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        given = self._given(context)
+    def _carry(self, noise: np.ndarray, context: np.ndarray, n_threads: int | None) -> tuple[np.ndarray, np.ndarray]:
+        given, n_samples = self._given(context), noise.shape[1]
         theta = np.empty((len(given), n_samples, self.dim), dtype=np.float32)
         log_prob = np.empty((len(given), n_samples))
 
@@ -329,7 +317,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         to_theta = self._compiled_chunk if compiled else self._theta_chunk
 
         def work(rows: slice, columns: slice) -> None:
-            part, drawn = given[rows], noise(rows, columns)
+            part, drawn = given[rows], noise[rows, columns]
             if self.config.choice:
                 theta[rows, columns, -1], drawn = _chosen(drawn, part.chance[:, None])
             told = self._told(theta[rows, columns])

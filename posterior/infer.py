@@ -157,7 +157,7 @@ def infer_catalog(
         edge = np.full(len(rows), "")
         if estimator.infers_redshift:
             edge = np.where(redshift_at_edge(estimator.zred_range, values[-1]), AT_EDGE, "")
-        far = edge if draws is None else draws.flags
+        far = np.full(len(rows), "") if draws is None else draws.flags
         flags[rows] = [joined_flags(reasons) for reasons in zip(judged.flags, status.flags[rows], edge, far, strict=True)]
         return rows, values
 

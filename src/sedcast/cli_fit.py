@@ -254,12 +254,12 @@ def _draw(estimator: "PosteriorEstimator", galaxy: "Catalog", samples: Mapping[s
     from sedcast.emulator.prior import PARAMETER_NAMES
     from sedcast.plotting import save_figure
     from sedcast.plotting_paper import posterior_figure
-    from sedcast.posterior.exact import thinned_rows
+    from sedcast.posterior.exact import rows_at_most
     from sedcast.sampled_seds import sampled_seds
 
     simulator, _ = simulator_of(estimator)
     n = len(samples[PARAMETER_NAMES[0]])
-    shown = thinned_rows(n, min(_N_PREDICTED, n))
+    shown = rows_at_most(n, _N_PREDICTED)
     theta = np.stack([samples[name][shown] for name in PARAMETER_NAMES], axis=1).astype(float)
     zred = np.asarray(samples.get("zred", np.repeat(galaxy.zred, n)), dtype=float)
     figure = posterior_figure(

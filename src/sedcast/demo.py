@@ -20,7 +20,7 @@ from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.plotting import corner_plot, mass_sfr_plane, save_figure, sed_plot
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.exact import thinned_rows
+from sedcast.posterior.exact import rows_at_most
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.posterior_catalog import PosteriorCatalog, read_posteriors
@@ -165,7 +165,7 @@ def _draw_sed(galaxy: _Galaxy, simulator: PhotometrySimulator, folder: Path) -> 
     figure = sed_plot(
         galaxy.flux,
         galaxy.flux_ivar,
-        predicted=sampled_seds(simulator, galaxy.theta[thinned_rows(len(galaxy.theta), _N_PREDICTED)], galaxy.zred),
+        predicted=sampled_seds(simulator, galaxy.theta[rows_at_most(len(galaxy.theta), _N_PREDICTED)], galaxy.zred),
         title=galaxy.title,
     )
     save_figure(figure, folder / "sed.png")

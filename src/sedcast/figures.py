@@ -20,7 +20,7 @@ from sedcast.plotting_calibration import pp_plot, sbc_plot
 from sedcast.plotting_paper import posterior_figure, training_figure
 from sedcast.posterior.calibration import CalibrationResult, calibrate
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.exact import thinned_rows
+from sedcast.posterior.exact import rows_at_most
 from sedcast.posterior.mocks import draw_mocks
 from sedcast.sampled_seds import sampled_seds
 
@@ -161,7 +161,7 @@ def _posterior(
         if name in galaxy["methods"]:
             draws[label] = run_draws(run_path(comparison.folder, "real", galaxy["row"], name))
     first = next(iter(draws.values()))
-    theta = estimator.prior.from_unbounded(first[thinned_rows(len(first), min(_N_PREDICTED, len(first)))])
+    theta = estimator.prior.from_unbounded(first[rows_at_most(len(first), _N_PREDICTED)])
     return posterior_figure(
         {label: physical(points, zred, estimator) for label, points in draws.items()},
         np.array(galaxy["flux"]),

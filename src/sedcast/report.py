@@ -21,7 +21,7 @@ from sedcast.plotting_calibration import pp_plot, sbc_plot, tarp_plot
 from sedcast.plotting_model import history_plot
 from sedcast.posterior.calibration import CalibrationResult
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.exact import thinned_rows
+from sedcast.posterior.exact import rows_at_most
 from sedcast.posterior.infer import count_reasons
 from sedcast.posterior.posterior_catalog import PosteriorCatalog
 from sedcast.posterior.quantities import SHOWN_QUANTITIES
@@ -110,7 +110,7 @@ def _galaxy(
     samples, theta = posteriors.samples(row), estimator.prior.validate(posteriors.theta(row))
     redshifts = estimator.redshift_prior
     zred = np.full(len(theta), posteriors.zred[row]) if redshifts is None else redshifts.in_range(samples["zred"])
-    shown, at = thinned_rows(len(theta), min(_N_PREDICTED, len(theta))), float(np.median(zred))
+    shown, at = rows_at_most(len(theta), _N_PREDICTED), float(np.median(zred))
     sed = sed_plot(
         posteriors.flux[row],
         posteriors.flux_ivar[row],

@@ -16,7 +16,7 @@ from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.exact import thinned_rows
+from sedcast.posterior.exact import rows_at_most
 from sedcast.posterior.infer import joined_flags
 from sedcast.posterior.outlier_training import OutlierScorer
 from sedcast.posterior.quantities import QUANTITIES, SHOWN_QUANTITIES
@@ -214,8 +214,8 @@ class Explorer:
         return judged | {
             "intervals": {name: _rounded(np.percentile(values[name], (16, 50, 84))) for name in OFFERED},
             "corner": _corner({name: values[name] for name in shown}),
-            "sed": self._sed(observed, theta[thinned_rows(len(theta), min(_N_SPECTRA, len(theta)))]),
-            "history": self._history(theta[thinned_rows(len(theta), min(_N_HISTORIES, len(theta)))], observed.zred),
+            "sed": self._sed(observed, theta[rows_at_most(len(theta), _N_SPECTRA)]),
+            "history": self._history(theta[rows_at_most(len(theta), _N_HISTORIES)], observed.zred),
         }
 
     def _flags(self, observed: Observed, draws: PosteriorDraws) -> str:
