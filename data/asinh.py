@@ -66,22 +66,24 @@ def asinh_magnitude(flux: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
     return -POGSON * (np.arcsinh(np.asarray(flux) / (2.0 * b)) + np.log(b) - _LN10_9)
 
 
-def asinh_flux(magnitude: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
-    """Flux in nanomaggies of an asinh magnitude: the inverse of `asinh_magnitude`."""
-    b = softening_nanomaggies(bands)
+def asinh_flux(magnitude: np.ndarray, bands: str | Sequence[str], *, softening: float | None = None) -> np.ndarray:
+    """Flux in nanomaggies of an asinh magnitude, the inverse of `asinh_magnitude`; `softening` in nanomaggies if another."""
+    b = softening_nanomaggies(bands) if softening is None else softening
     return 2.0 * b * np.sinh(-np.asarray(magnitude) / POGSON - np.log(b) + _LN10_9)
 
 
-def _slope(flux: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
+def _slope(flux: np.ndarray, softening: np.ndarray | float) -> np.ndarray:
     """``|dm/df|`` in magnitudes per nanomaggie."""
-    return POGSON / np.hypot(flux, 2.0 * softening_nanomaggies(bands))
+    return np.asarray(POGSON / np.hypot(flux, 2.0 * softening))
 
 
 def asinh_magnitude_error(flux: np.ndarray, sigma: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
     """Error of the asinh magnitude, ``|dm/df|`` sigma; shapes as in `asinh_magnitude`, `sigma` in nanomaggies."""
-    return _slope(flux, bands) * np.asarray(sigma)
+    return _slope(flux, softening_nanomaggies(bands)) * np.asarray(sigma)
 
 
-def asinh_flux_error(flux: np.ndarray, magnitude_error: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
-    """Error in nanomaggies of an asinh magnitude's error: the inverse of `asinh_magnitude_error`."""
-    return np.asarray(magnitude_error) / _slope(flux, bands)
+def asinh_flux_error(
+    flux: np.ndarray, magnitude_error: np.ndarray, bands: str | Sequence[str], *, softening: float | None = None
+) -> np.ndarray:
+    """Error in nanomaggies of an asinh magnitude's error: the inverse of `asinh_magnitude_error`; as `asinh_flux`."""
+    return np.asarray(magnitude_error) / _slope(flux, softening_nanomaggies(bands) if softening is None else softening)

@@ -25,6 +25,7 @@ from sedcast.data.catalog_columns import (
     numbers,
     read_table,
     sdss_columns,
+    warn_of_ids,
     warn_of_unused,
 )
 from sedcast.data.errors import CatalogError, ParameterError
@@ -68,7 +69,7 @@ class Catalog:
     def __post_init__(self) -> None:
         bands = tuple(self.bands)
         flux, ivar = as_nanomaggies(self.flux, self.flux_ivar)
-        zred, ids = as_floats(self.zred), np.asarray(self.ids)
+        zred, ids = as_floats(self.zred), check_ids("ids", np.ma.asanyarray(self.ids))
         expected = (len(zred), len(bands))
         if flux.shape != expected or ivar.shape != expected or ids.shape != zred.shape:
             raise CatalogError(
@@ -216,7 +217,7 @@ def read_catalog(
     ragged: bool = False,
     redshift: bool = True,
 ) -> Catalog:
-    """Read a catalogue from FITS, ECSV, CSV or HDF5, or from an astropy Table in memory.
+    """Read a catalogue from FITS, HDF5, Parquet, ECSV or CSV, or from an astropy Table in memory.
 
     Two layouts are recognised: SDSS's (`sedcast.data.sdss`), and one column per quantity: ``flux_u``, ``flux_ivar_u`` or
     ``flux_err_u`` and so on, ``zred`` or ``z``, and ``id`` if there is one. The fluxes of the second must be AB, total, and
@@ -258,6 +259,8 @@ def read_catalog(
     id_name = find_column(table, columns, "id", "ID", "Id")
     ids = np.arange(len(table)) if id_name is None else check_ids(id_name, table[id_name])
     ids = ids if ids.dtype.kind == "i" else as_texts(str(id_name), ids).astype(str)
+    if id_name is None:
+        warn_of_ids(table, source)
     is_sdss = is_sdss_layout(table.colnames) and not columns
     wanted = chosen
     if ragged and chosen:

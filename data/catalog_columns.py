@@ -14,13 +14,13 @@ from astropy.units import MagUnit
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.filters import BANDS
 from sedcast.data.sdss import SDSS_BANDS, needed_sdss_columns
-from sedcast.data.tables import ColumnsInHdf5, open_table, reading
-from sedcast.data.text_tables import names_in
+from sedcast.data.tables import ColumnsInHdf5, RowsInHdf5, open_table, reading
 from sedcast.data.units import as_floats, as_nanomaggies, contradicts, known_unit, unknown_unit
 
 __all__ = [
     "REDSHIFT_MAX",
     "all_with_units",
+    "as_numbers",
     "as_texts",
     "band_columns",
     "check_ids",
@@ -34,28 +34,36 @@ __all__ = [
     "numbers",
     "read_table",
     "sdss_columns",
+    "warn_of_ids",
     "warn_of_unused",
 ]
 
 logger = logging.getLogger(__name__)
 
-_BYTE_ORDER_MARK = "\ufeff"
 _MISSING_CODES = (-99.0, -999.0, -9999.0)
 _MISSING_MAGNITUDES = (99.0, 99.9, 99.99, 999.0)
 _NO_MAGNITUDE = 90.0
-# From here on floating-point numbers pass over integers.
-_LARGEST_EXACT = 2.0**53
+_ENOUGH_MAGNITUDES = 0.9
+# What catalogues write where there is no number.
+_NO_NUMBER = ("", "-", "--", "null", "none", "nan", "na", "n/a", "<na>", "\\n")
+# What ids are called elsewhere.
+_LIKE_ID = frozenset(
+    ("objid", "objectid", "object_id", "obj_id", "specobjid", "source_id", "sourceid", "targetid", "galaxy_id")
+)
+_LIKE_EXTINCTION = ("mw_transmission", "ebv", "e_bv", "ebmv", "extinction")
 REDSHIFT_MAX = 20.0
 """Beyond it a number is no redshift."""
 _FORMATS = {
     ".fits": "fits",
     ".fit": "fits",
     ".ecsv": "ascii.ecsv",
-    ".csv": "ascii.csv",
     ".hdf5": "hdf5",
     ".h5": "hdf5",
+    ".csv": None,
+    ".parquet": None,
+    ".pq": None,
 }
-"""By suffix, which .gz may follow."""
+"""Astropy's readers by suffix, which .gz may follow; None for those that have one here."""
 
 
 def read_table(path: Path) -> Table:
@@ -67,21 +75,16 @@ def read_table(path: Path) -> Table:
         raise CatalogError(f"{path}: unknown kind of file {suffix!r}; expected one of {', '.join(_FORMATS)}")
     kind = _FORMATS[suffix]
     # Astropy believes a header's sizes, and reads a damaged archive for ever: they are checked, and unpacked, before.
-    checked = open_table(path) if path.suffix.lower() == ".gz" or kind in ("fits", "hdf5") else None
+    checked = open_table(path) if path.suffix.lower() == ".gz" or kind != "ascii.ecsv" else None
     source = path if checked is None else checked.source
-    if isinstance(checked, ColumnsInHdf5):
+    if checked is not None and (kind is None or isinstance(checked, ColumnsInHdf5)):
         table = Table({name: checked.read(name, 0, checked.n_rows) for name in checked.names})
     else:
+        within = {"path": checked.place} if isinstance(checked, RowsInHdf5) else {}
         with reading(path), source.open("rb") as handle:
-            if kind == "ascii.csv":
-                # Astropy gives a name that stands there twice another one.
-                with source.open(encoding="utf-8-sig") as lines:
-                    names_in(next(filter(None, (line.strip() for line in lines)), ""), path)
-            table = Table.read(handle if kind == "fits" else source, format=kind)
-        if table.colnames and table.colnames[0].startswith(_BYTE_ORDER_MARK):
-            table.rename_column(table.colnames[0], table.colnames[0].removeprefix(_BYTE_ORDER_MARK).strip('"'))
+            table = Table.read(handle if kind == "fits" else source, format=kind, **within)
         # Astropy writes masked columns to HDF5 as two.
-        masks = {name for name in table.colnames if table[name].dtype.kind == "b"}
+        masks = {name for name in table.colnames if getattr(table[name], "dtype", np.dtype(float)).kind == "b"}
         for name in [name for name in table.colnames if f"{name}.mask" in masks]:
             table[name] = MaskedColumn(table[name], mask=table[f"{name}.mask"])
     if len(table) == 0:
@@ -116,16 +119,43 @@ def is_one_of(values: np.ndarray, codes: Sequence[float]) -> np.ndarray:
         return np.isin(values, [*codes, *np.array(codes, dtype=np.float32).astype(float)])
 
 
+def as_numbers(name: str, values: np.ndarray, first_row: int = 0) -> np.ndarray:
+    """The values of a column as float64: of numbers, or of texts that are numbers; NaN where there is none.
+
+    Raises
+    ------
+    CatalogError : if one is no number; `name` and `first_row` say where.
+    """
+    if values.dtype.kind in "iuf":
+        return as_floats(values)
+    if values.dtype.kind not in "USO":
+        raise CatalogError(f"column {name!r} holds {values.dtype}, expected numbers")
+    texts = as_texts(name, np.asarray(values)).astype(str)
+    texts = np.where(np.ma.getmaskarray(values), "nan", texts)
+    if (found := _as_floats(texts)) is not None:
+        return found
+    texts = np.where(np.isin(np.char.lower(np.char.strip(texts)), _NO_NUMBER), "nan", texts)
+    if (found := _as_floats(texts)) is not None:
+        return found
+    place = next(place for place, text in np.ndenumerate(texts) if _as_floats(np.array([text])) is None)
+    raise CatalogError(f"column {name!r} holds {texts[place]!s} in row {first_row + place[0]}, expected numbers")
+
+
+def _as_floats(texts: np.ndarray) -> np.ndarray | None:
+    try:
+        # Python's own numerals may have underscores.
+        return None if (np.char.find(texts, "_") >= 0).any() else texts.astype(float)
+    except ValueError:
+        return None
+
+
 def numbers(table: Table, name: str, width: tuple[int, ...] = ()) -> np.ndarray:
     """A column as float64, masked entries as NaN."""
     column = table[name]
-    try:
-        values = np.ma.MaskedArray(getattr(column, "value", column), dtype=float)
-    except (TypeError, ValueError) as error:
-        raise CatalogError(f"column {name!r} holds {column.dtype}, expected numbers ({error})") from error
+    values = as_numbers(name, getattr(column, "value", column))
     if values.shape[1:] != width:
         raise CatalogError(f"column {name!r} has shape {values.shape}, expected {(len(table), *width)}")
-    return np.array(values.filled(np.nan))
+    return values
 
 
 def find_column(table: Table, columns: Mapping[str, str], *wanted: str) -> str | None:
@@ -227,7 +257,7 @@ def band_columns(table: Table, band: str, columns: Mapping[str, str], unit: str)
 
 
 def check_ids(name: str, column: np.ndarray, first_row: int = 0) -> np.ndarray:
-    """A column of ids; integers as int64, which outputs hold, and missing texts as empty ones.
+    """A column of ids; integers as int64, which outputs hold, whole floats as the texts of integers, missing texts empty.
 
     Raises
     ------
@@ -241,7 +271,8 @@ def check_ids(name: str, column: np.ndarray, first_row: int = 0) -> np.ndarray:
         none = none | np.isnan(column)
     bad, what = none, "none"
     if column.dtype.kind == "f" and not none.any():
-        bad, what = np.abs(column) >= _LARGEST_EXACT, "{:.0f}, which floating-point numbers round"
+        # From here on floating-point numbers pass over integers.
+        bad, what = np.abs(column) >= 2.0 ** (np.finfo(column.dtype).nmant + 1), "{:.0f}, which floating-point numbers round"
     elif column.dtype.kind == "u" and not none.any():
         bad, what = column > np.iinfo(np.int64).max, "{}, too large for 64 bits with a sign"
     if bad.any():
@@ -250,6 +281,8 @@ def check_ids(name: str, column: np.ndarray, first_row: int = 0) -> np.ndarray:
             f"the id in column {name!r} of row {first_row + row} is {what.format(column[row])}: expected an integer below 2^63 "
             "or a text in every row; write the column as text, or name another, or none to number the rows"
         )
+    if column.dtype.kind == "f":
+        return np.array([f"{value:.0f}" if value == np.round(value) else str(value) for value in column], dtype=str)
     return column.astype(np.int64) if column.dtype.kind in "iu" else column
 
 
@@ -263,8 +296,25 @@ def check_redshifts(zred: np.ndarray, name: str) -> None:
         )
 
 
+def warn_of_ids(table: Table, path: Path) -> None:
+    """Warn that rows are numbered though a column looks like their ids."""
+    if like := [name for name in table.colnames if name.lower() in _LIKE_ID]:
+        logger.warning(
+            "%s: rows are numbered; if %r is their id, rename it 'id', or name it in a mapping file or, in Python, columns=",
+            path,
+            like[0],
+        )
+
+
 def warn_of_unused(table: Table, bands: Sequence[str], columns: Mapping[str, str], path: Path) -> None:
-    """Warn of fluxes in the file that are of no band that is read: unknown ones, or ones that were not asked for."""
+    """Warn of extinction, and of fluxes in the file that are of no band that is read: unknown or not asked for."""
+    if like := [name for name in table.colnames if name.lower().startswith(_LIKE_EXTINCTION)]:
+        logger.warning(
+            "%s: fluxes are read as corrected for Galactic extinction, %r is not used: if they are not, a mapping file "
+            "says how (sedcast init mapping)",
+            path,
+            like[0],
+        )
     read = {columns.get(f"flux_{band}", f"flux_{band}") for band in bands}
     others = [name for name in table.colnames if name.startswith("flux_") and name not in read]
     others = [name for name in others if not name.startswith(("flux_ivar_", "flux_err_"))]
@@ -300,10 +350,14 @@ def check_not_magnitudes(flux: np.ndarray, bands: Sequence[str], path: Path) -> 
     with every flux inside that interval hardly one has its bluest flux above its reddest. In a single band
     the test is the scatter: 30 magnitudes or more differ by less than 0.12 dex, fluxes by more.
     """
-    flux = np.where(is_one_of(flux, _MISSING_MAGNITUDES), np.nan, flux)
-    seen = flux[np.isfinite(flux)]
-    if seen.size == 0 or seen.min() < 8 or seen.max() > 32:
+    with np.errstate(invalid="ignore"):
+        possible = (flux >= 8) & (flux <= 32)
+    # Faint magnitudes, and codes for none, may be anything.
+    seen = flux[np.isfinite(flux) & (flux != 0) & ~is_one_of(flux, _MISSING_MAGNITUDES)]
+    if not possible.any() or possible.sum() < _ENOUGH_MAGNITUDES * seen.size:
         return
+    flux = np.where(possible, flux, np.nan)
+    seen = flux[possible]
     order = [name for name in BANDS if name in bands]
     if len(order) >= 2:
         difference = flux[:, bands.index(order[0])] - flux[:, bands.index(order[-1])]
@@ -313,6 +367,6 @@ def check_not_magnitudes(flux: np.ndarray, bands: Sequence[str], path: Path) -> 
         suspicious = seen.size >= 30 and float(np.std(np.log10(seen))) < 0.12
     if suspicious:
         raise CatalogError(
-            f"{path}: the fluxes look like magnitudes (all in {seen.min():.4g} to {seen.max():.4g}, smaller in redder bands); "
+            f"{path}: the fluxes look like magnitudes (in {seen.min():.4g} to {seen.max():.4g}, smaller in redder bands); "
             "expected linear fluxes: 10**(0.4 * (22.5 - m)) nanomaggies for an AB magnitude m"
         )

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from sedcast.data.asinh import POGSON, asinh_flux, asinh_flux_error
 from sedcast.data.catalog import NANOMAGGIES_PER_UNIT, Catalog
 from sedcast.data.catalog_columns import (
+    as_numbers,
     as_texts,
     check_ids,
     check_not_magnitudes,
@@ -20,6 +21,7 @@ from sedcast.data.catalog_columns import (
 )
 from sedcast.data.config import Config, load_config
 from sedcast.data.errors import CatalogError, ConfigError
+from sedcast.data.sdss import SDSS_BANDS
 from sedcast.data.tables import TableFile, open_table
 from sedcast.data.units import contradicts, unknown_unit
 
@@ -39,7 +41,7 @@ BUNDLED_MAPPINGS = ("nsa-v0", "nsa-v1", "nsa-v1-sersic", "kcorrect-sdss", "kcorr
 _MAGNITUDES = ("AB", "asinh")
 _ENOUGH_ROWS = 30
 
-Unit = Literal["nanomaggies", "maggies", "uJy", "mJy", "Jy", "AB", "asinh"]
+Unit = Literal["nanomaggies", "maggies", "nJy", "uJy", "mJy", "Jy", "AB", "asinh"]
 
 
 class Extinction(Config):
@@ -70,6 +72,7 @@ class BandColumns(Config):
     extinction : if the fluxes are not corrected for it.
     ab_offset : m_AB - m of the catalogue, magnitudes.
     floor : error to add in quadrature, magnitudes.
+    softening : b of asinh magnitudes, maggies; not needed for u g r i z of SDSS.
     """
 
     flux: str
@@ -80,6 +83,7 @@ class BandColumns(Config):
     extinction: Extinction | None = None
     ab_offset: float = Field(default=0.0, allow_inf_nan=False)
     floor: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    softening: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _one_error(self) -> "BandColumns":
@@ -109,8 +113,13 @@ class CatalogMapping(Config):
     @model_validator(mode="after")
     def _errors_of_magnitudes(self) -> "CatalogMapping":
         for name, band in self.bands.items():
-            if (band.unit or self.unit) in _MAGNITUDES and band.error is None:
+            unit = band.unit or self.unit
+            if unit in _MAGNITUDES and band.error is None:
                 raise ValueError(f"band {name!r} is in magnitudes: expected 'error', in magnitudes")
+            if unit == "asinh" and band.softening is None and name not in SDSS_BANDS:
+                raise ValueError(
+                    f"band {name!r} is in asinh magnitudes and not of SDSS: expected 'softening', their b in maggies"
+                )
         return self
 
 
@@ -151,7 +160,7 @@ def map_rows(table: TableFile, mapping: CatalogMapping, start: int, stop: int) -
     if "unit" not in mapping.model_fields_set:
         _check_known(table, [band for band in mapping.bands.values() if band.unit is None])
     flux, ivar = np.stack([pair[0] for pair in pairs], axis=1), np.stack([pair[1] for pair in pairs], axis=1)
-    zred = np.full(stop - start, np.nan) if mapping.redshift is None else _numbers(table, mapping.redshift, None, start, stop)
+    zred = np.full(stop - start, np.nan) if mapping.redshift is None else _redshifts(table, mapping, start, stop)
     # A few rows of many may be anything.
     if start == 0 and (stop == table.n_rows or stop >= _ENOUGH_ROWS):
         _check_first(table, mapping, (start, stop))
@@ -167,13 +176,21 @@ def _check_first(table: TableFile, mapping: CatalogMapping, rows: tuple[int, int
         read[is_one_of(read, mapping.missing) | is_missing_code(read)] = np.nan
         check_not_magnitudes(read, tuple(mapping.bands), table.path)
     if mapping.redshift is not None:
-        check_redshifts(np.abs(_numbers(table, mapping.redshift, None, *rows)), mapping.redshift)
+        zred = _redshifts(table, mapping, *rows)
+        # The first rows may well be stars.
+        check_redshifts(zred[zred > 0], mapping.redshift)
+
+
+def _redshifts(table: TableFile, mapping: CatalogMapping, start: int, stop: int) -> np.ndarray:
+    zred = _numbers(table, str(mapping.redshift), None, start, stop)
+    zred[is_one_of(zred, mapping.missing) | is_missing_code(zred)] = np.nan
+    return zred
 
 
 def _check_known(table: TableFile, bands: Iterable[BandColumns]) -> None:
     """Refuse columns that state a unit which is not known, of bands for which the mapping has none."""
     for name in filter(None, (column for band in bands for column in (band.flux, band.ivar, band.error))):
-        if unknown_unit(stated := table.units.get(name, "")):
+        if unknown_unit(stated := table.units.get(_named(table, name), "")):
             raise CatalogError(
                 f"column {name!r} says its unit is {stated!r}, which is not known: say in the mapping what it is in, such as "
                 'unit = "uJy"'
@@ -181,7 +198,7 @@ def _check_known(table: TableFile, bands: Iterable[BandColumns]) -> None:
 
 
 def _check_unit(table: TableFile, name: str | None, unit: str, *, inverse_variance: bool = False) -> None:
-    stated = table.units.get(name or "", "")
+    stated = table.units.get(_named(table, name), "") if name else ""
     if contradicts(stated, unit, inverse_variance=inverse_variance, counts=True):
         raise CatalogError(
             f"column {name!r} says its unit is {stated!r}, but the mapping's is {unit!r}{' to the -2' * inverse_variance}: "
@@ -189,23 +206,29 @@ def _check_unit(table: TableFile, name: str | None, unit: str, *, inverse_varian
         )
 
 
-def _column(table: TableFile, name: str, start: int, stop: int) -> np.ndarray:
-    if name not in table.names:
+def _named(table: TableFile, name: str) -> str:
+    """The name of a column in the table: that of the mapping, or the only one that differs in capitals alone."""
+    if name in table.names:
+        return name
+    same = [other for other in table.names if other.lower() == name.lower()]
+    if len(same) != 1:
         listed = ", ".join(table.names[:40]) + (" ..." if len(table.names) > 40 else "")
         raise CatalogError(f"no column {name!r}, which the mapping names. The table has: {listed}")
-    return table.read(name, start, stop)
+    return same[0]
+
+
+def _column(table: TableFile, name: str, start: int, stop: int) -> np.ndarray:
+    return table.read(_named(table, name), start, stop)
 
 
 def _numbers(table: TableFile, name: str, index: int | None, start: int, stop: int) -> np.ndarray:
     """A column, or an element of a vector one, as float64 (n,)."""
-    values = _column(table, name, start, stop)
-    if values.dtype.kind not in "iuf":
-        raise CatalogError(f"column {name!r} holds {values.dtype}, expected numbers")
+    values = as_numbers(name, _column(table, name, start, stop), start)
     if values.ndim != (1 if index is None else 2) or (index is not None and index >= values.shape[1]):
         raise CatalogError(
             f"column {name!r} has shape {values.shape[1:]} per row, which does not go with index={index} in the mapping"
         )
-    return np.array(values if index is None else values[:, index], dtype=float)
+    return values if index is None else values[:, index]
 
 
 def _ids(table: TableFile, names: str | list[str] | None, start: int, stop: int) -> np.ndarray:
@@ -237,8 +260,9 @@ def _band(
             flux = 10.0 ** (0.4 * (22.5 - value))
             sigma = flux * sigma / POGSON
         elif unit == "asinh":
-            flux = asinh_flux(value, name)
-            sigma = asinh_flux_error(flux, sigma, name)
+            softening = None if band.softening is None else 1e9 * band.softening
+            flux = asinh_flux(value, name, softening=softening)
+            sigma = asinh_flux_error(flux, sigma, name, softening=softening)
         else:
             flux, sigma = value * NANOMAGGIES_PER_UNIT[unit], sigma * NANOMAGGIES_PER_UNIT[unit]
         factor = 10.0 ** (-0.4 * band.ab_offset) * _dereddening(table, band.extinction, missing, start, stop)

@@ -22,7 +22,7 @@ from sedcast.data.errors import CatalogError, MissingDependencyError
 from sedcast.data.hdf5 import check_size, open_hdf5
 from sedcast.data.units import as_floats
 
-__all__ = ["ColumnsInHdf5", "TableFile", "open_table", "reading"]
+__all__ = ["ColumnsInHdf5", "RowsInHdf5", "TableFile", "open_table", "reading"]
 
 _BATCH_ROWS = 65_536
 _BUFFER_BYTES = 1 << 20
@@ -75,6 +75,8 @@ class TableFile(ABC):
         """
         with reading(self.path):
             values = self._read(name, start, stop)
+            if len(values) != stop - start:
+                raise CatalogError(f"{self.path}: column {name!r} has {len(values)} values in rows {start} to {stop - 1}")
             # Astropy writes masked columns to HDF5 and Parquet as two, the mask as truths.
             if (mask := f"{name}.mask") in self.names:
                 hidden = self._read(mask, start, stop)
@@ -132,11 +134,15 @@ class _Fits(TableFile):
         values = values.astype(values.dtype.newbyteorder("="))
         if values.dtype.kind == "S":
             return np.char.rstrip(values)
+        if str(column.format).endswith("L"):
+            return np.asarray(values == ord("T"))
         scale, zero = column.bscale or 1, column.bzero or 0
         null = np.zeros(values.shape, dtype=bool)
         if values.dtype.kind in "iu" and column.null is not None:
-            # Of the number as it is stored; astropy writes that of an unsigned one as it is meant.
-            null = (values == column.null) | (values == column.null - zero)
+            null = values == column.null
+            if scale == 1 and zero == 2 ** (8 * values.dtype.itemsize - 1):
+                # Astropy writes that of an unsigned number as it is meant, not as it is stored.
+                null |= values == column.null - zero
         if scale == 1 and zero == 2**63:
             values = values.view(np.uint64) ^ np.uint64(2**63)
         elif scale == 1 and values.dtype.kind in "iu" and float(zero).is_integer():
@@ -171,11 +177,12 @@ def _check_headers(handle: BinaryIO, path: Path) -> None:
             return
 
 
-class _RowsInHdf5(TableFile):
-    """One dataset of rows."""
+class RowsInHdf5(TableFile):
+    """One dataset of rows, which stands in the file at `place`."""
 
     def __init__(self, path: Path, file: h5py.File, rows: h5py.Dataset) -> None:
         self.path, self._file, self._rows = path, file, rows
+        self.place = str(rows.name)
         self.names, self.n_rows = tuple(rows.dtype.names), len(rows)
 
     def _read(self, name: str, start: int, stop: int) -> np.ndarray:
@@ -189,7 +196,8 @@ class ColumnsInHdf5(TableFile):
         lengths = {len(item) for item in columns.values()}
         if len(lengths) != 1:
             raise CatalogError(
-                f"{path}: its datasets have {len(lengths)} lengths, expected columns of one length at the top level"
+                f"{path}: its datasets have {len(lengths)} lengths, expected columns of one length at the top level, or in its "
+                f"only group; it has: {', '.join(file) or 'nothing'}"
             )
         self.path, self._file, self._columns = path, file, columns
         self.names, self.n_rows = tuple(columns), lengths.pop()
@@ -200,11 +208,14 @@ class ColumnsInHdf5(TableFile):
 
 def _open_hdf5(path: Path, source: Path) -> TableFile:
     file = open_hdf5(source)
-    found = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset) and item.ndim > 0}
+    within: h5py.Group = file
+    while len(within) == 1 and isinstance(only := next(iter(within.values())), h5py.Group):
+        within = only
+    found = {name: item for name, item in within.items() if isinstance(item, h5py.Dataset) and item.ndim > 0}
     for item in found.values():
         check_size(item)
     rows = [item for item in found.values() if item.dtype.names]
-    return _RowsInHdf5(path, file, rows[0]) if rows else ColumnsInHdf5(path, file, found)
+    return RowsInHdf5(path, file, rows[0]) if rows else ColumnsInHdf5(path, file, found)
 
 
 class _Parquet(TableFile):
@@ -238,23 +249,34 @@ class _Parquet(TableFile):
                 parts.append(part)
             if first + len(values) >= stop:
                 break
-            first, values = first + len(values), _as_array(next(batches).column(0))
+            first, values = first + len(values), _as_array(next(batches).column(0), name)
         self._held[name] = first, values, batches
         whole = np.ma.concatenate(parts)
         return as_floats(whole) if np.ma.is_masked(whole) else whole.data
 
 
-def _as_array(column: Any) -> np.ndarray:
+def _as_array(column: Any, name: str) -> np.ndarray:
     from pyarrow import types
 
+    if types.is_null(column.type):
+        return np.full(len(column), np.nan)
+    if types.is_decimal(column.type):
+        column = column.cast("float64")
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     if column.null_count and types.is_integer(column.type):
         # Among its rows may be such as are read without the null ones: floats would round their last digits.
         return np.ma.MaskedArray(
             column.fill_null(0).to_numpy(zero_copy_only=False), column.is_null().to_numpy(zero_copy_only=False)
         )
     values = column.to_numpy(zero_copy_only=False)
-    is_vector = values.dtype == object and not any(isinstance(value, str | bytes) for value in values[:1])
-    return np.stack(values) if is_vector else values
+    known = [value for value in values if value is not None] if types.is_nested(column.type) else []
+    if not known:
+        return np.asarray(values)
+    if len({np.shape(value) for value in known}) != 1 or np.shape(known[0]) == ():
+        raise CatalogError(f"column {name!r} holds {column.type}, expected numbers, texts or vectors of one length")
+    nothing = np.full(np.shape(known[0]), np.nan)
+    return np.stack([nothing if value is None else value for value in values])
 
 
 def _in_text(kind: str) -> Callable[[Path, Path], TableFile]:

@@ -2,11 +2,12 @@
 
 import csv
 import itertools
+import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from astropy.table import Table
@@ -16,11 +17,12 @@ from sedcast.data.errors import CatalogError
 from sedcast.data.tables import TableFile, reading
 from sedcast.data.units import as_floats
 
-__all__ = ["CsvTable", "EcsvTable", "names_in"]
+__all__ = ["CsvTable", "EcsvTable"]
 
 _LINES = 8192
-_MAX_LINE_BYTES = 1 << 20
-_KINDS: tuple[type, ...] = (np.int64, np.float64, np.str_)
+_MAX_LINE = 1 << 20
+# As an id is written: 007, 1_0 and 1e3 are texts.
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 class _Lines(TableFile):
@@ -30,7 +32,7 @@ class _Lines(TableFile):
         self.path, self._source, self._offsets = path, source, list[int]()
         self.n_rows = 0
         self._held: dict[int, Any] = {}
-        with source.open("rb") as handle:
+        with self._opened() as handle:
             self._head = self._read_head(handle)
             while True:
                 offset = handle.tell()
@@ -40,16 +42,27 @@ class _Lines(TableFile):
                 self._offsets.append(offset)
                 self.n_rows += len(lines)
 
-    def _numbered(self, handle: Any) -> Iterator[str]:
+    def _opened(self) -> TextIO:
+        """Whatever ends its lines."""
+        return self._source.open(encoding="utf-8-sig", newline=None)
+
+    def _numbered(self, handle: TextIO) -> Iterator[str]:
         """The lines that are not blank, without reading beyond the one that is asked for."""
-        while line := handle.readline(_MAX_LINE_BYTES):
-            if len(line) == _MAX_LINE_BYTES:
-                raise CatalogError(f"{self.path} has a line of more than {_MAX_LINE_BYTES} bytes: is it a table?")
-            if text := line.decode("utf-8-sig").rstrip("\r\n"):
-                yield text
+        while line := handle.readline(_MAX_LINE):
+            if len(line) == _MAX_LINE:
+                raise CatalogError(f"{self.path} has a line of more than {_MAX_LINE} characters: is it a table?")
+            if line.strip():
+                yield line.rstrip("\n")
+
+    def _check_rows(self, n_rows: int, lines: list[str], first: int) -> None:
+        if n_rows != len(lines):
+            raise CatalogError(
+                f"{self.path}: rows {first} to {first + len(lines) - 1} have line breaks within quotes, expected one line for "
+                "each row: take them out"
+            )
 
     @abstractmethod
-    def _read_head(self, handle: Any) -> list[str]:
+    def _read_head(self, handle: TextIO) -> list[str]:
         """The lines up to the one of the columns' names, which become `names`."""
 
     def _look_at(self, lines: list[str]) -> None:
@@ -63,7 +76,7 @@ class _Lines(TableFile):
     def _column(self, run: Any, name: str) -> np.ndarray: ...
 
     def _parsed_run(self, number: int) -> Any:
-        with self._source.open("rb") as handle:
+        with self._opened() as handle:
             handle.seek(self._offsets[number])
             return self._parsed(list(itertools.islice(self._numbered(handle), _LINES)), number * _LINES)
 
@@ -76,72 +89,62 @@ class _Lines(TableFile):
 
 
 class CsvTable(_Lines):
-    """Comma-separated values under a line of names; a column is of integers, numbers or text, a blank cell is missing."""
+    """Comma-separated values under a line of names; a column is of integers, if all its cells are, or of text."""
 
     def __init__(self, path: Path, source: Path) -> None:
-        self._kinds: list[int] = []
+        self._integers: list[bool] = []
         super().__init__(path, source)
 
-    def _read_head(self, handle: Any) -> list[str]:
+    def _read_head(self, handle: TextIO) -> list[str]:
         for text in self._numbered(handle):
-            self.names = names_in(text, self.path)
-            self._kinds = [0] * len(self.names)
+            start = handle.tell()
+            following = next(self._numbered(handle), "")
+            handle.seek(start)
+            # Names may stand behind a "#", and comments above them.
+            if text.startswith("#") and (following.startswith("#") or len(_cells([text])[0]) != len(_cells([following])[0])):
+                continue
+            self.names = _names_in(text, self.path)
+            self._integers = [True] * len(self.names)
             return [text]
         raise CatalogError(f"{self.path} is empty: expected a line of column names, then rows")
 
     def _look_at(self, lines: list[str]) -> None:
         # The kind of a column is settled by all its rows, so that it is the same in every run.
         for number, column in enumerate(self._parsed(lines, self.n_rows)):
-            while self._kinds[number] < len(_KINDS) - 1 and not _fits(column, _KINDS[self._kinds[number]]):
-                # Numbers would round ids of more than 63 bits.
-                digits = self._kinds[number] == 0 and all(cell.strip().isdecimal() for cell in column)
-                self._kinds[number] = len(_KINDS) - 1 if digits else self._kinds[number] + 1
+            self._integers[number] = self._integers[number] and all(map(_INTEGER.fullmatch, column))
 
     def _parsed(self, lines: list[str], first: int) -> list[tuple[str, ...]]:
-        rows, width = list(csv.reader(lines, strict=True)), len(self.names)
+        rows, width = _cells(lines), len(self.names)
+        self._check_rows(len(rows), lines, first)
         for number, row in enumerate(rows, start=first):
             if len(row) != width:
                 raise CatalogError(
                     f"{self.path}: row {number} has {len(row)} cells, the line of names has {width}: "
-                    "expected commas between cells and no line breaks in them"
+                    "expected commas between cells"
                 )
         return list(zip(*rows, strict=True))
 
     def _column(self, run: Sequence[tuple[str, ...]], name: str) -> np.ndarray:
         number = self.names.index(name)
-        return _as_kind(run[number], _KINDS[self._kinds[number]])
+        texts = np.array(run[number], dtype=str)
+        return texts.astype(np.int64) if self._integers[number] else texts
 
 
-def names_in(head: str, path: Path) -> tuple[str, ...]:
-    """The names in the first line of a CSV file.
+def _cells(lines: list[str]) -> list[list[str]]:
+    return [[cell.strip() for cell in row] for row in csv.reader(lines, strict=True, skipinitialspace=True)]
 
-    Raises
-    ------
-    CatalogError : if a name stands there twice.
-    """
-    names = tuple(next(csv.reader([head])))
+
+def _names_in(head: str, path: Path) -> tuple[str, ...]:
+    names = tuple(_cells([head.removeprefix("#").lstrip()])[0])
     if twice := [name for name, n in Counter(names).items() if name and n > 1]:
         raise CatalogError(f"{path} has two columns of the name {twice[0]!r}: rename one")
     return names
 
 
-def _as_kind(cells: Sequence[str], kind: type) -> np.ndarray:
-    texts = np.array(cells, dtype=str)
-    return texts.astype(kind) if kind is not np.float64 else np.where(np.char.strip(texts) == "", "nan", texts).astype(kind)
-
-
-def _fits(cells: Sequence[str], kind: type) -> bool:
-    try:
-        _as_kind(cells, kind)
-    except (ValueError, OverflowError):
-        return False
-    return True
-
-
 class EcsvTable(_Lines):
     """Astropy's ECSV, whose head says the type of each column."""
 
-    def _read_head(self, handle: Any) -> list[str]:
+    def _read_head(self, handle: TextIO) -> list[str]:
         head = []
         for text in self._numbered(handle):
             head.append(text)
@@ -157,7 +160,9 @@ class EcsvTable(_Lines):
 
     def _parsed(self, lines: list[str], first: int) -> Table:
         with reading(self.path):
-            return Table.read([*self._head, *lines], format="ascii.ecsv")
+            rows = Table.read([*self._head, *lines], format="ascii.ecsv")
+        self._check_rows(len(rows), lines, first)
+        return rows
 
     def _column(self, run: Table, name: str) -> np.ndarray:
         values = run[name]

@@ -11,7 +11,14 @@ from sedcast.data.errors import ParameterError
 
 __all__ = ["NANOMAGGIES_PER_UNIT", "as_floats", "as_nanomaggies", "contradicts", "known_unit", "unknown_unit"]
 
-NANOMAGGIES_PER_UNIT = {"nanomaggies": 1.0, "maggies": 1e9, "uJy": 1.0 / 3.631, "mJy": 1e3 / 3.631, "Jy": 1e6 / 3.631}
+NANOMAGGIES_PER_UNIT = {
+    "nanomaggies": 1.0,
+    "maggies": 1e9,
+    "nJy": 1e-3 / 3.631,
+    "uJy": 1.0 / 3.631,
+    "mJy": 1e3 / 3.631,
+    "Jy": 1e6 / 3.631,
+}
 """Nanomaggies per unit of flux: a maggie is 3631 Jy."""
 
 _MAGNITUDES = ("AB", "asinh")
@@ -66,6 +73,8 @@ def known_unit(stated: Any) -> Any:
     if isinstance(stated, u.UnitBase | u.FunctionUnitBase) and not isinstance(stated, u.UnrecognizedUnit):
         return stated
     text = re.sub(r"[A-Za-z]+", lambda word: _WORDS.get(word[0].lower(), word[0]), re.sub(r"\^\{(-?\d+)\}", r"^\1", text))
+    if text.lower() in _AB:
+        return u.Unit("mag(AB)")
     unit = u.Unit(text, parse_strict="silent")
     return None if isinstance(unit, u.UnrecognizedUnit | u.StructuredUnit) else unit
 
@@ -91,9 +100,8 @@ def contradicts(stated: Any, unit: str, *, inverse_variance: bool = False, count
     own = known_unit(stated)
     if own is None:
         return False
-    is_magnitude = isinstance(own, u.MagUnit) or own.is_equivalent(u.mag)
-    if is_magnitude or unit in _MAGNITUDES:
-        return is_magnitude != (unit in _MAGNITUDES)
+    if isinstance(own, u.FunctionUnitBase) or own.is_equivalent(u.mag) or unit in _MAGNITUDES:
+        return unit not in _MAGNITUDES or own not in (u.mag, u.Unit("mag(1)"), u.Unit("mag(AB)"))
     if inverse_variance:
         own = own**-0.5
     try:
@@ -105,12 +113,17 @@ def contradicts(stated: Any, unit: str, *, inverse_variance: bool = False, count
 
 
 def as_floats(values: Any) -> np.ndarray:
-    """A copy as float64, masked values as NaN."""
+    """A copy as float64, masked values, and pandas' NA, as NaN."""
     if isinstance(values, np.ma.MaskedArray):
         return np.where(np.ma.getmaskarray(values), np.nan, np.asarray(values.data, dtype=float))
     if hasattr(values, "mask") and hasattr(values, "unmasked"):
         return np.where(values.mask, np.nan, np.asarray(values.unmasked, dtype=float))
-    return np.array(values, dtype=float)
+    try:
+        return np.array(values, dtype=float)
+    except TypeError:
+        if not hasattr(values, "to_numpy"):
+            raise
+        return np.array(values.to_numpy(dtype=float, na_value=np.nan))
 
 
 def _quantity(values: Any) -> Any:
@@ -121,7 +134,7 @@ def _quantity(values: Any) -> Any:
         values = np.where(values.mask, np.nan, values.unmasked.value) * values.unit
     if isinstance(values, u.Quantity | u.Magnitude):
         return values
-    return as_floats(values) << u.Unit(values.unit)
+    return as_floats(values) << (known_unit(values.unit) or u.Unit(values.unit))
 
 
 def _converted(flux: Any, spread: Any) -> tuple[np.ndarray, np.ndarray]:

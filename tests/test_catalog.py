@@ -3,6 +3,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from astropy.units import Jy, Unit, def_unit
 
@@ -363,6 +364,39 @@ def test_magnitudes_in_single_precision_are_no_fluxes() -> None:
         table[f"flux_{band}"] = magnitude
     with pytest.raises(CatalogError, match="look like magnitudes"):
         read_catalog(table)
+
+
+@pytest.mark.parametrize("odd", [0.0, -9.99, 38.0, 50.0, 1e20])
+def test_an_odd_value_among_magnitudes_does_not_make_them_fluxes(odd: float) -> None:
+    table = make_table(200)
+    for band in UGRIZ:
+        table[f"flux_{band}"] = 22.5 - 2.5 * np.log10(np.maximum(table[f"flux_{band}"], 0.01))
+    table["flux_u"][7] = odd
+    with pytest.raises(CatalogError, match="look like magnitudes"):
+        read_catalog(table)
+
+
+def test_columns_that_look_like_ids_or_extinction_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    table = make_table()
+    table.rename_column("id", "OBJID")
+    table["mw_transmission_g"] = 0.9
+    assert read_catalog(table).ids.tolist() == list(range(len(table)))
+    assert "rows are numbered; if 'OBJID' is their id" in caplog.text
+    assert "'mw_transmission_g' is not used" in caplog.text
+
+
+def test_a_missing_id_is_refused_wherever_it_comes_from() -> None:
+    ids = np.ma.MaskedArray([1, 2], mask=[False, True])
+    with pytest.raises(CatalogError, match="the id in column 'ids' of row 1 is none"):
+        Catalog(ids, ("r",), np.ones((2, 1)), np.ones((2, 1)), np.full(2, 0.1))
+
+
+@pytest.mark.parametrize("suffix", ["fits", "ecsv", "hdf5"])
+def test_coordinates_in_a_table_do_no_harm(suffix: str, tmp_path: Path) -> None:
+    table = make_table(5)
+    table["place"] = SkyCoord(np.arange(5.0), np.arange(5.0), unit="deg")
+    table.write(tmp_path / f"t.{suffix}", **({"path": "t", "serialize_meta": True} if suffix == "hdf5" else {}))
+    np.testing.assert_array_equal(read_catalog(tmp_path / f"t.{suffix}").flux, read_catalog(make_table(5)).flux)
 
 
 def test_csv_with_a_byte_order_mark_and_names_that_stand_twice(tmp_path: Path) -> None:

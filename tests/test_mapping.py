@@ -11,7 +11,8 @@ from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 
 from sedcast.data.artifacts import load_artifact
-from sedcast.data.catalog import load_sdss_sample, read_catalog
+from sedcast.data.asinh import SOFTENING, asinh_magnitude
+from sedcast.data.catalog import Catalog, load_sdss_sample, read_catalog
 from sedcast.data.config import parse_config
 from sedcast.data.errors import CatalogError, ConfigError, ParameterError
 from sedcast.data.filters import BANDS
@@ -366,3 +367,50 @@ def test_null_values_of_unsigned_integers(tmp_path: Path) -> None:
     table = open_table(tmp_path / "t.fits")
     np.testing.assert_array_equal(table.read("small", 0, 2), [5, np.nan])
     np.testing.assert_array_equal(table.read("large", 0, 2), [2.0**63, np.nan])
+
+
+def mapped(path: Path, columns: dict[str, Any], **mapping: Any) -> Catalog:
+    Table(columns).write(path, overwrite=True)
+    bands = {"r": {"flux": "flux_r", "error": "err"} | mapping.pop("r", {})}
+    return read_mapped(path, parse_config({"bands": bands, **mapping}, CatalogMapping, "test"))
+
+
+def test_codes_of_redshifts_are_no_redshifts(tmp_path: Path) -> None:
+    columns = {"flux_r": np.full(40, 100.0), "err": np.ones(40), "zred": np.r_[np.full(35, -99.0), np.full(5, 0.1)]}
+    catalog = mapped(tmp_path / "t.fits", columns, redshift="zred")
+    assert np.isnan(catalog.zred[:35]).all()
+    assert (catalog.zred[35:] == 0.1).all()
+    columns["zred"][:35] = 7.0
+    assert np.isnan(mapped(tmp_path / "t.fits", columns, redshift="zred", missing=[7.0]).zred[:35]).all()
+
+
+def test_nanojanskys_and_names_in_other_capitals(tmp_path: Path) -> None:
+    columns = {"FLUX_R": [3631.0], "ERR": [363.1]}
+    table = Table(columns, units={"FLUX_R": "nJy", "ERR": "nJy"})
+    np.testing.assert_allclose(mapped(tmp_path / "t.fits", dict(table.columns), unit="nJy").flux, [[1.0]])
+    with pytest.raises(CatalogError, match="says its unit is 'nJy'"):
+        mapped(tmp_path / "t.fits", dict(table.columns), unit="uJy")
+
+
+def test_softening_of_asinh_magnitudes_of_other_surveys(tmp_path: Path) -> None:
+    columns = {"flux_r": asinh_magnitude(np.array([0.3, 3.0]), "z"), "err": [0.1, 0.1]}
+    softening = SOFTENING["z"]
+    Table(columns).write(tmp_path / "t.fits")
+    bands = {"mine_z": {"flux": "flux_r", "error": "err", "unit": "asinh"}}
+    with pytest.raises(ConfigError, match="expected 'softening'"):
+        parse_config({"bands": bands}, CatalogMapping, "test")
+    bands["mine_z"]["softening"] = softening
+    mine = read_mapped(tmp_path / "t.fits", parse_config({"bands": bands}, CatalogMapping, "test"))
+    np.testing.assert_allclose(mine.flux[:, 0], [0.3, 3.0])
+    bands = {"z": {"flux": "flux_r", "error": "err", "unit": "asinh"}}
+    known = read_mapped(tmp_path / "t.fits", parse_config({"bands": bands}, CatalogMapping, "test"))
+    np.testing.assert_array_equal(mine.flux_ivar, known.flux_ivar)
+
+
+@pytest.mark.parametrize(("dtype", "first"), [("f4", 2**24), ("f8", 2**53)])
+def test_ids_in_floats_keep_their_digits_or_are_refused(dtype: str, first: int, tmp_path: Path) -> None:
+    columns = {"id": np.array([123456, 3], dtype=dtype), "flux_r": [1.0, 1.0], "err": [1.0, 1.0]}
+    assert mapped(tmp_path / "t.fits", columns, id="id").ids.tolist() == ["123456", "3"]
+    columns["id"] = np.array([first, 3], dtype=dtype)
+    with pytest.raises(CatalogError, match="which floating-point numbers round"):
+        mapped(tmp_path / "t.fits", columns, id="id")

@@ -10,6 +10,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
+from sedcast.data.catalog_columns import as_numbers
 from sedcast.data.errors import CatalogError
 from sedcast.data.tables import open_table
 
@@ -62,8 +63,9 @@ def test_any_piece_is_what_was_written(columns: dict[str, np.ndarray], tmp_path:
             found = table.read(column, start, stop)
             if column == "name":
                 found = np.array([cell.decode() if isinstance(cell, bytes) else str(cell) for cell in found])
+            elif column != "number":
+                found = as_numbers(column, found)
             np.testing.assert_array_equal(found, expected[start:stop])
-            assert column != "late" or found.dtype.kind == "f"
 
 
 def test_vectors_in_every_binary_format(tmp_path: Path) -> None:
@@ -85,8 +87,85 @@ def test_blank_cells_quotes_and_byte_order_marks(tmp_path: Path) -> None:
     table = open_table(path)
     assert table.names == ("id", "flux", "n")
     assert table.read("id", 0, 2).tolist() == ["a, b", "c"]
-    np.testing.assert_array_equal(table.read("flux", 0, 2), [1.5, np.nan])
+    np.testing.assert_array_equal(as_numbers("flux", table.read("flux", 0, 2)), [1.5, np.nan])
     assert table.read("n", 0, 2).dtype == np.int64
+
+
+def test_names_behind_a_hash_under_comments_with_blanks_and_ends_of_lines_of_any_kind(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    for text in ("#Table1\nid, flux\n1, 2.5\n \n2, 3\n", "# id,flux\n1,2.5\n2,3\n", "id,flux\r1,2.5\r2,3\r"):
+        path.write_bytes(text.encode())
+        table = open_table(path)
+        assert (table.names, table.n_rows) == (("id", "flux"), 2)
+        assert table.read("id", 0, 2).tolist() == [1, 2]
+        assert as_numbers("flux", table.read("flux", 1, 2)).tolist() == [3.0]
+
+
+@pytest.mark.parametrize("ids", [["1_1", "11"], ["007", "7"], ["1e2", "100"], ["9" * 19, "2"], ["+5", "5"]])
+def test_integers_in_csv_are_those_that_keep_their_digits(ids: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("id\n" + "\n".join(ids))
+    assert open_table(path).read("id", 0, 2).tolist() == ids
+
+
+def test_texts_are_numbers_or_say_which_is_none() -> None:
+    texts = np.array([" 1.5", "null", "N/A", "", "--", "-inf"])
+    np.testing.assert_array_equal(as_numbers("f", texts), [1.5, np.nan, np.nan, np.nan, np.nan, -np.inf])
+    for bad in ("1_0", "bright"):
+        with pytest.raises(CatalogError, match=f"column 'f' holds {bad} in row 101"):
+            as_numbers("f", np.array(["", bad]), 100)
+    with pytest.raises(CatalogError, match="holds bool, expected numbers"):
+        as_numbers("f", np.array([True]))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "ecsv"])
+def test_line_breaks_within_quotes_are_refused(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"t.{suffix}"
+    Table({"id": [1, 2], "note": ["a\nb", "c"]}).write(path)
+    with pytest.raises(CatalogError, match="line breaks within quotes"):
+        open_table(path).read("id", 0, 2)
+
+
+def test_logical_columns_and_nulls_of_scaled_ones(tmp_path: Path) -> None:
+    path = tmp_path / "t.fits"
+    columns = [fits.Column("l", "L", array=[True, False, True]), fits.Column("m", "I", array=np.array([-20, 0, 5]))]
+    fits.BinTableHDU.from_columns(columns).writeto(path)
+    for key, value in (("TSCAL2", 0.001), ("TZERO2", 20.0), ("TNULL2", 0)):
+        fits.setval(path, key, value=value, ext=1)
+    table = open_table(path)
+    assert table.read("l", 0, 3).tolist() == [True, False, True]
+    np.testing.assert_allclose(table.read("m", 0, 3), [19.98, np.nan, 20.005])
+
+
+def test_parquet_columns_of_nothing_decimals_and_missing_vectors(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    from pyarrow import parquet
+
+    columns = {
+        "none": pyarrow.nulls(2),
+        "decimal": pyarrow.array([1.5, None]).cast(pyarrow.decimal128(8, 3)),
+        "vector": pyarrow.array([None, [1.0, 2.0]]),
+        "ragged": pyarrow.array([[1.0], [1.0, 2.0]]),
+        "word": pyarrow.array(["a", "b"]).dictionary_encode(),
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    table = open_table(tmp_path / "t.parquet")
+    np.testing.assert_array_equal(table.read("none", 0, 2), [np.nan, np.nan])
+    np.testing.assert_array_equal(as_numbers("decimal", table.read("decimal", 0, 2)), [1.5, np.nan])
+    np.testing.assert_array_equal(table.read("vector", 0, 2), [[np.nan, np.nan], [1.0, 2.0]])
+    assert table.read("word", 0, 2).tolist() == ["a", "b"]
+    with pytest.raises(CatalogError, match=r"'ragged'.*vectors of one length"):
+        table.read("ragged", 0, 2)
+
+
+def test_hdf5_tables_in_the_only_group(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["photometry/id"], file["photometry/flux"] = [1, 2], [0.5, 1.5]
+    assert open_table(tmp_path / "t.h5").read("flux", 0, 2).tolist() == [0.5, 1.5]
+    with h5py.File(tmp_path / "t.h5", "a") as file:
+        file["other/flux"] = [3.0]
+    with pytest.raises(CatalogError, match="only group; it has: other, photometry"):
+        open_table(tmp_path / "t.h5")
 
 
 def test_damage_is_named(columns: dict[str, np.ndarray], tmp_path: Path) -> None:

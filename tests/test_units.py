@@ -99,6 +99,11 @@ def test_units_are_understood_where_photometry_goes_in() -> None:
         ("nmgy / arcsec2", "nanomaggies", True),
         ("Jy, Jy", "nanomaggies", False),
         ("AB", "AB", False),
+        ("AB magnitudes", "AB", False),
+        ("mag(ST)", "AB", True),
+        ("mag(Jy)", "AB", True),
+        ("dex", "AB", True),
+        ("mmag", "AB", True),
         ("whatever", "nanomaggies", False),
     ],
 )
@@ -151,3 +156,20 @@ def test_magnitudes_in_files_are_known_by_what_their_columns_state(stated: str, 
 def test_masked_numbers_without_a_unit_are_not_measured() -> None:
     flux, _ = as_nanomaggies(Masked(FLUX, mask=[[True, False], [False, False]]), SIGMA**-2)
     np.testing.assert_array_equal(np.isnan(flux), [[True, False], [False, False]])
+
+
+def test_units_of_columns_and_missing_numbers_of_data_frames() -> None:
+    names = Column(FLUX, unit="nanomaggies"), Column(SIGMA**-2, unit="nanomaggies-2")
+    for found, expected in zip(as_nanomaggies(*names), (FLUX, SIGMA**-2), strict=True):
+        np.testing.assert_allclose(found, expected)
+
+    class Frame:
+        """As pandas makes arrays of a nullable column."""
+
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            raise TypeError("float() argument must be a string or a real number, not 'NAType'")
+
+        def to_numpy(self, dtype: type, na_value: float) -> np.ndarray:
+            return np.array([[1.0, na_value]], dtype=dtype)
+
+    np.testing.assert_array_equal(as_nanomaggies(Frame(), np.ones((1, 2)))[0], [[1.0, np.nan]])

@@ -68,7 +68,7 @@ Model = Annotated[
 Unit = Annotated[
     str | None,
     typer.Option(
-        help="Unit of the fluxes in the file: nanomaggies, maggies, uJy, mJy or Jy; by default what its columns say, "
+        help="Unit of the fluxes in the file: nanomaggies, maggies, nJy, uJy, mJy or Jy; by default what its columns say, "
         "nanomaggies if they say nothing."
     ),
 ]

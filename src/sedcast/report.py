@@ -116,17 +116,19 @@ def _galaxy(
         posteriors.flux_ivar[row],
         predicted=sampled_seds(simulator, theta[shown], zred[shown]),
     )
-    corner = corner_plot({"posterior": np.stack([samples[name] for name in SHOWN_QUANTITIES], axis=1)}, SHOWN_QUANTITIES)
+    pictures = [("Observed and predicted photometry, spectrum", _png(sed))]
+    # Fewer samples than panels on a side have no contours.
+    if len(theta) > len(SHOWN_QUANTITIES):
+        shown_samples = np.stack([samples[name] for name in SHOWN_QUANTITIES], axis=1)
+        pictures.append(("Corner plot of the posterior", _png(corner_plot({"posterior": shown_samples}, SHOWN_QUANTITIES))))
+    history = history_plot(theta, at, estimator.bases, estimator.cosmology)
+    pictures.append(("Star-formation and metallicity histories", _png(history)))
     intervals = {name: np.percentile(values, [16, 50, 84]) for name, values in samples.items()}
     return {
         "title": f"Galaxy {posteriors.ids[row]}, row {row}, z = {at:.4f}",
         "facts": [("flags", posteriors.flags[row] or "none")],
         "intervals": [(name, f"{q[1]:.4g}  (68%: {q[0]:.4g} to {q[2]:.4g})") for name, q in intervals.items()],
-        "pictures": [
-            ("Observed and predicted photometry, spectrum", _png(sed)),
-            ("Corner plot of the posterior", _png(corner)),
-            ("Star-formation and metallicity histories", _png(history_plot(theta, at, estimator.bases, estimator.cosmology))),
-        ],
+        "pictures": pictures,
     }
 
 
