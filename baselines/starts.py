@@ -116,7 +116,8 @@ def find_start(
     ess = effective_sample_size(pool.log_weight)
     if proposal is not None and ess < _PILOT_BELOW * len(pool.points):
         points, proposal = _pilot(coordinates, points, proposal, rng)
-        origin += ", then a pilot run"
+        # Where it was needed there may be narrow modes, which fill slowly.
+        return Start(points, coordinates, proposal, False, f"{origin}, then a pilot run")
     return Start(points, coordinates, proposal, ess > _WEIGHTED_ESS, origin)
 
 

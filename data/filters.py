@@ -38,7 +38,8 @@ BANDS = {
 LSUN_ERG_S = 3.839e33
 """Solar luminosity, erg/s, as FSPS has it."""
 
-_C_ANGSTROM_S = 2.99792458e18
+C_ANGSTROM_S = 2.99792458e18
+"""Speed of light, Å/s."""
 _MAGGIE_ERG_S_CM2_HZ = 3.631e-20
 _REDSHIFT_STEP = 5e-4
 _MAX_CURVE_BYTES = 10_000_000
@@ -260,7 +261,7 @@ def flux_density(
     wave_obs = np.asarray(wave_rest, dtype=float) * (1 + z)
     distance = cosmology.luminosity_distance_cm(np.ravel(z)).reshape(z.shape)
     per_wavelength = LSUN_ERG_S / (4 * np.pi * distance**2 * (1 + z))
-    return wave_obs, spectra * (per_wavelength * wave_obs**2 / (_C_ANGSTROM_S * _MAGGIE_ERG_S_CM2_HZ) * 1e9)
+    return wave_obs, spectra * (per_wavelength * wave_obs**2 / (C_ANGSTROM_S * _MAGGIE_ERG_S_CM2_HZ) * 1e9)
 
 
 def _band_weights(curve: FilterCurve, wave_rest: np.ndarray, zred: np.ndarray) -> np.ndarray:
@@ -273,7 +274,7 @@ def _band_weights(curve: FilterCurve, wave_rest: np.ndarray, zred: np.ndarray) -
     response = np.interp(fine, curve.wave, curve.response)
     first = _running_integral(fine, fine * response)
     second = _running_integral(fine, fine**2 * response)
-    ab = np.trapezoid(response / fine, fine) * _C_ANGSTROM_S * _MAGGIE_ERG_S_CM2_HZ
+    ab = np.trapezoid(response / fine, fine) * C_ANGSTROM_S * _MAGGIE_ERG_S_CM2_HZ
     weights = np.zeros((len(zred), len(wave_rest)))
     for row, z in enumerate(zred):
         nodes = wave_rest * (1 + z)

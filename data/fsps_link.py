@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sedcast.data.errors import MissingDependencyError, ParameterError
+from sedcast.data.filters import C_ANGSTROM_S
 
 __all__ = ["fsps_spectrum", "import_fsps", "metallicity_position", "missing_folders", "stellar_population"]
 
@@ -75,7 +76,8 @@ def metallicity_position(population: Any, z: float) -> float:
 def fsps_spectrum(population: Any, z: float, age_gyr: float) -> np.ndarray:
     """FSPS's spectrum at one metallicity, Lsun/Å per Msun formed: (n_wave,), or (n_age, n_wave) at all its ages for age 0.
 
-    Converted from FSPS's Lsun/Hz by python-fsps (``peraa=True``), which takes c as 3e18 Å/s: 0.07% too bright.
+    Converted from FSPS's Lsun/Hz here: python-fsps (``peraa=True``) takes c as 3e18 Å/s, 0.07% too much.
     """
     population.params["logzsol"] = metallicity_position(population, z)
-    return np.asarray(population.get_spectrum(tage=age_gyr, peraa=True)[1])
+    wave, per_hz = population.get_spectrum(tage=age_gyr, peraa=False)
+    return np.asarray(per_hz * (C_ANGSTROM_S / wave**2))

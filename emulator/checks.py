@@ -20,14 +20,14 @@ def as_floats(name: str, values: object) -> np.ndarray:
         raise ParameterError(f"{name} must be an array of numbers, got {type(values).__name__}: {error}") from error
 
 
-def one_per_galaxy(zred: np.ndarray | float, n: int) -> np.ndarray:
-    """Redshifts of `n` galaxies, float64 (n,), from as many or from one.
+def one_per_galaxy(zred: np.ndarray | float, n: int, name: str = "zred") -> np.ndarray:
+    """Redshifts, or what `name` says, of `n` galaxies, float64 (n,), from as many or from one.
 
     Raises
     ------
     ParameterError : for another shape, or values that are not numbers.
     """
-    zred = as_floats("zred", zred)
+    zred = as_floats(name, zred)
     if zred.shape not in ((), (n,), (1,)):
-        raise ParameterError(f"zred must have shape ({n},) as theta has, got {zred.shape}: one redshift per galaxy")
+        raise ParameterError(f"{name} must have shape ({n},) as theta has, got {zred.shape}: one value per galaxy")
     return np.broadcast_to(zred, (n,))

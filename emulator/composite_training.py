@@ -50,8 +50,10 @@ def train_emulator(
     Raises
     ------
     ConfigError : if the checkpoint is of another training.
+    ParameterError : if the SFH bases do not reach to `zred_max`, see `HistoryGrid.check_reach`.
     """
     model = config.direct_model()
+    model.histories.check_reach(float(model.cosmology.age_gyr(np.array([config.zred_max]))[0]))
     prior = Prior.from_dict(config.prior)
     gamma = _training_gamma(config, prior)
     young, old = model.basis_spectra(gamma, config.n_complete_bins(model))

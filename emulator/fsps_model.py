@@ -74,7 +74,9 @@ class FSPSModel:
 
     def spectra_at_age(self, theta: np.ndarray, t_age_gyr: np.ndarray) -> np.ndarray:
         """As `spectra`, for galaxies of given ages, Gyr, (n,)."""
-        theta, t_age = check_theta(theta, t_age_gyr)
+        theta, t_age = check_theta(theta, t_age_gyr, "t_age_gyr")
+        # FSPS takes age zero for all ages.
+        youngest = 10.0 ** self.population.ssp_ages[0] / 1e9
         for key, value in self._settings.items():
             self.population.params[key] = value
         spectra = np.zeros((len(theta), self.wave_rest.size))
@@ -84,7 +86,7 @@ class FSPSModel:
             mass, age, z = self._populations(theta[row : row + 1], t_age[row : row + 1])
             for share, t, metallicity in zip(mass, age, z, strict=True):
                 if share > 0:
-                    spectra[row] += share * fsps_spectrum(self.population, metallicity, float(t))
+                    spectra[row] += share * fsps_spectrum(self.population, metallicity, max(float(t), youngest))
             spectra[row] *= 10 ** theta[row, column("log_mstar")]
         return spectra
 

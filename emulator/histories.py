@@ -51,6 +51,7 @@ _ALLOWED = {
     "dust_index": (-10.0, 10.0),
 }
 _CHUNK = 4096
+_LEAST_SHARE = 0.05
 
 
 def clipped_metallicity(z: np.ndarray) -> np.ndarray:
@@ -65,8 +66,8 @@ def column(name: str) -> int:
     return PARAMETER_NAMES.index(name)
 
 
-def check_theta(theta: np.ndarray, zred: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-    """Validate parameters as physically possible (not as inside any prior).
+def check_theta(theta: np.ndarray, zred: np.ndarray | float, name: str = "zred") -> tuple[np.ndarray, np.ndarray]:
+    """Validate parameters as physically possible (not as inside any prior); `name` is what messages call the redshift.
 
     Returns
     -------
@@ -81,7 +82,7 @@ def check_theta(theta: np.ndarray, zred: np.ndarray | float) -> tuple[np.ndarray
         raise ParameterError(
             f"theta must have shape (n, {len(PARAMETER_NAMES)}) in the order {PARAMETER_NAMES}, got {theta.shape}"
         )
-    zred = one_per_galaxy(zred, len(theta))
+    zred = one_per_galaxy(zred, len(theta), name)
     finite = np.isfinite(theta)
     if not finite.all():
         row, index = np.argwhere(~finite)[0]
@@ -152,6 +153,22 @@ class HistoryGrid:
             basis, row = np.argwhere(formed <= 0)[0]
             raise ParameterError(f"SFH basis {basis} forms no mass in {t_age_gyr[row]:g} Gyr: zred is too high for these bases")
         return formed
+
+    def check_reach(self, t_age_gyr: float) -> None:
+        """Refuse galaxies so young that hardly anything of a basis, of what it forms in all, lies within their age.
+
+        Normalised within that age, what is left of an old population is the remainder of a fit, and may be the youngest of all.
+
+        Raises
+        ------
+        ParameterError : if less than 5% of a basis does.
+        """
+        share = self.formed(np.array([t_age_gyr]))[:, 0] / self._cumulative[:, -1]
+        if share.min() < _LEAST_SHARE:
+            raise ParameterError(
+                f"SFH basis {share.argmin()} has {share.min():.1%} of its stars within the age of a galaxy at zred_max, "
+                f"{t_age_gyr:.3g} Gyr, expected {_LEAST_SHARE:.0%} or more: lower zred_max, or give bases for such redshifts"
+            )
 
     def closing_bin(self, t_age_gyr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The bin that t_age closes: its index and its centre in Gyr, each of shape (n,)."""

@@ -83,7 +83,7 @@ class LogSpectrumSegment:
 
 @dataclass(frozen=True)
 class LogSpectrumEmulator:
-    """An emulator made of wavelength segments: from `load`, `train_log_spectra` or, as published, `load_speculator`.
+    """An emulator made of wavelength segments: from `load`, `train_speculator` or, as published, `load_speculator`.
 
     Attributes
     ----------

@@ -148,7 +148,7 @@ class Prior:
         return theta
 
     def to_unit(self, theta: np.ndarray) -> np.ndarray:
-        """Map theta (n, 12) to the unit cube (n, 11): the prior's CDF."""
+        """Map theta (n, 12), which is in the prior (see `validate`), to the unit cube (n, 11): the prior's CDF."""
         theta = np.atleast_2d(np.asarray(theta, dtype=float))
         unit = np.empty((len(theta), len(FREE_PARAMETER_NAMES)))
         unit[:, 0] = self._cdf("log_mstar", theta[:, 0])
@@ -162,7 +162,7 @@ class Prior:
         return self.from_unit(ndtr(np.asarray(theta_unbounded, dtype=float)))
 
     def to_unbounded(self, theta: np.ndarray) -> np.ndarray:
-        """Map theta (n, 12) to probit space (n, 11), where the prior is a standard normal."""
+        """Map theta (n, 12), which is in the prior (see `validate`), to probit space (n, 11): there a standard normal."""
         return ndtri(self.to_unit(theta))
 
     def log_mstar_to_unbounded(self, log_mstar: np.ndarray) -> np.ndarray:

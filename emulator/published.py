@@ -32,7 +32,8 @@ PROSPECTOR_ALPHA_PARAMETERS = (
     *(f"ln_sfh_ratio{k}" for k in range(1, 7)),
     *("sqrt_dust2", "dust_index", "dust1_over_dust2", "ln_f_agn", "ln_tau_agn", "ln_z_gas_zsun", "zred"),
 )
-"""Inputs of the published Prospector-α emulator (Alsing et al. 2020, Table 2)."""
+"""Inputs of the published Prospector-α emulator (Alsing et al. 2020, Table 2), as its authors call them. By the scales in the
+file the two metallicities are log10 Z/Zsun, in -1.98 … 0.19 and -2 … 0.5; its spectra are per Hz."""
 
 _ENTRIES = (
     *("weights", "biases", "alphas", "betas", "parameter shift", "parameter scale", "PCA shift", "PCA scale"),

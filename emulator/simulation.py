@@ -112,6 +112,9 @@ class PhotometrySimulator:
         if len(theta) <= _ROWS_PER_CALL:
             with one_blas_thread():
                 return self._block(theta, zred)
+        # Here, for blocks would call rows by other numbers.
+        if check := getattr(self.model, "check", None):
+            theta, zred = check(theta, zred)
         # Neighbours in redshift share a row of the projection's table.
         order = np.argsort(zred, kind="stable")
         blocks = [order[i : i + _ROWS_PER_CALL] for i in range(0, len(order), _ROWS_PER_CALL)]

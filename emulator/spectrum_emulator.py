@@ -22,9 +22,8 @@ from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
-from sedcast.emulator.checks import one_per_galaxy
 from sedcast.emulator.dust import DustLaw
-from sedcast.emulator.histories import BETA, GAMMA, burst_fraction, column
+from sedcast.emulator.histories import BETA, GAMMA, burst_fraction, check_theta, column
 from sedcast.emulator.metallicity_inputs import MetallicityInputs
 from sedcast.emulator.network import SpeculatorNetwork
 from sedcast.emulator.prior import Prior
@@ -47,7 +46,7 @@ class EmulatorConfig(Config):
     bases : ``"default"`` for the bundled SFH and ZH bases, or the path of an artifact.
     cosmology : name of an astropy cosmology.
     t_birth_cloud_gyr : age up to which stars sit in birth clouds, Gyr.
-    zred_max : largest redshift served.
+    zred_max : largest redshift served, up to which the bases must mean something, see `HistoryGrid.check_reach`.
     wave_min, wave_max : rest-frame wavelength range, Å.
     n_train : parameter sets (quasi-random) on which the pieces are computed.
     n_metallicity_times : lookback times at which the network sees the metallicity.
@@ -61,7 +60,7 @@ class EmulatorConfig(Config):
     bases: str = "default"
     cosmology: str = "Planck13"
     t_birth_cloud_gyr: float = Field(default=0.1, gt=0)
-    zred_max: float = Field(default=0.4, gt=0, le=3)
+    zred_max: float = Field(default=0.32, gt=0, le=3)
     wave_min: float = Field(default=912.0, gt=0)
     wave_max: float = Field(default=50_000.0, gt=0)
     n_train: int = Field(default=16_384, ge=64)
@@ -162,20 +161,14 @@ class SpectrumEmulator:
 
         Parameters
         ----------
-        theta : (n_galaxy, 12), inside the emulator's prior.
+        theta : (n_galaxy, 12), its metallicity weights inside the emulator's prior; all else is computed, not learnt.
         zred : (n_galaxy,), 0 … `zred_max`.
 
         Raises
         ------
-        ParameterError : for parameters or redshifts outside the range of training.
+        ParameterError : for impossible parameters, or metallicity weights or redshifts outside the range of training.
         """
-        theta = self.prior.validate(theta)
-        zred = one_per_galaxy(zred, len(theta))
-        good = (zred >= 0) & (zred <= self.zred_max)
-        if not good.all():
-            raise ParameterError(
-                f"zred={zred[~good][0]}: the emulator serves 0 … {self.zred_max}, train one with a larger zred_max"
-            )
+        theta, zred = self.check(theta, zred)
         t_age = self.cosmology.age_gyr(zred)
         mass = 10 ** theta[:, column("log_mstar")]
         f_burst = burst_fraction(theta, t_age)
@@ -188,6 +181,24 @@ class SpectrumEmulator:
         self._add_ssps(theta, mass * f_burst, late, young, old)
         dust = {name: theta[:, column(name)] for name in ("dust1", "dust2", "dust_index")}
         return self._dust_law.attenuate(young, old, **dust)
+
+    def check(self, theta: np.ndarray, zred: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+        """Parameters (n, 12) and redshifts (n,) as float64, if `spectra` takes them; errors as there."""
+        theta, zred = check_theta(theta, zred)
+        low, high = np.array([self.prior.gamma1_zh, self.prior.gamma2_zh]).T
+        gamma = theta[:, GAMMA]
+        if (outside := (gamma < low) | (gamma > high)).any():
+            row, index = np.argwhere(outside)[0]
+            raise ParameterError(
+                f"theta[{row}] has gamma{index + 1}_zh={gamma[row, index]:.6g}, outside the emulator's {low[index]:g} … "
+                f"{high[index]:g}: check order and units, or train an emulator with a wider prior"
+            )
+        good = (zred >= 0) & (zred <= self.zred_max)
+        if not good.all():
+            raise ParameterError(
+                f"zred={zred[~good][0]}: the emulator serves 0 … {self.zred_max}, train one with a larger zred_max"
+            )
+        return theta, zred
 
     def restricted(self, used: slice) -> "SpectrumEmulator":
         """The same emulator on a contiguous part of its wavelengths."""

@@ -30,7 +30,7 @@ class SPSModel:
     product. SSPs are interpolated linearly in log age and log Z; beyond the library's grid the nearest age or metallicity
     is taken. Birth clouds veil the library's ages up to `t_birth_cloud_gyr`, as in FSPS, so that an SSP between the last
     such age and the next is partly veiled. Against `FSPSModel` on FSPS's own library the largest relative difference found is
-    2e-5 (1000 Å … 3 µm, 50 draws from the prior).
+    1.5e-5 (1000 Å … 3 µm, 50 draws from the prior).
 
     Parameters
     ----------
@@ -89,12 +89,15 @@ class SPSModel:
         ------
         ParameterError : for impossible parameters, or a redshift outside the cosmology's or the bases' range.
         """
-        theta, zred = check_theta(theta, zred)
+        theta, zred = self.check(theta, zred)
         return self.spectra_at_age(theta, self.cosmology.age_gyr(zred))
+
+    check = staticmethod(check_theta)
+    """Parameters (n, 12) and redshifts (n,) as float64, if `spectra` takes them."""
 
     def spectra_at_age(self, theta: np.ndarray, t_age_gyr: np.ndarray) -> np.ndarray:
         """As `spectra`, for galaxies of given ages, Gyr, (n,), which the bases must reach."""
-        theta, t_age = check_theta(theta, t_age_gyr)
+        theta, t_age = check_theta(theta, t_age_gyr, "t_age_gyr")
         spectra = np.empty((len(theta), self.wave_rest.size), dtype=self.dtype)
         for rows in self._chunks(len(theta)):
             part = theta[rows]

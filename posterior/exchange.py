@@ -20,8 +20,9 @@ from sedcast.posterior.likelihood import GaussianLikelihood
 __all__ = ["BAGPIPES_SOLAR_METALLICITY", "PROSPECTOR_LABELS", "to_bagpipes", "to_prospector"]
 
 PROSPECTOR_LABELS = {"log_mstar": "logmass", "tburst": "tburst_lookback"}
-"""Labels that differ from sedcast's. Prospector's ``logmass`` is the mass formed too, its dust parameters are the same as ours
-(``dust_type=4``); its ``tburst`` counts from the Big Bang, ours back from the galaxy, hence the other label."""
+"""Labels that differ from sedcast's. Prospector's ``logmass`` is the mass formed too. Its dust parameters are the same as ours
+with ``dust_type=4`` and the ``dust_tesc`` of ``run_params``: FSPS's birth clouds last 10 Myr by default. Its ``tburst`` counts
+from the Big Bang, ours back from the galaxy, hence the other label."""
 
 BAGPIPES_SOLAR_METALLICITY = 0.02
 """Metal mass fraction that BAGPIPES' metallicities are multiples of."""
@@ -30,20 +31,23 @@ _V_WAVE = 5500.0
 _DIRICHLET = float(np.log(6.0))
 
 
-def to_prospector(samples: Mapping[str, np.ndarray], likelihood: GaussianLikelihood) -> dict[str, Any]:
+def to_prospector(
+    samples: Mapping[str, np.ndarray], likelihood: GaussianLikelihood, *, t_birth_cloud_gyr: float = 0.1
+) -> dict[str, Any]:
     """One galaxy's posterior as the dictionary that Prospector's ``results_from`` returns first.
 
     Parameters
     ----------
     samples : (n,) arrays by quantity, as `PosteriorCatalog.samples` gives them for a row; the parameters are needed.
     likelihood : of the same galaxy.
+    t_birth_cloud_gyr : age up to which stars sit in birth clouds in the model, Gyr; that of the bundled emulator by default.
 
     Returns
     -------
     results : ``chain`` (n, 12), ``theta_labels``, ``weights`` (equal, sum 1), ``lnlikelihood``, ``lnprobability`` (likelihood
         times the prior's density in the labelled parameters), ``bestfit`` (the most probable sample's ``parameter`` and
         ``photometry`` in maggies, of measured bands), ``obs`` (``maggies``, ``maggies_unc``, ``phot_mask``, ``filternames``,
-        ``redshift``), ``run_params``, ``model`` (None).
+        ``redshift``), ``run_params`` (with FSPS's ``dust_tesc``), ``model`` (None).
 
     Raises
     ------
@@ -79,7 +83,7 @@ def to_prospector(samples: Mapping[str, np.ndarray], likelihood: GaussianLikelih
             "unc": None,
             "mask": None,
         },
-        "run_params": {"object_redshift": zred},
+        "run_params": {"object_redshift": zred, "dust_tesc": float(np.log10(t_birth_cloud_gyr) + 9)},
         "model": None,
     }
 
@@ -100,7 +104,8 @@ def to_bagpipes(
     samples : (n,) arrays: ``redshift``; ``formed_mass`` (log10 Msun); ``sfr`` (Msun/yr over 100 Myr, BAGPIPES' default);
         ``mass_weighted_age`` and ``tform`` (Gyr); ``mass_weighted_zmet`` (solar, 0.02; ours weights by mass formed, theirs by
         mass surviving); ``dust:Av`` (mag, diffuse, 5500 Å), ``dust:eta`` (young stars' A_V over it), ``dust:delta`` (slope
-        offset); and where the mass that survives is known, ``stellar_mass`` (log10 Msun) and ``ssfr`` (log10 yr^-1).
+        offset); and where the mass that survives is known, ``stellar_mass`` (log10 Msun) and ``ssfr`` (log10 yr^-1). The birth
+        clouds are those of a fit with ``t_bc`` 0.1 Gyr, the bundled emulator's.
 
     Raises
     ------

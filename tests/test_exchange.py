@@ -48,6 +48,7 @@ def test_prospector_results(samples: dict[str, np.ndarray]) -> None:
     assert obs["phot_mask"].tolist() == [True, False, True]
     assert np.allclose(obs["maggies"], [3e-9, 0, 5e-9])
     assert obs["filternames"] == ["g", "r", "i"]
+    assert results["run_params"] == {"object_redshift": 0.1, "dust_tesc": 8.0}
 
 
 def test_samples_in_half_precision_lie_in_the_prior_again(samples: dict[str, np.ndarray]) -> None:

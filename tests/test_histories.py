@@ -159,7 +159,7 @@ def test_impossible_parameters_are_refused_by_name(changes: dict[str, float], me
 def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ParameterError, match=r"theta must have shape \(n, 12\).*got \(12,\)"):
         check_theta(a_theta()[0], 0.1)
-    with pytest.raises(ParameterError, match="one redshift per galaxy"):
+    with pytest.raises(ParameterError, match="one value per galaxy"):
         check_theta(a_theta(), np.array([0.1, 0.2]))
 
 

@@ -20,7 +20,7 @@ from sedcast.data.noise import NoiseModel
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator import mass_simulation
 from sedcast.emulator.mass_simulation import simulate
-from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.emulator.simulation import (
     PhotometrySimulator,
@@ -47,6 +47,13 @@ def test_photometry_does_not_depend_on_batching_or_threads(simulator: Photometry
     assert np.allclose(together, simulator.flux(theta, zred), rtol=1e-5)
     one_by_one = np.vstack([simulator.flux(theta[i : i + 1], zred[i : i + 1]) for i in range(0, 1200, 200)])
     assert np.allclose(together[::200], one_by_one, rtol=1e-5)
+
+
+def test_errors_name_the_row_of_the_caller(simulator: PhotometrySimulator) -> None:
+    theta, zred = Prior().sample(1200, 1), np.linspace(0.3, 0.01, 1200)
+    theta[900, PARAMETER_NAMES.index("dust1")] = -1.0
+    with pytest.raises(ParameterError, match=r"theta\[900\] must have dust1"):
+        simulator.flux(theta, zred)
 
 
 def test_flux_is_that_of_the_full_spectrum(simulator: PhotometrySimulator) -> None:

@@ -7,6 +7,7 @@ from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.config import parse_config
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.emulator.composite_training import train_emulator
+from sedcast.emulator.histories import GAMMA
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.emulator.spectrum_emulator import EmulatorConfig, SpectrumEmulator
@@ -87,9 +88,23 @@ def test_outside_the_range_is_refused(bundled: SpectrumEmulator) -> None:
     for zred in (-0.1, 0.5, np.nan):
         with pytest.raises(ParameterError, match="the emulator serves"):
             bundled.spectra(theta, np.full(3, zred))
-    theta[2, 0] = 14.0
-    with pytest.raises(ParameterError, match="log_mstar=14"):
+    theta[2, GAMMA] = 0.02
+    with pytest.raises(ParameterError, match=r"theta\[2\] has gamma1_zh=0.02"):
         bundled.spectra(theta, np.full(3, 0.1))
+
+
+def test_mass_dust_and_burst_beyond_the_prior_are_computed(bundled: SpectrumEmulator) -> None:
+    direct = EmulatorConfig.model_validate(bundled.card["config"]).direct_model()
+    theta, zred = Prior().sample(20, 9), np.full(20, 0.05)
+    for name, value in {"log_mstar": 5.0, "tburst": 0.004, "dust1": 4.0, "dust_index": -2.5}.items():
+        theta[:, PARAMETER_NAMES.index(name)] = value
+    emulated, exact = (PhotometrySimulator(model, ("u", "r", "z"), 0.3).flux(theta, zred) for model in (bundled, direct))
+    np.testing.assert_allclose(emulated, exact, rtol=0.01)
+
+
+def test_redshifts_that_the_bases_do_not_reach_are_refused_before_the_training() -> None:
+    with pytest.raises(ParameterError, match=r"SFH basis 3 has 2\.2% of its stars within the age .* at zred_max"):
+        train_emulator(EmulatorConfig(zred_max=0.4))
 
 
 @pytest.mark.parametrize(
