@@ -57,6 +57,7 @@ typedef struct {
 #define FAINT 0.05f
 #define ROOT_2PI 2.50662827463f
 #define TINY 1.17549435e-38f
+#define IMPOSSIBLE 3e38f
 
 #define MAX_LANES 48
 /* Of layers whose units are not activated yet, and the number of silu among the activations. */
@@ -407,8 +408,10 @@ static inline VF FN(log_height)(const Ranges *r, const VF *plane, VF logit) {
     VF inside = ROOT_2PI - FN(cut)(high - peak) - FN(cut)(peak - low);
     VF width = MAX(PICK(beyond > 0.0f, FN(tail)(beyond), inside), tiny);
     VF of_peak = FN(logv)(width) - 0.5f * (FN(logv)(1.0f + best * best) + off * off + beyond * beyond);
-    VF faint = FN(logv)(MAX(MIN(high, FN(reciprocal)(MAX(one, -peak))) / low, one));
+    VF reach = MIN(high, FN(reciprocal)(MAX(one, -peak))) / low, faint = FN(logv)(MAX(reach, one));
     VF of_faint = FN(logv)(MAX(faint, tiny)) - 0.5f * (plane[3] * plane[3] + plane[4] * plane[4]);
+    // None is too faint to see, if the least of them can be seen.
+    of_faint = PICK(reach > 1.0f, of_faint, (VF){0} - IMPOSSIBLE);
     VF most = MAX(of_peak, of_faint), least = MIN(of_peak, of_faint);
     return PICK(uncertain, FN(logv)(MAX(u * rest, tiny)) + most + FN(logv)(1.0f + FN(expv)(least - most)), certain);
 }

@@ -24,6 +24,7 @@ _MAX_LOGIT = 18.0
 _N_COARSE, _N_MIDDLE, _N_FINE, _N_MASS = 37, 41, 96, 64
 # Below the highest density by so many nats, it does not count.
 _DEEP = 18.0
+_IMPOSSIBLE = 3e38
 _ROOT_2PI = float(np.sqrt(2 * np.pi))
 _LN_ROOT_2PI = float(np.log(_ROOT_2PI))
 _LN10 = float(np.log(10))
@@ -182,7 +183,8 @@ class AmplitudePosterior:
         seen = 1 / np.maximum(1, -peak)
         faint = np.log(np.maximum(np.minimum(high, seen) / low, 1))
         deepest = 0.5 * (self._plane.d1**2 + self._plane.d2**2)
-        of_faint = np.log(np.maximum(faint, _TINY)) - deepest
+        # None is, if the least of them can be seen.
+        of_faint = np.where(faint > 0, np.log(np.maximum(faint, _TINY)) - deepest, -np.float32(_IMPOSSIBLE))
         return np.log(np.maximum(u * rest, _TINY)) + np.logaddexp(of_peak, of_faint)
 
     def _filter(self, u: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import Prior
 from sedcast.posterior.options import log_chance, pick, put_back
 
-__all__ = ["BURST_OPTIONS", "from_option", "prior_chances", "to_option"]
+__all__ = ["BURST_OPTIONS", "FARTHEST", "from_option", "prior_chances", "to_option"]
 
 BURST_OPTIONS = (2, 3)
 """How many options there may be."""
@@ -23,8 +23,8 @@ BURST_OPTIONS = (2, 3)
 # as not begun: no option is ever empty.
 _MOST_BEGUN = 0.995
 _YOUNG_GYR = 1.0
-# Of a coordinate within an option, in σ.
-_FARTHEST = 7.0
+FARTHEST = 7.0
+"""Of a coordinate within an option, in σ."""
 
 
 def prior_chances(zred: np.ndarray, prior: Prior, cosmology: Cosmology, n_options: int) -> np.ndarray:
@@ -62,13 +62,13 @@ def to_option(probit: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray, np.nd
     log_slope : (…) log of the slope of `within` as a function of `probit`.
     """
     option, share = pick(ndtr(np.asarray(probit, dtype=float)), chance)
-    within = np.clip(ndtri(share), -_FARTHEST, _FARTHEST)
+    within = np.clip(ndtri(share), -FARTHEST, FARTHEST)
     return within, option, _log_slope(probit, within, option, chance)
 
 
 def from_option(within: np.ndarray, option: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The inverse of `to_option`: `probit`, and the same `log_slope`."""
-    within = np.clip(np.asarray(within, dtype=float), -_FARTHEST, _FARTHEST)
+    within = np.clip(np.asarray(within, dtype=float), -FARTHEST, FARTHEST)
     probit = ndtri(put_back(option, ndtr(within), chance))
     return probit, _log_slope(probit, within, option, chance)
 

@@ -12,7 +12,7 @@ from sedcast.posterior.made import FlowConfig
 if TYPE_CHECKING:
     from sedcast.posterior.flow import MaskedAutoregressiveFlow
 
-__all__ = ["ConditionalFlow", "FlowDraws", "checked_context", "row_noise", "row_stream"]
+__all__ = ["ConditionalFlow", "FlowDraws", "check_threads", "checked_context", "checked_keys", "row_noise", "row_stream"]
 
 _SAMPLES_PER_PIECE = 1024
 
@@ -94,10 +94,10 @@ class ConditionalFlow(ABC):
     ) -> FlowDraws:
         """As `sample`, with what the flow knows of every sample at hardly any cost."""
         context = checked_context(context, self.n_context)
-        _check_threads(n_threads)
+        check_threads(n_threads)
         if n_samples < 1:
             raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
-        return self._draw(context, n_samples, seed, _checked_keys(seed, row_keys, len(context)), n_threads)
+        return self._draw(context, n_samples, seed, checked_keys(seed, row_keys, len(context)), n_threads)
 
     def transform_noise(
         self, noise: np.ndarray, context: np.ndarray, *, n_threads: int | None = None
@@ -109,7 +109,7 @@ class ConditionalFlow(ABC):
         ParameterError : if a shape is wrong or a value is not finite.
         """
         context = checked_context(context, self.n_context)
-        _check_threads(n_threads)
+        check_threads(n_threads)
         noise = np.asarray(noise)
         if noise.ndim != 3 or noise.shape[::2] != (len(context), self.noise_dim):
             raise ParameterError(f"noise must be ({len(context)}, m, {self.noise_dim}), got {noise.shape}")
@@ -133,7 +133,7 @@ class ConditionalFlow(ABC):
         ParameterError : if a shape is wrong or a value is not finite.
         """
         context = checked_context(context, self.n_context)
-        _check_threads(n_threads)
+        check_threads(n_threads)
         points = self._checked_points(theta, context)
         return self._log_density(points, context, n_threads).reshape(np.shape(theta)[:-1])
 
@@ -217,7 +217,7 @@ def row_noise(seed: int, keys: np.ndarray, part: int, shape: tuple[int, int], n_
     return noise
 
 
-def _checked_keys(seed: int, row_keys: np.ndarray | None, n: int) -> np.ndarray:
+def checked_keys(seed: int, row_keys: np.ndarray | None, n: int) -> np.ndarray:
     """The rows' keys (n,), with the seed such that they name random streams."""
     keys = np.arange(n) if row_keys is None else np.asarray(row_keys)
     if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
@@ -227,7 +227,8 @@ def _checked_keys(seed: int, row_keys: np.ndarray | None, n: int) -> np.ndarray:
     return keys
 
 
-def _check_threads(n_threads: int | None) -> None:
+def check_threads(n_threads: int | None) -> None:
+    """Refuse a number of threads below one."""
     if n_threads is not None and n_threads < 1:
         raise ParameterError(f"n_threads={n_threads} must be at least 1, or None for all cores")
 

@@ -201,7 +201,8 @@ class PosteriorEstimator:
 
         Returns
         -------
-        theta : (n, n_samples, 12) float32 in the order of `PARAMETER_NAMES`, inside the prior.
+        theta : (n, n_samples, 12) float32 in the order of `PARAMETER_NAMES`, inside the prior; NaN, with a warning, for
+            galaxies so far outside the training set that no draw has a posterior (`draw` gives them an efficiency of 0).
 
         Raises
         ------
@@ -251,7 +252,16 @@ class PosteriorEstimator:
         n_threads: int | None = None,
     ) -> np.ndarray:
         """As `sample`, in probit space: (n, n_samples, dim) float32 in the order of `free_names`."""
-        return self.draw(flux, flux_ivar, zred, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads).points
+        drawn = self.draw(flux, flux_ivar, zred, n_samples, seed=seed, row_keys=row_keys, n_threads=n_threads)
+        if (lost := np.flatnonzero(drawn.efficiency == 0)).size:
+            logger.warning(
+                "%d of %d galaxies, the first in row %d, are so far outside the training set that no draw has a posterior: "
+                "their samples are NaN",
+                len(lost),
+                len(drawn.points),
+                lost[0],
+            )
+        return drawn.points
 
     def draw(
         self,
@@ -387,9 +397,8 @@ class PosteriorEstimator:
                 excluded[row] = no_measurement(self.bands, ~(catalog.flux_ivar[row] > 0))
         if not self.infers_redshift:
             low, high = self.zred_range
-            outside = (excluded == "") & ~((catalog.zred >= low) & (catalog.zred <= high))
-            for row in np.flatnonzero(outside):
-                excluded[row] = f"redshift {catalog.zred[row]:.4g} beyond the training range, {low:.4g} to {high:.4g}"
+            for row in np.flatnonzero((excluded == "") & ~self._serves(catalog.zred)):
+                excluded[row] = f"redshift {catalog.zred[row]:.6g} beyond the training range, {low:.4g} to {high:.4g}"
         flags = np.full(len(catalog), "", dtype=object)
         good = excluded == ""
         if good.any():
@@ -532,12 +541,17 @@ class PosteriorEstimator:
     def check_redshift(self, zred: np.ndarray) -> None:
         """Raise a ParameterError that names the first of redshifts (n,) beyond the training range."""
         low, high = self.zred_range
-        outside = np.flatnonzero(~((zred >= low) & (zred <= high)))
+        outside = np.flatnonzero(~self._serves(zred))
         if outside.size:
             raise ParameterError(
                 f"zred[{outside[0]}]={zred[outside[0]]:.6g} ({outside.size} such rows) is beyond the training range "
                 f"{low:.4g} to {high:.4g}: leave those rows out, `status` names them"
             )
+
+    def _serves(self, zred: np.ndarray) -> np.ndarray:
+        """Whether redshifts are in the training range, to the rounding of single precision."""
+        low, high = np.array(self.zred_range)
+        return (zred >= min(low, np.float32(low))) & (zred <= max(high, np.float32(high)))
 
     @cached_property
     def _float32_bounds(self) -> tuple[np.ndarray, np.ndarray]:

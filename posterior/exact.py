@@ -77,7 +77,7 @@ class ExactSampler(Protocol):
         flux, flux_ivar : (n_band,) nanomaggies and nanomaggies^-2.
         zred : redshift.
         n_samples : equally weighted samples to return; beyond as many as were effectively drawn, they repeat.
-        seed, key : the random stream; results depend on them and the data only.
+        seed, key : the random stream; on one machine results depend on them and the data only.
         n_threads : the number of usable cores by default.
         """
         ...

@@ -7,10 +7,13 @@ is inefficient, better proposals are made, each step only if the one before fell
 2. *contexts*: the flow asked at four contexts near x (x itself, x with wider errors, the photometry that the first step's draws
    predict, and a point between), whose equal mixture has heavier tails and covers galaxies unlike the training set.
 3. *adapted*: population Monte Carlo (Cappé et al. 2008): a mixture of t distributions in all coordinates but the mass, fitted
-   to the draws of the step before, with the mass integrated out exactly; a few rounds.
+   to the draws of the step before, with the mass integrated out exactly; a few rounds. If hardly a draw of the steps before has
+   a posterior, the first round is fitted to draws of the prior.
 
-Each step's weights are those of its own proposal, with fresh draws: all of them are exact, and the most efficient is kept. From
-the smoothed weights, equally weighted samples are drawn, and each gets a mass from its exact conditional posterior.
+Each step's weights are those of its own proposal, with fresh draws: all of them are exact, and the best is kept. A proposal
+that misses a mode looks the more efficient for it, and is betrayed by a smaller evidence than another's: so a step whose
+evidence is larger by far goes before, and the next round begins at its draws. From the smoothed weights, equally weighted
+samples are drawn, and each gets a mass from its exact conditional posterior.
 
 References
 ----------
@@ -22,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -31,7 +35,8 @@ from scipy.special import logsumexp
 from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError
 from sedcast.data.threads import one_blas_thread, usable_cores
-from sedcast.data.units import as_nanomaggies
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES
+from sedcast.posterior.conditional_flow import check_threads, checked_keys
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import Refined, thinned_rows
 from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, FluxSimulator, GaussianLikelihood
@@ -45,6 +50,12 @@ INEFFICIENT = "importance sampling inefficient: samples approximate"
 HEAVY_TAIL = "importance weights have a heavy tail: samples approximate"
 
 _TEST_POINTS = 16
+# Of evidences, nats; by Markov's inequality an estimate is too large by as much in at most one case of seven.
+_DISAGREEING = 2.0
+# Of draws, below which nothing can be fitted to them.
+_HARDLY_ANY = 2.0
+# Of two usable cores or of a hundred: the same galaxies stand in the same calls of the simulator.
+_ROWS_PER_CALL = 1024
 _CONTEXTS_ESS = 100.0
 _ADAPT_ESS = 400.0
 _N_COMPONENTS = 3
@@ -69,7 +80,7 @@ class RefineConfig(Config):
     n_draws: int = Field(default=10_000, ge=1000)
     contexts_below: float = Field(default=0.2, ge=0, le=1)
     adapt_below: float = Field(default=0.05, ge=0, le=1)
-    max_rounds: int = Field(default=4, ge=0)
+    max_rounds: int = Field(default=6, ge=0)
     min_efficiency: float = Field(default=0.02, ge=0, le=1)
     max_khat: float = Field(default=0.7, gt=0)
 
@@ -90,6 +101,10 @@ class _Draws:
     def efficiency(self) -> float:
         return self.ess / len(self.points)
 
+    @property
+    def log_evidence(self) -> float:
+        return float(logsumexp(self.log_weight) - np.log(len(self.points))) if self.ess > 0 else -np.inf
+
 
 @dataclass(frozen=True)
 class _InThreads:
@@ -99,9 +114,9 @@ class _InThreads:
     n_threads: int
 
     def flux(self, theta: np.ndarray, zred: np.ndarray) -> np.ndarray:
-        parts = np.array_split(np.arange(len(theta)), self.n_threads)
-        if self.n_threads == 1 or len(parts[-1]) == 0:
+        if len(theta) <= _ROWS_PER_CALL:
             return self.simulator.flux(theta, zred)
+        parts = [slice(start, start + _ROWS_PER_CALL) for start in range(0, len(theta), _ROWS_PER_CALL)]
         with ThreadPoolExecutor(self.n_threads) as pool:
             return np.concatenate(list(pool.map(lambda rows: self.simulator.flux(theta[rows], zred[rows]), parts)))
 
@@ -132,7 +147,10 @@ class Refiner:
 
     def settings(self) -> dict[str, Any]:
         """All that decides the samples beside estimator and simulator, as JSON takes it."""
-        return self.config.model_dump(mode="json") | {"fallback": repr(self.fallback)}
+        fallback = self.fallback
+        # The representation of a function is another one in each process.
+        name = f"{fallback.__module__}.{fallback.__qualname__}" if isinstance(fallback, FunctionType) else repr(fallback)
+        return self.config.model_dump(mode="json") | {"fallback": name}
 
     def __call__(
         self,
@@ -153,6 +171,8 @@ class Refiner:
         """
         if n_samples < 1:
             raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
+        checked_keys(seed, np.array([key]), 1)
+        check_threads(n_threads)
         with one_blas_thread():
             return self._refine(flux, flux_ivar, zred, n_samples, (seed, key), n_threads or usable_cores())
 
@@ -160,20 +180,22 @@ class Refiner:
         self, flux: np.ndarray, flux_ivar: np.ndarray, zred: float, n_samples: int, stream: tuple[int, int], threads: int
     ) -> Refined:
         began = time.perf_counter()
-        flux, flux_ivar = as_nanomaggies(flux, flux_ivar)
+        flux, flux_ivar, _ = (values[0] for values in self.estimator.context.validate(flux, flux_ivar, np.array([zred])))
         self.estimator.check_redshift(np.array([zred]))
         likelihood = GaussianLikelihood(
             _InThreads(self.simulator, threads), self.estimator.prior, flux=flux, flux_ivar=flux_ivar, zred=zred
         )
         rng = np.random.default_rng((*stream, 1))
         tried = []
-        draws = _NO_DRAWS
+        draws: _Draws | None = None
         for one in self._steps(likelihood, flux, flux_ivar, stream, rng, threads):
             tried.append((one.step, one.efficiency, one.khat, time.perf_counter() - began))
-            draws = _better(draws, one)
+            draws = one if draws is None else self._better(draws, one)
+        assert draws is not None
         points, step, flag = _equal_weights(draws, likelihood, n_samples, rng), draws.step, self._flag(draws)
         if flag and self.fallback is not None:
-            chain, flag = self.fallback(likelihood, _start_points(draws, likelihood, rng), sum(stream))
+            chain_seed = int(np.random.SeedSequence(stream).generate_state(1)[0])
+            chain, flag = self.fallback(likelihood, _start_points(draws, likelihood, rng), chain_seed)
             if len(chain):
                 points, step = chain[thinned_rows(len(chain), n_samples)], "mcmc"
         n, ess = len(draws.points), draws.ess
@@ -183,7 +205,7 @@ class Refiner:
             ess=ess,
             efficiency=draws.efficiency,
             khat=draws.khat,
-            log_evidence=float(logsumexp(draws.log_weight) - np.log(n)) if ess else -np.inf,
+            log_evidence=draws.log_evidence,
             log_evidence_error=float(np.sqrt(max(1 / ess - 1 / n, 0.0))) if ess else np.inf,
             step=step,
             flag=flag,
@@ -219,17 +241,29 @@ class Refiner:
             ]
             mixed = self._from_contexts(likelihood, "contexts", contexts, stream, n_threads)
             yield mixed
-            best = _better(best, mixed)
+            best = self._better(best, mixed)
         last = best
+        if self._short(best, config.adapt_below) and config.max_rounds and best.ess < _HARDLY_ANY:
+            last = self._better(best, _from_prior(likelihood, config.n_draws, rng))
         for _ in range(config.max_rounds):
             if not (self._short(best, config.adapt_below) and last.ess):
                 break
             last = self._adapted(likelihood, last, rng)
             yield last
-            best = _better(best, last)
+            best = self._better(best, last)
+            if self._better(last, best) is best and best.log_evidence > last.log_evidence + _DISAGREEING:
+                last = best
 
     def _short(self, draws: _Draws, efficiency: float) -> bool:
         return draws.efficiency < efficiency or draws.khat > self.config.max_khat
+
+    def _better(self, first: _Draws, second: _Draws) -> _Draws:
+        """Of larger evidence, if by far and not by one draw; else what needs no flag; else what has more effective draws."""
+        for one, other in ((first, second), (second, first)):
+            if one.ess >= _HARDLY_ANY and one.log_evidence > other.log_evidence + _DISAGREEING:
+                return one
+        good = [not self._flag(draws) for draws in (first, second)]
+        return second if (good[1], second.ess) > (good[0], first.ess) else first
 
     def _flag(self, draws: _Draws) -> str:
         if draws.efficiency < self.config.min_efficiency:
@@ -258,8 +292,10 @@ class Refiner:
         if k > 1:
             finite = np.isfinite(points).all(axis=1)
             parts = np.full((k, len(points)), -np.inf)
-            for row, part in zip(rows, parts, strict=True):
+            for number, (row, part) in enumerate(zip(rows, parts, strict=True)):
                 part[finite] = flow.log_prob(points[None, finite], row, n_threads=n_threads)[0]
+                # Known of its own draws, which single precision may put on another side of a burst's beginning.
+                part[number * n_each : (number + 1) * n_each] = drawn[number].log_q[0]
             with np.errstate(invalid="ignore"):
                 log_q = logsumexp(parts, axis=0) - np.log(k)
         return _weigh(likelihood, step, points.astype(float), log_q, integrate_mass=False)
@@ -291,11 +327,10 @@ def _weigh(likelihood: GaussianLikelihood, step: str, points: np.ndarray, log_q:
     return _Draws(step, points, log_weight, model, log_mstar, ess, khat)
 
 
-_NO_DRAWS = _Draws("", np.empty((0, 11)), np.empty(0), np.empty((0, 0)), np.empty(0), -1.0, np.inf)
-
-
-def _better(first: _Draws, second: _Draws) -> _Draws:
-    return second if second.ess > first.ess else first
+def _from_prior(likelihood: GaussianLikelihood, n: int, rng: np.random.Generator) -> _Draws:
+    points = np.column_stack([np.zeros(n), rng.standard_normal((n, len(FREE_PARAMETER_NAMES) - 1))])
+    log_q = likelihood.prior.log_prob_unbounded(points[:, 1:])
+    return _weigh(likelihood, "prior", points, log_q, integrate_mass=True)
 
 
 def _start_points(draws: _Draws, likelihood: GaussianLikelihood, rng: np.random.Generator) -> np.ndarray:

@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 AT_EDGE = "redshift at the edge of its prior"
 """Flag of rows whose inferred redshift lies there: the galaxy may well be beyond."""
 
-NOT_FINITE = "the flow gives no finite samples: the photometry is far outside the training set"
+NOT_FINITE = "no draw of the flow has a posterior: the photometry is far outside the training set"
 _SAMPLES_PER_BLOCK = 65_536
 _ROWS_PER_REFINED_BLOCK = 4
 _EDGE_SHARE = 0.02

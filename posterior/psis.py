@@ -31,7 +31,8 @@ def systematic_rows(weights: np.ndarray, n: int, offset: np.ndarray) -> np.ndarr
     """
     n_rows, m = weights.shape
     cumulative = np.cumsum(weights, axis=1)
-    last = np.ceil(cumulative * (n / cumulative[:, -1:]) - offset)
+    # Rounding may bring a sum above the whole.
+    last = np.minimum(np.ceil(cumulative * (n / cumulative[:, -1:]) - offset), n)
     last[:, -1] = n
     times = np.diff(last, axis=1, prepend=0).astype(np.intp)
     return np.repeat(np.tile(np.arange(m), n_rows), times.ravel()).reshape(n_rows, n)
@@ -90,10 +91,10 @@ def pareto_smooth(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     cutoff = max(smoothed[order[-n_tail - 1]] if n_tail < n else -np.inf, np.log(np.finfo(float).tiny))
     tail = order[smoothed[order] > cutoff]
     long_enough = len(tail) >= _SMALLEST_TAIL
-    equal = cutoff == 0 or (long_enough and smoothed[tail[0]] == smoothed[tail[-1]])
+    equal = cutoff == 0 or (long_enough and smoothed[tail[-1]] - smoothed[tail[0]] < np.finfo(float).eps)
     khat = 0.0 if equal else np.inf
     if long_enough and not equal:
-        excess = np.exp(smoothed[tail]) - np.exp(cutoff)
+        excess = np.exp(cutoff) * np.expm1(smoothed[tail] - cutoff)
         khat, scale = _fit_pareto(excess)
         level = (np.arange(len(tail)) + 0.5) / len(tail)
         with np.errstate(over="ignore"):

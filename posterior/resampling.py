@@ -51,8 +51,8 @@ class PosteriorDraws(NamedTuple):
     ----------
     points : (n, n_samples, dim) float32 in probit space; the lower the efficiency, the more of them are copies of others.
     efficiency : (n,) the effective share of the flow's draws, (Σw)² / (m Σw²), before any tempering; 1 if the flow is the
-        posterior; 0 where no draw has a posterior, and NaN where the flow does not know the likelihood: there the samples are
-        its draws as they are.
+        posterior; 0 where no draw has a posterior, the samples then being NaN; NaN where the flow does not know the likelihood,
+        the samples then being its draws as they are.
     log_evidence : (n,) log p(x | model), nats, x in nanomaggies; NaN in both cases.
     """
 
@@ -75,8 +75,8 @@ def resample(draws: FlowDraws, n_samples: int, *, seed: int, keys: np.ndarray) -
     """Equally weighted samples (n, n_samples, dim) of weighted draws, each as often as its weight asks for.
 
     Systematic resampling: a draw of weight w times the mean is taken floor(w) or ceil(w) times, so that equal weights leave as
-    many draws as they are. Draws that are not finite, or beyond `UNBOUNDED_LIMIT`, have no weight, unless all of a row are such
-    or the likelihood is unknown.
+    many draws as they are. Draws that are not finite, or beyond `UNBOUNDED_LIMIT`, have no weight, unless the likelihood is
+    unknown; a row of nothing else has no samples.
 
     Parameters
     ----------
@@ -90,13 +90,15 @@ def resample(draws: FlowDraws, n_samples: int, *, seed: int, keys: np.ndarray) -
     n, m, dim = draws.theta.shape
     # Of all rows' draws at once, which NumPy takes several times as fast.
     taken = draws.theta.reshape(n * m, dim).take((rows + m * np.arange(n)[:, None]).ravel(), axis=0)
-    return PosteriorDraws(taken.reshape(n, n_samples, dim), efficiency, log_evidence)
+    points = taken.reshape(n, n_samples, dim)
+    points[efficiency == 0] = np.nan
+    return PosteriorDraws(points, efficiency, log_evidence)
 
 
 def weigh(draws: FlowDraws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weights (n, m) of draws by which they are resampled, their sum 1 in each row; efficiency and log evidence (n,).
 
-    Tempered where their efficiency is below `LEAST_EFFICIENCY`; equal in rows whose likelihood is not known.
+    Tempered where their efficiency is below `LEAST_EFFICIENCY`; equal in rows whose likelihood is not known, or zero.
     """
     log_weight = _log_weights(draws)
     n, m = log_weight.shape

@@ -11,10 +11,10 @@ from standin import mock_photometry
 
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ParameterError
-from sedcast.emulator.prior import PARAMETER_NAMES, Prior
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes, with_burst_choice, without_amplitudes
-from sedcast.posterior.burst_choice import from_option, prior_chances, to_option
+from sedcast.posterior.burst_choice import FARTHEST, from_option, prior_chances, to_option
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.expert_flow import flow_from_arrays
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
@@ -221,3 +221,17 @@ def test_bad_input_is_refused():
         flow_from_arrays(arrays | {"amplitude_config": np.frombuffer(b"[]", dtype=np.uint8)})
     assert made.dim == 11
     assert tuple(made.emulator.arrays["zred_range"]) == ZRED_RANGE
+
+
+def test_draws_that_share_a_burst_s_beginning_have_no_density():
+    made = flow(n_options=2)
+    flux, ivar, zred = galaxies(2, 5)
+    context = made.transform(flux, ivar, zred)
+    noise = np.zeros((2, 3, made.dim))
+    noise[:, 1:] = 40.0
+    others = made.others.transform_noise(without_amplitudes(noise), context)[0]
+    tburst = FREE_PARAMETER_NAMES.index("tburst") - 2
+    beyond = np.abs(others[..., tburst]) > FARTHEST
+    assert beyond.any()
+    _, log_q = made.transform_noise(noise, context)
+    np.testing.assert_array_equal(np.isposinf(log_q), beyond)

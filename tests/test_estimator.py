@@ -98,6 +98,8 @@ def test_status_tells_excluded_from_flagged():
     assert status.excluded[1].endswith(" u")
     assert status.excluded[2].endswith(" i")
     assert status.excluded[3] == "redshift 0.41 beyond the training range, 0.005 to 0.3"
+    ends = Catalog(np.arange(2), BANDS, *mock_photometry(2, 3)[:2], np.float32([0.005, 0.3]))
+    assert gaussian_estimator().status(ends).ok.all()
     assert "not positive" in status.excluded[4]
     assert "not finite" in status.excluded[5]
     assert status.excluded[6] == ""

@@ -1,6 +1,7 @@
 """Importance refinement against posteriors and evidences that are known exactly."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +10,16 @@ from standin import gaussian_estimator, mock_photometry
 
 from sedcast.baselines.fallback import NOT_CONVERGED, emcee_fallback
 from sedcast.baselines.mcmc import McmcConfig
-from sedcast.data.catalog import Catalog
+from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.errors import ParameterError
-from sedcast.emulator.prior import Prior
+from sedcast.emulator.prior import PARAMETER_NAMES, Prior
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.exact import Refined
 from sedcast.posterior.importance import HEAVY_TAIL, INEFFICIENT, RefineConfig, Refiner
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.mass import MassConditional
+from sedcast.posterior.outlier_training import training_simulator
 from sedcast.posterior.posterior_catalog import REFINEMENT_NAMES, read_posteriors
 from sedcast.posterior.student_mixture import StudentMixture
 
@@ -160,10 +164,13 @@ def test_fallback_takes_over_where_refinement_falls_short():
     result = hard(FLUX, np.full(5, 0.05**-2), ZRED, 100, seed=2, key=5)
     assert (result.step, result.flag) == ("mcmc", "flag of the chain")
     assert (result.theta_unbounded == 0.25).all()
-    assert asked[0][1] == 7
+    # Seed and row make the chain's seed, and not by their sum.
+    hard(FLUX, np.full(5, 0.05**-2), ZRED, 100, seed=5, key=2)
+    assert asked[0][1] != asked[1][1]
+    assert hard.settings()["fallback"].endswith("test_fallback_takes_over_where_refinement_falls_short.<locals>.chain")
     easy = replace(refiner(1.1, prior), fallback=chain)
     assert easy(FLUX, np.full(5, 4.0**-2), ZRED, 100, seed=2).step != "mcmc"
-    assert len(asked) == 1
+    assert len(asked) == 2
 
 
 def test_emcee_fallback_samples_the_linear_model_and_says_when_it_stopped_early():
@@ -220,7 +227,7 @@ def test_a_row_that_refinement_loses_has_no_figures_of_it(tmp_path):
     assert figures["inferred"] == 2
     assert figures["approximate"] <= 2
     with read_posteriors(tmp_path / "a.h5") as posteriors:
-        assert "no finite samples" in posteriors.status[1]
+        assert "no draw of the flow has a posterior" in posteriors.status[1]
         assert posteriors.refinement["step"][1] == ""
         for name in REFINEMENT_NAMES:
             assert np.isnan(posteriors.refinement[name][1])
@@ -250,3 +257,58 @@ def test_catalogue_of_refined_rows(tmp_path):
     infer_catalog(estimator, catalog, tmp_path / "d.h5", n_samples=60)
     with read_posteriors(tmp_path / "d.h5") as plain:
         assert plain.refinement == {}
+
+
+@pytest.fixture(scope="module")
+def real_refiner() -> Refiner:
+    estimator = PosteriorEstimator.default()
+    return Refiner(estimator, training_simulator(estimator))
+
+
+@pytest.fixture(scope="module")
+def real_galaxies() -> Catalog:
+    return load_sdss_sample()
+
+
+def refined_row(refiner: Refiner, galaxies: Catalog, row: int, **options: Any) -> Refined:
+    return refiner(galaxies.flux[row], galaxies.flux_ivar[row], float(galaxies.zred[row]), 200, seed=0, key=row, **options)
+
+
+def test_a_mode_that_the_flow_misses_is_kept_for_its_evidence(real_refiner: Refiner, real_galaxies: Catalog) -> None:
+    # The flow knows an old burst, evidence exp(-122.0), other contexts find a young one, of which the posterior is.
+    result = refined_row(real_refiner, real_galaxies, 1853)
+    assert result.flag == ""
+    assert result.log_evidence == pytest.approx(-115.4, abs=0.3)
+    assert np.median(result.theta[:, PARAMETER_NAMES.index("tburst")]) < 0.1
+
+
+def test_rows_without_a_draw_that_has_a_posterior(real_refiner: Refiner, real_galaxies: Catalog, caplog) -> None:
+    row = np.array([722])
+    galaxy = real_galaxies.subset(row)
+    draws = real_refiner.estimator.draw(galaxy.flux, galaxy.flux_ivar, galaxy.zred, 200, seed=0, row_keys=row)
+    assert draws.efficiency[0] == 0
+    theta = real_refiner.estimator.sample(galaxy.flux, galaxy.flux_ivar, galaxy.zred, 200, seed=0, row_keys=row)
+    assert np.isnan(theta).all()
+    assert "no draw has a posterior: their samples are NaN" in caplog.text
+    result = refined_row(real_refiner, real_galaxies, 722)
+    assert (result.step, result.flag) == ("adapted", "")
+    assert result.log_evidence == pytest.approx(-89.8, abs=0.3)
+
+
+def test_refined_samples_do_not_depend_on_threads(real_refiner: Refiner, real_galaxies: Catalog) -> None:
+    alone, shared = (refined_row(real_refiner, real_galaxies, 1853, n_threads=n) for n in (1, 3))
+    np.testing.assert_array_equal(alone.theta, shared.theta)
+    assert alone.tried[-1][1:3] == shared.tried[-1][1:3]
+
+
+def test_refinement_checks_its_stream_and_takes_unmeasured_bands(real_refiner: Refiner, real_galaxies: Catalog) -> None:
+    with pytest.raises(ParameterError, match="seed must be an integer"):
+        real_refiner(real_galaxies.flux[0], real_galaxies.flux_ivar[0], 0.1, 10, seed=-1)
+    with pytest.raises(ParameterError, match="n_threads=0"):
+        real_refiner(real_galaxies.flux[0], real_galaxies.flux_ivar[0], 0.1, 10, seed=0, n_threads=0)
+    ragged = PosteriorEstimator.find("galex-sdss")
+    refiner = Refiner(ragged, training_simulator(ragged), RefineConfig(n_draws=1000))
+    flux, ivar = np.r_[np.nan, 1.0, real_galaxies.flux[0]], np.r_[1.0, np.nan, real_galaxies.flux_ivar[0]]
+    found = refiner(flux, ivar, float(real_galaxies.zred[0]), 50, seed=0)
+    zero = refiner(np.nan_to_num(flux), np.where(np.isnan(flux * ivar), 0, ivar), float(real_galaxies.zred[0]), 50, seed=0)
+    np.testing.assert_array_equal(found.theta, zero.theta)

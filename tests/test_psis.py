@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sedcast.data.errors import ParameterError
-from sedcast.posterior.psis import effective_sample_size, pareto_smooth
+from sedcast.posterior.psis import effective_sample_size, pareto_smooth, systematic_rows
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -49,3 +49,17 @@ def test_zeros_stay_zero_and_equal_weights_have_no_tail():
 def test_impossible_weights_are_refused(wrong):
     with pytest.raises(ParameterError, match="log_weights"):
         pareto_smooth(wrong)
+
+
+def test_weights_that_hardly_differ_stay_as_they_are() -> None:
+    smoothed, khat = pareto_smooth(np.random.default_rng(1).normal(0, 1e-17, 1000))
+    np.testing.assert_allclose(smoothed, -np.log(1000))
+    assert khat == 0
+    assert np.isfinite(pareto_smooth(np.random.default_rng(1).normal(0, 1e-12, 1000))[0]).all()
+
+
+def test_systematic_rows_stand_rounding() -> None:
+    weights = np.random.default_rng(0).random((2000, 60))
+    weights[:, 40:] = 0
+    rows = systematic_rows(weights, 1000, np.zeros((2000, 1)))
+    assert rows.max() < 40

@@ -81,6 +81,8 @@ def fit(
         kept = output if output is not None and output.suffix == ".h5" else Path(folder) / "galaxy.h5"
         infer_catalog(estimator, galaxy, kept, n_samples=n_samples, seed=seed, command="sedcast fit")
         with read_posteriors(kept) as posteriors:
+            if posteriors.status[0]:
+                raise ParameterError(f"no posterior by {estimator.name!r}: {posteriors.status[0]}; check magnitudes and errors")
             samples, flags, score = posteriors.samples(0), str(posteriors.flags[0]), float(posteriors.score[0])
             efficiency, log_evidence = float(posteriors.efficiency[0]), float(posteriors.log_evidence[0])
     figures = _intervals(estimator, samples, redshift, seed)

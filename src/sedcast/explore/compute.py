@@ -207,6 +207,8 @@ class Explorer:
         judged: dict[str, Any] = {}
         if theta is None:
             draws = self._draw(observed)
+            if draws.efficiency[0] == 0:
+                raise ParameterError("no galaxy of the model has this photometry: move a magnitude back, or enlarge the errors")
             theta = self._theta(draws)
             efficiency = float(draws.efficiency[0])
             judged = {"flags": self._flags(observed, draws), "efficiency": efficiency if math.isfinite(efficiency) else None}
