@@ -10,9 +10,10 @@ from sedcast.baselines.coordinates import FlowMap
 from sedcast.baselines.fallback import FAILED, NOT_CONVERGED
 from sedcast.baselines.mcmc import McmcConfig, run_emcee
 from sedcast.data.errors import SedcastError
+from sedcast.emulator.simulation import FluxSimulator
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import Refined, thinned_rows
-from sedcast.posterior.likelihood import FluxSimulator, GaussianLikelihood
+from sedcast.posterior.likelihood import GaussianLikelihood
 
 __all__ = ["ChainRefiner"]
 

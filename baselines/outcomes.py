@@ -18,8 +18,8 @@ from sedcast.data.errors import ArtifactError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
+from sedcast.emulator.simulation import FluxSimulator
 from sedcast.posterior.importance import RefineConfig
-from sedcast.posterior.likelihood import FluxSimulator
 from sedcast.posterior.posterior_catalog import DERIVED_NAMES
 from sedcast.posterior.resampling import SAMPLES_VERSION, PosteriorDraws
 

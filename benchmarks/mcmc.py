@@ -15,8 +15,9 @@ from sedcast.comparison import simulator_of
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.config import parse_config
 from sedcast.data.errors import ParameterError
+from sedcast.emulator.simulation import FluxSimulator
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.likelihood import FluxSimulator, GaussianLikelihood
+from sedcast.posterior.likelihood import GaussianLikelihood
 
 SAMPLERS = {"emcee": run_emcee, "zeus": run_zeus}
 OVERHEAD_BAR, SECONDS_BAR, HOLM_BAR = 0.3, 30.0, 0.01

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from sedcast.emulator.simulation import (
 )
 from sedcast.emulator.sps import library_digest
 
-__all__ = ["simulate"]
+__all__ = ["changed_artifacts", "simulate"]
 
 _CHUNKS_PER_SEGMENT = 8
 
@@ -122,16 +122,26 @@ def _identity(model: SpectrumModel) -> str:
     return str(getattr(model, "card", {}).get("sha256", named))
 
 
-def _attributes(config: SimulationConfig, prior: Prior, noise: NoiseModel, simulator: PhotometrySimulator) -> dict[str, Any]:
-    """What the file says of itself; `config`, `versions` and `artifacts` decide its rows."""
+def changed_artifacts(config: SimulationConfig, made_with: Mapping[str, str]) -> list[str]:
+    """Which of the artifacts in a file of simulations are others than those that its configuration names now."""
+    now = _artifacts(config, noise_model(config), default_simulator(config))
+    return [name for name, identity in now.items() if made_with.get(name, identity) != identity]
+
+
+def _artifacts(config: SimulationConfig, noise: NoiseModel, simulator: PhotometrySimulator) -> dict[str, str]:
     curves = [load_filter(band) for band in config.bands]
     noise_arrays = (noise.median, noise.scatter, noise.magnitude_range, noise.ln_sigma_range, noise.log_cap, noise.log_norm)
-    artifacts = {
+    return {
         "emulator": _identity(simulator.model),
         "cosmology": simulator.cosmology.name,
         "noise": array_digest(*noise_arrays),
         "filters": array_digest(*(part for curve in curves for part in (curve.wave, curve.response))),
     }
+
+
+def _attributes(config: SimulationConfig, prior: Prior, noise: NoiseModel, simulator: PhotometrySimulator) -> dict[str, Any]:
+    """What the file says of itself; `config`, `versions` and `artifacts` decide its rows."""
+    artifacts = _artifacts(config, noise, simulator)
     return {
         "config": config.model_dump_json(),
         "prior": json.dumps(prior.to_dict()),

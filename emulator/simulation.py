@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -14,8 +15,9 @@ from sedcast.data.config import Config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.executors import TaskPool
-from sedcast.data.filters import FilterProjection, band_name, check_bands
+from sedcast.data.filters import BANDS, FilterProjection, band_name, check_bands
 from sedcast.data.noise import NoiseModel
+from sedcast.data.provenance import describe_file
 from sedcast.data.threads import one_blas_thread
 from sedcast.emulator.checks import as_floats, one_per_galaxy
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
@@ -24,6 +26,7 @@ from sedcast.emulator.redshift import RedshiftPrior
 __all__ = [
     "PROPOSALS_PER_CHUNK",
     "Draws",
+    "FluxSimulator",
     "PhotometrySimulator",
     "SimulationConfig",
     "SpectrumModel",
@@ -31,6 +34,7 @@ __all__ = [
     "draw_galaxies",
     "masses_within_reach",
     "noise_model",
+    "noiseless_flux",
 ]
 
 PROPOSALS_PER_CHUNK = 16384
@@ -52,6 +56,14 @@ class SpectrumModel(Protocol):
 
     def spectra(self, theta: np.ndarray, zred: np.ndarray) -> np.ndarray:
         """Luminosity densities, Lsun/Å, (n_galaxy, n_wave)."""
+        ...
+
+
+class FluxSimulator(Protocol):
+    """Anything that turns parameters into noiseless photometry, such as emulator or direct model; it may name its `bands`."""
+
+    def flux(self, theta: np.ndarray, zred: np.ndarray) -> np.ndarray:
+        """Noiseless fluxes, nanomaggies, (n_galaxy, n_band)."""
         ...
 
 
@@ -161,6 +173,8 @@ class SimulationConfig(Config):
     @classmethod
     def _known_bands(cls, bands: tuple[str, ...]) -> tuple[str, ...]:
         check_bands(bands)
+        if taken := [band for band in bands if band not in BANDS and band_name(band) in BANDS]:
+            raise ValueError(f"{taken[0]}: {band_name(taken[0])} is the name of a known band, call the file otherwise")
         return bands
 
     @field_validator("prior")
@@ -173,6 +187,13 @@ class SimulationConfig(Config):
     def band_names(self) -> tuple[str, ...]:
         """Names of the bands: a user's own filter curve is known by its file's name."""
         return tuple(band_name(band) for band in self.bands)
+
+    def own_files(self) -> dict[str, str]:
+        """SHA-256 of a user's own filter curves and noise model, by band and as ``noise``; of those that are there."""
+        paths = {band_name(band): Path(band) for band in self.bands if band_name(band) != band}
+        if self.noise != "bundled":
+            paths["noise"] = Path(self.noise)
+        return {name: describe_file(path)["sha256"] for name, path in paths.items() if path.is_file()}
 
 
 @dataclass(frozen=True)
@@ -300,6 +321,13 @@ def noise_model(config: SimulationConfig) -> NoiseModel:
     return NoiseModel.load(config.noise).select(config.band_names)
 
 
+def noiseless_flux(simulator: FluxSimulator, theta: np.ndarray, zred: np.ndarray, *, n_threads: int) -> np.ndarray:
+    """Fluxes (n, n_band) of a simulator, in threads if it is one that takes them."""
+    if isinstance(simulator, PhotometrySimulator):
+        return simulator.flux(theta, zred, n_threads=n_threads)
+    return simulator.flux(theta, zred)
+
+
 def default_simulator(config: SimulationConfig) -> PhotometrySimulator:
     """The photometry simulator on the emulator that a configuration names."""
     from sedcast.emulator.spectrum_emulator import SpectrumEmulator
@@ -307,4 +335,10 @@ def default_simulator(config: SimulationConfig) -> PhotometrySimulator:
     emulator = SpectrumEmulator.default() if config.emulator == "bundled" else SpectrumEmulator.load(config.emulator)
     if config.zred.max > emulator.zred_max:
         raise ParameterError(f"zred.max={config.zred.max} is beyond the emulator's range {emulator.zred_max}: lower it")
+    wanted, served = (prior.to_dict() for prior in (Prior.from_dict(config.prior), emulator.prior))
+    for name in ("gamma1_zh", "gamma2_zh"):
+        if wanted[name][0] < served[name][0] or wanted[name][1] > served[name][1]:
+            raise ParameterError(
+                f"prior.{name}={wanted[name]} is beyond the emulator's {served[name]}: narrow it, or train an emulator for it"
+            )
     return PhotometrySimulator(emulator, config.bands, config.zred.max)

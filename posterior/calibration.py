@@ -37,6 +37,7 @@ _GALAXIES_PER_BLOCK = 64
 _DRAWS_PER_SAMPLE = 4
 _N_REFERENCE = 16
 _KS_BAR, _SUBSET_BAR, _TARP_BAR, _TARP_MOCKS = 0.05, 0.01, 0.015, 10_000
+_MOST_EXCLUDED = 1e-3
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ class CalibrationResult:
     def checks(self) -> tuple[Check, ...]:
         """The figures that calibration is judged by; each family of tests has Holm's correction of its own."""
         edges = self.edges.to_json_dict()
+        left_out = self.n_excluded / (self.n_excluded + len(self.pit))
         return (
+            Check("share of mocks without samples", left_out, _MOST_EXCLUDED, at_least=False),
             Check("smallest KS p after Holm's correction", self.ks_p_min_holm, _KS_BAR),
             Check("TARP, largest deviation", self.tarp.max_dev, self._tarp_bar, at_least=False),
             *(
@@ -187,7 +190,7 @@ def calibrate(
 
     Raises
     ------
-    ParameterError : if there are fewer than 20 mocks, or a mock lies outside the estimator's range of redshift.
+    ParameterError : if there are fewer than 20 mocks, or so few have samples, or one is outside the estimator's redshifts.
     """
     if len(mocks) < LEAST_MOCKS:
         raise ParameterError(f"{len(mocks)} mocks: expected at least {LEAST_MOCKS} to fill quartiles; draw more")
@@ -219,6 +222,10 @@ def calibrate(
         if progress is not None:
             progress(done, n)
     kept = np.isfinite(closer[:, 0])
+    if np.count_nonzero(kept) < LEAST_MOCKS:
+        raise ParameterError(
+            f"{np.count_nonzero(~kept)} of {n} mocks have non-finite samples, which leaves too few: train the estimator anew"
+        )
     if not kept.all():
         logger.warning("%d of %d mocks have non-finite samples and are left out", np.count_nonzero(~kept), n)
     pit, closer = pit[kept], closer[kept]

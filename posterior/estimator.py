@@ -440,6 +440,7 @@ class PosteriorEstimator:
             bases=self.bases,
             redshift_prior=self.redshift_prior,
             emulator=self.emulator_digest,
+            own_files=self.card.get("own_files") or {},
         )
         bands = self.context.bands
         columns = np.array([self.context.names.index(f"measured_{band}") for band in bands])
@@ -585,13 +586,15 @@ def check_experts(
     bases: SFHBases,
     redshift_prior: RedshiftPrior | None,
     emulator: str | None,
+    own_files: Mapping[str, str],
 ) -> None:
     """Refuse experts that cannot serve galaxies of an estimator of this name, context, redshift range and model.
 
     Raises
     ------
-    ConfigError : if the estimator does not serve any subset of its bands, an expert does, has others, or those of another
-        expert; if they are of different models, infer redshifts by different priors, or an expert's redshift range is smaller.
+    ConfigError : if the estimator does not serve any subset of its bands, an expert does, has others (by name, or by the digest
+        of a user's own curve, `SimulationConfig.own_files`), or those of another expert; if they are of different models, infer
+        redshifts by different priors, or an expert's redshift range is smaller.
     """
     served: dict[frozenset[str], str] = {}
     for expert in experts:
@@ -603,6 +606,11 @@ def check_experts(
         if other := served.get(frozenset(expert.bands)):
             raise ConfigError(f"experts: {other} and {expert.name} are for the same bands: choose one")
         served[frozenset(expert.bands)] = expert.name
+        curves = expert.card.get("own_files") or {}
+        if other_curve := [band for band in expert.bands if curves.get(band) != own_files.get(band)]:
+            raise ConfigError(
+                f"expert: {expert.name} was trained with another curve of {other_curve[0]} than {name}: take the same"
+            )
         (low, high), (least, most) = zred_range, expert.zred_range
         # A redshift that is inferred is a coordinate of the flow by its prior.
         same = (prior, cosmology, redshift_prior) == (expert.prior, expert.cosmology, expert.redshift_prior)

@@ -36,10 +36,11 @@ from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError
 from sedcast.data.threads import one_blas_thread, usable_cores
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
+from sedcast.emulator.simulation import FluxSimulator
 from sedcast.posterior.conditional_flow import check_threads, checked_keys
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import Refined, thinned_rows
-from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, FluxSimulator, GaussianLikelihood
+from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, GaussianLikelihood
 from sedcast.posterior.mass import MassConditional, check_proportional
 from sedcast.posterior.psis import effective_sample_size, pareto_smooth, systematic_rows, tempered
 from sedcast.posterior.student_mixture import StudentMixture

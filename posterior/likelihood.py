@@ -1,25 +1,16 @@
 """The likelihood of one galaxy's photometry, and the posterior that every method of this project aims at."""
 
-from typing import Protocol
-
 import numpy as np
 
 from sedcast.data.errors import ParameterError
 from sedcast.data.units import as_nanomaggies
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
+from sedcast.emulator.simulation import FluxSimulator
 
-__all__ = ["UNBOUNDED_LIMIT", "FluxSimulator", "GaussianLikelihood"]
+__all__ = ["UNBOUNDED_LIMIT", "GaussianLikelihood"]
 
 UNBOUNDED_LIMIT = 7.0
 """Points beyond it in any probit coordinate have zero posterior: 3e-12 of the prior, where the prior's CDF is clipped."""
-
-
-class FluxSimulator(Protocol):
-    """Anything that turns parameters into noiseless photometry: emulator, direct model or FSPS."""
-
-    def flux(self, theta: np.ndarray, zred: np.ndarray) -> np.ndarray:
-        """Noiseless fluxes, nanomaggies, (n_galaxy, n_band)."""
-        ...
 
 
 class GaussianLikelihood:

@@ -10,7 +10,7 @@ from sedcast.data.noise import NoiseModel
 from sedcast.data.threads import usable_cores
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.redshift import RedshiftPrior
-from sedcast.emulator.simulation import PhotometrySimulator, masses_within_reach
+from sedcast.emulator.simulation import FluxSimulator, masses_within_reach, noiseless_flux
 from sedcast.posterior.estimator import PosteriorEstimator
 
 __all__ = ["Mocks", "draw_mocks", "measured_bands"]
@@ -41,7 +41,7 @@ class Mocks:
 
 def draw_mocks(
     n_mocks: int,
-    simulator: PhotometrySimulator,
+    simulator: FluxSimulator,
     estimator: PosteriorEstimator,
     noise: NoiseModel,
     *,
@@ -65,7 +65,7 @@ def draw_mocks(
     ------
     ParameterError : if bands disagree.
     """
-    for name, bands in (("simulator", simulator.bands), ("noise", noise.bands)):
+    for name, bands in (("simulator", getattr(simulator, "bands", estimator.bands)), ("noise", noise.bands)):
         if tuple(bands) != estimator.bands:
             raise ParameterError(f"{name} has bands {bands}, the estimator {estimator.bands}: they must agree")
     rng = np.random.default_rng([seed, 4])
@@ -88,7 +88,7 @@ def draw_mocks(
 
 
 def _observe(
-    simulator: PhotometrySimulator,
+    simulator: FluxSimulator,
     estimator: PosteriorEstimator,
     redshifts: RedshiftPrior,
     noise: NoiseModel,
@@ -99,7 +99,7 @@ def _observe(
     mass = PARAMETER_NAMES.index("log_mstar")
     theta, zred = estimator.prior.sample(len(measured), rng), redshifts.sample(len(measured), rng)
     with np.errstate(divide="ignore"):
-        unit_flux = np.log10(simulator.flux(theta, zred, n_threads=usable_cores())) - theta[:, mass, None]
+        unit_flux = np.log10(noiseless_flux(simulator, theta, zred, n_threads=usable_cores())) - theta[:, mass, None]
     lightest, heaviest, probability = masses_within_reach(unit_flux, estimator.prior, noise, measured=measured)
     kept = np.flatnonzero(rng.random(len(theta)) < probability)
     theta[kept, mass] = lightest[kept] + rng.random(len(kept)) * (heaviest - lightest)[kept]

@@ -9,7 +9,14 @@ from pydantic import Field, model_validator
 from sedcast.data.asinh import asinh_magnitude
 from sedcast.data.config import Config, parse_config
 from sedcast.data.errors import ArtifactError, SedcastError
-from sedcast.emulator.simulation import PhotometrySimulator, SimulationConfig, default_simulator, noise_model
+from sedcast.emulator.simulation import (
+    FluxSimulator,
+    PhotometrySimulator,
+    SimulationConfig,
+    default_simulator,
+    noise_model,
+    noiseless_flux,
+)
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import thinned_rows
 from sedcast.posterior.outliers import (
@@ -101,10 +108,17 @@ def training_simulator(estimator: PosteriorEstimator) -> PhotometrySimulator:
             f"{estimator.name!r} was trained with an emulator of sha256 {wanted[:12]}…, but {simulation.emulator!r} is one of "
             f"{str(found)[:12]}… now: put the former back, or train the posterior again"
         )
+    known, now = estimator.card.get("own_files") or {}, simulation.own_files()
+    if changed := [name for name in now if known.get(name, now[name]) != now[name]]:
+        what = "noise model" if changed[0] == "noise" else f"curve of {changed[0]}"
+        raise ArtifactError(
+            f"{estimator.name!r} was trained with another {what} than is in the file of that name now: put the former back, or "
+            "train the posterior again"
+        )
     return simulator
 
 
-def draw_like_training(estimator: PosteriorEstimator, simulator: PhotometrySimulator, n: int, *, seed: int) -> Galaxies:
+def draw_like_training(estimator: PosteriorEstimator, simulator: FluxSimulator, n: int, *, seed: int) -> Galaxies:
     """Fresh mocks with the training set's distribution, unmeasured bands included."""
     simulation = training_simulation(estimator).model_copy(update={"n_galaxies": n, "seed": seed})
     trained = (estimator.card.get("config") or {}).get("stream") or {}
@@ -116,7 +130,7 @@ def draw_like_training(estimator: PosteriorEstimator, simulator: PhotometrySimul
 
 def sample_checks(
     estimator: PosteriorEstimator,
-    simulator: PhotometrySimulator,
+    simulator: FluxSimulator,
     galaxies: Galaxies,
     *,
     seed: int,
@@ -138,7 +152,7 @@ def sample_checks(
 
 def predict(
     estimator: PosteriorEstimator,
-    simulator: PhotometrySimulator,
+    simulator: FluxSimulator,
     points: np.ndarray,
     zred: np.ndarray | None,
     *,
@@ -148,7 +162,7 @@ def predict(
     finite = np.isfinite(points).all(axis=2)
     points = np.where(finite[..., None], points, 0.0)
     theta, redshifts = estimator.to_theta(points, n_threads=n_threads), estimator.redshifts(points, zred)
-    flux = simulator.flux(theta.reshape(-1, theta.shape[-1]), redshifts.ravel(), n_threads=n_threads)
+    flux = noiseless_flux(simulator, theta.reshape(-1, theta.shape[-1]), redshifts.ravel(), n_threads=n_threads)
     return np.where(finite[..., None], flux.reshape(*points.shape[:2], -1), np.nan)
 
 
@@ -214,7 +228,7 @@ def fit_outliers(
     estimator: PosteriorEstimator,
     config: OutlierConfig | None = None,
     *,
-    simulator: PhotometrySimulator | None = None,
+    simulator: FluxSimulator | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PosteriorEstimator:
     """The same estimator with an outlier score, fitted and calibrated on fresh simulations; the flow stays as it is.
@@ -239,7 +253,7 @@ def fit_outliers(
     seed = _SEED_STEP * (config.seed + 1)
     galaxies = draw_like_training(estimator, simulator, config.n_fit, seed=seed)
     theta = estimator.prior.from_unbounded(galaxies.theta_unbounded.astype(float))
-    magnitude = asinh_magnitude(simulator.flux(theta, galaxies.zred, n_threads=2), estimator.bands)
+    magnitude = asinh_magnitude(noiseless_flux(simulator, theta, galaxies.zred, n_threads=2), estimator.bands)
     density = PhotometryDensity.fit(magnitude, galaxies.zred, n_components=config.n_components, seed=seed)
     mocks = draw_like_training(estimator, simulator, config.n_calibration, seed=seed + 1)
 

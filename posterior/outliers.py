@@ -61,8 +61,9 @@ _BEST_SHARE = 0.1
 # In σ: nearer to what is expected, a secant is all rounding.
 _RESOLVED = 0.01
 _LEVELS = 96
-_ERROR_BINS, _LEAST_IN_BIN = 40, 10
-_MIN_PER_PATTERN = 2_000
+# Errors are told from usual ones by the very mocks that the thresholds are of: of few, the scatter would be too small.
+_ERROR_BINS, _IN_BIN, _LEAST_IN_BIN = 40, 100, 10
+_MIN_PER_PATTERN = 500
 _MIN_PER_COUNT = 500
 _MIN_PER_STATISTIC = 100
 _ARRAYS = ("error_magnitude", "error_median", "error_scatter", "patterns", "quantiles", "combined", "least")
@@ -420,7 +421,7 @@ def _usual_errors(bands: tuple[str, ...], flux: np.ndarray, flux_ivar: np.ndarra
             )
         magnitude = asinh_magnitude(flux[rows, b], band)
         ln_error = np.log(asinh_magnitude_error(flux[rows, b], flux_ivar[rows, b] ** -0.5, band))
-        n_bin = min(_ERROR_BINS, len(magnitude) // _LEAST_IN_BIN)
+        n_bin = max(1, min(_ERROR_BINS, len(magnitude) // _IN_BIN))
         for k, members in enumerate(np.array_split(np.argsort(magnitude), n_bin)):
             middle = magnitude[members].mean()
             slope, level = np.polyfit(magnitude[members] - middle, ln_error[members], 1)

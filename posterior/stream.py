@@ -19,7 +19,7 @@ from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
 from sedcast.data.threads import usable_cores
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
-from sedcast.emulator.simulation import PhotometrySimulator, SimulationConfig, masses_within_reach
+from sedcast.emulator.simulation import FluxSimulator, SimulationConfig, masses_within_reach, noiseless_flux
 
 __all__ = ["Galaxies", "GalaxyStream", "MissingBands", "StreamConfig"]
 
@@ -139,11 +139,10 @@ class GalaxyStream:
     ParameterError : if the noise model's bands are not the simulator's, or all bands are optional.
     """
 
-    def __init__(
-        self, simulator: PhotometrySimulator, noise: NoiseModel, simulation: SimulationConfig, stream: StreamConfig
-    ) -> None:
-        if noise.bands != tuple(simulator.bands):
-            raise ParameterError(f"the noise model has bands {noise.bands}, the simulator {simulator.bands}: they must agree")
+    def __init__(self, simulator: FluxSimulator, noise: NoiseModel, simulation: SimulationConfig, stream: StreamConfig) -> None:
+        bands = tuple(getattr(simulator, "bands", noise.bands))
+        if noise.bands != bands:
+            raise ParameterError(f"the noise model has bands {noise.bands}, the simulator {bands}: they must agree")
         if stream.missing is not None:
             unknown = [band for band in stream.missing.optional if band not in noise.bands]
             if unknown or set(noise.bands) <= set(stream.missing.optional):
@@ -206,7 +205,7 @@ class GalaxyStream:
         theta = self.prior.sample(n, rng)
         z = self.simulation.zred.sample(n, rng)
         with np.errstate(divide="ignore"):
-            unit_flux = np.log10(self._simulator.flux(theta, z, n_threads=n_threads)) - theta[:, :1]
+            unit_flux = np.log10(noiseless_flux(self._simulator, theta, z, n_threads=n_threads)) - theta[:, :1]
         points = self.prior.to_unbounded(theta)
         return _Spectra(unit_flux.astype(np.float32), points.astype(np.float32), z)
 

@@ -19,7 +19,7 @@ from sedcast.data.hdf5 import open_hdf5, read_whole
 from sedcast.data.provenance import provenance as made_now
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.band_training import BandTrainingConfig
-from sedcast.emulator.mass_simulation import simulate
+from sedcast.emulator.mass_simulation import changed_artifacts, simulate
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.simulation import SimulationConfig, default_simulator, noise_model
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
@@ -53,6 +53,8 @@ logger = logging.getLogger(__name__)
 Observed = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 _COLUMNS = ("theta_unbounded", "flux", "flux_ivar", "zred")
 _MOST_COUNTED = 50_000
+# Of probit coordinates: `Prior.from_unit` keeps 1e-12 from the edges of the unit cube.
+_FARTHEST = 7.04
 
 
 class PosteriorConfig(Config):
@@ -167,6 +169,11 @@ class TrainingSet:
                 constant = int(np.count_nonzero(rows.min(axis=0) == rows.max(axis=0)))
                 if constant:
                     problems.append(f"{name} is constant in {constant} of {rows.shape[1]} columns")
+        low, high = np.array([self.config.zred.min, self.config.zred.max])
+        if outside := int(np.count_nonzero((self.zred < low * (1 - 1e-6)) | (self.zred > high * (1 + 1e-6)))):
+            problems.append(f"zred is beyond {low:g} … {high:g}, the range of the configuration, in {outside} of {n} rows")
+        if far := int(np.count_nonzero((np.abs(self.theta_unbounded) > _FARTHEST).any(axis=1))):
+            problems.append(f"theta_unbounded is no probit coordinate, beyond ±{_FARTHEST:g}, in {far} of {n} rows")
         unmeasured = int(np.count_nonzero((self.flux_ivar <= 0).any(axis=1)))
         if unmeasured:
             problems.append(f"flux_ivar is not positive in {unmeasured} of {n} rows")
@@ -193,10 +200,13 @@ def read_training_set(path: str | Path) -> TrainingSet:
             theta_unbounded, flux, flux_ivar, zred = (read_whole(file[name]) for name in _COLUMNS)
             names = [str(name) for name in file.attrs["free_parameter_names"]]
             config = parse_config(json.loads(file.attrs["config"]), SimulationConfig, f"{path}, attribute 'config'")
+            made_with = json.loads(file.attrs.get("artifacts", "{}"))
     except SedcastError:
         raise
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ConfigError(f"{path} is not a file of simulations ({error}): make one with 'sedcast simulate'") from error
+    if made_with and (changed := changed_artifacts(config, made_with)):
+        raise ConfigError(f"{path} was simulated with another {changed[0]} than is there now: put that back, or simulate again")
     if names != list(FREE_PARAMETER_NAMES):
         raise ConfigError(f"{path} has parameters {names}, this sedcast {list(FREE_PARAMETER_NAMES)}: simulate again")
     return TrainingSet(theta_unbounded, flux, flux_ivar, zred, config)
@@ -248,6 +258,7 @@ def _experts(config: PosteriorConfig) -> list[PosteriorEstimator]:
         bases=emulator.model.bases,
         redshift_prior=simulation.zred if config.redshift == "inferred" else None,
         emulator=emulator.card.get("sha256"),
+        own_files=simulation.own_files(),
     )
     return experts
 
@@ -516,6 +527,7 @@ def _card(
         "name": config.name,
         "config": config.model_dump(mode="json", exclude={"simulation", "simulation_file"}),
         "simulation": simulation.model_dump(mode="json"),
+        "own_files": simulation.own_files(),
         "figures": figures,
         "history": [{name: float(f"{value:.6g}") for name, value in record.items()} for record in history],
         "provenance": made_now(config=config.model_dump(mode="json"), artifacts=artifacts) | dict(provenance),

@@ -78,6 +78,8 @@ def bands_as_configured(
         "missing": None if stream.missing is None else stream.missing.model_dump(mode="json"),
         "emulator": emulator.card.get("sha256"),
     }
+    if files := simulation.own_files():
+        recipe["own_files"] = files
     if start is not None:
         flow, described = start.flow.general, start.card.get("bands_emulator", {})
         if isinstance(flow, FlowWithAmplitudes) and described.get("recipe") == recipe:

@@ -211,6 +211,26 @@ def test_too_few_mocks():
         calibrate(gaussian_estimator(), prior_mocks(10, 1), seed=0)
 
 
+def test_mocks_without_samples_are_a_failure():
+    estimator = gaussian_estimator()
+
+    def losing(n_lost):
+        def draw(flux, *args, row_keys, **options):
+            draws = estimator.draw(flux, *args, row_keys=row_keys, **options)
+            draws.points[row_keys < n_lost] = np.nan
+            return draws
+
+        return draw
+
+    result = calibrate(estimator, prior_mocks(600, 31), seed=1, sampler=losing(2))
+    (check,) = (check for check in result.checks() if check.name == "share of mocks without samples")
+    assert check.value == pytest.approx(2 / 600)
+    assert check.passes is False
+    assert result.to_json_dict()["passes"] is False
+    with pytest.raises(ParameterError, match="590 of 600 mocks have non-finite samples"):
+        calibrate(estimator, prior_mocks(600, 31), seed=1, sampler=losing(590))
+
+
 class FakeSimulator:
     bands = BANDS
 

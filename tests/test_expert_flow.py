@@ -115,7 +115,11 @@ def test_what_does_not_fit_is_refused(general, five):
         general.with_experts(replace(five, bases=replace(five.bases, sfh=1.1 * five.bases.sfh)))
     model = {name: getattr(general, name) for name in ("context", "zred_range", "prior", "cosmology", "bases")}
     with pytest.raises(ConfigError, match="infers the redshift, or by another prior"):
-        check_experts([five], name="other", redshift_prior=RedshiftPrior(min=0.01, max=0.2), emulator=None, **model)
+        check_experts(
+            [five], name="other", redshift_prior=RedshiftPrior(min=0.01, max=0.2), emulator=None, own_files={}, **model
+        )
+    with pytest.raises(ConfigError, match="was trained with another curve of g than other"):
+        check_experts([five], name="other", redshift_prior=None, emulator=None, own_files={"g": "another"}, **model)
     made_with = five.card["provenance"] | {"emulator": {"sha256": "0" * 64}}
     with pytest.raises(ConfigError, match="another emulator of spectra"):
         general.with_experts(replace(five, card=five.card | {"provenance": made_with}))

@@ -26,6 +26,7 @@ from sedcast.emulator.simulation import (
     PhotometrySimulator,
     SimulationConfig,
     _within_reach,
+    default_simulator,
     draw_galaxies,
     noise_model,
 )
@@ -258,10 +259,17 @@ def test_own_filter_curve(simulator: PhotometrySimulator, tmp_path: Path) -> Non
     assert own.bands == BANDS
     theta, zred = Prior().sample(20, 3), np.full(20, 0.1)
     assert np.allclose(own.flux(theta, zred), simulator.flux(theta, zred), rtol=1e-4)
-    simulate(SimulationConfig(n_galaxies=50, bands=bands), tmp_path / "mocks.h5", simulator=own)
-    assert list(contents(tmp_path / "mocks.h5")["bands"]) == list(BANDS)
+    # Everything else that goes by the name, such as errors and the curves of others, would be that of the known band.
+    with pytest.raises(ValueError, match="r is the name of a known band, call the file otherwise"):
+        SimulationConfig(n_galaxies=50, bands=bands)
     with pytest.raises(ParameterError, match=r"bands mine: the noise model has FUV, NUV, u.*from_catalog"):
         noise_model(SimulationConfig(n_galaxies=50, bands=("u", str(tmp_path / "mine.txt"))))
+
+
+def test_a_prior_beyond_the_emulator_s_is_named() -> None:
+    with pytest.raises(ParameterError, match=r"prior\.gamma2_zh=\(4\.5e-05, 0\.02\) is beyond the emulator's"):
+        default_simulator(SimulationConfig(n_galaxies=1, prior={"gamma2_zh": (4.5e-5, 0.02)}))
+    default_simulator(SimulationConfig(n_galaxies=1, prior={"log_mstar": (5.0, 13.0)}))
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,15 @@ from standin import BANDS, mock_photometry
 from sedcast.data.config import parse_config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
+from sedcast.data.filters import load_filter
 from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.prior import Prior
 from sedcast.emulator.simulation import SimulationConfig
+from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.outlier_training import training_simulator
 from sedcast.posterior.train import (
     PosteriorConfig,
     TrainingSet,
@@ -246,3 +250,36 @@ def test_config_needs_one_source():
 def test_reading_what_is_not_a_training_set(tmp_path):
     with pytest.raises(ConfigError, match="not a file of simulations"):
         read_training_set(tmp_path / "absent.h5")
+
+
+def test_simulations_are_of_what_is_there_now(tmp_path, monkeypatch):
+    settings = SimulationConfig(n_galaxies=20, seed=1, bands=BANDS)
+    simulate(settings, tmp_path / "mocks.h5")
+    assert len(read_training_set(tmp_path / "mocks.h5")) == 20
+    model = SpectrumEmulator.default()
+    other = replace(model, card=model.card | {"sha256": "0" * 64})
+    monkeypatch.setattr(SpectrumEmulator, "default", classmethod(lambda cls: other))
+    with pytest.raises(ConfigError, match="was simulated with another emulator than is there now"):
+        read_training_set(tmp_path / "mocks.h5")
+
+
+def test_redshifts_and_coordinates_are_those_of_the_configuration():
+    good = training_set()
+    zred, theta = good.zred.copy(), good.theta_unbounded.copy()
+    zred[:3], theta[:2, 0] = 3.0, 10.5
+    with pytest.raises(ParameterError, match=r"beyond 0.005 … 0.3.*in 3 of 4000 rows; .*beyond ±7.04, in 2 of 4000"):
+        replace(good, zred=zred, theta_unbounded=theta)
+
+
+def test_own_files_are_known_by_what_is_in_them(tmp_path):
+    curve = load_filter("r")
+    path = tmp_path / "mine.txt"
+    np.savetxt(path, np.column_stack([curve.wave, curve.response]))
+    settings = SimulationConfig(n_galaxies=20, bands=("u", str(path)))
+    assert settings.own_files().keys() == {"mine"}
+    card = {"name": "own", "simulation": settings.model_dump(mode="json"), "own_files": settings.own_files()}
+    estimator = replace(PosteriorEstimator.default(), card=card)
+    assert training_simulator(estimator).bands == ("u", "mine")
+    np.savetxt(path, np.column_stack([curve.wave + 500, curve.response]))
+    with pytest.raises(ArtifactError, match="'own' was trained with another curve of mine than is in the file"):
+        training_simulator(estimator)
