@@ -177,9 +177,14 @@ def no_column(table: Table, *wanted: str) -> CatalogError:
     close = same or difflib.get_close_matches(wanted[0], others, n=1, cutoff=0.4)
     hint = f"; closest is {close[0]!r}" if close else ""
     listed = ", ".join(table.colnames[:40]) + (" ..." if len(table.colnames) > 40 else "")
+    other = ""
+    if wanted[0] == "zred":
+        other = " Without redshifts, take a model that infers them (--model sdss-photoz)."
+    elif wanted[0].startswith("flux_") and not same:
+        other = " A model for any subset of bands needs not all of them (--model galex-sdss)."
     return CatalogError(
-        f"no column {' or '.join(map(repr, wanted))}{hint}. The table has: {listed}. Rename it; or say in a mapping file which "
-        "columns to read, of magnitudes too (sedcast init mapping, then --mapping); or in Python read_catalog(..., "
+        f"no column {' or '.join(map(repr, wanted))}{hint}. The table has: {listed}.{other} Rename it; or say in a mapping "
+        "file which columns to read, of magnitudes too (sedcast init mapping, then --mapping); or in Python read_catalog(..., "
         f"columns={{{wanted[0]!r}: 'its name in the file'}})"
     )
 

@@ -47,6 +47,8 @@ def parse_config(values: object, model: type[ConfigT], source: str = "configurat
                 lines.append(f"unknown key {key!r} (known are: {known})")
             elif problem["type"] == "missing":
                 lines.append(f"key {key!r} is missing")
+            elif problem["type"] == "value_error" and not problem["loc"]:
+                lines.append(problem["msg"])
             else:
                 lines.append(f"key {key!r}: {problem['msg']}, got {problem['input']!r}")
         raise ConfigError(f"{source}: " + "; ".join(lines)) from error

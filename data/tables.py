@@ -17,12 +17,13 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 from astropy.io import fits
+from astropy.table.meta import get_header_from_yaml
 
 from sedcast.data.errors import CatalogError, MissingDependencyError
 from sedcast.data.hdf5 import check_size, open_hdf5
 from sedcast.data.units import as_floats
 
-__all__ = ["ColumnsInHdf5", "RowsInHdf5", "TableFile", "open_table", "reading"]
+__all__ = ["ColumnsInHdf5", "RowsInHdf5", "TableFile", "open_table", "reading", "units_in"]
 
 _BATCH_ROWS = 65_536
 _BUFFER_BYTES = 1 << 20
@@ -177,12 +178,19 @@ def _check_headers(handle: BinaryIO, path: Path) -> None:
             return
 
 
+def units_in(described: list[str]) -> dict[str, str]:
+    """Of the columns that astropy describes beside a table, in the words of ECSV."""
+    return {column["name"]: str(column["unit"]) for column in get_header_from_yaml(described)["datatype"] if column.get("unit")}
+
+
 class RowsInHdf5(TableFile):
     """One dataset of rows, which stands in the file at `place`."""
 
     def __init__(self, path: Path, file: h5py.File, rows: h5py.Dataset) -> None:
         self.path, self._file, self._rows = path, file, rows
         self.place = str(rows.name)
+        described = file.get(f"{self.place}.__table_column_meta__")
+        self.units = {} if described is None else units_in([line.decode() for line in described[:]])
         self.names, self.n_rows = tuple(rows.dtype.names), len(rows)
 
     def _read(self, name: str, start: int, stop: int) -> np.ndarray:
@@ -201,6 +209,8 @@ class ColumnsInHdf5(TableFile):
             )
         self.path, self._file, self._columns = path, file, columns
         self.names, self.n_rows = tuple(columns), lengths.pop()
+        stated = {name: item.attrs.get("unit", item.attrs.get("units")) for name, item in columns.items()}
+        self.units = {name: str(unit) for name, unit in stated.items() if isinstance(unit, str) and unit}
 
     def _read(self, name: str, start: int, stop: int) -> np.ndarray:
         return np.asarray(self._columns[name][start:stop])
@@ -231,6 +241,8 @@ class _Parquet(TableFile):
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
         self.names, self.n_rows = tuple(self._file.schema_arrow.names), int(self._starts[-1])
         self._held: dict[str, tuple[int, np.ndarray, Iterator[Any]]] = {}
+        described = (self._file.schema_arrow.metadata or {}).get(b"table_meta_yaml", b"")
+        self.units = units_in(described.decode().splitlines()) if described else {}
 
     def _batches_from(self, name: str, row: int) -> tuple[int, np.ndarray, Iterator[Any]]:
         """Before the first batch of the row group that a row is in."""

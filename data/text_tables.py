@@ -11,10 +11,9 @@ from typing import Any, TextIO
 
 import numpy as np
 from astropy.table import Table
-from astropy.table.meta import get_header_from_yaml
 
 from sedcast.data.errors import CatalogError
-from sedcast.data.tables import TableFile, reading
+from sedcast.data.tables import TableFile, reading, units_in
 from sedcast.data.units import as_floats
 
 __all__ = ["CsvTable", "EcsvTable"]
@@ -46,9 +45,15 @@ class _Lines(TableFile):
         """Whatever ends its lines."""
         return self._source.open(encoding="utf-8-sig", newline=None)
 
+    def _line(self, handle: TextIO) -> str:
+        try:
+            return handle.readline(_MAX_LINE)
+        except UnicodeDecodeError as error:
+            raise CatalogError(f"{self.path} is not in UTF-8 ({error}): save it so") from error
+
     def _numbered(self, handle: TextIO) -> Iterator[str]:
         """The lines that are not blank, without reading beyond the one that is asked for."""
-        while line := handle.readline(_MAX_LINE):
+        while line := self._line(handle):
             if len(line) == _MAX_LINE:
                 raise CatalogError(f"{self.path} has a line of more than {_MAX_LINE} characters: is it a table?")
             if line.strip():
@@ -103,6 +108,9 @@ class CsvTable(_Lines):
             # Names may stand behind a "#", and comments above them.
             if text.startswith("#") and (following.startswith("#") or len(_cells([text])[0]) != len(_cells([following])[0])):
                 continue
+            for sign, called in ((";", "semicolons"), ("\t", "tabs")):
+                if sign in text and "," not in text:
+                    raise CatalogError(f"{self.path} has {called} between its cells, expected commas: save it with commas")
             self.names = _names_in(text, self.path)
             self._integers = [True] * len(self.names)
             return [text]
@@ -153,8 +161,7 @@ class EcsvTable(_Lines):
                 comma = any(line.replace(" ", "").startswith("#delimiter:','") for line in head)
                 self.names = tuple(next(csv.reader([text], delimiter="," if comma else " ")))
                 with reading(self.path):
-                    described = get_header_from_yaml([line[2:] for line in head[1:-1]])["datatype"]
-                    self.units = {column["name"]: str(column["unit"]) for column in described if column.get("unit")}
+                    self.units = units_in([line[2:] for line in head[1:-1]])
                 return head
         raise CatalogError(f"{self.path} is not ECSV: expected a head of lines that begin with '#', then the columns' names")
 

@@ -166,7 +166,7 @@ def _in_nanomaggies(values: Any, power: int, name: str) -> np.ndarray:
     for unit, size in ((u.Jy, NANOMAGGIES_PER_UNIT["Jy"]), (u.maggy, NANOMAGGIES_PER_UNIT["maggies"])):
         if values.unit.is_equivalent(unit**power):
             return np.asarray(values.to_value(unit**power), dtype=float) * size**power
-    wanted = "a flux per frequency such as nJy, maggies, or AB magnitudes"
+    wanted = "a flux per frequency such as nJy, maggies, or AB magnitudes (u.ABmag; in a file, by unit = 'AB' in a mapping)"
     if name == "flux_ivar":
         wanted = "an inverse variance such as nJy^-2, or an error such as nJy or mag"
     raise ParameterError(f"{name} has the unit {values.unit}: expected {wanted}; a flux per wavelength must be converted first")

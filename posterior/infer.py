@@ -196,6 +196,7 @@ def infer_catalog(
             header["refinement"] = refiner.settings()
         file.attrs["provenance"] = json.dumps(header)
     if first_row is None:
+        warn_of_excluded(figures["inferred"], figures["excluded"])
         warn_of_flags(figures["inferred"], Counter(flags.tolist()))
     logger.info("%s: posteriors of %d of %d galaxies", output, figures["inferred"], figures["galaxies"])
     return figures
@@ -210,6 +211,14 @@ def _new_file(path: Path, n_rows: int, row_bytes: int, n_quantities: int) -> h5p
 def count_reasons(reasons: np.ndarray) -> Counter[str]:
     """Rows by the reason in their ``status`` (n,), "" among them; reasons with numbers in them are counted by their words."""
     return Counter("redshift beyond the training range" if r.startswith("redshift ") and "beyond" in r else r for r in reasons)
+
+
+def warn_of_excluded(inferred: int, excluded: Mapping[str, int]) -> None:
+    """Warn if most rows have no posterior, naming the commonest reason; `excluded` are rows by reason."""
+    n_rows = inferred + sum(excluded.values())
+    if inferred < n_rows / 2:
+        commonest = max(excluded, key=lambda reason: excluded[reason])
+        logger.warning("%d of %d rows have no posterior, most often for: %s", n_rows - inferred, n_rows, commonest)
 
 
 def warn_of_flags(inferred: int, rows_by_flags: Counter[str]) -> None:

@@ -13,7 +13,7 @@ from astropy.io import fits
 from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import MissingDependencyError
 from sedcast.emulator.segments import Segments
-from sedcast.posterior.infer import count_reasons, warn_of_flags
+from sedcast.posterior.infer import count_reasons, warn_of_excluded, warn_of_flags
 from sedcast.posterior.posterior_catalog import PERCENTILES, QUANTITY_NAMES, WEIGHT_NAMES
 from sedcast.posterior.quantities import description
 
@@ -31,6 +31,7 @@ DATA_MODEL_NAMES = {
 """Names of the paper's data model, where they are not those of `sedcast.posterior.posterior_catalog.QUANTITY_NAMES`."""
 
 _FITS_BLOCK = 2880
+_FITS_TYPES = {np.dtype(bool): np.dtype("i1")}
 _PERCENTS = {f"{percentile:g}" for percentile in PERCENTILES}
 
 
@@ -94,6 +95,8 @@ def join_samples(segments: Segments, path: Path, dtypes: dict[str, np.dtype], he
 def _summary(file: h5py.File, dtypes: dict[str, np.dtype]) -> np.ndarray:
     """The summaries of a segment, as rows of one type for all segments."""
     columns = {name: file[name][:].astype(dtypes[name]) for name in ("id", "zred", "status", "flags", "score")}
+    # Told by a column of its own, for empty texts come back masked from some readers of tables.
+    columns["good"] = (columns["status"] == b"") & (columns["flags"] == b"")
     order = {name: place for place, name in enumerate(QUANTITY_NAMES)}
     for name in sorted(file["summary"], key=lambda name: order.get(name, len(order))):
         values = file["summary"][name][:]
@@ -138,6 +141,7 @@ def join_summaries(segments: Segments, output: Path, dtypes: dict[str, np.dtype]
         write = _write_parquet if output.suffix == ".parquet" else _write_fits
         write(temporary, rows(), segments.n_rows, header)
     inferred = reasons.pop("", 0)
+    warn_of_excluded(inferred, reasons)
     warn_of_flags(inferred, flagged)
     excluded = dict(reasons.most_common())
     figures = {
@@ -156,17 +160,20 @@ def _write_fits(path: Path, runs: Iterator[np.ndarray], n_rows: int, header: dic
     written = 0
     with path.open("wb") as handle:
         for run in runs:
+            fields = {name: run.dtype[name] for name in run.dtype.names or ()}
             if not written:
                 cards = fits.BinTableHDU(run[:0], name="POSTERIORS").header
                 cards["NAXIS2"] = n_rows
-                for number, name in enumerate(run.dtype.names or (), start=1):
+                for number, name in enumerate(fields, start=1):
                     quantity, _, percent = name.rpartition("_p")
                     if percent in _PERCENTS:
                         cards[f"TCOMM{number}"] = description(quantity, percent)
                 cards["HISTORY"] = json.dumps(header)
                 handle.write(fits.PrimaryHDU().header.tostring().encode("ascii") + cards.tostring().encode("ascii"))
-            kept = [(name, run.dtype[name].newbyteorder(">")) for name in run.dtype.names or ()]
-            written += handle.write(run.astype(kept).tobytes())
+            packed = run.astype([(name, _FITS_TYPES.get(kind, kind.newbyteorder(">"))) for name, kind in fields.items()])
+            for name in (name for name, kind in fields.items() if kind in _FITS_TYPES):
+                packed[name] = np.where(run[name], ord("T"), ord("F"))
+            written += handle.write(packed.tobytes())
         handle.write(b"\0" * (-written % _FITS_BLOCK))
 
 

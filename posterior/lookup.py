@@ -23,8 +23,8 @@ class Summary:
     Attributes
     ----------
     row : its number in the catalogue.
-    about : ``id``, ``zred``, ``status``, ``flags``, ``score``, ``efficiency``, ``log_evidence``, other figures of refinement
-        if there are any.
+    about : ``id``, ``zred``, ``status``, ``flags``, ``good``, ``score``, ``efficiency``, ``log_evidence``, other figures of
+        refinement if there are any.
     percentiles : by quantity, at `PERCENTILES`; NaN if ``status`` says why.
     """
 
@@ -65,6 +65,7 @@ def _of_samples(path: str | Path, galaxy_id: int | str | None, row: int | None) 
         names = [*_ABOUT, *WEIGHT_NAMES, *(f"refinement/{name}" for name in (*REFINEMENT_NAMES, "step"))]
         cells = {name.rpartition("/")[2]: posteriors.file[name][row] for name in names if name in posteriors.file}
         about = {name: cell.decode() if isinstance(cell, bytes) else cell.item() for name, cell in cells.items()}
+        about["good"] = bool(posteriors.good[row])
         summary = posteriors.file["summary"]
         return Summary(row, about, {name: tuple(summary[name][row].tolist()) for name in posteriors.quantity_names})
 

@@ -106,6 +106,11 @@ class PosteriorCatalog:
         """(n,) str, why the posterior is not to be trusted, or ""."""
         return _values(self.file, "flags")
 
+    @property
+    def good(self) -> np.ndarray:
+        """(n,) bool, rows with a posterior and without flags."""
+        return (self.status == "") & (self.flags == "")
+
     @functools.cached_property
     def score(self) -> np.ndarray:
         """(n,) share of galaxies like the training simulations that are at least as unusual; NaN if unknown."""
@@ -204,10 +209,11 @@ class PosteriorCatalog:
         return np.stack(list(self.samples(row, PARAMETER_NAMES).values()), axis=-1)
 
     def summary(self) -> Table:
-        """One row per galaxy: id, zred, status, flags, score, and the percentiles of each quantity, ``<name>_p2.5`` and so on;
+        """One row per galaxy: id, zred, status, flags, good, score, and the percentiles of each quantity, ``<name>_p2.5`` …;
         then efficiency and log_evidence, in a refined file among the other figures of `refinement`.
         """
-        table = Table({"id": self.ids, "zred": self.zred, "status": self.status, "flags": self.flags, "score": self.score})
+        table = Table({name: getattr(self, name) for name in ("zred", "status", "flags", "good", "score")})
+        table.add_column(self.ids, name="id", index=0)
         with self._consistent():
             for name in self.quantity_names:
                 values = read_whole(self.file["summary"][name])

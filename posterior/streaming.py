@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sedcast.data.artifacts import FULL, software_versions
-from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.data.executors import TaskPool
 from sedcast.data.mapping import CatalogMapping, map_rows
 from sedcast.data.provenance import provenance, read_provenance
@@ -80,10 +80,12 @@ def infer_file(
     ------
     ArtifactError : if a file cannot be written.
     CatalogError : if the catalogue cannot be read as the mapping says.
-    ConfigError : if another run writes this output, or an interrupted run of something else is in its place.
+    ConfigError : if the mapping lacks the redshift that the estimator needs, another run writes this output, or an interrupted
+        run of something else is in its place.
     MissingDependencyError : for Parquet without pyarrow.
     ParameterError : if a number is not positive, or the output's kind is unknown.
     """
+    check_redshift_named(mapping, estimator)
     started, output, table = time.perf_counter(), Path(output), open_table(catalog)
     rows_per_segment = (
         (ROWS_PER_SEGMENT if refiner is None else _REFINED_ROWS) if rows_per_segment is None else rows_per_segment
@@ -118,6 +120,15 @@ def infer_file(
             f"Finished rows are kept in {partial_folder(output)}: repeat the command to go on"
         ) from error
     return figures | {"resumed": resumed, "seconds": time.perf_counter() - started}
+
+
+def check_redshift_named(mapping: CatalogMapping, estimator: PosteriorEstimator) -> None:
+    """Refuse a mapping without a redshift for an estimator that needs one."""
+    if mapping.redshift is None and not estimator.infers_redshift:
+        raise ConfigError(
+            f"the mapping names no redshift, which {estimator.name!r} needs: add redshift = 'its column', or take a posterior "
+            "that infers it, such as the bundled sdss-photoz"
+        )
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from astropy import units as u
 from astropy.io import fits
-from astropy.table import MaskedColumn, Table
+from astropy.table import MaskedColumn, QTable, Table
 
 from sedcast.data.artifacts import load_artifact
 from sedcast.data.asinh import SOFTENING, asinh_magnitude
@@ -414,3 +415,17 @@ def test_ids_in_floats_keep_their_digits_or_are_refused(dtype: str, first: int, 
     columns["id"] = np.array([first, 3], dtype=dtype)
     with pytest.raises(CatalogError, match="which floating-point numbers round"):
         mapped(tmp_path / "t.fits", columns, id="id")
+
+
+@pytest.mark.parametrize("suffix", ["hdf5", "parquet", "ecsv"])
+def test_units_that_astropy_writes_beside_a_table_are_heeded(suffix: str, tmp_path: Path) -> None:
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow", reason="needs pyarrow")
+    table = QTable({"flux_r": [3.631] * u.uJy, "err": [0.3631] * u.uJy})
+    options = {"path": "t", "serialize_meta": True} if suffix == "hdf5" else {}
+    table.write(tmp_path / f"t.{suffix}", **options)
+    mapping = {"bands": {"r": {"flux": "flux_r", "error": "err"}}}
+    with pytest.raises(CatalogError, match="says its unit is 'uJy', but the mapping's is 'nanomaggies'"):
+        read_mapped(tmp_path / f"t.{suffix}", parse_config(mapping, CatalogMapping, "test"))
+    right = read_mapped(tmp_path / f"t.{suffix}", parse_config(mapping | {"unit": "uJy"}, CatalogMapping, "test"))
+    np.testing.assert_allclose(right.flux, [[1.0]])

@@ -16,7 +16,7 @@ from astropy.io import fits
 from astropy.table import Table
 from standin import BANDS, gaussian_estimator, mock_photometry
 
-from sedcast.data.catalog import Catalog
+from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.config import parse_config
 from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.data.executors import task_pool
@@ -26,6 +26,7 @@ from sedcast.emulator.simulation import SimulationConfig, default_simulator
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import RefineConfig, Refiner
 from sedcast.posterior.infer import infer_catalog
+from sedcast.posterior.lookup import read_summary
 from sedcast.posterior.posterior_catalog import read_posteriors
 from sedcast.posterior.streaming import infer_file
 
@@ -273,3 +274,39 @@ def test_refined_rows_stream_as_they_are_refined_at_once(
         np.testing.assert_array_equal(table[name], expected[name])
     assert table["step"].tolist() == expected["step"].tolist()
     assert table["flags"].tolist() == expected["flags"].tolist()
+
+
+def test_good_rows_are_told_whatever_reads_the_summaries(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path
+) -> None:
+    # Rows of every kind: with a flag, without one, excluded.
+    real = load_sdss_sample().subset(slice(40))
+    columns = {
+        "ELPETRO_NMGY": np.pad(real.flux, ((0, 0), (2, 0))),
+        "ELPETRO_NMGY_IVAR": np.pad(real.flux_ivar, ((0, 0), (2, 0))),
+    }
+    zred = np.where(np.arange(40) == 5, -1.0, real.zred)
+    Table({"NSAID": np.arange(40), "Z": zred} | columns).write(tmp_path / "real.fits")
+    infer_file(estimator, tmp_path / "real.fits", mapping, tmp_path / "s.fits", n_samples=20)
+    table = Table.read(tmp_path / "s.fits", mask_invalid=False)
+    expected = (table["status"] == "") & (table["flags"] == "")
+    assert 10 < expected.sum() < 40
+    assert Table.read(tmp_path / "s.fits")["good"].tolist() == expected.tolist()
+    assert read_summary(tmp_path / "s.fits", row=5).about["good"] is False
+
+
+def test_a_mapping_needs_the_redshift_that_the_posterior_needs(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="the mapping names no redshift, which 'sdss-ugriz' needs"):
+        infer_file(estimator, catalog, mapping.model_copy(update={"redshift": None}), tmp_path / "s.fits")
+
+
+def test_it_is_said_when_most_rows_have_no_posterior(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = Table.read(catalog)
+    table["Z"][:40] = 0.5
+    table.write(tmp_path / "far.fits")
+    infer_file(estimator, tmp_path / "far.fits", mapping, tmp_path / "s.fits", n_samples=5)
+    assert "40 of 60 rows have no posterior, most often for: redshift beyond the training range" in caplog.text

@@ -173,11 +173,16 @@ def test_damage_is_named(columns: dict[str, np.ndarray], tmp_path: Path) -> None
         "ragged.csv": ("a,b\n1,2\n1,2,3\n", "row 1 has 3 cells"),
         "long.csv": ("a,b\n" + "1" * 2_000_000, "a line of more than"),
         "none.ecsv": ("# %ECSV 1.0\n", "ECSV"),
+        "semicolons.csv": ("a;b\n1;2\n", "semicolons between its cells"),
+        "tabs.csv": ("a\tb\n1\t2\n", "tabs between its cells"),
     }
     for name, (text, words) in texts.items():
         (tmp_path / name).write_text(text)
         with pytest.raises(CatalogError, match=words):
             open_table(tmp_path / name)
+    (tmp_path / "latin.csv").write_bytes(b"id,a\n\xe9,1\n")
+    with pytest.raises(CatalogError, match="is not in UTF-8"):
+        open_table(tmp_path / "latin.csv")
     column = fits.Column("v", "PE()", array=np.array([np.zeros(2), np.zeros(3)], dtype=object))
     fits.BinTableHDU.from_columns([column]).writeto(tmp_path / "v.fits")
     with pytest.raises(CatalogError, match="variable length"):

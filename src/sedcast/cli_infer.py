@@ -92,7 +92,7 @@ def infer(
     from sedcast.data.errors import ParameterError
     from sedcast.data.mapping import load_mapping, read_mapped
     from sedcast.posterior.infer import infer_catalog
-    from sedcast.posterior.streaming import infer_file
+    from sedcast.posterior.streaming import check_redshift_named, infer_file
 
     if samples is not None and samples.absolute() == output.absolute():
         raise ParameterError(f"--samples {samples} is the file of the summaries, -o: give them two names")
@@ -132,7 +132,9 @@ def infer(
             figures = infer_file(estimator, catalog, columns, output, samples=kept, pool=pool, progress=report, **common)
     else:
         if mapping is not None:
-            galaxies = read_mapped(catalog, load_mapping(mapping), n_rows=first)
+            columns = load_mapping(mapping)
+            check_redshift_named(columns, estimator)
+            galaxies = read_mapped(catalog, columns, n_rows=first)
         else:
             galaxies = load_catalog(catalog, estimator, unit, calibrate).subset(slice(first))
         with screen.progress("inferring galaxies") as report:

@@ -140,7 +140,7 @@ def _medians(posteriors: PosteriorCatalog) -> dict[str, np.ndarray]:
 
 def _typical_galaxy(posteriors: PosteriorCatalog, estimator: PosteriorEstimator, seed: int) -> _Galaxy:
     """The galaxy of median r flux among those that are neither excluded nor flagged."""
-    good = np.flatnonzero((posteriors.status == "") & (posteriors.flags == ""))
+    good = np.flatnonzero(posteriors.good)
     if not len(good):
         good = np.flatnonzero(posteriors.status == "")
     fluxes = posteriors.flux
