@@ -298,7 +298,7 @@ class FlowTrainer:
         return TrainingResult(graph.flow(state.best_weights), state.history, reason, state.best, n_seen)
 
     def _identity(self) -> str:
-        # Everything but the limits, which a resumed run may extend.
+        # Everything but the time budget and the time between checkpoints, which alone may change before a training is resumed.
         training = self.training.model_dump(exclude={"max_minutes", "checkpoint_minutes"})
         return json.dumps({"flow": self.flow.model_dump(), "training": training}, sort_keys=True)
 

@@ -149,6 +149,18 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, stream):
         fit(FlowTrainer(SMALL, training.model_copy(update={"batch_size": 50}), checkpoint=path))
 
 
+def test_only_the_time_budget_and_the_time_between_checkpoints_may_change(tmp_path):
+    theta, x, *_ = linear_gaussian(500, 0)
+    training = FlowTrainingConfig(batch_size=100, max_epochs=2)
+    path = tmp_path / "run.npz"
+    whole = FlowTrainer(SMALL, training, checkpoint=path).fit(theta, x)
+    changed = training.model_copy(update={"max_minutes": 60.0, "checkpoint_minutes": 1.0})
+    assert FlowTrainer(SMALL, changed, checkpoint=path).fit(theta, x).history == whole.history
+    for limit in ({"max_epochs": 3}, {"patience": 5}):
+        with pytest.raises(ArtifactError, match="another configuration"):
+            FlowTrainer(SMALL, training.model_copy(update=limit), checkpoint=path).fit(theta, x)
+
+
 def test_a_training_begins_where_its_start_ended():
     theta, x, *_ = linear_gaussian(8_000, 0)
     training = FlowTrainingConfig(batch_size=256, max_epochs=3, learning_rate=3e-3, ema_decay=0.99)
