@@ -170,19 +170,25 @@ class FlowTrainer:
 
         Raises
         ------
-        ParameterError, SedcastError, ArtifactError : as `fit`.
+        ParameterError, SedcastError, ArtifactError : as `fit`; also if a chunk has another shape than chunk 0, or `validation`
+            other columns.
         """
         first = self._checked(*chunks(0))
+        length = len(first[0])
         if validation is None:
             first, validation = _split(*first, self.training)
         else:
             validation = self._checked(*validation)
+            _check_columns("the validation set", validation, first)
         n_train = len(first[0])
 
         def chunk(index: int) -> Pairs:
             if index == 0:
                 return first
             theta, context = self._checked(*chunks(index))
+            _check_columns(f"chunk {index}", (theta, context), first)
+            if len(theta) != length:
+                raise ParameterError(f"chunk {index} has {len(theta)} pairs, chunk 0 {length}: make all as long")
             return theta[:n_train], context[:n_train]
 
         return self._train(chunk, validation)
@@ -552,6 +558,12 @@ def _checked_pairs(theta: np.ndarray, context: np.ndarray) -> Pairs:
     if len(pairs["theta"]) != len(pairs["context"]):
         raise ParameterError(f"theta and context must pair up: got {len(theta)} and {len(context)} rows")
     return pairs["theta"], pairs["context"]
+
+
+def _check_columns(name: str, pairs: Pairs, first: Pairs) -> None:
+    found, expected = ([values.shape[1] for values in each] for each in (pairs, first))
+    if found != expected:
+        raise ParameterError(f"{name} has {found} columns of theta and context, chunk 0 has {expected}: give the same to all")
 
 
 def mean_and_std(name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -217,6 +217,18 @@ def test_bad_training_sets_are_refused():
         trainer.fit(theta, x)
 
 
+def test_chunks_that_differ_are_refused():
+    trainer = FlowTrainer(SMALL, FlowTrainingConfig(batch_size=100, max_epochs=2, warmup_steps=5))
+    theta, x, *_ = linear_gaussian(1000, 0)
+    for n in (500, 999):
+        with pytest.raises(ParameterError, match=f"chunk 1 has {n} pairs, chunk 0 1000"):
+            trainer.fit_stream(lambda index, n=n: (theta, x) if index == 0 else (theta[:n], x[:n]))
+    with pytest.raises(ParameterError, match=r"chunk 1 has \[3, 1\] columns of theta and context, chunk 0 has \[3, 4\]"):
+        trainer.fit_stream(lambda index: (theta, x) if index == 0 else (theta, x[:, :1]))
+    with pytest.raises(ParameterError, match=r"the validation set has \[3, 1\] columns"):
+        trainer.fit_stream(lambda _: (theta, x), validation=(theta, x[:, :1]))
+
+
 def test_a_finished_training_is_not_trained_further(tmp_path, rng):
     theta, x = rng.standard_normal((2000, 4)), rng.standard_normal((2000, 3))
     for limit in ({"max_minutes": 1e-6}, {"patience": 1, "learning_rate": 1e-9}):
