@@ -130,6 +130,10 @@ class FlowTrainer:
         random weights, and the standardisation of the data.
     checkpoint : file written every few minutes; if it exists, training resumes from it, exactly.
     progress : called after each epoch with its record: epoch, train_nll, validation_nll (nats), galaxies_per_s, minutes.
+
+    Raises
+    ------
+    ParameterError : if `start` is of another architecture.
     """
 
     def __init__(
@@ -141,6 +145,8 @@ class FlowTrainer:
         checkpoint: str | Path | None = None,
         progress: Callable[[Record], None] | None = None,
     ) -> None:
+        if start is not None and start.config != flow:
+            raise ParameterError(f"start is of another architecture, {start.config!r}: give that, or `warm_start` of it")
         self.flow = flow
         self.training = training
         self.start = start
@@ -205,6 +211,11 @@ class FlowTrainer:
         if self.start is None:
             weights = initial_parameters(self.flow, n_real, context.shape[1])
         else:
+            if (self.start.n_real, self.start.n_context) != (n_real, context.shape[1]):
+                raise ParameterError(
+                    f"start has {self.start.n_real} dimensions and {self.start.n_context} columns of context, the pairs "
+                    f"{n_real} and {context.shape[1]}: give pairs as it was trained with"
+                )
             arrays = self.start.to_arrays()
             affine = {name: arrays[name] for name in affine}
             weights = {name: arrays[name] for name in parameter_shapes(self.flow, n_real, context.shape[1])}

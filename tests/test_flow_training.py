@@ -172,6 +172,20 @@ def test_a_training_begins_where_its_start_ended():
     assert longer.best_validation_nll < first.best_validation_nll - 1e-3
 
 
+def test_a_start_of_another_architecture_is_refused():
+    theta, x, *_ = linear_gaussian(500, 0)
+    training = FlowTrainingConfig(batch_size=100, max_epochs=1)
+    start = FlowTrainer(SMALL, training).fit(theta, x).flow
+    for other in ({"n_blocks": 2}, {"activation": "relu"}, {"seed": 4}):
+        with pytest.raises(ParameterError, match="start is of another architecture"):
+            FlowTrainer(SMALL.model_copy(update=other), training, start=start)
+    trainer = FlowTrainer(SMALL, training, start=start)
+    with pytest.raises(ParameterError, match="3 dimensions and 4 columns of context, the pairs 2 and 4"):
+        trainer.fit(theta[:, :2], x)
+    with pytest.raises(ParameterError, match="the pairs 3 and 3"):
+        trainer.fit(theta, x[:, :3])
+
+
 def test_a_start_that_holds_the_data_impossible_does_not_end_the_training():
     """As a flow for five bands does where another of seven is missing; tails bend such points as far as numbers go."""
     theta, x, *_ = linear_gaussian(8_000, 0)
