@@ -51,7 +51,7 @@ _VALIDATION_BATCH = 8192
 _LEAST_SPREAD = 1e-5
 _LEAST_RESIDUAL = 1e-3
 # Beyond it a galaxy's loss grows as a logarithm: one that a flow begun elsewhere holds impossible, at 1e30 nats, must not
-# decide every step alone.
+# decide every step, or which epoch is the best, alone.
 _TOLERABLE_NLL = 100.0
 # In σ: what a block that bends makes of a point farther away tells nothing, and the next block's would overflow.
 _FARTHEST = 1e9
@@ -94,13 +94,18 @@ class FlowTrainingConfig(Config):
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A trained flow (the best moving average), one record per epoch, why training stopped, and the pairs it saw in all."""
+    """A trained flow (the best moving average), one record per epoch, why training stopped, and the pairs it saw in all.
+
+    The best epoch has the least validation loss, of which a galaxy's part counts in full up to 100 nats and by its logarithm
+    beyond; `best_validation_nll` is that epoch's plain mean.
+    """
 
     flow: MaskedAutoregressiveFlow
     history: list[Record]
     reason: str
     best_validation_nll: float
     n_seen: int
+    best_epoch: int
 
 
 @dataclass
@@ -280,9 +285,9 @@ class FlowTrainer:
         return (config.learning_rate * warmup * cosine).astype(np.float32)
 
     def _finish_epoch(self, graph: "_Graph", state: _State, validation: Pairs, rate: float) -> None:
-        nll = graph.validate(*validation)
-        if nll < state.best:
-            state.best, state.best_epoch = nll, state.epoch
+        nll, tolerable = graph.validate(*validation)
+        if tolerable < state.best:
+            state.best, state.best_epoch = tolerable, state.epoch
             state.best_weights = graph.averages()
         record = {
             "epoch": state.epoch,
@@ -312,7 +317,8 @@ class FlowTrainer:
         if state.best_epoch < 0:
             raise SedcastError("no epoch gave a finite validation loss: lower learning_rate, or check the training set")
         n_seen = state.step * self.training.batch_size
-        return TrainingResult(graph.flow(state.best_weights), state.history, reason, state.best, n_seen)
+        best = state.history[state.best_epoch]["validation_nll"]
+        return TrainingResult(graph.flow(state.best_weights), state.history, reason, best, n_seen, state.best_epoch)
 
     def _identity(self) -> str:
         # Everything but the time budget and the time between checkpoints, which alone may change before a training is resumed.
@@ -387,7 +393,7 @@ class _Graph:
         self._variables |= {f"average_{name}": value for name, value in self._averages.items()}
         self._variables |= {f"soap_{k}": value for k, value in enumerate(self._soap.variables)}
         self._steps = tf.function(self._run_steps, reduce_retracing=True)
-        self._nll = tf.function(lambda theta, context: tf.reduce_sum(self.loss(self._averages, theta, context)))
+        self._sums = tf.function(self._sum_losses)
 
     def set(self, arrays: Mapping[str, np.ndarray]) -> None:
         for name, variable in self._variables.items():
@@ -407,10 +413,17 @@ class _Graph:
         tf = self.tf
         return float(self._steps(tf.constant(theta), tf.constant(context), tf.constant(rates)))
 
-    def validate(self, theta: np.ndarray, context: np.ndarray) -> float:
+    def validate(self, theta: np.ndarray, context: np.ndarray) -> tuple[float, float]:
+        """The mean loss of pairs, and the mean of what is tolerable of each."""
         batches = range(0, len(theta), _VALIDATION_BATCH)
         pieces = [slice(start, start + _VALIDATION_BATCH) for start in batches]
-        return float(sum(float(self._nll(theta[piece], context[piece])) for piece in pieces) / len(theta))
+        sums = [[float(total) for total in self._sums(theta[piece], context[piece])] for piece in pieces]
+        nll, tolerable = (sum(each) / len(theta) for each in zip(*sums, strict=True))
+        return nll, tolerable
+
+    def _sum_losses(self, theta: Any, context: Any) -> Any:
+        nll = self.loss(self._averages, theta, context)
+        return self.tf.reduce_sum(nll), self.tf.reduce_sum(_tolerable(self.tf, nll))
 
     def loss(self, weights: Mapping[str, Any], theta: Any, context: Any) -> Any:
         """Negative log-probability (n,) in nats of theta (n, dim, and the choice) given context (n, n_context)."""
@@ -448,9 +461,7 @@ class _Graph:
     def _one_step(self, theta: Any, context: Any, rate: Any) -> Any:
         tf = self.tf
         with tf.GradientTape() as tape:
-            nll = self.loss(self._weights, theta, context)
-            excess = tf.nn.relu(nll - _TOLERABLE_NLL)
-            loss = tf.reduce_mean(nll - excess + tf.math.log1p(excess))
+            loss = tf.reduce_mean(_tolerable(tf, self.loss(self._weights, theta, context)))
         gradients = tape.gradient(loss, list(self._weights.values()))
         gradients = [g if mask is None else g * mask for g, mask in zip(gradients, self._masks, strict=True)]
         gradients, _ = tf.clip_by_global_norm(gradients, self.training.clip_norm)
@@ -461,6 +472,11 @@ class _Graph:
         for name, average in self._averages.items():
             average.assign(decay * average + (1 - decay) * self._weights[name])
         return loss
+
+
+def _tolerable(tf: Any, nll: Any) -> Any:
+    excess = tf.nn.relu(nll - _TOLERABLE_NLL)
+    return nll - excess + tf.math.log1p(excess)
 
 
 def _silu(tf: Any, values: Any) -> Any:

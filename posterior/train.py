@@ -497,7 +497,7 @@ def _card(
     history = [
         record | {name: record[name] + trained.nats for name in ("train_nll", "validation_nll")} for record in result.history
     ]
-    best = min(history, key=lambda record: np.nan_to_num(record["validation_nll"], nan=np.inf))
+    best = history[result.best_epoch]
     seconds = 60 * history[-1]["minutes"]
     figures = {
         **counts,

@@ -214,6 +214,23 @@ def test_training_stops_early_in_time_and_on_divergence():
         FlowTrainer(SMALL, FlowTrainingConfig(batch_size=100, learning_rate=1e30, warmup_steps=0)).fit(theta, x)
 
 
+def test_one_absurd_held_out_galaxy_does_not_choose_the_epoch():
+    theta, x, *_ = linear_gaussian(1000, 0)
+    held, observed, *_ = linear_gaussian(300, 1)
+    training = FlowTrainingConfig(batch_size=100, max_epochs=6, warmup_steps=5, ema_decay=0.9)
+
+    def fit(validation):
+        return FlowTrainer(SMALL, training).fit_stream(lambda _: (theta, x), validation=validation)
+
+    usual = fit((held, observed))
+    held[0] = 1e9
+    result = fit((held, observed))
+    losses = [record["validation_nll"] for record in result.history]
+    assert min(losses) > 1e6
+    assert result.best_epoch == usual.best_epoch
+    assert result.best_validation_nll == losses[result.best_epoch]
+
+
 def test_bad_training_sets_are_refused():
     theta, x, *_ = linear_gaussian(100, 0)
     trainer = FlowTrainer(SMALL, FlowTrainingConfig())
