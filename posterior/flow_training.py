@@ -114,6 +114,7 @@ class _State:
 
     arrays: dict[str, np.ndarray]
     best_weights: dict[str, np.ndarray]
+    data: dict[str, list[float]]
     step: int = 0
     epoch: int = 0
     position: int = 0
@@ -225,7 +226,7 @@ class FlowTrainer:
             affine = {name: arrays[name] for name in affine}
             weights = {name: arrays[name] for name in parameter_shapes(self.flow, n_real, context.shape[1])}
         graph = _Graph(self.flow, self.training, affine, weights)
-        state = self._resume(graph)
+        state = self._resume(graph, _summary((theta, context), validation))
         graph.set(state.arrays)
         steps_per_epoch = len(theta) // self.training.batch_size
         if not steps_per_epoch:
@@ -333,21 +334,24 @@ class FlowTrainer:
         card["affine"] = {name: value.tolist() for name, value in graph.affine.items()}
         save_artifact(self.checkpoint, _CHECKPOINT_KIND, arrays, {"state": card, "identity": self._identity()})
 
-    def _resume(self, graph: "_Graph") -> _State:
+    def _resume(self, graph: "_Graph", data: dict[str, list[float]]) -> _State:
         if self.checkpoint is None or not self.checkpoint.is_file():
-            return _State(graph.arrays(), graph.averages())
-        state = _read_checkpoint(self.checkpoint, self._identity(), graph)
+            return _State(graph.arrays(), graph.averages(), data)
+        state = _read_checkpoint(self.checkpoint, self._identity(), graph, data)
         logger.info("resuming from %s at step %d", self.checkpoint, state.step)
         return state
 
 
-def _read_checkpoint(path: Path, identity: str, graph: "_Graph") -> _State:
-    """The state in a checkpoint, whose arrays have the names and shapes of the graph's."""
+def _read_checkpoint(path: Path, identity: str, graph: "_Graph", data: dict[str, list[float]]) -> _State:
+    """The state in a checkpoint, whose arrays have the names and shapes of the graph's, and its pairs the `_summary` `data`."""
     arrays, card = load_artifact(path, _CHECKPOINT_KIND)
     with consistent(path, "checkpoint", otherwise="delete it to start again"):
         state = dict(card["state"])
         found = state.pop("affine")
-        same_data = all(np.allclose(found[name], value, rtol=1e-5, atol=1e-6) for name, value in graph.affine.items())
+        # Checkpoints were once without.
+        seen = state.setdefault("data", data)
+        figures = [(found[name], value) for name, value in graph.affine.items()] + [(seen["mean"], np.array(data["mean"]))]
+        same_data = seen["n"] == data["n"] and all(np.allclose(*pair, rtol=1e-5, atol=1e-6) for pair in figures)
         if card["identity"] != identity or not same_data:
             raise ArtifactError(
                 f"checkpoint {path} is of another configuration or training set: "
@@ -585,6 +589,12 @@ def _checked_pairs(theta: np.ndarray, context: np.ndarray) -> Pairs:
     if len(pairs["theta"]) != len(pairs["context"]):
         raise ParameterError(f"theta and context must pair up: got {len(theta)} and {len(context)} rows")
     return pairs["theta"], pairs["context"]
+
+
+def _summary(*sets: Pairs) -> dict[str, list[float]]:
+    """What tells sets of pairs from others, but for rounding."""
+    mean = np.concatenate([values.mean(axis=0, dtype=float) for pairs in sets for values in pairs])
+    return {"n": [len(theta) for theta, _ in sets], "mean": mean.tolist()}
 
 
 def _check_columns(name: str, pairs: Pairs, first: Pairs) -> None:

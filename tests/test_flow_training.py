@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
 from sedcast.data.tensorflow import import_tensorflow
 from sedcast.posterior.flow import FlowConfig, MaskedAutoregressiveFlow
@@ -147,6 +148,29 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, stream):
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
     with pytest.raises(ArtifactError, match="another configuration"):
         fit(FlowTrainer(SMALL, training.model_copy(update={"batch_size": 50}), checkpoint=path))
+
+
+def test_other_data_are_not_resumed_with(tmp_path):
+    training = FlowTrainingConfig(batch_size=100, max_epochs=2)
+    start = FlowTrainer(SMALL, training).fit(*linear_gaussian(500, 0)[:2]).flow
+    path = tmp_path / "run.npz"
+
+    def fit(n_held=200, seed=0):
+        trainer = FlowTrainer(SMALL, training, start=start, checkpoint=path)
+        held = linear_gaussian(300, 9)[:2]
+        return trainer.fit_stream(
+            lambda index: linear_gaussian(500, seed + index)[:2], validation=(held[0][:n_held], held[1][:n_held])
+        )
+
+    first = fit()
+    assert fit().history == first.history
+    for other in ({"n_held": 300}, {"seed": 5}):
+        with pytest.raises(ArtifactError, match="another configuration or training set"):
+            fit(**other)
+    arrays, card = load_artifact(path, "flow-checkpoint")
+    del card["state"]["data"]
+    save_artifact(path, "flow-checkpoint", arrays, card)
+    assert fit().history == first.history
 
 
 def test_only_the_time_budget_and_the_time_between_checkpoints_may_change(tmp_path):
