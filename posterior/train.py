@@ -295,7 +295,15 @@ def fit_posterior(
 
     `bands` are the emulator that amplitudes are drawn with, if the configuration wants that. `provenance` goes on the card; one
     without ``{"emulator": {"sha256": ...}}`` says that no emulator of sedcast's made the set, see `training_simulator`.
+
+    Raises
+    ------
+    ParameterError : if the configuration has ``[stream]``, which draws the galaxies itself, or ``[amplitudes]`` and no `bands`.
     """
+    if config.stream is not None:
+        raise ParameterError(
+            "[stream] draws galaxies of its own, and a training set is given: leave it out, or use train_posterior"
+        )
     if (bands is None) != (config.amplitudes is None):
         raise ParameterError("[amplitudes] needs a trained emulator of the bands, and only it does: use train_posterior")
     transform = ContextTransform(training_set.config.band_names, redshift=config.redshift == "observed")

@@ -203,6 +203,12 @@ def test_amplitudes_need_an_emulator_of_the_bands():
         fit_posterior(training_set(), config(amplitudes=BANDS_OF_SECONDS), bases=SFHBases.default(), cosmology=Cosmology())
 
 
+def test_a_training_set_has_no_use_for_a_stream():
+    streamed = config(stream={"n_validation": 500, "missing": {"optional": ["u"]}}, experts=["sdss-ugriz"])
+    with pytest.raises(ParameterError, match=r"\[stream\] draws galaxies of its own"):
+        fit_posterior(training_set(), streamed, bases=SFHBases.default(), cosmology=Cosmology())
+
+
 def test_an_expert_that_does_not_suit_is_refused_before_the_training():
     def never(*now):
         pytest.fail("the training began")
