@@ -10,10 +10,14 @@ from sedcast.data.config import parse_config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.band_training import BandTrainingConfig
 from sedcast.emulator.prior import Prior
 from sedcast.emulator.simulation import SimulationConfig
+from sedcast.emulator.spectrum_emulator import SpectrumEmulator
+from sedcast.posterior import train_bands
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.stream import StreamConfig
 from sedcast.posterior.train import (
     PosteriorConfig,
     TrainingSet,
@@ -201,6 +205,17 @@ def test_a_choice_needs_amplitudes_of_their_own():
 def test_amplitudes_need_an_emulator_of_the_bands():
     with pytest.raises(ParameterError, match="use train_posterior"):
         fit_posterior(training_set(), config(amplitudes=BANDS_OF_SECONDS), bases=SFHBases.default(), cosmology=Cosmology())
+
+
+def test_galaxies_for_the_bands_come_in_whole_chunks(monkeypatch):
+    """The bundled posteriors' cards say 1,000,000 and 1,048,576."""
+    assert "1,048,576 for 1,000,000" in BandTrainingConfig.__doc__
+    assert -(-1_000_000 // train_bands._GALAXIES_PER_CHUNK) * train_bands._GALAXIES_PER_CHUNK == 1_048_576
+    monkeypatch.setattr(train_bands, "_GALAXIES_PER_CHUNK", 200)
+    seconds = BandTrainingConfig(**BANDS_OF_SECONDS | {"n_galaxies": 450, "steps": 2})
+    simulation = SimulationConfig.model_validate(SIMULATION)
+    trained = train_bands.bands_as_configured(seconds, simulation, StreamConfig(), SpectrumEmulator.default())
+    assert trained.figures["n_galaxies"] == 600
 
 
 def test_a_training_set_has_no_use_for_a_stream():
