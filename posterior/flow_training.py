@@ -91,6 +91,10 @@ class FlowTrainingConfig(Config):
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 3.0
     seed: Annotated[int, Field(ge=0)] = 0
 
+    def n_held_out(self, n: int) -> int:
+        """How many of n pairs are held out for validation."""
+        return max(1, round(self.validation_fraction * n))
+
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -158,6 +162,26 @@ class FlowTrainer:
         self.start = start
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.progress = progress
+
+    def check(self, dim: int, n_train: int) -> None:
+        """Refuse, while there are no pairs yet, what would be refused once there are.
+
+        Parameters
+        ----------
+        dim : columns of theta.
+        n_train : pairs of an epoch, without those held out.
+
+        Raises
+        ------
+        ParameterError : if the hidden layers are too narrow, or the pairs do not fill a batch.
+        ArtifactError : if the checkpoint cannot be read, or belongs to another configuration.
+        """
+        parameter_masks(self.flow, dim - self.flow.n_choice)
+        self._steps_per_epoch(n_train)
+        if self.checkpoint is not None and self.checkpoint.is_file():
+            _, card = load_artifact(self.checkpoint, _CHECKPOINT_KIND)
+            if card.get("identity") != self._identity():
+                raise _of_another_training(self.checkpoint)
 
     def fit(self, theta: np.ndarray, context: np.ndarray) -> TrainingResult:
         """Train on pairs theta (n, dim) on the real line and context (n, n_context), holding out a share for validation.
@@ -228,11 +252,7 @@ class FlowTrainer:
         graph = _Graph(self.flow, self.training, affine, weights)
         state = self._resume(graph, _summary((theta, context), validation))
         graph.set(state.arrays)
-        steps_per_epoch = len(theta) // self.training.batch_size
-        if not steps_per_epoch:
-            raise ParameterError(
-                f"{len(theta)} training pairs do not fill a batch of {self.training.batch_size}: simulate more"
-            )
+        steps_per_epoch = self._steps_per_epoch(len(theta))
         started = saved = time.monotonic() - 60 * state.minutes
         while not (reason := self._reason_to_stop(state)):
             epoch_started = time.monotonic()
@@ -264,6 +284,12 @@ class FlowTrainer:
         if self.checkpoint:
             self._save(graph, state)
         return self._result(graph, state, reason)
+
+    def _steps_per_epoch(self, n_train: int) -> int:
+        steps = n_train // self.training.batch_size
+        if not steps:
+            raise ParameterError(f"{n_train} training pairs do not fill a batch of {self.training.batch_size}: simulate more")
+        return steps
 
     def _reason_to_stop(self, state: _State) -> str:
         """Why no further step is to be taken, "" if one is; it holds of a finished training that is resumed as well."""
@@ -342,6 +368,12 @@ class FlowTrainer:
         return state
 
 
+def _of_another_training(path: Path) -> ArtifactError:
+    return ArtifactError(
+        f"checkpoint {path} is of another configuration or training set: restore those, or remove the file to start again"
+    )
+
+
 def _read_checkpoint(path: Path, identity: str, graph: "_Graph", data: dict[str, list[float]]) -> _State:
     """The state in a checkpoint, whose arrays have the names and shapes of the graph's, and its pairs the `_summary` `data`."""
     arrays, card = load_artifact(path, _CHECKPOINT_KIND)
@@ -353,10 +385,7 @@ def _read_checkpoint(path: Path, identity: str, graph: "_Graph", data: dict[str,
         figures = [(found[name], value) for name, value in graph.affine.items()] + [(seen["mean"], np.array(data["mean"]))]
         same_data = seen["n"] == data["n"] and all(np.allclose(*pair, rtol=1e-5, atol=1e-6) for pair in figures)
         if card["identity"] != identity or not same_data:
-            raise ArtifactError(
-                f"checkpoint {path} is of another configuration or training set: "
-                "restore those, or remove the file to start again"
-            )
+            raise _of_another_training(path)
         best = {name: arrays.pop(f"{_BEST}{name}") for name in graph.shapes}
         expected = {name: array.shape for name, array in graph.arrays().items()}
         if {name: array.shape for name, array in arrays.items()} != expected or graph.shapes != {
@@ -635,6 +664,6 @@ def _standardisation(theta: np.ndarray, context: np.ndarray) -> dict[str, np.nda
 
 def _split(theta: np.ndarray, context: np.ndarray, training: FlowTrainingConfig) -> tuple[Pairs, Pairs]:
     order = np.random.default_rng([training.seed, 2**32]).permutation(len(theta))
-    held = order[: max(1, round(training.validation_fraction * len(theta)))]
+    held = order[: training.n_held_out(len(theta))]
     kept = order[len(held) :]
     return (theta[kept], context[kept]), (theta[held], context[held])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from standin import BANDS, mock_photometry
 
+from sedcast.data.artifacts import save_artifact
 from sedcast.data.config import parse_config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
@@ -14,9 +15,11 @@ from sedcast.emulator.band_training import BandTrainingConfig
 from sedcast.emulator.prior import Prior
 from sedcast.emulator.simulation import SimulationConfig
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
-from sedcast.posterior import train_bands
+from sedcast.posterior import train, train_bands
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.flow_training import FlowTrainer
+from sedcast.posterior.made import FlowConfig
 from sedcast.posterior.stream import StreamConfig
 from sedcast.posterior.train import (
     PosteriorConfig,
@@ -238,9 +241,72 @@ def test_an_expert_that_does_not_suit_is_refused_before_the_training():
         config(**values)
 
 
+@pytest.fixture
+def nothing_begins(monkeypatch):
+    """What takes minutes fails."""
+
+    def never(*_, **__):
+        pytest.fail("the training began")
+
+    for module in (train, train_bands):
+        monkeypatch.setattr(module, "GalaxyStream", never)
+    monkeypatch.setattr(train, "simulate", never)
+
+
+GIVEN, STREAMED = {"amplitudes": BANDS_OF_SECONDS}, {"amplitudes": BANDS_OF_SECONDS, "stream": {"n_validation": 500}}
+SDSS = {"n_blocks": 6, "hidden": [192, 192], "transform": "sinh-arcsinh", "embedding": [64, 64]}
+SDSS |= {"choice": [64], "n_options": 3, "seed": 11}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (GIVEN | {"training": {"batch_size": 3601}}, "3600 training pairs do not fill a batch of 3601"),
+        (GIVEN | {"training": {"batch_size": 300, "validation_fraction": 0.95}}, "200 training pairs do not fill a batch"),
+        (GIVEN | {"flow": {"hidden": [8]}}, "9 expected, got 8"),
+        (STREAMED | {"flow": {"hidden": [8]}}, "9 expected, got 8"),
+        ({"flow": {"hidden": [11]}, "redshift": "inferred"}, "12 expected, got 11"),
+        (GIVEN | {"start": "sdss-ugriz"}, r"\[flow\] must be that of sdss-ugriz"),
+        (STREAMED | {"start": "sdss-photoz", "flow": SDSS | {"seed": 31}}, "infers the redshift, unlike"),
+        (STREAMED | {"start": "sdss-ugriz", "flow": SDSS, "redshift": "inferred"}, "is given the redshift, unlike"),
+        (
+            STREAMED | {"start": "sdss-ugriz", "flow": SDSS, "simulation": SIMULATION | {"bands": ["g", "r", "i"]}},
+            "lacks the columns mag_u-mean",
+        ),
+        (STREAMED | {"start": "absent.npz"}, "no posterior 'absent.npz'"),
+    ],
+)
+@pytest.mark.usefixtures("nothing_begins")
+def test_what_cannot_be_trained_is_refused_before_the_minutes_of_work(values, message):
+    with pytest.raises((ConfigError, ParameterError, ArtifactError), match=message):
+        train_posterior(config(**values))
+
+
+@pytest.mark.usefixtures("nothing_begins")
+def test_checkpoints_of_another_training_are_refused_before_the_minutes_of_work(tmp_path):
+    path, seconds = tmp_path / "run.npz", config(**GIVEN)
+    FlowTrainer(FlowConfig(hidden=(12,)), seconds.training.model_copy(update={"max_epochs": 1}), checkpoint=path).fit(
+        np.random.default_rng(0).standard_normal((300, 3)), np.random.default_rng(1).standard_normal((300, 2))
+    )
+    with pytest.raises(ArtifactError, match=r"run\.npz is of another configuration"):
+        train_posterior(seconds, checkpoint=path)
+    path.unlink()
+    save_artifact(band_checkpoint(path), train_bands._KIND, {"base": np.zeros(5)}, {"recipe": {}})
+    with pytest.raises(ArtifactError, match=r"run\.bands\.npz is of another configuration"):
+        train_posterior(seconds, checkpoint=path)
+
+
 def test_a_score_that_cannot_be_made_is_refused_before_the_training():
     with pytest.raises(ConfigError, match="ten for each at least"):
         config(simulation=SIMULATION, outliers={"n_fit": 300, "n_components": 31})
+    with pytest.raises(ConfigError, match=r"outliers\.seed"):
+        config(outliers={"seed": 10**16})
+
+
+def test_one_band_is_never_missing():
+    missing = {"optional": [], "complete": 0.5, "without_optional": 0}
+    with pytest.raises(ConfigError, match="r is the only band, and never missing"):
+        config(simulation=SIMULATION | {"bands": ["r"]}, stream={"missing": missing})
 
 
 def test_time_budget_ends_a_stream_and_sets_the_total(tmp_path):
