@@ -42,7 +42,7 @@ class BandTrainingConfig(Config):
 
     Attributes
     ----------
-    n_galaxies : to train on.
+    n_galaxies : to train on; of more than 131,072, as many times 131,072 as hold them, 1,048,576 for 1,000,000.
     hidden, burst_hidden : widths of the hidden layers of the network of the SFH bases, and of the burst's.
     steps, batch_size : of the optimiser (SOAP).
     learning_rate : its highest rate, which falls along a cosine.

@@ -51,7 +51,7 @@ _VALIDATION_BATCH = 8192
 _LEAST_SPREAD = 1e-5
 _LEAST_RESIDUAL = 1e-3
 # Beyond it a galaxy's loss grows as a logarithm: one that a flow begun elsewhere holds impossible, at 1e30 nats, must not
-# decide every step alone.
+# decide every step, or which epoch is the best, alone.
 _TOLERABLE_NLL = 100.0
 # In σ: what a block that bends makes of a point farther away tells nothing, and the next block's would overflow.
 _FARTHEST = 1e9
@@ -91,16 +91,25 @@ class FlowTrainingConfig(Config):
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 3.0
     seed: Annotated[int, Field(ge=0)] = 0
 
+    def n_held_out(self, n: int) -> int:
+        """How many of n pairs are held out for validation."""
+        return max(1, round(self.validation_fraction * n))
+
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A trained flow (the best moving average), one record per epoch, why training stopped, and the pairs it saw in all."""
+    """A trained flow (the best moving average), one record per epoch, why training stopped, and the pairs it saw in all.
+
+    The best epoch has the least validation loss, of which a galaxy's part counts in full up to 100 nats and by its logarithm
+    beyond; `best_validation_nll` is that epoch's plain mean.
+    """
 
     flow: MaskedAutoregressiveFlow
     history: list[Record]
     reason: str
     best_validation_nll: float
     n_seen: int
+    best_epoch: int
 
 
 @dataclass
@@ -109,6 +118,7 @@ class _State:
 
     arrays: dict[str, np.ndarray]
     best_weights: dict[str, np.ndarray]
+    data: dict[str, list[float]]
     step: int = 0
     epoch: int = 0
     position: int = 0
@@ -130,6 +140,10 @@ class FlowTrainer:
         random weights, and the standardisation of the data.
     checkpoint : file written every few minutes; if it exists, training resumes from it, exactly.
     progress : called after each epoch with its record: epoch, train_nll, validation_nll (nats), galaxies_per_s, minutes.
+
+    Raises
+    ------
+    ParameterError : if `start` is of another architecture.
     """
 
     def __init__(
@@ -141,11 +155,33 @@ class FlowTrainer:
         checkpoint: str | Path | None = None,
         progress: Callable[[Record], None] | None = None,
     ) -> None:
+        if start is not None and start.config != flow:
+            raise ParameterError(f"start is of another architecture, {start.config!r}: give that, or `warm_start` of it")
         self.flow = flow
         self.training = training
         self.start = start
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.progress = progress
+
+    def check(self, dim: int, n_train: int) -> None:
+        """Refuse, while there are no pairs yet, what would be refused once there are.
+
+        Parameters
+        ----------
+        dim : columns of theta.
+        n_train : pairs of an epoch, without those held out.
+
+        Raises
+        ------
+        ParameterError : if the hidden layers are too narrow, or the pairs do not fill a batch.
+        ArtifactError : if the checkpoint cannot be read, or belongs to another configuration.
+        """
+        parameter_masks(self.flow, dim - self.flow.n_choice)
+        self._steps_per_epoch(n_train)
+        if self.checkpoint is not None and self.checkpoint.is_file():
+            _, card = load_artifact(self.checkpoint, _CHECKPOINT_KIND)
+            if card.get("identity") != self._identity():
+                raise _of_another_training(self.checkpoint)
 
     def fit(self, theta: np.ndarray, context: np.ndarray) -> TrainingResult:
         """Train on pairs theta (n, dim) on the real line and context (n, n_context), holding out a share for validation.
@@ -170,19 +206,25 @@ class FlowTrainer:
 
         Raises
         ------
-        ParameterError, SedcastError, ArtifactError : as `fit`.
+        ParameterError, SedcastError, ArtifactError : as `fit`; also if a chunk has another shape than chunk 0, or `validation`
+            other columns.
         """
         first = self._checked(*chunks(0))
+        length = len(first[0])
         if validation is None:
             first, validation = _split(*first, self.training)
         else:
             validation = self._checked(*validation)
+            _check_columns("the validation set", validation, first)
         n_train = len(first[0])
 
         def chunk(index: int) -> Pairs:
             if index == 0:
                 return first
             theta, context = self._checked(*chunks(index))
+            _check_columns(f"chunk {index}", (theta, context), first)
+            if len(theta) != length:
+                raise ParameterError(f"chunk {index} has {len(theta)} pairs, chunk 0 {length}: make all as long")
             return theta[:n_train], context[:n_train]
 
         return self._train(chunk, validation)
@@ -199,17 +241,18 @@ class FlowTrainer:
         if self.start is None:
             weights = initial_parameters(self.flow, n_real, context.shape[1])
         else:
+            if (self.start.n_real, self.start.n_context) != (n_real, context.shape[1]):
+                raise ParameterError(
+                    f"start has {self.start.n_real} dimensions and {self.start.n_context} columns of context, the pairs "
+                    f"{n_real} and {context.shape[1]}: give pairs as it was trained with"
+                )
             arrays = self.start.to_arrays()
             affine = {name: arrays[name] for name in affine}
             weights = {name: arrays[name] for name in parameter_shapes(self.flow, n_real, context.shape[1])}
         graph = _Graph(self.flow, self.training, affine, weights)
-        state = self._resume(graph)
+        state = self._resume(graph, _summary((theta, context), validation))
         graph.set(state.arrays)
-        steps_per_epoch = len(theta) // self.training.batch_size
-        if not steps_per_epoch:
-            raise ParameterError(
-                f"{len(theta)} training pairs do not fill a batch of {self.training.batch_size}: simulate more"
-            )
+        steps_per_epoch = self._steps_per_epoch(len(theta))
         started = saved = time.monotonic() - 60 * state.minutes
         while not (reason := self._reason_to_stop(state)):
             epoch_started = time.monotonic()
@@ -242,6 +285,12 @@ class FlowTrainer:
             self._save(graph, state)
         return self._result(graph, state, reason)
 
+    def _steps_per_epoch(self, n_train: int) -> int:
+        steps = n_train // self.training.batch_size
+        if not steps:
+            raise ParameterError(f"{n_train} training pairs do not fill a batch of {self.training.batch_size}: simulate more")
+        return steps
+
     def _reason_to_stop(self, state: _State) -> str:
         """Why no further step is to be taken, "" if one is; it holds of a finished training that is resumed as well."""
         config = self.training
@@ -263,9 +312,9 @@ class FlowTrainer:
         return (config.learning_rate * warmup * cosine).astype(np.float32)
 
     def _finish_epoch(self, graph: "_Graph", state: _State, validation: Pairs, rate: float) -> None:
-        nll = graph.validate(*validation)
-        if nll < state.best:
-            state.best, state.best_epoch = nll, state.epoch
+        nll, tolerable = graph.validate(*validation)
+        if tolerable < state.best:
+            state.best, state.best_epoch = tolerable, state.epoch
             state.best_weights = graph.averages()
         record = {
             "epoch": state.epoch,
@@ -295,10 +344,11 @@ class FlowTrainer:
         if state.best_epoch < 0:
             raise SedcastError("no epoch gave a finite validation loss: lower learning_rate, or check the training set")
         n_seen = state.step * self.training.batch_size
-        return TrainingResult(graph.flow(state.best_weights), state.history, reason, state.best, n_seen)
+        best = state.history[state.best_epoch]["validation_nll"]
+        return TrainingResult(graph.flow(state.best_weights), state.history, reason, best, n_seen, state.best_epoch)
 
     def _identity(self) -> str:
-        # Everything but the limits, which a resumed run may extend.
+        # Everything but the time budget and the time between checkpoints, which alone may change before a training is resumed.
         training = self.training.model_dump(exclude={"max_minutes", "checkpoint_minutes"})
         return json.dumps({"flow": self.flow.model_dump(), "training": training}, sort_keys=True)
 
@@ -310,26 +360,32 @@ class FlowTrainer:
         card["affine"] = {name: value.tolist() for name, value in graph.affine.items()}
         save_artifact(self.checkpoint, _CHECKPOINT_KIND, arrays, {"state": card, "identity": self._identity()})
 
-    def _resume(self, graph: "_Graph") -> _State:
+    def _resume(self, graph: "_Graph", data: dict[str, list[float]]) -> _State:
         if self.checkpoint is None or not self.checkpoint.is_file():
-            return _State(graph.arrays(), graph.averages())
-        state = _read_checkpoint(self.checkpoint, self._identity(), graph)
+            return _State(graph.arrays(), graph.averages(), data)
+        state = _read_checkpoint(self.checkpoint, self._identity(), graph, data)
         logger.info("resuming from %s at step %d", self.checkpoint, state.step)
         return state
 
 
-def _read_checkpoint(path: Path, identity: str, graph: "_Graph") -> _State:
-    """The state in a checkpoint, whose arrays have the names and shapes of the graph's."""
+def _of_another_training(path: Path) -> ArtifactError:
+    return ArtifactError(
+        f"checkpoint {path} is of another configuration or training set: restore those, or remove the file to start again"
+    )
+
+
+def _read_checkpoint(path: Path, identity: str, graph: "_Graph", data: dict[str, list[float]]) -> _State:
+    """The state in a checkpoint, whose arrays have the names and shapes of the graph's, and its pairs the `_summary` `data`."""
     arrays, card = load_artifact(path, _CHECKPOINT_KIND)
     with consistent(path, "checkpoint", otherwise="delete it to start again"):
         state = dict(card["state"])
         found = state.pop("affine")
-        same_data = all(np.allclose(found[name], value, rtol=1e-5, atol=1e-6) for name, value in graph.affine.items())
+        # Checkpoints were once without.
+        seen = state.setdefault("data", data)
+        figures = [(found[name], value) for name, value in graph.affine.items()] + [(seen["mean"], np.array(data["mean"]))]
+        same_data = seen["n"] == data["n"] and all(np.allclose(*pair, rtol=1e-5, atol=1e-6) for pair in figures)
         if card["identity"] != identity or not same_data:
-            raise ArtifactError(
-                f"checkpoint {path} is of another configuration or training set: "
-                "restore those, or remove the file to start again"
-            )
+            raise _of_another_training(path)
         best = {name: arrays.pop(f"{_BEST}{name}") for name in graph.shapes}
         expected = {name: array.shape for name, array in graph.arrays().items()}
         if {name: array.shape for name, array in arrays.items()} != expected or graph.shapes != {
@@ -370,7 +426,7 @@ class _Graph:
         self._variables |= {f"average_{name}": value for name, value in self._averages.items()}
         self._variables |= {f"soap_{k}": value for k, value in enumerate(self._soap.variables)}
         self._steps = tf.function(self._run_steps, reduce_retracing=True)
-        self._nll = tf.function(lambda theta, context: tf.reduce_sum(self.loss(self._averages, theta, context)))
+        self._sums = tf.function(self._sum_losses)
 
     def set(self, arrays: Mapping[str, np.ndarray]) -> None:
         for name, variable in self._variables.items():
@@ -390,10 +446,17 @@ class _Graph:
         tf = self.tf
         return float(self._steps(tf.constant(theta), tf.constant(context), tf.constant(rates)))
 
-    def validate(self, theta: np.ndarray, context: np.ndarray) -> float:
+    def validate(self, theta: np.ndarray, context: np.ndarray) -> tuple[float, float]:
+        """The mean loss of pairs, and the mean of what is tolerable of each."""
         batches = range(0, len(theta), _VALIDATION_BATCH)
         pieces = [slice(start, start + _VALIDATION_BATCH) for start in batches]
-        return float(sum(float(self._nll(theta[piece], context[piece])) for piece in pieces) / len(theta))
+        sums = [[float(total) for total in self._sums(theta[piece], context[piece])] for piece in pieces]
+        nll, tolerable = (sum(each) / len(theta) for each in zip(*sums, strict=True))
+        return nll, tolerable
+
+    def _sum_losses(self, theta: Any, context: Any) -> Any:
+        nll = self.loss(self._averages, theta, context)
+        return self.tf.reduce_sum(nll), self.tf.reduce_sum(_tolerable(self.tf, nll))
 
     def loss(self, weights: Mapping[str, Any], theta: Any, context: Any) -> Any:
         """Negative log-probability (n,) in nats of theta (n, dim, and the choice) given context (n, n_context)."""
@@ -431,9 +494,7 @@ class _Graph:
     def _one_step(self, theta: Any, context: Any, rate: Any) -> Any:
         tf = self.tf
         with tf.GradientTape() as tape:
-            nll = self.loss(self._weights, theta, context)
-            excess = tf.nn.relu(nll - _TOLERABLE_NLL)
-            loss = tf.reduce_mean(nll - excess + tf.math.log1p(excess))
+            loss = tf.reduce_mean(_tolerable(tf, self.loss(self._weights, theta, context)))
         gradients = tape.gradient(loss, list(self._weights.values()))
         gradients = [g if mask is None else g * mask for g, mask in zip(gradients, self._masks, strict=True)]
         gradients, _ = tf.clip_by_global_norm(gradients, self.training.clip_norm)
@@ -444,6 +505,11 @@ class _Graph:
         for name, average in self._averages.items():
             average.assign(decay * average + (1 - decay) * self._weights[name])
         return loss
+
+
+def _tolerable(tf: Any, nll: Any) -> Any:
+    excess = tf.nn.relu(nll - _TOLERABLE_NLL)
+    return nll - excess + tf.math.log1p(excess)
 
 
 def _silu(tf: Any, values: Any) -> Any:
@@ -554,6 +620,18 @@ def _checked_pairs(theta: np.ndarray, context: np.ndarray) -> Pairs:
     return pairs["theta"], pairs["context"]
 
 
+def _summary(*sets: Pairs) -> dict[str, list[float]]:
+    """What tells sets of pairs from others, but for rounding."""
+    mean = np.concatenate([values.mean(axis=0, dtype=float) for pairs in sets for values in pairs])
+    return {"n": [len(theta) for theta, _ in sets], "mean": mean.tolist()}
+
+
+def _check_columns(name: str, pairs: Pairs, first: Pairs) -> None:
+    found, expected = ([values.shape[1] for values in each] for each in (pairs, first))
+    if found != expected:
+        raise ParameterError(f"{name} has {found} columns of theta and context, chunk 0 has {expected}: give the same to all")
+
+
 def mean_and_std(name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means and standard deviations (k,) of the columns of training values (n, k).
 
@@ -586,6 +664,6 @@ def _standardisation(theta: np.ndarray, context: np.ndarray) -> dict[str, np.nda
 
 def _split(theta: np.ndarray, context: np.ndarray, training: FlowTrainingConfig) -> tuple[Pairs, Pairs]:
     order = np.random.default_rng([training.seed, 2**32]).permutation(len(theta))
-    held = order[: max(1, round(training.validation_fraction * len(theta)))]
+    held = order[: training.n_held_out(len(theta))]
     kept = order[len(held) :]
     return (theta[kept], context[kept]), (theta[held], context[held])

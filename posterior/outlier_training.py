@@ -64,7 +64,7 @@ class OutlierConfig(Config):
     n_fit: int = Field(default=40_000, ge=100)
     n_calibration: int = Field(default=40_000, ge=500)
     n_components: int = Field(default=32, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**64 // _SEED_STEP)
 
     @model_validator(mode="after")
     def _enough(self) -> "OutlierConfig":

@@ -34,8 +34,8 @@ from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, Tra
 from sedcast.posterior.made import FlowConfig
 from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers, training_simulation
 from sedcast.posterior.stream import Galaxies, GalaxyStream, StreamConfig
-from sedcast.posterior.train_bands import TrainedBands, bands_as_configured
-from sedcast.posterior.warm_start import warm_start
+from sedcast.posterior.train_bands import TrainedBands, bands_as_configured, finished_bands
+from sedcast.posterior.warm_start import check_start, warm_start
 
 __all__ = [
     "PosteriorConfig",
@@ -114,6 +114,10 @@ class PosteriorConfig(Config):
                 "galaxies of an epoch: lower the one or raise the other"
             )
         missing = stream.missing
+        if missing is not None and len(simulation.bands) == 1:
+            raise ValueError(
+                f"stream.missing: {simulation.band_names[0]} is the only band, and never missing: leave the table out"
+            )
         if missing is None or missing.complete + missing.without_optional < 1 - 1e-9:
             return
         if always := [band for band in simulation.band_names if band not in missing.optional or missing.complete == 1]:
@@ -244,14 +248,13 @@ def train_posterior(
 def _experts(config: PosteriorConfig) -> list[PosteriorEstimator]:
     """The experts, which are refused before the training rather than after it if they do not suit."""
     experts = [PosteriorEstimator.find(model) for model in config.experts]
-    simulation, stream = config.simulation, config.stream
+    simulation = config.simulation
     assert simulation is not None
-    assert stream is not None
     emulator = _emulator(simulation)
     check_experts(
         experts,
         name=config.name,
-        context=_stream_transform(config, simulation, stream),
+        context=_transform(config, simulation),
         zred_range=(simulation.zred.min, simulation.zred.max),
         prior=Prior.from_dict(simulation.prior),
         cosmology=emulator.cosmology,
@@ -263,17 +266,35 @@ def _experts(config: PosteriorConfig) -> list[PosteriorEstimator]:
     return experts
 
 
-def _stream_transform(config: PosteriorConfig, simulation: SimulationConfig, stream: StreamConfig) -> ContextTransform:
-    return ContextTransform(simulation.band_names, mask=stream.missing is not None, redshift=config.redshift == "observed")
+def _transform(config: PosteriorConfig, simulation: SimulationConfig) -> ContextTransform:
+    mask = config.stream is not None and config.stream.missing is not None
+    return ContextTransform(simulation.band_names, mask=mask, redshift=config.redshift == "observed")
+
+
+def _check(config: PosteriorConfig, simulation: SimulationConfig, n_galaxies: int, checkpoint: str | Path | None) -> None:
+    """Refuse before the simulation and the emulator of the bands what would be refused after these minutes."""
+    emulator, start = _emulator(simulation), _found_start(config)
+    points = np.zeros((1, len(FREE_PARAMETER_NAMES) + (config.redshift == "inferred")))
+    zred, prior = np.array([simulation.zred.max]), Prior.from_dict(simulation.prior)
+    dim = _learnt(points, zred, config, prior, emulator.cosmology).shape[1]
+    n_train = n_galaxies if config.stream is not None else n_galaxies - config.training.n_held_out(n_galaxies)
+    _trainer(config, None, checkpoint, None).check(dim, n_train)
+    if start is not None:
+        check_start(start, config.flow, transform=_transform(config, simulation), dim=dim)
+    if config.amplitudes is not None:
+        stream = config.stream or StreamConfig()
+        finished_bands(config.amplitudes, simulation, stream, emulator, start=start, checkpoint=checkpoint)
 
 
 def _train(config: PosteriorConfig, *, checkpoint: str | Path | None, progress: TrainingProgress | None) -> PosteriorEstimator:
     if config.simulation_file is not None:
         training_set = read_training_set(config.simulation_file)
-    elif config.stream is not None:
-        return _train_on_stream(config, checkpoint=checkpoint, progress=progress)
+        _check(config, training_set.config, len(training_set), checkpoint)
     else:
         assert config.simulation is not None
+        _check(config, config.simulation, config.simulation.n_galaxies, checkpoint)
+        if config.stream is not None:
+            return _train_on_stream(config, checkpoint=checkpoint, progress=progress)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "simulations.h5"
             simulate(config.simulation, path, progress=progress)
@@ -306,10 +327,18 @@ def fit_posterior(
 
     `bands` are the emulator that amplitudes are drawn with, if the configuration wants that. `provenance` goes on the card; one
     without ``{"emulator": {"sha256": ...}}`` says that no emulator of sedcast's made the set, see `training_simulator`.
+
+    Raises
+    ------
+    ParameterError : if the configuration has ``[stream]``, which draws the galaxies itself, or ``[amplitudes]`` and no `bands`.
     """
+    if config.stream is not None:
+        raise ParameterError(
+            "[stream] draws galaxies of its own, and a training set is given: leave it out, or use train_posterior"
+        )
     if (bands is None) != (config.amplitudes is None):
         raise ParameterError("[amplitudes] needs a trained emulator of the bands, and only it does: use train_posterior")
-    transform = ContextTransform(training_set.config.band_names, redshift=config.redshift == "observed")
+    transform = _transform(config, training_set.config)
     observed = _observed(training_set, transform)
     context = transform(*observed)
     points = joint_points(training_set, training_set.config, config)
@@ -318,7 +347,7 @@ def fit_posterior(
     trainer = _trainer(config, start, checkpoint, progress)
     result = trainer.fit(*pairs)
     trained = _trained(result, bands, (points, context), transform, training_set.config)
-    n_train = len(training_set) - max(1, round(config.training.validation_fraction * len(training_set)))
+    n_train = len(training_set) - config.training.n_held_out(len(training_set))
     domain = _domain(transform, observed, training_set.config)
     card = _card(config, training_set.config, result, trained, {"n_train": n_train}, {**(provenance or {}), **origin})
     return _estimator(config, training_set.config, trained.flow, domain, cosmology=cosmology, bases=bases, card=card)
@@ -339,10 +368,14 @@ def _bands(
 ) -> TrainedBands | None:
     if config.amplitudes is None:
         return None
-    stream, start = config.stream or StreamConfig(), None if config.start is None else PosteriorEstimator.find(config.start)
+    stream, start = config.stream or StreamConfig(), _found_start(config)
     return bands_as_configured(
         config.amplitudes, simulation, stream, emulator, start=start, checkpoint=checkpoint, progress=progress
     )
+
+
+def _found_start(config: PosteriorConfig) -> PosteriorEstimator | None:
+    return None if config.start is None else PosteriorEstimator.find(config.start)
 
 
 @dataclass(frozen=True)
@@ -420,7 +453,7 @@ def training_stream(
     simulation, stream_config = config.simulation, config.stream
     assert simulation is not None
     assert stream_config is not None
-    transform = _stream_transform(config, simulation, stream_config)
+    transform = _transform(config, simulation)
     prior, cosmology = Prior.from_dict(simulation.prior), _emulator(simulation).cosmology
 
     def pairs(galaxies: Galaxies) -> tuple[np.ndarray, np.ndarray]:
@@ -472,9 +505,9 @@ def _start(
     config: PosteriorConfig, transform: ContextTransform, pairs: tuple[np.ndarray, np.ndarray]
 ) -> tuple[MaskedAutoregressiveFlow | None, dict[str, Any]]:
     """The flow to begin with, and what to say of where it comes from."""
-    if config.start is None:
+    estimator = _found_start(config)
+    if estimator is None:
         return None, {}
-    estimator = PosteriorEstimator.find(config.start)
     flow = warm_start(estimator, config.flow, transform=transform, context=pairs[1], dim=pairs[0].shape[1])
     return flow, {"start": estimator.origin}
 
@@ -508,7 +541,7 @@ def _card(
     history = [
         record | {name: record[name] + trained.nats for name in ("train_nll", "validation_nll")} for record in result.history
     ]
-    best = min(history, key=lambda record: np.nan_to_num(record["validation_nll"], nan=np.inf))
+    best = history[result.best_epoch]
     seconds = 60 * history[-1]["minutes"]
     figures = {
         **counts,

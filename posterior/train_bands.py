@@ -21,7 +21,7 @@ from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.stream import Galaxies, GalaxyStream, StreamConfig
 
-__all__ = ["TrainedBands", "band_checkpoint", "bands_as_configured"]
+__all__ = ["TrainedBands", "band_checkpoint", "bands_as_configured", "finished_bands"]
 
 _KIND = "band-emulator"
 _GALAXIES_PER_CHUNK = 131_072
@@ -57,7 +57,7 @@ def bands_as_configured(
     checkpoint: str | Path | None = None,
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
 ) -> TrainedBands:
-    """The band emulator: that of `start` or of the checkpoint, if the same, else trained on galaxies as the flow's are.
+    """The band emulator: that of `finished_bands`, else trained on galaxies as the flow's are.
 
     Parameters
     ----------
@@ -72,24 +72,8 @@ def bands_as_configured(
     ------
     ArtifactError : if what is kept beside the checkpoint is of another configuration.
     """
-    recipe = {
-        "amplitudes": config.model_dump(mode="json"),
-        "simulation": simulation.model_dump(mode="json", exclude={"n_galaxies", "seed"}),
-        "missing": None if stream.missing is None else stream.missing.model_dump(mode="json"),
-        "emulator": emulator.card.get("sha256"),
-    }
-    if files := simulation.own_files():
-        recipe["own_files"] = files
-    if start is not None:
-        flow, described = start.flow.general, start.card.get("bands_emulator", {})
-        if isinstance(flow, FlowWithAmplitudes) and described.get("recipe") == recipe:
-            return TrainedBands(flow.emulator, recipe, described["figures"])
-    kept = None if checkpoint is None else band_checkpoint(checkpoint)
-    if kept is not None and kept.is_file():
-        arrays, card = load_artifact(kept, _KIND)
-        if card.get("recipe") != recipe:
-            raise ArtifactError(f"{kept} is of another configuration: restore that, or remove the file to start again")
-        return TrainedBands(BandEmulator.from_arrays(arrays), recipe, card["figures"])
+    if finished := finished_bands(config, simulation, stream, emulator, start=start, checkpoint=checkpoint):
+        return finished
     training, held_out = _galaxies(config, simulation, stream)
     trained, figures = train_band_emulator(
         config,
@@ -101,9 +85,54 @@ def bands_as_configured(
         zred_range=(simulation.zred.min, simulation.zred.max),
         progress=progress,
     )
-    if kept is not None:
-        save_artifact(kept, _KIND, trained.to_arrays(), {"recipe": recipe, "figures": figures})
+    recipe = _recipe(config, simulation, stream, emulator)
+    if checkpoint is not None:
+        save_artifact(band_checkpoint(checkpoint), _KIND, trained.to_arrays(), {"recipe": recipe, "figures": figures})
     return TrainedBands(trained, recipe, figures)
+
+
+def finished_bands(
+    config: BandTrainingConfig,
+    simulation: SimulationConfig,
+    stream: StreamConfig,
+    emulator: SpectrumEmulator,
+    *,
+    start: PosteriorEstimator | None = None,
+    checkpoint: str | Path | None = None,
+) -> TrainedBands | None:
+    """The band emulator of `start` or beside the checkpoint, if one was trained in the same way; parameters as above.
+
+    Raises
+    ------
+    ArtifactError : if what is kept beside the checkpoint is of another configuration.
+    """
+    recipe = _recipe(config, simulation, stream, emulator)
+    if start is not None:
+        flow, described = start.flow.general, start.card.get("bands_emulator", {})
+        if isinstance(flow, FlowWithAmplitudes) and described.get("recipe") == recipe:
+            return TrainedBands(flow.emulator, recipe, described["figures"])
+    kept = None if checkpoint is None else band_checkpoint(checkpoint)
+    if kept is None or not kept.is_file():
+        return None
+    arrays, card = load_artifact(kept, _KIND)
+    if card.get("recipe") != recipe:
+        raise ArtifactError(f"{kept} is of another configuration: restore that, or remove the file to start again")
+    return TrainedBands(BandEmulator.from_arrays(arrays), recipe, card["figures"])
+
+
+def _recipe(
+    config: BandTrainingConfig, simulation: SimulationConfig, stream: StreamConfig, emulator: SpectrumEmulator
+) -> dict[str, Any]:
+    recipe = {
+        "amplitudes": config.model_dump(mode="json"),
+        "simulation": simulation.model_dump(mode="json", exclude={"n_galaxies", "seed"}),
+        "missing": None if stream.missing is None else stream.missing.model_dump(mode="json"),
+        "emulator": emulator.card.get("sha256"),
+    }
+    # Recipes of bundled posteriors are without.
+    if files := simulation.own_files():
+        recipe["own_files"] = files
+    return recipe
 
 
 def _galaxies(

@@ -12,7 +12,7 @@ from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.flow_training import mean_and_std
 from sedcast.posterior.made import FlowConfig
 
-__all__ = ["warm_start"]
+__all__ = ["check_start", "warm_start"]
 
 
 def warm_start(
@@ -33,33 +33,10 @@ def warm_start(
 
     Raises
     ------
-    ConfigError : if the architectures differ, one of the two infers the redshift or learns the amplitudes and the other does
-        not, or the estimator's context has other columns.
+    ConfigError : as `check_start`.
     """
+    matrix = check_start(estimator, config, transform=transform, dim=dim)
     flow = estimator.flow.trained
-    own, wanted = flow.config.model_dump(), config.model_dump()
-    gains_tails = own["transform"] == "affine" and wanted["transform"] != "affine"
-    if gains_tails:
-        own["transform"] = wanted["transform"]
-    differing = [f"{key}={wanted[key]} (there {own[key]})" for key in wanted if wanted[key] != own[key]]
-    if differing:
-        raise ConfigError(
-            f"start: [flow] must be that of {estimator.name}, but has {', '.join(differing)}: take its values, or drop start"
-        )
-    if estimator.infers_redshift == transform.redshift:
-        does = "infers the redshift" if estimator.infers_redshift else "is given the redshift"
-        raise ConfigError(f"start: {estimator.name} {does}, unlike this training: choose the same `redshift` in both")
-    if flow.dim != dim:
-        raise ConfigError(
-            f"start: {estimator.name} learnt {flow.dim} coordinates, this training {dim}: give [amplitudes] if that one had "
-            "it, and only then"
-        )
-    try:
-        matrix = estimator.context.from_wider(transform)
-    except ParameterError as error:
-        raise ConfigError(
-            f"start: {error}, which {estimator.name} needs: start from a posterior for some of the bands"
-        ) from error
     arrays = flow.to_arrays()
     mean, std = mean_and_std("the context", context)
     # The standardised context that the estimator was trained with is linear in the new one.
@@ -78,8 +55,53 @@ def warm_start(
         direct, other = np.split(arrays[layer].astype(float), [len(offset)], axis=-2)
         changed[layer] = np.concatenate([kernel @ direct, other], axis=-2)
         changed[bias] = arrays[bias] + offset @ direct
-    if gains_tails:
+    if _gains_tails(flow.config, config):
         # Neither skew nor other tails, which is the affine transform.
         for name in (f"kernel_{len(config.hidden)}", f"bias_{len(config.hidden)}"):
             changed[name] = np.concatenate([arrays[name], np.zeros_like(arrays[name])], axis=-1)
     return MaskedAutoregressiveFlow(config, arrays | {name: value.astype(np.float32) for name, value in changed.items()})
+
+
+def check_start(estimator: PosteriorEstimator, config: FlowConfig, *, transform: ContextTransform, dim: int) -> np.ndarray:
+    """Refuse, while there are no galaxies yet, a start that `warm_start` cannot make.
+
+    Parameters
+    ----------
+    estimator, config, transform, dim : as of `warm_start`.
+
+    Returns
+    -------
+    matrix : (transform.n_context, estimator.context.n_context), see `ContextTransform.from_wider`.
+
+    Raises
+    ------
+    ConfigError : if the architectures differ, one of the two infers the redshift or learns the amplitudes and the other does
+        not, or the estimator's context has other columns.
+    """
+    flow = estimator.flow.trained
+    own, wanted = flow.config.model_dump(), config.model_dump()
+    if _gains_tails(flow.config, config):
+        own["transform"] = wanted["transform"]
+    differing = [f"{key}={wanted[key]} (there {own[key]})" for key in wanted if wanted[key] != own[key]]
+    if differing:
+        raise ConfigError(
+            f"start: [flow] must be that of {estimator.name}, but has {', '.join(differing)}: take its values, or drop start"
+        )
+    if estimator.infers_redshift == transform.redshift:
+        does = "infers the redshift" if estimator.infers_redshift else "is given the redshift"
+        raise ConfigError(f"start: {estimator.name} {does}, unlike this training: choose the same `redshift` in both")
+    if flow.dim != dim:
+        raise ConfigError(
+            f"start: {estimator.name} learnt {flow.dim} coordinates, this training {dim}: give [amplitudes] if that one had "
+            "it, and only then"
+        )
+    try:
+        return estimator.context.from_wider(transform)
+    except ParameterError as error:
+        raise ConfigError(
+            f"start: {error}, which {estimator.name} needs: start from a posterior for some of the bands"
+        ) from error
+
+
+def _gains_tails(own: FlowConfig, wanted: FlowConfig) -> bool:
+    return own.transform == "affine" and wanted.transform != "affine"

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
 from sedcast.data.tensorflow import import_tensorflow
 from sedcast.posterior.flow import FlowConfig, MaskedAutoregressiveFlow
@@ -149,6 +150,41 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, stream):
         fit(FlowTrainer(SMALL, training.model_copy(update={"batch_size": 50}), checkpoint=path))
 
 
+def test_other_data_are_not_resumed_with(tmp_path):
+    training = FlowTrainingConfig(batch_size=100, max_epochs=2)
+    start = FlowTrainer(SMALL, training).fit(*linear_gaussian(500, 0)[:2]).flow
+    path = tmp_path / "run.npz"
+
+    def fit(n_held=200, seed=0):
+        trainer = FlowTrainer(SMALL, training, start=start, checkpoint=path)
+        held = linear_gaussian(300, 9)[:2]
+        return trainer.fit_stream(
+            lambda index: linear_gaussian(500, seed + index)[:2], validation=(held[0][:n_held], held[1][:n_held])
+        )
+
+    first = fit()
+    assert fit().history == first.history
+    for other in ({"n_held": 300}, {"seed": 5}):
+        with pytest.raises(ArtifactError, match="another configuration or training set"):
+            fit(**other)
+    arrays, card = load_artifact(path, "flow-checkpoint")
+    del card["state"]["data"]
+    save_artifact(path, "flow-checkpoint", arrays, card)
+    assert fit().history == first.history
+
+
+def test_only_the_time_budget_and_the_time_between_checkpoints_may_change(tmp_path):
+    theta, x, *_ = linear_gaussian(500, 0)
+    training = FlowTrainingConfig(batch_size=100, max_epochs=2)
+    path = tmp_path / "run.npz"
+    whole = FlowTrainer(SMALL, training, checkpoint=path).fit(theta, x)
+    changed = training.model_copy(update={"max_minutes": 60.0, "checkpoint_minutes": 1.0})
+    assert FlowTrainer(SMALL, changed, checkpoint=path).fit(theta, x).history == whole.history
+    for limit in ({"max_epochs": 3}, {"patience": 5}):
+        with pytest.raises(ArtifactError, match="another configuration"):
+            FlowTrainer(SMALL, training.model_copy(update=limit), checkpoint=path).fit(theta, x)
+
+
 def test_a_training_begins_where_its_start_ended():
     theta, x, *_ = linear_gaussian(8_000, 0)
     training = FlowTrainingConfig(batch_size=256, max_epochs=3, learning_rate=3e-3, ema_decay=0.99)
@@ -158,6 +194,20 @@ def test_a_training_begins_where_its_start_ended():
     assert again.best_validation_nll == pytest.approx(first.best_validation_nll, abs=1e-5)
     longer = FlowTrainer(SMALL, training, start=first.flow).fit(theta, x)
     assert longer.best_validation_nll < first.best_validation_nll - 1e-3
+
+
+def test_a_start_of_another_architecture_is_refused():
+    theta, x, *_ = linear_gaussian(500, 0)
+    training = FlowTrainingConfig(batch_size=100, max_epochs=1)
+    start = FlowTrainer(SMALL, training).fit(theta, x).flow
+    for other in ({"n_blocks": 2}, {"activation": "relu"}, {"seed": 4}):
+        with pytest.raises(ParameterError, match="start is of another architecture"):
+            FlowTrainer(SMALL.model_copy(update=other), training, start=start)
+    trainer = FlowTrainer(SMALL, training, start=start)
+    with pytest.raises(ParameterError, match="3 dimensions and 4 columns of context, the pairs 2 and 4"):
+        trainer.fit(theta[:, :2], x)
+    with pytest.raises(ParameterError, match="the pairs 3 and 3"):
+        trainer.fit(theta, x[:, :3])
 
 
 def test_a_start_that_holds_the_data_impossible_does_not_end_the_training():
@@ -188,6 +238,23 @@ def test_training_stops_early_in_time_and_on_divergence():
         FlowTrainer(SMALL, FlowTrainingConfig(batch_size=100, learning_rate=1e30, warmup_steps=0)).fit(theta, x)
 
 
+def test_one_absurd_held_out_galaxy_does_not_choose_the_epoch():
+    theta, x, *_ = linear_gaussian(1000, 0)
+    held, observed, *_ = linear_gaussian(300, 1)
+    training = FlowTrainingConfig(batch_size=100, max_epochs=6, warmup_steps=5, ema_decay=0.9)
+
+    def fit(validation):
+        return FlowTrainer(SMALL, training).fit_stream(lambda _: (theta, x), validation=validation)
+
+    usual = fit((held, observed))
+    held[0] = 1e9
+    result = fit((held, observed))
+    losses = [record["validation_nll"] for record in result.history]
+    assert min(losses) > 1e6
+    assert result.best_epoch == usual.best_epoch
+    assert result.best_validation_nll == losses[result.best_epoch]
+
+
 def test_bad_training_sets_are_refused():
     theta, x, *_ = linear_gaussian(100, 0)
     trainer = FlowTrainer(SMALL, FlowTrainingConfig())
@@ -203,6 +270,18 @@ def test_bad_training_sets_are_refused():
         trainer.fit(theta, np.where(np.arange(4) == 2, 7.0, x))
     with pytest.raises(ParameterError, match="do not fill a batch"):
         trainer.fit(theta, x)
+
+
+def test_chunks_that_differ_are_refused():
+    trainer = FlowTrainer(SMALL, FlowTrainingConfig(batch_size=100, max_epochs=2, warmup_steps=5))
+    theta, x, *_ = linear_gaussian(1000, 0)
+    for n in (500, 999):
+        with pytest.raises(ParameterError, match=f"chunk 1 has {n} pairs, chunk 0 1000"):
+            trainer.fit_stream(lambda index, n=n: (theta, x) if index == 0 else (theta[:n], x[:n]))
+    with pytest.raises(ParameterError, match=r"chunk 1 has \[3, 1\] columns of theta and context, chunk 0 has \[3, 4\]"):
+        trainer.fit_stream(lambda index: (theta, x) if index == 0 else (theta, x[:, :1]))
+    with pytest.raises(ParameterError, match=r"the validation set has \[3, 1\] columns"):
+        trainer.fit_stream(lambda _: (theta, x), validation=(theta, x[:, :1]))
 
 
 def test_a_finished_training_is_not_trained_further(tmp_path, rng):

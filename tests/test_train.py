@@ -6,18 +6,24 @@ import numpy as np
 import pytest
 from standin import BANDS, mock_photometry
 
+from sedcast.data.artifacts import save_artifact
 from sedcast.data.config import parse_config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.data.filters import load_filter
 from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.band_training import BandTrainingConfig
 from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.prior import Prior
 from sedcast.emulator.simulation import SimulationConfig
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
+from sedcast.posterior import train, train_bands
 from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.flow_training import FlowTrainer
+from sedcast.posterior.made import FlowConfig
 from sedcast.posterior.outlier_training import training_simulator
+from sedcast.posterior.stream import StreamConfig
 from sedcast.posterior.train import (
     PosteriorConfig,
     TrainingSet,
@@ -207,6 +213,23 @@ def test_amplitudes_need_an_emulator_of_the_bands():
         fit_posterior(training_set(), config(amplitudes=BANDS_OF_SECONDS), bases=SFHBases.default(), cosmology=Cosmology())
 
 
+def test_galaxies_for_the_bands_come_in_whole_chunks(monkeypatch):
+    """The bundled posteriors' cards say 1,000,000 and 1,048,576."""
+    assert "1,048,576 for 1,000,000" in BandTrainingConfig.__doc__
+    assert -(-1_000_000 // train_bands._GALAXIES_PER_CHUNK) * train_bands._GALAXIES_PER_CHUNK == 1_048_576
+    monkeypatch.setattr(train_bands, "_GALAXIES_PER_CHUNK", 200)
+    seconds = BandTrainingConfig(**BANDS_OF_SECONDS | {"n_galaxies": 450, "steps": 2})
+    simulation = SimulationConfig.model_validate(SIMULATION)
+    trained = train_bands.bands_as_configured(seconds, simulation, StreamConfig(), SpectrumEmulator.default())
+    assert trained.figures["n_galaxies"] == 600
+
+
+def test_a_training_set_has_no_use_for_a_stream():
+    streamed = config(stream={"n_validation": 500, "missing": {"optional": ["u"]}}, experts=["sdss-ugriz"])
+    with pytest.raises(ParameterError, match=r"\[stream\] draws galaxies of its own"):
+        fit_posterior(training_set(), streamed, bases=SFHBases.default(), cosmology=Cosmology())
+
+
 def test_an_expert_that_does_not_suit_is_refused_before_the_training():
     def never(*now):
         pytest.fail("the training began")
@@ -221,9 +244,72 @@ def test_an_expert_that_does_not_suit_is_refused_before_the_training():
         config(**values)
 
 
+@pytest.fixture
+def nothing_begins(monkeypatch):
+    """What takes minutes fails."""
+
+    def never(*_, **__):
+        pytest.fail("the training began")
+
+    for module in (train, train_bands):
+        monkeypatch.setattr(module, "GalaxyStream", never)
+    monkeypatch.setattr(train, "simulate", never)
+
+
+GIVEN, STREAMED = {"amplitudes": BANDS_OF_SECONDS}, {"amplitudes": BANDS_OF_SECONDS, "stream": {"n_validation": 500}}
+SDSS = {"n_blocks": 6, "hidden": [192, 192], "transform": "sinh-arcsinh", "embedding": [64, 64]}
+SDSS |= {"choice": [64], "n_options": 3, "seed": 11}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (GIVEN | {"training": {"batch_size": 3601}}, "3600 training pairs do not fill a batch of 3601"),
+        (GIVEN | {"training": {"batch_size": 300, "validation_fraction": 0.95}}, "200 training pairs do not fill a batch"),
+        (GIVEN | {"flow": {"hidden": [8]}}, "9 expected, got 8"),
+        (STREAMED | {"flow": {"hidden": [8]}}, "9 expected, got 8"),
+        ({"flow": {"hidden": [11]}, "redshift": "inferred"}, "12 expected, got 11"),
+        (GIVEN | {"start": "sdss-ugriz"}, r"\[flow\] must be that of sdss-ugriz"),
+        (STREAMED | {"start": "sdss-photoz", "flow": SDSS | {"seed": 31}}, "infers the redshift, unlike"),
+        (STREAMED | {"start": "sdss-ugriz", "flow": SDSS, "redshift": "inferred"}, "is given the redshift, unlike"),
+        (
+            STREAMED | {"start": "sdss-ugriz", "flow": SDSS, "simulation": SIMULATION | {"bands": ["g", "r", "i"]}},
+            "lacks the columns mag_u-mean",
+        ),
+        (STREAMED | {"start": "absent.npz"}, "no posterior 'absent.npz'"),
+    ],
+)
+@pytest.mark.usefixtures("nothing_begins")
+def test_what_cannot_be_trained_is_refused_before_the_minutes_of_work(values, message):
+    with pytest.raises((ConfigError, ParameterError, ArtifactError), match=message):
+        train_posterior(config(**values))
+
+
+@pytest.mark.usefixtures("nothing_begins")
+def test_checkpoints_of_another_training_are_refused_before_the_minutes_of_work(tmp_path):
+    path, seconds = tmp_path / "run.npz", config(**GIVEN)
+    FlowTrainer(FlowConfig(hidden=(12,)), seconds.training.model_copy(update={"max_epochs": 1}), checkpoint=path).fit(
+        np.random.default_rng(0).standard_normal((300, 3)), np.random.default_rng(1).standard_normal((300, 2))
+    )
+    with pytest.raises(ArtifactError, match=r"run\.npz is of another configuration"):
+        train_posterior(seconds, checkpoint=path)
+    path.unlink()
+    save_artifact(band_checkpoint(path), train_bands._KIND, {"base": np.zeros(5)}, {"recipe": {}})
+    with pytest.raises(ArtifactError, match=r"run\.bands\.npz is of another configuration"):
+        train_posterior(seconds, checkpoint=path)
+
+
 def test_a_score_that_cannot_be_made_is_refused_before_the_training():
     with pytest.raises(ConfigError, match="ten for each at least"):
         config(simulation=SIMULATION, outliers={"n_fit": 300, "n_components": 31})
+    with pytest.raises(ConfigError, match=r"outliers\.seed"):
+        config(outliers={"seed": 10**16})
+
+
+def test_one_band_is_never_missing():
+    missing = {"optional": [], "complete": 0.5, "without_optional": 0}
+    with pytest.raises(ConfigError, match="r is the only band, and never missing"):
+        config(simulation=SIMULATION | {"bands": ["r"]}, stream={"missing": missing})
 
 
 def test_time_budget_ends_a_stream_and_sets_the_total(tmp_path):
