@@ -179,6 +179,26 @@ def test_a_run_of_mcmc_is_cancelled_at_once(explorer: Explorer, url: str) -> Non
     assert json.loads(request(url, "api/mcmc/state", {"shown": SHOWN})[2])["status"] == "cancelled"
 
 
+def test_another_run_is_never_taken_for_the_pages_own(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sedcast.explore.mcmc import McmcJob, McmcSamples
+    from sedcast.explore.server import _Pages
+
+    pages = _Pages(explorer, job := McmcJob("bundled"))
+    first = pages.mcmc_start(question(explorer))["run"]
+    second = pages.mcmc_start(question(explorer, zred=0.1))["run"]
+    assert first != second
+    pages.mcmc_cancel({"run": first})
+    assert pages.mcmc_state({"run": second, "shown": SHOWN})["status"] == "running"
+    assert "another run" in pages.mcmc_state({"run": first, "shown": SHOWN})["message"]
+    assert pages.mcmc_cancel({"run": second})["status"] == "cancelled"
+    observed, theta = explorer.observed(question(explorer)), explorer.estimator.prior.sample(50, 1)
+    monkeypatch.setattr(job, "_samples", McmcSamples(second, observed, theta, "converged"))
+    asked = question(explorer, format="csv", method="mcmc")
+    assert len(pages.samples(asked | {"run": second}).body.splitlines()) == 51
+    with pytest.raises(ParameterError, match="no samples of MCMC"):
+        pages.samples(asked | {"run": first})
+
+
 def test_a_port_in_use_is_refused(explorer: Explorer, url: str) -> None:
     from sedcast.explore.server import ExplorerServer
 
