@@ -119,6 +119,17 @@ def test_outputs_and_workers_are_checked_before_the_work(run: Run, tmp_path: Pat
         assert (status, said in err) == (2, True), err
 
 
+@pytest.mark.parametrize("command", [["simulate"], ["train", "emulator"], ["train", "posterior"]])
+def test_a_configuration_is_not_overwritten(run: Run, tmp_path: Path, command: list[str]) -> None:
+    config = tmp_path / "mine.toml"
+    config.write_bytes((EXAMPLES / f"{command[-1]}.toml").read_bytes())
+    (tmp_path / "link.toml").symlink_to(config)
+    for output in (config, tmp_path / "link.toml"):
+        status, _, err = run(*command, config, "-o", output)
+        assert (status, "would be overwritten" in err) == (2, True), err
+    assert config.read_bytes() == (EXAMPLES / f"{command[-1]}.toml").read_bytes()
+
+
 def test_missing_catalogue_and_folder_as_output(run: Run, tmp_path: Path) -> None:
     status, _, err = run("infer", tmp_path / "nothing.csv", "-o", tmp_path / "out.h5")
     assert (status, "no catalogue at" in err) == (2, True)

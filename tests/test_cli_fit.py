@@ -78,6 +78,8 @@ def test_without_a_redshift_it_is_inferred(tmp_path: Path) -> None:
         (["--mags", "Y=18", "--errors", "0.1", "-z", "0.1"], "no posterior for Y with a redshift"),
         (["--mags", MAGS, "--errors", ERRORS, "-z", "3"], "beyond the training range"),
         ([*FIVE[1:], "-o", "x.txt"], "expected a name that ends in .csv"),
+        ([*FIVE[1:], "--plot", "x.txt"], "--plot x.txt: expected a name that ends in .png"),
+        ([*FIVE[1:], "--plot", "/proc/x.png"], "--plot /proc/x.png: cannot write"),
     ],
 )
 def test_mistakes_are_explained(arguments: list[str], said: str) -> None:

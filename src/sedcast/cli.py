@@ -129,7 +129,7 @@ def train_emulator_command(
     from sedcast.emulator.speculator import SpeculatorConfig, load_emulator_config
 
     settings = load_emulator_config(config)
-    check_writable(output)
+    check_writable(output, inputs=[config])
     # A user's simulator is a module in the working folder, which a command does not look into as python does.
     sys.path.append(str(Path.cwd()))
     if not isinstance(settings, SpeculatorConfig) and (scheduler, n_workers) != (None, None):
@@ -196,7 +196,7 @@ def train_posterior_command(
     from sedcast.posterior.train_bands import band_checkpoint
 
     settings = load_config(config, PosteriorConfig)
-    check_writable(output)
+    check_writable(output, inputs=[config])
     checkpoint = output.with_suffix(".checkpoint.npz")
     with screen.progress("training the posterior") as report:
         estimator = train_posterior(settings, checkpoint=checkpoint, progress=report)
@@ -228,7 +228,7 @@ def simulate(
     from sedcast.emulator.simulation import SimulationConfig
 
     settings = load_config(config, SimulationConfig)
-    check_writable(output)
+    check_writable(output, inputs=[config])
     partial = partial_folder(output)
     if any(partial.glob("segment-*.h5")):
         screen.note(f"resuming the interrupted simulation in {partial}/")

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -194,18 +194,22 @@ def make_screen(as_json: bool = False) -> "Screen":
     return screen
 
 
-def check_writable(output: Path, option: str = "-o") -> None:
+def check_writable(output: Path, option: str = "-o", *, inputs: Iterable[str | Path | None] = ()) -> None:
     """Refuse before the work, not after it, an output that cannot be written; and keep other runs off it till the command ends.
 
     Raises
     ------
     ConfigError : if another process is writing it.
-    ParameterError : if `output`, which `option` names, is a folder, or its folder cannot be made or written to.
+    ParameterError : if `output`, which `option` names, is a folder, is one of the files that the command reads, or its folder
+        cannot be made or written to.
     """
     from sedcast.data.errors import ParameterError
 
     if output.is_dir():
         raise ParameterError(f"{option} {output} is a folder: give the name of a file in it")
+    for path in inputs:
+        if path is not None and output.exists() and os.path.exists(path) and output.samefile(path):
+            raise ParameterError(f"{option} {output} is read by the command itself, and would be overwritten: give another name")
     lock_output(output, option)
 
 

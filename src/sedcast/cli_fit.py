@@ -68,11 +68,11 @@ def fit(
     magnitudes = parse_magnitudes(mags)
     sigmas = parse_errors(errors, tuple(magnitudes))
     estimator = _estimator(model, tuple(magnitudes), redshift)
-    for path, kinds in ((output, (*_TABLES, ".h5")), (plot, (".png", ".pdf"))):
+    for option, path, kinds in (("-o", output, (*_TABLES, ".h5")), ("--plot", plot, (".png", ".pdf"))):
         if path is not None:
             if path.suffix not in kinds:
-                raise ParameterError(f"{path}: expected a name that ends in {', '.join(kinds)}")
-            check_writable(path)
+                raise ParameterError(f"{option} {path}: expected a name that ends in {', '.join(kinds)}")
+            check_writable(path, option, inputs=[model])
     galaxy = _galaxy(estimator, magnitudes, sigmas, redshift)
     excluded = str(estimator.status(estimator.select(galaxy)).excluded[0])
     if excluded:

@@ -97,11 +97,8 @@ def infer(
     if samples is not None and samples.absolute() == output.absolute():
         raise ParameterError(f"--samples {samples} is the file of the summaries, -o: give them two names")
     for option, path in {"-o": output, "--samples": samples}.items():
-        if path is None:
-            continue
-        check_writable(path, option)
-        if path.exists() and Path(catalog).exists() and path.samefile(catalog):
-            raise ParameterError(f"{option} {path} is the catalogue itself, which would be overwritten: give another name")
+        if path is not None:
+            check_writable(path, option, inputs=[catalog, model, mapping])
     streamed = output.suffix in _STREAMED
     if not streamed and output.suffix not in _HDF5:
         raise ParameterError(f"-o {output}: expected a name that ends in .h5, or with --mapping in .fits or .parquet")
