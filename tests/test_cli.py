@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -137,9 +138,7 @@ def test_missing_catalogue_and_folder_as_output(run: Run, tmp_path: Path) -> Non
     assert (status, "is a folder" in err) == (2, True)
 
 
-def test_unexpected_errors_interruption_and_debug(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unexpected_errors_interruption_and_debug(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fail(error: BaseException) -> None:
         def raising(*_: object, **__: object) -> None:
             raise error
@@ -153,10 +152,16 @@ def test_unexpected_errors_interruption_and_debug(
     status, _, err = run("demo", "-o", tmp_path)
     assert (status, "Traceback" in err) == (130, False)
     fail(ParameterError("no"))
-    monkeypatch.setattr(sys, "argv", ["sedcast", "--debug", "demo"])
-    with pytest.raises(ParameterError):
-        cli.main()
-    capsys.readouterr()
+    status, _, err = run("--debug", "demo", "-o", tmp_path)
+    assert (status, "Traceback" in err, "sedcast: no" in err) == (2, True, True)
+
+
+def test_what_an_encoding_lacks_is_replaced() -> None:
+    code = "import sys\nsys.argv = ['sedcast', 'ssp', 'info']\nfrom sedcast.cli import main\nmain()"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"wavelengths" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The command line: `sedcast`. Everything heavy is imported inside the commands, so that ``--help`` answers at once."""
 
+import io
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -313,6 +315,9 @@ def validate(
 
 def main() -> None:
     """Run the command line: user errors end with one line and status 2, unexpected ones with status 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a terminal's encoding lacks is no reason to end, as on standard error.
+        sys.stdout.reconfigure(errors="replace")
     try:
         app(prog_name="sedcast")
     except KeyboardInterrupt:
@@ -320,14 +325,13 @@ def main() -> None:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
         if options.debug:
-            raise
+            traceback.print_exc()
+        from sedcast.console import printable
         from sedcast.data.errors import SedcastError
 
-        if isinstance(error, SedcastError):
-            sys.stderr.write(f"sedcast: {error}\n")
-            raise SystemExit(EXIT_USER_ERROR) from None
-        if (said := explain_os_error(error)) is not None:
-            sys.stderr.write(f"sedcast: {said}\n")
-            raise SystemExit(EXIT_USER_ERROR) from None
-        sys.stderr.write(f"sedcast: unexpected {type(error).__name__}: {error} ('sedcast --debug ...' shows where)\n")
-        raise SystemExit(EXIT_UNEXPECTED) from None
+        said = str(error) if isinstance(error, SedcastError) else explain_os_error(error)
+        status = EXIT_UNEXPECTED if said is None else EXIT_USER_ERROR
+        if said is None:
+            said = f"unexpected {type(error).__name__}: {error} ('sedcast --debug ...' shows where)"
+        sys.stderr.write(f"sedcast: {printable(said)}\n")
+        raise SystemExit(status) from None

@@ -209,7 +209,9 @@ def check_writable(output: Path, option: str = "-o", *, inputs: Iterable[str | P
         raise ParameterError(f"{option} {output} is a folder: give the name of a file in it")
     for path in inputs:
         if path is not None and output.exists() and os.path.exists(path) and output.samefile(path):
-            raise ParameterError(f"{option} {output} is read by the command itself, and would be overwritten: give another name")
+            raise ParameterError(
+                f"{option} {output} is read by the command itself, and would be overwritten: give another name"
+            )
     lock_output(output, option)
 
 
