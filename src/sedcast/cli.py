@@ -299,6 +299,7 @@ def validate(
                 progress=report,
             )
     figures = validation_figures(results, refined)
+    written = [] if output is None else write_validation(results, output, refined)
     for name, result in results.items():
         p_values = result.to_json_dict()
         rows = [(quantity, p, p_values["ks_p_holm"][quantity]) for quantity, p in p_values["ks_p"].items()]
@@ -308,8 +309,8 @@ def validate(
         pairs = zip(refined.refined.names, refined.refined.ks_p, refined.flow.ks_p, strict=True)
         screen.table(f"Refined samples of {refine} mocks", ("quantity", "KS p-value", "not refined"), list(pairs))
         screen.table("", ("figure", "value"), list(scalars(refined.to_json_dict()).items()))
-    if output is not None:
-        screen.note(f"wrote {', '.join(write_validation(results, output, refined))} to {output}/")
+    if written:
+        screen.note(f"wrote {', '.join(written)} to {output}/")
     screen.result(figures if as_json else scalars(figures), title=f"Calibration of {estimator.name}")
 
 
