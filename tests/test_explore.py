@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from explorers import bundled_explorer, served
 
+from sedcast.cli_common import load_posterior, simulator_of
+from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.explore.compute import MAX_SAMPLES, Explorer
@@ -112,6 +114,8 @@ def test_a_change_of_brightness_moves_the_mass_only(explorer: Explorer) -> None:
         ({"magnitudes": [18, None, 17, 16, 16]}, "g: sdss-ugriz needs a magnitude"),
         ({"magnitudes": [18, 1e300, 17, 16, 16]}, "magnitude in g: 1e\\+300 is not within"),
         ({"magnitudes": [18, True, 17, 16, 16]}, "magnitude in g: expected a number"),
+        ({"magnitudes": [18, 10**400, 17, 16, 16]}, "magnitude in g: expected a number"),
+        ({"errors": [0.1, None, 0.1, 0.1, 0.1]}, "error in g: expected a number, got nothing"),
         ({"errors": [0.1, 0.1, 0.0, 0.1, 0.1]}, "error in r: 0 is not within"),
         ({"errors": [0.1, 0.1, -1.0, 0.1, 0.1]}, "error in r: -1 is not within"),
         ({"zred": 3.0}, "redshift: 3 is not within 0.005 … 0.3"),
@@ -124,6 +128,17 @@ def test_bad_values_are_answered_with_what_is_wrong(explorer: Explorer, url: str
     status, _, content = request(url, "api/posterior", question(explorer, **change))
     assert status == 422
     assert json.loads(content)["error"].startswith(said.split("\\")[0])
+
+
+def test_a_magnitude_without_an_error_is_no_band_left_out() -> None:
+    estimator = load_posterior("galex-sdss")
+    explorer = Explorer(estimator, simulator_of(estimator)[0], load_sdss_sample(bands=estimator.bands))
+    magnitudes, errors = [18.0, None, 18.95, 17.67, 16.94, 16.53, 16.26], [None, None, 0.067, 0.021, 0.021, 0.021, 0.033]
+    body = {"magnitudes": magnitudes, "errors": errors, "zred": 0.09}
+    with pytest.raises(ParameterError, match="error in FUV: expected a number"):
+        explorer.observed(body)
+    observed = explorer.observed(body | {"magnitudes": [None, *magnitudes[1:]]})
+    assert (observed.flux_ivar > 0).tolist() == [False, False, True, True, True, True, True]
 
 
 def test_every_post_takes_any_json(url: str) -> None:
