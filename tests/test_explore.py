@@ -1,5 +1,6 @@
 """The explorer: what it answers, and whom it refuses."""
 
+import asyncio
 import csv
 import http.client
 import io
@@ -167,6 +168,33 @@ def test_only_the_page_is_served_and_only_to_itself(url: str) -> None:
     assert request(url, "", Origin=root)[0] == 200
     assert request(url, "api/posterior", b"1" * 20_000)[0] == 413
     assert request(url, "api/posterior")[0] == 405
+
+
+def test_the_port_of_http_is_left_out_by_clients(explorer: Explorer) -> None:
+    from sedcast.explore.mcmc import McmcJob
+    from sedcast.explore.server import make_app
+
+    token = "t" * 32
+    app = make_app(explorer, McmcJob("bundled"), token=token, port=80)
+
+    def status(**headers: str) -> int:
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": "GET", "path": f"/{token}/", "headers": pairs, "query_string": b"", "root_path": ""}
+        asyncio.run(app(scope, receive, send))
+        return int(sent[0]["status"])
+
+    for host, expected in (("127.0.0.1", 200), ("127.0.0.1:80", 200), ("localhost", 200), ("127.0.0.1:81", 421), ("evil", 421)):
+        assert status(host=host) == expected, host
+    assert status(host="127.0.0.1", origin="http://localhost") == 200
+    assert status(host="127.0.0.1", origin="http://evil") == 403
 
 
 def test_downloads_hold_the_samples(explorer: Explorer, url: str) -> None:

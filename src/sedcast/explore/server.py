@@ -31,6 +31,7 @@ except ImportError as error:
 __all__ = ["ExplorerServer", "make_app"]
 
 _HOST = "127.0.0.1"
+_HTTP_PORT = 80
 _MAX_BODY = 16_384
 _PAGE = {
     "": ("index.html", "text/html"),
@@ -213,7 +214,9 @@ def make_app(explorer: Explorer, job: McmcJob, *, token: str, port: int) -> ASGI
         job.cancel()
 
     app = Starlette(routes=_Pages(explorer, job).routes(token), lifespan=lifespan)
-    return _Guard(app, (f"{_HOST}:{port}", f"localhost:{port}"))
+    # Clients leave out the port that is HTTP's own.
+    ports = (f":{port}", "") if port == _HTTP_PORT else (f":{port}",)
+    return _Guard(app, tuple(f"{host}{end}" for host in (_HOST, "localhost") for end in ports))
 
 
 class ExplorerServer:
