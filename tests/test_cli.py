@@ -149,11 +149,22 @@ def test_unexpected_errors_interruption_and_debug(run: Run, monkeypatch: pytest.
     status, _, err = run("demo", "-o", tmp_path)
     assert (status, "unexpected RuntimeError: boom" in err, "Traceback" in err) == (1, True, False)
     fail(KeyboardInterrupt())
-    status, _, err = run("demo", "-o", tmp_path)
-    assert (status, "Traceback" in err) == (130, False)
+    assert run("demo", "-o", tmp_path) == (130, "", "sedcast: interrupted\n")
     fail(ParameterError("no"))
     status, _, err = run("--debug", "demo", "-o", tmp_path)
     assert (status, "Traceback" in err, "sedcast: no" in err) == (2, True, True)
+
+
+@pytest.mark.parametrize(("output", "resumes"), [("out.h5", False), ("out.fits", True)])
+def test_an_interrupted_command_says_whether_it_goes_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, output: str, resumes: bool
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sedcast.cli_infer.load_posterior", interrupted)
+    status, _, err = run("infer", "sdss", "--mapping", "nsa-v1", "-o", tmp_path / output)
+    assert (status, "goes on from where it was" in err) == (130, resumes)
 
 
 def test_what_an_encoding_lacks_is_replaced() -> None:

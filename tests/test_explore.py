@@ -5,6 +5,10 @@ import csv
 import http.client
 import io
 import json
+import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -240,6 +244,32 @@ def test_another_run_is_never_taken_for_the_pages_own(explorer: Explorer, monkey
     assert len(pages.samples(asked | {"run": second}).body.splitlines()) == 51
     with pytest.raises(ParameterError, match="no samples of MCMC"):
         pages.samples(asked | {"run": first})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="interrupts itself by a signal, and looks at permissions")
+def test_ctrl_c_ends_the_explorer_and_open_gives_no_secret_away(tmp_path: Path) -> None:
+    found, browser = tmp_path / "found", tmp_path / "browser"
+    # Stays in the foreground, as a browser in the terminal does.
+    browser.write_text(
+        f"#!{sys.executable}\nimport os, pathlib, re, signal, sys, time, urllib.request\n"
+        "path = urllib.request.url2pathname(sys.argv[1].removeprefix('file://'))\n"
+        "url = re.search('href=\"(.*?)\"', pathlib.Path(path).read_text())[1]\n"
+        "title = urllib.request.urlopen(url, timeout=30).read()[:2000]\n"
+        f"pathlib.Path({str(found)!r}).write_text(f'{{sys.argv[1]}} {{os.stat(os.path.dirname(path)).st_mode:o}} {{title}}')\n"
+        "os.kill(server := os.getppid(), signal.SIGINT)\nwhile os.getppid() == server:\n    time.sleep(0.1)\n"
+    )
+    browser.chmod(0o755)
+    code = "import sys\nsys.argv = ['sedcast', 'explore', '--open']\nfrom sedcast.cli import main\nmain()"
+    environment = os.environ | {"BROWSER": f"{browser} %s"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("the explorer has ended\n")
+    argument, mode, title = found.read_text().split(maxsplit=2)
+    assert (argument.startswith("file://"), mode) == (True, "40700")
+    assert "sedcast explorer" in title
+    assert urlsplit(re.search("http[^ ]*", done.stdout)[0]).path.strip("/") not in argument  # type: ignore[index]
 
 
 def test_a_port_in_use_is_refused(explorer: Explorer, url: str) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "EXIT_INTERRUPTED",
     "INTERRUPTED",
     "MOCK_SEED",
+    "STREAMED",
     "AsJson",
     "Calibrate",
     "CommandGroup",
@@ -56,7 +57,10 @@ __all__ = [
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 EXIT_INTERRUPTED = 130
-INTERRUPTED = "interrupted; long work goes on from where it was when the same command is given again"
+STREAMED = (".fits", ".parquet")
+INTERRUPTED = "interrupted"
+_GOES_ON = "; the work goes on from where it was when the same command is given again"
+_RESUMED = ("simulate", "train emulator", "train posterior", "compare", "figures")
 _OF_THE_SCREEN = ("as_json", "quiet", "verbose", "debug")
 MOCK_SEED = 20_221_103
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
@@ -133,13 +137,19 @@ def _recorded(invoke: Callable[[Any], Any]) -> Callable[[Any], Any]:
                 return invoke(context)
             except KeyboardInterrupt:
                 # Typer would end in silence.
-                sys.stderr.write(f"sedcast: {INTERRUPTED}\n")
+                sys.stderr.write(f"sedcast: {INTERRUPTED}{_GOES_ON if _resumes(context) else ''}\n")
                 raise SystemExit(EXIT_INTERRUPTED) from None
             finally:
                 _locks.reset(outer)
                 invocation.reset(before)
 
     return call
+
+
+def _resumes(context: Any) -> bool:
+    """Whether a command keeps what it has done when it is interrupted."""
+    name = " ".join(context.command_path.split()[1:])
+    return name in _RESUMED or (name == "infer" and Path(context.params["output"]).suffix in STREAMED)
 
 
 def as_invocation(context: Any) -> "Invocation":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sedcast.cli_common import (
+    STREAMED,
     AsJson,
     Calibrate,
     Model,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_infer_commands"]
 
-_STREAMED, _HDF5 = (".fits", ".parquet"), (".h5", ".hdf5")
+_HDF5 = (".h5", ".hdf5")
 
 
 def add_infer_commands(app: typer.Typer) -> None:
@@ -99,7 +100,7 @@ def infer(
     for option, path in {"-o": output, "--samples": samples}.items():
         if path is not None:
             check_writable(path, option, inputs=[catalog, model, mapping])
-    streamed = output.suffix in _STREAMED
+    streamed = output.suffix in STREAMED
     if not streamed and output.suffix not in _HDF5:
         raise ParameterError(f"-o {output}: expected a name that ends in .h5, or with --mapping in .fits or .parquet")
     if streamed and mapping is None:

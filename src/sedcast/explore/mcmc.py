@@ -1,6 +1,7 @@
 """MCMC of the page's galaxy in a process of its own, which leaves the page free and can be ended at once."""
 
 import multiprocessing
+import signal
 import threading
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -118,6 +119,8 @@ def _run(pipe: Connection, model: str, observed: Observed) -> None:
     from sedcast.cli_common import load_posterior, simulator_of
     from sedcast.posterior.likelihood import GaussianLikelihood
 
+    # Ctrl-C is for the server, which ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         estimator = load_posterior(model)
         simulator, _ = simulator_of(estimator)
