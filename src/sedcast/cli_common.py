@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXIT_INTERRUPTED",
+    "HDF5",
     "INTERRUPTED",
     "MOCK_SEED",
     "STREAMED",
@@ -51,13 +52,14 @@ __all__ = [
     "make_screen",
     "options",
     "pool_of",
+    "refuse_file",
     "scalars",
     "simulator_of",
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 EXIT_INTERRUPTED = 130
-STREAMED = (".fits", ".parquet")
+STREAMED, HDF5 = (".fits", ".parquet"), (".h5", ".hdf5")
 INTERRUPTED = "interrupted"
 _GOES_ON = "; the work goes on from where it was when the same command is given again"
 _RESUMED = ("simulate", "train emulator", "train posterior", "compare", "figures")
@@ -232,11 +234,21 @@ def check_folder(output: Path) -> None:
     ------
     ConfigError, ParameterError : as `check_writable`, but if `output` is a file.
     """
+    refuse_file(output)
+    lock_output(output)
+
+
+def refuse_file(output: Path) -> None:
+    """Refuse a file as the folder to write to.
+
+    Raises
+    ------
+    ParameterError : if `output` is one.
+    """
     from sedcast.data.errors import ParameterError
 
     if output.exists() and not output.is_dir():
         raise ParameterError(f"-o {output} is a file: give a folder")
-    lock_output(output)
 
 
 def check_workers(scheduler: str | None, n_workers: int | None) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sedcast.cli_common import (
+    HDF5,
     STREAMED,
     AsJson,
     Calibrate,
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from sedcast.posterior.importance import Refiner
 
 __all__ = ["add_infer_commands"]
-
-_HDF5 = (".h5", ".hdf5")
 
 
 def add_infer_commands(app: typer.Typer) -> None:
@@ -101,13 +100,13 @@ def infer(
         if path is not None:
             check_writable(path, option, inputs=[catalog, model, mapping])
     streamed = output.suffix in STREAMED
-    if not streamed and output.suffix not in _HDF5:
+    if not streamed and output.suffix not in HDF5:
         raise ParameterError(f"-o {output}: expected a name that ends in .h5, or with --mapping in .fits or .parquet")
     if streamed and mapping is None:
         raise ParameterError(f"-o {output}: summaries are streamed with --mapping; or give an .h5 file")
     if not streamed and (samples is not None or scheduler is not None):
         raise ParameterError(f"--samples and --scheduler go with -o .fits or .parquet: {output} is written by one process")
-    if samples is not None and samples.suffix not in _HDF5:
+    if samples is not None and samples.suffix not in HDF5:
         raise ParameterError(f"--samples {samples}: expected a name that ends in .h5, for samples are written as HDF5")
     if samples is None and (sample_type, compression) != (None, None):
         raise ParameterError("--sample-type and --compression are those of --samples: give that too, or leave them out")
