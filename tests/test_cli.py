@@ -113,7 +113,8 @@ def test_outputs_and_workers_are_checked_before_the_work(run: Run, tmp_path: Pat
     file.touch()
     for arguments, said in (
         (["validate", "bundled", "-o", file], "is a file: give a folder"),
-        (["simulate", EXAMPLES / "simulate.toml", "-o", output, "--workers", "2"], "those of --scheduler"),
+        (["simulate", EXAMPLES / "simulate.toml", "-o", tmp_path / "s.txt"], "ends in .h5"),
+        (["simulate", EXAMPLES / "simulate.toml", "-o", tmp_path / "s.h5", "--workers", "2"], "those of --scheduler"),
         (["train", "emulator", EXAMPLES / "emulator.toml", "-o", output, "--workers", "2"], "this configuration has none"),
     ):
         status, _, err = run(*arguments)
@@ -129,6 +130,11 @@ def test_a_configuration_is_not_overwritten(run: Run, tmp_path: Path, command: l
         status, _, err = run(*command, config, "-o", output)
         assert (status, "would be overwritten" in err) == (2, True), err
     assert config.read_bytes() == (EXAMPLES / f"{command[-1]}.toml").read_bytes()
+
+
+def test_checkpoints_of_two_outputs_are_two() -> None:
+    for name, kept in (("posterior.npz", "posterior"), ("run1.0", "run1.0"), ("run1.5", "run1.5"), ("run1.5b.npz", "run1.5b")):
+        assert cli._checkpoint(Path("out") / name) == Path("out") / f"{kept}.checkpoint.npz"
 
 
 def test_missing_catalogue_and_folder_as_output(run: Run, tmp_path: Path) -> None:

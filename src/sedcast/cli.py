@@ -11,6 +11,7 @@ import typer
 from sedcast._version import __version__
 from sedcast.cli_common import (
     EXIT_INTERRUPTED,
+    HDF5,
     INTERRUPTED,
     MOCK_SEED,
     AsJson,
@@ -174,12 +175,17 @@ def _train_composite(settings: "EmulatorConfig", output: Path, export: Path | No
 
     if export is not None:
         raise ParameterError("--export-speculator: Speculator's format cannot hold the composite emulator; name a simulator")
-    checkpoint = output.with_suffix(".checkpoint.npz")
+    checkpoint = _checkpoint(output)
     with screen.progress("training the emulator, epochs") as report:
         emulator = train_emulator(settings, checkpoint=checkpoint, progress=report)
     emulator.save(output)
     checkpoint.unlink(missing_ok=True)
     return dict(emulator.card["figures"])
+
+
+def _checkpoint(output: Path) -> Path:
+    """``posterior.checkpoint.npz`` for ``posterior.npz``; any other ending stays in the name, which is that of one output."""
+    return output.with_name(f"{output.name.removesuffix('.npz')}.checkpoint.npz")
 
 
 @train_app.command("posterior", epilog="Example:  sedcast train posterior posterior.toml -o posterior.npz")
@@ -199,7 +205,7 @@ def train_posterior_command(
 
     settings = load_config(config, PosteriorConfig)
     check_writable(output, inputs=[config])
-    checkpoint = output.with_suffix(".checkpoint.npz")
+    checkpoint = _checkpoint(output)
     with screen.progress("training the posterior") as report:
         estimator = train_posterior(settings, checkpoint=checkpoint, progress=report)
     estimator.save(output)
@@ -225,12 +231,15 @@ def simulate(
 
     screen = make_screen(as_json)
     from sedcast.data.config import load_config
+    from sedcast.data.errors import ParameterError
     from sedcast.emulator.mass_simulation import simulate as run
     from sedcast.emulator.segments import partial_folder
     from sedcast.emulator.simulation import SimulationConfig
 
     settings = load_config(config, SimulationConfig)
     check_writable(output, inputs=[config])
+    if output.suffix not in HDF5:
+        raise ParameterError(f"-o {output}: expected a name that ends in .h5, for simulations are written as HDF5")
     partial = partial_folder(output)
     if any(partial.glob("segment-*.h5")):
         screen.note(f"resuming the interrupted simulation in {partial}/")
