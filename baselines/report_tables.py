@@ -289,8 +289,7 @@ def _galaxy_lines(comparison: Comparison) -> list[str]:
                 for low, middle, high in outcome.physical[:, columns].T
             ]
             c2st = "–" if pair is None else _number(one.pairs[pair].c2st, ".3f")
-            end = outcome.reason.replace("|", "/")
-            ending = [c2st, f"{outcome.ess:.0f}", f"{outcome.wall_s:.3g}", f"{outcome.n_evaluations:,}", end]
+            ending = [c2st, f"{outcome.ess:.0f}", f"{outcome.wall_s:.3g}", f"{outcome.n_evaluations:,}", outcome.reason]
             rows.append((f"{one.galaxy.name}, z = {one.galaxy.zred:.3f}", name, *values, *ending))
     return _table(header, rows)
 
@@ -300,5 +299,6 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
+    escaped = ([cell.replace("|", r"\|") for cell in cells] for cells in (header, *rows))
+    lines = [f"| {' | '.join(cells)} |" for cells in escaped]
     return [lines[0], "|" + " --- |" * len(header), *lines[1:]]

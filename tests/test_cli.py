@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -112,11 +113,28 @@ def test_outputs_and_workers_are_checked_before_the_work(run: Run, tmp_path: Pat
     file.touch()
     for arguments, said in (
         (["validate", "bundled", "-o", file], "is a file: give a folder"),
-        (["simulate", EXAMPLES / "simulate.toml", "-o", output, "--workers", "2"], "those of --scheduler"),
+        (["simulate", EXAMPLES / "simulate.toml", "-o", tmp_path / "s.txt"], "ends in .h5"),
+        (["simulate", EXAMPLES / "simulate.toml", "-o", tmp_path / "s.h5", "--workers", "2"], "those of --scheduler"),
         (["train", "emulator", EXAMPLES / "emulator.toml", "-o", output, "--workers", "2"], "this configuration has none"),
     ):
         status, _, err = run(*arguments)
         assert (status, said in err) == (2, True), err
+
+
+@pytest.mark.parametrize("command", [["simulate"], ["train", "emulator"], ["train", "posterior"]])
+def test_a_configuration_is_not_overwritten(run: Run, tmp_path: Path, command: list[str]) -> None:
+    config = tmp_path / "mine.toml"
+    config.write_bytes((EXAMPLES / f"{command[-1]}.toml").read_bytes())
+    (tmp_path / "link.toml").symlink_to(config)
+    for output in (config, tmp_path / "link.toml"):
+        status, _, err = run(*command, config, "-o", output)
+        assert (status, "would be overwritten" in err) == (2, True), err
+    assert config.read_bytes() == (EXAMPLES / f"{command[-1]}.toml").read_bytes()
+
+
+def test_checkpoints_of_two_outputs_are_two() -> None:
+    for name, kept in (("posterior.npz", "posterior"), ("run1.0", "run1.0"), ("run1.5", "run1.5"), ("run1.5b.npz", "run1.5b")):
+        assert cli._checkpoint(Path("out") / name) == Path("out") / f"{kept}.checkpoint.npz"
 
 
 def test_missing_catalogue_and_folder_as_output(run: Run, tmp_path: Path) -> None:
@@ -126,9 +144,7 @@ def test_missing_catalogue_and_folder_as_output(run: Run, tmp_path: Path) -> Non
     assert (status, "is a folder" in err) == (2, True)
 
 
-def test_unexpected_errors_interruption_and_debug(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unexpected_errors_interruption_and_debug(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fail(error: BaseException) -> None:
         def raising(*_: object, **__: object) -> None:
             raise error
@@ -139,13 +155,30 @@ def test_unexpected_errors_interruption_and_debug(
     status, _, err = run("demo", "-o", tmp_path)
     assert (status, "unexpected RuntimeError: boom" in err, "Traceback" in err) == (1, True, False)
     fail(KeyboardInterrupt())
-    status, _, err = run("demo", "-o", tmp_path)
-    assert (status, "Traceback" in err) == (130, False)
+    assert run("demo", "-o", tmp_path) == (130, "", "sedcast: interrupted\n")
     fail(ParameterError("no"))
-    monkeypatch.setattr(sys, "argv", ["sedcast", "--debug", "demo"])
-    with pytest.raises(ParameterError):
-        cli.main()
-    capsys.readouterr()
+    status, _, err = run("--debug", "demo", "-o", tmp_path)
+    assert (status, "Traceback" in err, "sedcast: no" in err) == (2, True, True)
+
+
+@pytest.mark.parametrize(("output", "resumes"), [("out.h5", False), ("out.fits", True)])
+def test_an_interrupted_command_says_whether_it_goes_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, output: str, resumes: bool
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sedcast.cli_infer.load_posterior", interrupted)
+    status, _, err = run("infer", "sdss", "--mapping", "nsa-v1", "-o", tmp_path / output)
+    assert (status, "goes on from where it was" in err) == (130, resumes)
+
+
+def test_what_an_encoding_lacks_is_replaced() -> None:
+    code = "import sys\nsys.argv = ['sedcast', 'ssp', 'info']\nfrom sedcast.cli import main\nmain()"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"wavelengths" in done.stdout
 
 
 @pytest.mark.parametrize(

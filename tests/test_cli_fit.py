@@ -34,6 +34,19 @@ def test_five_magnitudes_give_a_table_samples_and_a_picture(tmp_path: Path) -> N
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_files_are_written_before_anything_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("sedcast.console.Screen.table", closed)
+    for command, names in (
+        ([*FIVE, "-o", str(tmp_path / "galaxy.csv"), "--plot", str(tmp_path / "galaxy.png")], ("galaxy.csv", "galaxy.png")),
+        (["validate", "-n", "20", "--n-samples", "20", "-o", str(tmp_path / "v")], ("v/validation.json", "v/pp.png")),
+    ):
+        assert CliRunner().invoke(cli.app, command).exit_code == 1
+        assert all((tmp_path / name).is_file() for name in names)
+
+
 def test_json_agrees_with_the_estimator(tmp_path: Path) -> None:
     out = tmp_path / "galaxy.h5"
     result = CliRunner().invoke(cli.app, [*FIVE, "--n-samples", "400", "--seed", "3", "--json", "-o", str(out)])
@@ -78,6 +91,8 @@ def test_without_a_redshift_it_is_inferred(tmp_path: Path) -> None:
         (["--mags", "Y=18", "--errors", "0.1", "-z", "0.1"], "no posterior for Y with a redshift"),
         (["--mags", MAGS, "--errors", ERRORS, "-z", "3"], "beyond the training range"),
         ([*FIVE[1:], "-o", "x.txt"], "expected a name that ends in .csv"),
+        ([*FIVE[1:], "--plot", "x.txt"], "--plot x.txt: expected a name that ends in .png"),
+        ([*FIVE[1:], "--plot", "/proc/x.png"], "--plot /proc/x.png: cannot write"),
     ],
 )
 def test_mistakes_are_explained(arguments: list[str], said: str) -> None:

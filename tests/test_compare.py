@@ -12,7 +12,7 @@ import pytest
 from sedcast.baselines.compare import FLOOR, compare_galaxies, compared_pairs
 from sedcast.baselines.mcmc import McmcConfig
 from sedcast.baselines.outcomes import COMPARED_NAMES, CompareConfig, Galaxy, Setting
-from sedcast.baselines.report_tables import pair_name, summarise, to_json, to_markdown
+from sedcast.baselines.report_tables import _table, pair_name, summarise, to_json, to_markdown
 from sedcast.baselines.runs import independent_draws
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
@@ -198,9 +198,14 @@ def test_markdown_tables_are_well_formed(run):
     tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
     assert len(tables) >= 6
     for table in tables:
-        assert len({line.count("|") for line in table}) == 1
-    assert "no model / at this redshift" in text
+        assert len({line.replace(r"\|", "").count("|") for line in table}) == 1
+    assert r"no model \| at this redshift" in text
     assert pair_name(("emcee", FLOOR)) in text
+
+
+def test_a_bar_in_a_galaxys_name_is_no_column():
+    lines = _table(("galaxy", "method"), [("a|b", "flow")])
+    assert lines == ["| galaxy | method |", "| --- | --- |", r"| a\|b | flow |"]
 
 
 def test_draws_are_as_many_as_effective_samples_and_halves_are_of_other_walkers():

@@ -1,9 +1,14 @@
 """The explorer: what it answers, and whom it refuses."""
 
+import asyncio
 import csv
 import http.client
 import io
 import json
+import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +20,8 @@ import numpy as np
 import pytest
 from explorers import bundled_explorer, served
 
+from sedcast.cli_common import load_posterior, simulator_of
+from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.explore.compute import MAX_SAMPLES, Explorer
@@ -112,6 +119,8 @@ def test_a_change_of_brightness_moves_the_mass_only(explorer: Explorer) -> None:
         ({"magnitudes": [18, None, 17, 16, 16]}, "g: sdss-ugriz needs a magnitude"),
         ({"magnitudes": [18, 1e300, 17, 16, 16]}, "magnitude in g: 1e\\+300 is not within"),
         ({"magnitudes": [18, True, 17, 16, 16]}, "magnitude in g: expected a number"),
+        ({"magnitudes": [18, 10**400, 17, 16, 16]}, "magnitude in g: expected a number"),
+        ({"errors": [0.1, None, 0.1, 0.1, 0.1]}, "error in g: expected a number, got nothing"),
         ({"errors": [0.1, 0.1, 0.0, 0.1, 0.1]}, "error in r: 0 is not within"),
         ({"errors": [0.1, 0.1, -1.0, 0.1, 0.1]}, "error in r: -1 is not within"),
         ({"zred": 3.0}, "redshift: 3 is not within 0.005 … 0.3"),
@@ -124,6 +133,17 @@ def test_bad_values_are_answered_with_what_is_wrong(explorer: Explorer, url: str
     status, _, content = request(url, "api/posterior", question(explorer, **change))
     assert status == 422
     assert json.loads(content)["error"].startswith(said.split("\\")[0])
+
+
+def test_a_magnitude_without_an_error_is_no_band_left_out() -> None:
+    estimator = load_posterior("galex-sdss")
+    explorer = Explorer(estimator, simulator_of(estimator)[0], load_sdss_sample(bands=estimator.bands))
+    magnitudes, errors = [18.0, None, 18.95, 17.67, 16.94, 16.53, 16.26], [None, None, 0.067, 0.021, 0.021, 0.021, 0.033]
+    body = {"magnitudes": magnitudes, "errors": errors, "zred": 0.09}
+    with pytest.raises(ParameterError, match="error in FUV: expected a number"):
+        explorer.observed(body)
+    observed = explorer.observed(body | {"magnitudes": [None, *magnitudes[1:]]})
+    assert (observed.flux_ivar > 0).tolist() == [False, False, True, True, True, True, True]
 
 
 def test_every_post_takes_any_json(url: str) -> None:
@@ -154,6 +174,33 @@ def test_only_the_page_is_served_and_only_to_itself(url: str) -> None:
     assert request(url, "api/posterior")[0] == 405
 
 
+def test_the_port_of_http_is_left_out_by_clients(explorer: Explorer) -> None:
+    from sedcast.explore.mcmc import McmcJob
+    from sedcast.explore.server import make_app
+
+    token = "t" * 32
+    app = make_app(explorer, McmcJob("bundled"), token=token, port=80)
+
+    def status(**headers: str) -> int:
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": "GET", "path": f"/{token}/", "headers": pairs, "query_string": b"", "root_path": ""}
+        asyncio.run(app(scope, receive, send))
+        return int(sent[0]["status"])
+
+    for host, expected in (("127.0.0.1", 200), ("127.0.0.1:80", 200), ("localhost", 200), ("127.0.0.1:81", 421), ("evil", 421)):
+        assert status(host=host) == expected, host
+    assert status(host="127.0.0.1", origin="http://localhost") == 200
+    assert status(host="127.0.0.1", origin="http://evil") == 403
+
+
 def test_downloads_hold_the_samples(explorer: Explorer, url: str) -> None:
     asked = question(explorer, format="csv", method="flow")
     _, _, content = request(url, "api/samples", asked)
@@ -177,6 +224,52 @@ def test_a_run_of_mcmc_is_cancelled_at_once(explorer: Explorer, url: str) -> Non
     assert json.loads(request(url, "api/mcmc/cancel", {})[2])["status"] == "cancelled"
     assert time.perf_counter() - began < 5
     assert json.loads(request(url, "api/mcmc/state", {"shown": SHOWN})[2])["status"] == "cancelled"
+
+
+def test_another_run_is_never_taken_for_the_pages_own(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sedcast.explore.mcmc import McmcJob, McmcSamples
+    from sedcast.explore.server import _Pages
+
+    pages = _Pages(explorer, job := McmcJob("bundled"))
+    first = pages.mcmc_start(question(explorer))["run"]
+    second = pages.mcmc_start(question(explorer, zred=0.1))["run"]
+    assert first != second
+    pages.mcmc_cancel({"run": first})
+    assert pages.mcmc_state({"run": second, "shown": SHOWN})["status"] == "running"
+    assert "another run" in pages.mcmc_state({"run": first, "shown": SHOWN})["message"]
+    assert pages.mcmc_cancel({"run": second})["status"] == "cancelled"
+    observed, theta = explorer.observed(question(explorer)), explorer.estimator.prior.sample(50, 1)
+    monkeypatch.setattr(job, "_samples", McmcSamples(second, observed, theta, "converged"))
+    asked = question(explorer, format="csv", method="mcmc")
+    assert len(pages.samples(asked | {"run": second}).body.splitlines()) == 51
+    with pytest.raises(ParameterError, match="no samples of MCMC"):
+        pages.samples(asked | {"run": first})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="interrupts itself by a signal, and looks at permissions")
+def test_ctrl_c_ends_the_explorer_and_open_gives_no_secret_away(tmp_path: Path) -> None:
+    found, browser = tmp_path / "found", tmp_path / "browser"
+    # Stays in the foreground, as a browser in the terminal does.
+    browser.write_text(
+        f"#!{sys.executable}\nimport os, pathlib, re, signal, sys, time, urllib.request\n"
+        "path = urllib.request.url2pathname(sys.argv[1].removeprefix('file://'))\n"
+        "url = re.search('href=\"(.*?)\"', pathlib.Path(path).read_text())[1]\n"
+        "title = urllib.request.urlopen(url, timeout=30).read()[:2000]\n"
+        f"pathlib.Path({str(found)!r}).write_text(f'{{sys.argv[1]}} {{os.stat(os.path.dirname(path)).st_mode:o}} {{title}}')\n"
+        "os.kill(server := os.getppid(), signal.SIGINT)\nwhile os.getppid() == server:\n    time.sleep(0.1)\n"
+    )
+    browser.chmod(0o755)
+    code = "import sys\nsys.argv = ['sedcast', 'explore', '--open']\nfrom sedcast.cli import main\nmain()"
+    environment = os.environ | {"BROWSER": f"{browser} %s"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("the explorer has ended\n")
+    argument, mode, title = found.read_text().split(maxsplit=2)
+    assert (argument.startswith("file://"), mode) == (True, "40700")
+    assert "sedcast explorer" in title
+    assert urlsplit(re.search("http[^ ]*", done.stdout)[0]).path.strip("/") not in argument  # type: ignore[index]
 
 
 def test_a_port_in_use_is_refused(explorer: Explorer, url: str) -> None:

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import sedcast.figures
+from sedcast import cli
 from sedcast.baselines.compare import Comparison, GalaxyComparison
 from sedcast.baselines.outcomes import COMPARED_NAMES, CompareConfig, Galaxy, Outcome, run_path, save_outcome
 from sedcast.baselines.report_tables import to_json
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.errors import ArtifactError, ParameterError
-from sedcast.figures import make_figures, read_comparison
+from sedcast.figures import galaxies_to_show, make_figures, read_comparison
 from sedcast.posterior.estimator import PosteriorEstimator
 
 
@@ -54,12 +56,24 @@ def test_every_figure_is_written(tmp_path: Path, estimator: PosteriorEstimator, 
     monkeypatch.setattr(sedcast.figures, "FORMATS", ("png",))
     comparison = read_comparison(write_record(tmp_path, estimator, n_mocks=20), estimator)
     catalog = load_sdss_sample(bands=estimator.bands)
-    chosen = catalog.subset(np.arange(300))
+    chosen = galaxies_to_show(catalog.subset(np.arange(300)), estimator)
     written = make_figures(estimator, chosen, comparison, tmp_path / "figures", n_mocks=20, seed=5)
     assert set(written) == {path.name for path in (tmp_path / "figures").iterdir()}
     assert set(written) == {"fig1_training.png", "fig2_posterior.png", "fig3_pp.png", "fig4_sbc.png", "fig4_sbc_emcee.png"}
     for name in written:
         assert (tmp_path / "figures" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_too_few_galaxies_are_refused_before_the_work(
+    estimator: PosteriorEstimator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = load_sdss_sample(bands=estimator.bands)
+    monkeypatch.setattr("sedcast.cli_compare.load_catalog", lambda *_: catalog.subset(slice(7)))
+    result = CliRunner().invoke(cli.app, ["figures", "-o", str(tmp_path / "figures")])
+    assert isinstance(result.exception, ParameterError)
+    assert "of 7 galaxies" in str(result.exception)
+    assert "needs 8 or more" in str(result.exception)
+    assert not (tmp_path / "figures").exists()
 
 
 def test_ranks_are_those_of_the_names_asked_for(tmp_path: Path, estimator: PosteriorEstimator) -> None:

@@ -1,23 +1,30 @@
 """Each picture is a figure that holds what it says, in the axes where it says so."""
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
+from typing import get_type_hints
 
+import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib import image
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from scipy.stats import binom
 
+import sedcast
 from sedcast.data.errors import ParameterError
 from sedcast.data.filters import load_filter
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
-from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
+from sedcast.plotting import corner_plot, mass_sfr_plane, save_figure, sed_plot
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
+from sedcast.plotting_paper import training_labels
 from sedcast.posterior.prior_edges import EdgeRanks
 from sedcast.posterior.ranks import tarp
 from sedcast.sampled_seds import SampledSeds, sampled_seds
@@ -68,6 +75,57 @@ def test_corner_refuses_bad_samples(rng: np.random.Generator) -> None:
         corner_plot({"flow": rng.normal(size=(50, 3))}, NAMES, labels=["a", "b"])
 
 
+def test_corner_needs_as_many_samples_as_panels(rng: np.random.Generator) -> None:
+    with pytest.raises(ParameterError, match=r"shape \(2, 3\), expected \(n_sample >= 3"):
+        corner_plot({"flow": rng.normal(size=(2, 3))}, NAMES)
+
+
+def test_labels_of_neighbouring_panels_are_apart(rng: np.random.Generator) -> None:
+    for scale in (0.013, 0.1, 0.7, 1.0, 3.1, 40.0):
+        figure = drawn(corner_plot({"flow": rng.uniform(0, scale, (500, 3))}, NAMES))
+        for axis in (figure.axes[6].xaxis, figure.axes[7].xaxis, figure.axes[6].yaxis):
+            low, high = axis.get_view_interval()
+            share = (axis.get_majorticklocs() - low) / (high - low)
+            assert len(share) >= 2
+            assert 0.1 < share.min() < share.max() < 0.9
+
+
+def test_names_are_no_formulas(rng: np.random.Generator) -> None:
+    name = "a$b_{$c"
+    figure = drawn(corner_plot({"flow": rng.normal(size=(50, 3))}, NAMES, title=name))
+    assert figure.legends[0].get_title().get_text() == r"a\$b_{\$c"
+    seds = predictions(rng)
+    named = replace(seds, curves=(*seds.curves[:2], replace(seds.curves[2], name=name)))
+    drawn(sed_plot(np.ones(3), np.ones(3), predicted=named, title=name))
+    labels = training_labels(("hsc_g_v2", "hsc_r_v2", name))
+    assert len(labels) == 6
+    drawn(corner_plot({"mocks": rng.normal(size=(50, 6))}, labels, labels=labels))
+
+
+def test_a_users_matplotlibrc_is_not_in_the_picture(rng: np.random.Generator, tmp_path: Path) -> None:
+    seds, samples = predictions(rng), rng.normal(size=(50, 3))
+    made = []
+    for theirs in ({}, {"text.usetex": True, "font.size": 18, "figure.facecolor": "red", "savefig.transparent": True}):
+        with mpl.rc_context(theirs):
+            for number, figure in enumerate(
+                (corner_plot({"flow": samples}, NAMES), sed_plot(*np.ones((2, 3)), predicted=seds))
+            ):
+                save_figure(figure, tmp_path / f"{number}.png")
+                made.append(image.imread(tmp_path / f"{number}.png"))
+    np.testing.assert_array_equal(made[0], made[2])
+    np.testing.assert_array_equal(made[1], made[3])
+
+
+def test_every_picture_has_the_packages_own_style() -> None:
+    for module in map(
+        import_module, (f"sedcast.{info.name}" for info in iter_modules(sedcast.__path__) if "plotting" in info.name)
+    ):
+        for name in set(module.__all__) - {"own_style", "training_figure", "corner_of"}:
+            function = getattr(module, name)
+            if get_type_hints(function).get("return") is Figure:
+                assert hasattr(function, "__wrapped__"), name
+
+
 def predictions(rng: np.random.Generator) -> SampledSeds:
     wave = np.geomspace(2000, 12000, 200)
     scale = np.exp(0.1 * rng.standard_normal((100, 1)))
@@ -89,6 +147,18 @@ def test_sed_marks_observed_bands_at_their_wavelengths(rng: np.random.Generator)
     np.testing.assert_allclose(points(observed)[0], centre)
     np.testing.assert_allclose(points(observed)[1], [5, 40])
     assert len(points(residual.lines[-1])[0]) == 2
+
+
+def test_sed_hides_no_point(rng: np.random.Generator) -> None:
+    seds = predictions(rng)
+    early = replace(seds, flux=seds.flux * [1e-5, 1, 1], spectrum=seds.spectrum * np.where(seds.wave_obs < 3000, 1e-9, 1))
+    main = drawn(sed_plot(np.array([2e-5, 20, 40]), np.array([1e10, 1, 1]), predicted=early)).axes[0]
+    low, high = main.get_ylim()
+    assert low < 2e-5 < np.median(early.flux[:, 0]) < 40 < high
+    assert low == pytest.approx(1e-5)
+    # A flux that is noise does not make room for itself, but for its error bar.
+    main = drawn(sed_plot(np.array([1e-9, 20, 40]), np.array([1.0, 1, 1]), predicted=seds)).axes[0]
+    assert 1e-3 < main.get_ylim()[0] < 1
 
 
 def test_sed_of_a_users_own_band(tmp_path: Path) -> None:

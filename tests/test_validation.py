@@ -50,6 +50,19 @@ def test_an_estimator_without_a_mask_needs_every_band():
     assert len(BANDS) == 5
 
 
+def test_bands_with_long_names_are_no_long_files(results, tmp_path):
+    many = " ".join(f"subaru_suprime_ib{band}" for band in range(400, 420))
+    classes = {
+        "all bands": results["all bands"],
+        f"{many} only": results["random subsets"],
+        f"NUV {many} only": results["all bands"],
+    }
+    written = write_validation(classes, tmp_path)
+    assert written[0] == "validation.json"
+    assert len(set(written)) == 13
+    assert {path.name for path in tmp_path.iterdir()} == set(written)
+
+
 def test_files(results, tmp_path):
     written = write_validation(results, tmp_path / "made" / "here")
     assert {path.name for path in (tmp_path / "made" / "here").iterdir()} == set(written)

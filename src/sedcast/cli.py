@@ -1,6 +1,8 @@
 """The command line: `sedcast`. Everything heavy is imported inside the commands, so that ``--help`` answers at once."""
 
+import io
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +11,7 @@ import typer
 from sedcast._version import __version__
 from sedcast.cli_common import (
     EXIT_INTERRUPTED,
+    HDF5,
     INTERRUPTED,
     MOCK_SEED,
     AsJson,
@@ -129,7 +132,7 @@ def train_emulator_command(
     from sedcast.emulator.speculator import SpeculatorConfig, load_emulator_config
 
     settings = load_emulator_config(config)
-    check_writable(output)
+    check_writable(output, inputs=[config])
     # A user's simulator is a module in the working folder, which a command does not look into as python does.
     sys.path.append(str(Path.cwd()))
     if not isinstance(settings, SpeculatorConfig) and (scheduler, n_workers) != (None, None):
@@ -172,12 +175,17 @@ def _train_composite(settings: "EmulatorConfig", output: Path, export: Path | No
 
     if export is not None:
         raise ParameterError("--export-speculator: Speculator's format cannot hold the composite emulator; name a simulator")
-    checkpoint = output.with_suffix(".checkpoint.npz")
+    checkpoint = _checkpoint(output)
     with screen.progress("training the emulator, epochs") as report:
         emulator = train_emulator(settings, checkpoint=checkpoint, progress=report)
     emulator.save(output)
     checkpoint.unlink(missing_ok=True)
     return dict(emulator.card["figures"])
+
+
+def _checkpoint(output: Path) -> Path:
+    """``posterior.checkpoint.npz`` for ``posterior.npz``; any other ending stays in the name, which is that of one output."""
+    return output.with_name(f"{output.name.removesuffix('.npz')}.checkpoint.npz")
 
 
 @train_app.command("posterior", epilog="Example:  sedcast train posterior posterior.toml -o posterior.npz")
@@ -196,8 +204,8 @@ def train_posterior_command(
     from sedcast.posterior.train_bands import band_checkpoint
 
     settings = load_config(config, PosteriorConfig)
-    check_writable(output)
-    checkpoint = output.with_suffix(".checkpoint.npz")
+    check_writable(output, inputs=[config])
+    checkpoint = _checkpoint(output)
     with screen.progress("training the posterior") as report:
         estimator = train_posterior(settings, checkpoint=checkpoint, progress=report)
     estimator.save(output)
@@ -223,12 +231,15 @@ def simulate(
 
     screen = make_screen(as_json)
     from sedcast.data.config import load_config
+    from sedcast.data.errors import ParameterError
     from sedcast.emulator.mass_simulation import simulate as run
     from sedcast.emulator.segments import partial_folder
     from sedcast.emulator.simulation import SimulationConfig
 
     settings = load_config(config, SimulationConfig)
-    check_writable(output)
+    check_writable(output, inputs=[config])
+    if output.suffix not in HDF5:
+        raise ParameterError(f"-o {output}: expected a name that ends in .h5, for simulations are written as HDF5")
     partial = partial_folder(output)
     if any(partial.glob("segment-*.h5")):
         screen.note(f"resuming the interrupted simulation in {partial}/")
@@ -297,6 +308,7 @@ def validate(
                 progress=report,
             )
     figures = validation_figures(results, refined)
+    written = [] if output is None else write_validation(results, output, refined)
     for name, result in results.items():
         p_values = result.to_json_dict()
         rows = [(quantity, p, p_values["ks_p_holm"][quantity]) for quantity, p in p_values["ks_p"].items()]
@@ -306,13 +318,16 @@ def validate(
         pairs = zip(refined.refined.names, refined.refined.ks_p, refined.flow.ks_p, strict=True)
         screen.table(f"Refined samples of {refine} mocks", ("quantity", "KS p-value", "not refined"), list(pairs))
         screen.table("", ("figure", "value"), list(scalars(refined.to_json_dict()).items()))
-    if output is not None:
-        screen.note(f"wrote {', '.join(write_validation(results, output, refined))} to {output}/")
+    if written:
+        screen.note(f"wrote {', '.join(written)} to {output}/")
     screen.result(figures if as_json else scalars(figures), title=f"Calibration of {estimator.name}")
 
 
 def main() -> None:
     """Run the command line: user errors end with one line and status 2, unexpected ones with status 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a terminal's encoding lacks is no reason to end, as on standard error.
+        sys.stdout.reconfigure(errors="replace")
     try:
         app(prog_name="sedcast")
     except KeyboardInterrupt:
@@ -320,14 +335,13 @@ def main() -> None:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
         if options.debug:
-            raise
+            traceback.print_exc()
+        from sedcast.console import printable
         from sedcast.data.errors import SedcastError
 
-        if isinstance(error, SedcastError):
-            sys.stderr.write(f"sedcast: {error}\n")
-            raise SystemExit(EXIT_USER_ERROR) from None
-        if (said := explain_os_error(error)) is not None:
-            sys.stderr.write(f"sedcast: {said}\n")
-            raise SystemExit(EXIT_USER_ERROR) from None
-        sys.stderr.write(f"sedcast: unexpected {type(error).__name__}: {error} ('sedcast --debug ...' shows where)\n")
-        raise SystemExit(EXIT_UNEXPECTED) from None
+        said = str(error) if isinstance(error, SedcastError) else explain_os_error(error)
+        status = EXIT_UNEXPECTED if said is None else EXIT_USER_ERROR
+        if said is None:
+            said = f"unexpected {type(error).__name__}: {error} ('sedcast --debug ...' shows where)"
+        sys.stderr.write(f"sedcast: {printable(said)}\n")
+        raise SystemExit(status) from None

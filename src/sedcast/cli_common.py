@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXIT_INTERRUPTED",
+    "HDF5",
     "INTERRUPTED",
     "MOCK_SEED",
+    "STREAMED",
     "AsJson",
     "Calibrate",
     "CommandGroup",
@@ -50,13 +52,17 @@ __all__ = [
     "make_screen",
     "options",
     "pool_of",
+    "refuse_file",
     "scalars",
     "simulator_of",
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 EXIT_INTERRUPTED = 130
-INTERRUPTED = "interrupted; long work goes on from where it was when the same command is given again"
+STREAMED, HDF5 = (".fits", ".parquet"), (".h5", ".hdf5")
+INTERRUPTED = "interrupted"
+_GOES_ON = "; the work goes on from where it was when the same command is given again"
+_RESUMED = ("simulate", "train emulator", "train posterior", "compare", "figures")
 _OF_THE_SCREEN = ("as_json", "quiet", "verbose", "debug")
 MOCK_SEED = 20_221_103
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
@@ -133,13 +139,19 @@ def _recorded(invoke: Callable[[Any], Any]) -> Callable[[Any], Any]:
                 return invoke(context)
             except KeyboardInterrupt:
                 # Typer would end in silence.
-                sys.stderr.write(f"sedcast: {INTERRUPTED}\n")
+                sys.stderr.write(f"sedcast: {INTERRUPTED}{_GOES_ON if _resumes(context) else ''}\n")
                 raise SystemExit(EXIT_INTERRUPTED) from None
             finally:
                 _locks.reset(outer)
                 invocation.reset(before)
 
     return call
+
+
+def _resumes(context: Any) -> bool:
+    """Whether a command keeps what it has done when it is interrupted."""
+    name = " ".join(context.command_path.split()[1:])
+    return name in _RESUMED or (name == "infer" and Path(context.params["output"]).suffix in STREAMED)
 
 
 def as_invocation(context: Any) -> "Invocation":
@@ -194,18 +206,24 @@ def make_screen(as_json: bool = False) -> "Screen":
     return screen
 
 
-def check_writable(output: Path, option: str = "-o") -> None:
+def check_writable(output: Path, option: str = "-o", *, inputs: Iterable[str | Path | None] = ()) -> None:
     """Refuse before the work, not after it, an output that cannot be written; and keep other runs off it till the command ends.
 
     Raises
     ------
     ConfigError : if another process is writing it.
-    ParameterError : if `output`, which `option` names, is a folder, or its folder cannot be made or written to.
+    ParameterError : if `output`, which `option` names, is a folder, is one of the files that the command reads, or its folder
+        cannot be made or written to.
     """
     from sedcast.data.errors import ParameterError
 
     if output.is_dir():
         raise ParameterError(f"{option} {output} is a folder: give the name of a file in it")
+    for path in inputs:
+        if path is not None and output.exists() and os.path.exists(path) and output.samefile(path):
+            raise ParameterError(
+                f"{option} {output} is read by the command itself, and would be overwritten: give another name"
+            )
     lock_output(output, option)
 
 
@@ -216,11 +234,21 @@ def check_folder(output: Path) -> None:
     ------
     ConfigError, ParameterError : as `check_writable`, but if `output` is a file.
     """
+    refuse_file(output)
+    lock_output(output)
+
+
+def refuse_file(output: Path) -> None:
+    """Refuse a file as the folder to write to.
+
+    Raises
+    ------
+    ParameterError : if `output` is one.
+    """
     from sedcast.data.errors import ParameterError
 
     if output.exists() and not output.is_dir():
         raise ParameterError(f"-o {output} is a file: give a folder")
-    lock_output(output)
 
 
 def check_workers(scheduler: str | None, n_workers: int | None) -> None:

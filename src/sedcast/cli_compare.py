@@ -145,11 +145,11 @@ def figures(
     rank histograms.
     """
     screen = make_screen()
-    from sedcast.figures import make_figures, read_comparison
+    from sedcast.figures import galaxies_to_show, make_figures, read_comparison
 
     estimator = load_posterior(model)
     estimator.refuse_inferred_redshift("the comparison with MCMC")
-    table = load_catalog(catalog, estimator, unit, calibrate)
+    shown = galaxies_to_show(load_catalog(catalog, estimator, unit, calibrate), estimator)
     if comparison is None:
         comparison = output / "comparison"
         compare(
@@ -168,7 +168,7 @@ def figures(
     with screen.progress("ranks of mocks") as report:
         written = make_figures(
             estimator,
-            estimator.select(table),
+            shown,
             record,
             output,
             row=row,

@@ -1,5 +1,10 @@
 """`sedcast explore`: posteriors on a local web page."""
 
+import contextlib
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,8 +38,6 @@ def explore(
     The page is served to this machine only, at an address with a secret that is printed here; Ctrl-C ends it.
     """
     screen = make_screen()
-    import webbrowser
-
     from sedcast.explore.compute import Explorer
     from sedcast.explore.server import ExplorerServer
 
@@ -44,7 +47,21 @@ def explore(
     explorer = Explorer(estimator, simulator, load_catalog(catalog, estimator, unit, calibrate), name=name)
     server = ExplorerServer(explorer, model, port=port)
     typer.echo(f"The explorer is at {server.url} (Ctrl-C ends it)")
-    if open_page:
-        webbrowser.open(server.url)
-    server.run()
+    with _opened(server.url) if open_page else contextlib.nullcontext(), contextlib.suppress(KeyboardInterrupt):
+        server.run()
     screen.note("the explorer has ended")
+
+
+@contextlib.contextmanager
+def _opened(url: str) -> Iterator[None]:
+    """Open a page in the browser, by way of a file that only its owner reads: a command line is read by all users."""
+    import webbrowser
+
+    with tempfile.TemporaryDirectory(prefix="sedcast-") as folder:
+        page = Path(folder) / "explorer.html"
+        page.write_text(
+            f'<meta http-equiv="refresh" content="0; url={url}"><a href="{url}">The explorer</a>\n', encoding="utf-8"
+        )
+        # Some browsers stay in the foreground.
+        threading.Thread(target=webbrowser.open, args=(page.as_uri(),), daemon=True).start()
+        yield

@@ -68,11 +68,11 @@ def fit(
     magnitudes = parse_magnitudes(mags)
     sigmas = parse_errors(errors, tuple(magnitudes))
     estimator = _estimator(model, tuple(magnitudes), redshift)
-    for path, kinds in ((output, (*_TABLES, ".h5")), (plot, (".png", ".pdf"))):
+    for option, path, kinds in (("-o", output, (*_TABLES, ".h5")), ("--plot", plot, (".png", ".pdf"))):
         if path is not None:
             if path.suffix not in kinds:
-                raise ParameterError(f"{path}: expected a name that ends in {', '.join(kinds)}")
-            check_writable(path)
+                raise ParameterError(f"{option} {path}: expected a name that ends in {', '.join(kinds)}")
+            check_writable(path, option, inputs=[model])
     galaxy = _galaxy(estimator, magnitudes, sigmas, redshift)
     excluded = str(estimator.status(estimator.select(galaxy)).excluded[0])
     if excluded:
@@ -86,6 +86,11 @@ def fit(
             samples, flags, score = posteriors.samples(0), str(posteriors.flags[0]), float(posteriors.score[0])
             efficiency, log_evidence = float(posteriors.efficiency[0]), float(posteriors.log_evidence[0])
     figures = _intervals(estimator, samples, redshift, seed)
+    # Files first, for standard output may be a pipe that is closed.
+    if output is not None and output.suffix in _TABLES:
+        _write_table(output, samples)
+    if plot is not None:
+        _draw(estimator, galaxy, samples, plot)
     if not as_json:
         given = "redshift inferred" if redshift is None else f"redshift {redshift:g}"
         rows = [_line(name, figures[name]) for name in QUANTITIES if name in figures]
@@ -97,10 +102,6 @@ def fit(
         if math.isfinite(efficiency):
             screen.note(f"weighed draws of the flow: efficiency {efficiency:.0%}, ln evidence {log_evidence:.2f}")
         screen.note(f"flags: {flags}" if flags else "flags: none, the photometry is like that of the training simulations")
-    if output is not None and output.suffix in _TABLES:
-        _write_table(output, samples)
-    if plot is not None:
-        _draw(estimator, galaxy, samples, plot)
     for path in filter(None, (output, plot)):
         screen.note(f"wrote {path}")
     if as_json:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sedcast.cli_common import (
+    HDF5,
+    STREAMED,
     AsJson,
     Calibrate,
     Model,
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from sedcast.posterior.importance import Refiner
 
 __all__ = ["add_infer_commands"]
-
-_STREAMED, _HDF5 = (".fits", ".parquet"), (".h5", ".hdf5")
 
 
 def add_infer_commands(app: typer.Typer) -> None:
@@ -97,19 +97,16 @@ def infer(
     if samples is not None and samples.absolute() == output.absolute():
         raise ParameterError(f"--samples {samples} is the file of the summaries, -o: give them two names")
     for option, path in {"-o": output, "--samples": samples}.items():
-        if path is None:
-            continue
-        check_writable(path, option)
-        if path.exists() and Path(catalog).exists() and path.samefile(catalog):
-            raise ParameterError(f"{option} {path} is the catalogue itself, which would be overwritten: give another name")
-    streamed = output.suffix in _STREAMED
-    if not streamed and output.suffix not in _HDF5:
+        if path is not None:
+            check_writable(path, option, inputs=[catalog, model, mapping])
+    streamed = output.suffix in STREAMED
+    if not streamed and output.suffix not in HDF5:
         raise ParameterError(f"-o {output}: expected a name that ends in .h5, or with --mapping in .fits or .parquet")
     if streamed and mapping is None:
         raise ParameterError(f"-o {output}: summaries are streamed with --mapping; or give an .h5 file")
     if not streamed and (samples is not None or scheduler is not None):
         raise ParameterError(f"--samples and --scheduler go with -o .fits or .parquet: {output} is written by one process")
-    if samples is not None and samples.suffix not in _HDF5:
+    if samples is not None and samples.suffix not in HDF5:
         raise ParameterError(f"--samples {samples}: expected a name that ends in .h5, for samples are written as HDF5")
     if samples is None and (sample_type, compression) != (None, None):
         raise ParameterError("--sample-type and --compression are those of --samples: give that too, or leave them out")

@@ -39,11 +39,9 @@ def report(
     from sedcast.posterior.posterior_catalog import read_posteriors
     from sedcast.report import write_report
 
-    check_writable(output)
+    check_writable(output, inputs=[posteriors, model])
     if 0 < n_mocks < LEAST_MOCKS:
         raise ParameterError(f"--mocks {n_mocks}: expected at least {LEAST_MOCKS}, or 0 for a report without them")
-    if output.exists() and posteriors.exists() and output.samefile(posteriors):
-        raise ParameterError(f"-o {output} is the file of posteriors itself: give another name")
     with read_posteriors(posteriors) as held:
         estimator = load_posterior(model)
         made_by = held.provenance["estimator"]

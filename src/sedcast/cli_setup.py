@@ -1,6 +1,7 @@
 """`sedcast init` and `sedcast doctor`: templates to start from, and a check of the installation."""
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 
 from sedcast._version import __version__
-from sedcast.cli_common import AsJson, make_screen
+from sedcast.cli_common import AsJson, make_screen, refuse_file
 from sedcast.cli_report import report
 
 __all__ = ["add_setup_commands", "check_installation"]
@@ -47,6 +48,7 @@ def init(
     from sedcast.data.artifacts import atomic_path
     from sedcast.data.errors import ParameterError
 
+    refuse_file(output)
     wanted = [output / f"{template}.toml" for template in templates or Template]
     there = [str(path) for path in wanted if path.exists()]
     if there and not force:
@@ -58,7 +60,8 @@ def init(
                 temporary.write_text(text, encoding="utf-8")
         except OSError as error:
             raise ParameterError(f"-o {output}: cannot write {path} ({error.strerror})") from error
-        screen.note(f"wrote {path}; use it with:  {text.splitlines()[0].lstrip('# ')}")
+        command = text.splitlines()[0].lstrip("# ").replace(path.name, shlex.quote(str(path)))
+        screen.note(f"wrote {path}; use it with:  {command}")
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -118,7 +121,7 @@ def _sps_home() -> tuple[str, str]:
     if not home:
         return "note", "not set; only needed to make spectra with FSPS"
     if missing := missing_folders(home):
-        return "FAILED", f"{home} has no folder {', '.join(missing)}: set it to the folder of FSPS's data, or unset it"
+        return "note", f"{home} has no folder {', '.join(missing)}: for spectra of FSPS, set it to the folder of its data"
     return "ok", home
 
 

@@ -85,7 +85,7 @@ def compare(
     from sedcast.plotting import save_figure
     from sedcast.plotting_ssp import ssp_plot
 
-    check_writable(output)
+    check_writable(output, inputs=libraries)
     if output.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise ParameterError(f"-o {output}: expected a name that ends in .png, .pdf or .svg")
     loaded: dict[str, SSPLibrary] = {}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,15 @@ from rich.text import Text
 
 from sedcast.data.provenance import jsonable
 
-__all__ = ["Report", "Screen", "configure_logging"]
+__all__ = ["Report", "Screen", "configure_logging", "printable"]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_WHOLE = 24
+
+
+def printable(text: object) -> str:
+    """Text with its control characters, which a terminal would obey, written out."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], str(text))
 
 
 class Report(Protocol):
@@ -42,8 +51,11 @@ class Screen:
     """
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
-        self.out = Console(highlight=False)
-        self.err = Console(stderr=True, highlight=False)
+        self.out = Console(highlight=False, emoji=False)
+        if not self.out.is_terminal:
+            # A file has room for every column.
+            self.out.width = 10_000
+        self.err = Console(stderr=True, highlight=False, emoji=False)
         self.quiet = quiet
         self.as_json = as_json
 
@@ -72,18 +84,31 @@ class Screen:
     def note(self, message: str) -> None:
         """A line of prose on standard output, left out with `as_json`."""
         if not self.as_json:
-            self.out.print(message, soft_wrap=True, markup=False)
+            self.out.print(printable(message), soft_wrap=True, markup=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table on standard output, numbers to the right, left out with `as_json`."""
+        """A table on standard output, numbers to the right, left out with `as_json`; too wide for a terminal, in parts."""
         if self.as_json:
             return
-        table = Table(title=title, title_justify="left", title_style="bold")
-        for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index == 0 else "right")
-        for row in rows:
-            table.add_row(*(_cell(value) for value in row))
-        self.out.print(table)
+        cells = [[Text(_cell(value)) for value in row] for row in rows]
+        heads = [Text(printable(column)) for column in columns]
+        longest = [max((row[k].cell_len for row in cells), default=0) for k in range(len(heads))]
+        room = self.out.width
+        if _width([max(head.cell_len, cell) for head, cell in zip(heads, longest, strict=True)]) <= room:
+            fixed: list[int | None] = [None] * len(heads)
+            parts = [list(range(len(heads)))]
+        else:
+            words = [max(map(len, head.plain.split()), default=0) for head in heads]
+            least = [max(min(cell, _WHOLE), word) for cell, word in zip(longest, words, strict=True)]
+            fixed = [size if cell <= _WHOLE else None for size, cell in zip(least, longest, strict=True)]
+            parts = _parts(least, room)
+        for part in parts:
+            table = Table(title=Text(printable(title), style="bold"), title_justify="left")
+            for k in part:
+                table.add_column(heads[k], justify="left" if k == 0 else "right", overflow="fold", width=fixed[k])
+            for row in cells:
+                table.add_row(*(row[k] for k in part))
+            self.out.print(table)
 
     def result(self, figures: Mapping[str, Any], title: str = "") -> None:
         """The figures of a command: a table, or with `as_json` one line of JSON."""
@@ -94,15 +119,36 @@ class Screen:
             self.table(title, ("figure", "value"), [(key, value) for key, value in figures.items()])
 
 
+def _width(columns: Sequence[int]) -> int:
+    """Of a table with its lines and the space beside them."""
+    return sum(columns) + 3 * len(columns) + 1
+
+
+def _parts(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Columns in groups that have room beside each other, the first column in each."""
+    parts = [[0]]
+    for k in range(1, len(widths)):
+        if len(parts[-1]) > 1 and _width([widths[one] for one in (*parts[-1], k)]) > room:
+            parts.append([0])
+        parts[-1].append(k)
+    return parts
+
+
 def _cell(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
+        return printable(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+class _Printable(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
 
 
 def configure_logging(console: Console, *, verbose: bool) -> None:
     """Show the library's log on standard error: warnings, and what is being done with `verbose`."""
     handler = RichHandler(console=console, show_time=verbose, show_path=False, markup=False)
+    handler.setFormatter(_Printable("%(message)s"))
     logger = logging.getLogger("sedcast")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO if verbose else logging.WARNING)

@@ -17,14 +17,14 @@ from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.emulator.simulation import PhotometrySimulator, noise_model
 from sedcast.plotting import save_figure
 from sedcast.plotting_calibration import pp_plot, sbc_plot
-from sedcast.plotting_paper import posterior_figure, training_figure
+from sedcast.plotting_paper import posterior_figure, training_figure, training_labels
 from sedcast.posterior.calibration import CalibrationResult, calibrate
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import rows_at_most
 from sedcast.posterior.mocks import draw_mocks
 from sedcast.sampled_seds import sampled_seds
 
-__all__ = ["ComparisonRecord", "make_figures", "read_comparison"]
+__all__ = ["ComparisonRecord", "galaxies_to_show", "make_figures", "read_comparison"]
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +107,24 @@ def read_comparison(folder: Path, estimator: PosteriorEstimator) -> ComparisonRe
     return ComparisonRecord(folder, record)
 
 
+def galaxies_to_show(catalog: Catalog, estimator: PosteriorEstimator) -> Catalog:
+    """Those for the first picture: every band measured, and a posterior.
+
+    Raises
+    ------
+    ParameterError : if they are fewer than the panels on a side.
+    """
+    chosen = estimator.select(catalog)
+    chosen = chosen.subset(estimator.status(chosen).ok & (chosen.flux_ivar > 0).all(axis=1))
+    least = len(training_labels(chosen.bands))
+    if len(chosen) < least:
+        raise ParameterError(
+            f"{len(chosen)} of {len(catalog)} galaxies have every band measured and can be inferred: the picture of the "
+            f"training set needs {least} or more"
+        )
+    return chosen
+
+
 def make_figures(
     estimator: PosteriorEstimator,
     catalog: Catalog,
@@ -123,7 +141,7 @@ def make_figures(
     Parameters
     ----------
     estimator : the flow.
-    catalog : the real galaxies of the first picture, in its bands.
+    catalog : the real galaxies of the first picture, as `galaxies_to_show` has them.
     comparison : of the same posterior.
     folder : to write into.
     row : of the second picture's galaxy; the first compared one by default.
@@ -143,8 +161,7 @@ def make_figures(
 
     save("fig2_posterior", _posterior(estimator, simulator, comparison, row))
     training = draw_mocks(_N_TRAINING, simulator, estimator, noise, seed=seed)
-    good = estimator.status(catalog).ok & (catalog.flux_ivar > 0).all(axis=1)
-    save("fig1_training", training_figure(training, catalog.subset(good)))
+    save("fig1_training", training_figure(training, catalog))
     mocks = draw_mocks(n_mocks, simulator, estimator, noise, seed=seed + 1)
     result = calibrate(estimator, mocks, seed=seed + 1, progress=progress)
     for name, figure in _calibration(result, comparison).items():

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -20,14 +21,37 @@ from sedcast.data.errors import ParameterError
 from sedcast.posterior.quantities import QUANTITY_LABELS
 from sedcast.sampled_seds import SampledSeds
 
-__all__ = ["corner_plot", "corner_size", "draw_corner", "draw_sed", "mass_sfr_plane", "save_figure", "sed_plot"]
+__all__ = [
+    "corner_plot",
+    "corner_size",
+    "draw_corner",
+    "draw_sed",
+    "mass_sfr_plane",
+    "own_style",
+    "plain",
+    "save_figure",
+    "sed_plot",
+]
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":", "-.")
 _BLUE, _ORANGE, _GREY = _COLORS[0], _COLORS[1], "#666666"
 _DPI = 150
+# A label nearer to an end of its axis, as a share of it, would run into that of the panel beside it.
+_END = 0.1
+# Of a spectrum, as a share of the brightest flux: what is fainter may leave the picture.
+_FAINTEST = 1e-3
+
+own_style = matplotlib.style.context("default")
+"""Decorator of what draws and saves: nothing of a user's matplotlibrc gets into a picture."""
 
 
+def plain(text: str) -> str:
+    """Text in which a dollar sign is no beginning of a formula."""
+    return text.replace("$", r"\$")
+
+
+@own_style
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture, PNG if the name does not say what; it has its name when it is whole."""
     with atomic_path(path) as temporary:
@@ -54,17 +78,20 @@ def _ticks_inward(*panels: Axes) -> None:
 def _check_samples(posteriors: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
     if not posteriors:
         raise ParameterError("posteriors is empty: pass at least one {name: samples (n_sample, n_param)}")
-    checked = {}
+    checked, least = {}, max(2, len(names))
     for key, samples in posteriors.items():
         array = np.asarray(samples, dtype=float)
-        if array.ndim != 2 or array.shape[1] != len(names) or len(array) < 2:
-            raise ParameterError(f"posteriors[{key!r}] has shape {array.shape}, expected (n_sample >= 2, {len(names)} names)")
+        if array.ndim != 2 or array.shape[1] != len(names) or len(array) < least:
+            raise ParameterError(
+                f"posteriors[{key!r}] has shape {array.shape}, expected (n_sample >= {least}, {len(names)} names)"
+            )
         if not np.isfinite(array).all():
             raise ParameterError(f"posteriors[{key!r}] holds values that are not finite: leave such samples out")
         checked[key] = array
     return checked
 
 
+@own_style
 def corner_plot(
     posteriors: Mapping[str, np.ndarray],
     names: Sequence[str],
@@ -104,6 +131,7 @@ def corner_size(n: int) -> float:
     return 1.5 * n + 0.9
 
 
+@own_style
 def draw_corner(
     figure: Figure | SubFigure,
     posteriors: Mapping[str, np.ndarray],
@@ -157,8 +185,7 @@ def draw_corner(
     _fit_diagonals(figure, len(names))
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         if isinstance(axis.get_major_locator(), MaxNLocator):
-            # Labels at both ends of neighbouring panels would run into each other.
-            axis.set_major_locator(MaxNLocator(3, prune="both"))
+            axis.set_major_locator(_InnerTicks(4))
     figure.subplots_adjust(left=1.05 / size, bottom=1.05 / size, right=1 - 0.1 / size, top=1 - 0.1 / size)
     handles = [
         Line2D(
@@ -169,8 +196,14 @@ def draw_corner(
     if truth is not None:
         handles.append(Line2D([], [], color="black", marker="s", markersize=4, linewidth=1, label="truth"))
     figure.legend(
-        handles=handles, loc="upper right", bbox_to_anchor=(0.97, 0.96), fontsize=11, frameon=False, title=title or None
+        handles=handles, loc="upper right", bbox_to_anchor=(0.97, 0.96), fontsize=11, frameon=False, title=plain(title) or None
     )
+
+
+class _InnerTicks(MaxNLocator):
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        room = _END * (vmax - vmin)
+        return [tick for tick in super().tick_values(vmin, vmax) if vmin + room < tick < vmax - room]
 
 
 def _tints(color: str) -> list[tuple[float, float, float]]:
@@ -186,6 +219,7 @@ def _fit_diagonals(figure: Figure | SubFigure, n: int) -> None:
         axes.set_ylim(0, 1.08 * max(float(curve.max()) for curve in curves if len(curve) > 2))
 
 
+@own_style
 def sed_plot(
     flux: np.ndarray,
     flux_ivar: np.ndarray,
@@ -221,17 +255,18 @@ def sed_plot(
     main, residual, filters = figure.subplots(3, 1, sharex=True, height_ratios=(5, 1.4, 0.9))
     _ticks_inward(main, residual, filters)
     draw_sed(main, flux, ivar, predicted=predicted)
-    main.set_title(title)
+    main.set_title(plain(title))
     _draw_residuals(residual, centre[seen], flux[seen], ivar[seen] ** -0.5, predicted.flux[:, seen])
     for curve in predicted.curves:
         response = curve.response / curve.response.max()
         filters.fill_between(curve.wave, response, color=_GREY, alpha=0.3, linewidth=0)
         filters.plot(curve.wave, response, color=_GREY, linewidth=0.6)
-        filters.text(curve.effective_wave, 0.45, curve.name, ha="center", va="center", fontsize=9)
+        filters.text(curve.effective_wave, 0.45, plain(curve.name), ha="center", va="center", fontsize=9)
     filters.set(ylim=(0, 1.1), yticks=[], ylabel="filters", xlabel=r"observed wavelength [$\mathrm{\AA}$]")
     return figure
 
 
+@own_style
 def draw_sed(
     axes: Axes,
     flux: np.ndarray,
@@ -251,7 +286,8 @@ def draw_sed(
     axes.plot(centre, median, "s", color=_ORANGE, mfc="white", ms=9, mew=1.5, label="predicted flux, 68% and 95%")
     error = flux_ivar[seen] ** -0.5
     axes.errorbar(centre[seen], flux[seen], error, fmt="o", color="black", ms=4, capsize=2.5, label="observed flux")
-    _limit_sed(axes, centre, np.concatenate([flux[seen], median]), wave_obs, s50)
+    # Of a flux that is lost in the noise, the end of the error bar is to be seen.
+    _limit_sed(axes, centre, np.concatenate([np.maximum(flux[seen], error), median]), wave_obs, s50)
     axes.set(ylabel=r"$f_\nu$ [nanomaggies]")
     handles, entries = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], entries[::-1], loc="lower right", fontsize=9, frameon=False)
@@ -259,10 +295,12 @@ def draw_sed(
 
 def _limit_sed(axes: Axes, centre: np.ndarray, fluxes: np.ndarray, wave: np.ndarray, spectrum: np.ndarray) -> None:
     left, right = 0.8 * centre.min(), 1.25 * centre.max()
-    positive = np.concatenate([fluxes[fluxes > 0], spectrum[(wave > left) & (wave < right) & (spectrum > 0)]])
+    shown = fluxes[fluxes > 0]
     axes.set(xscale="log", xlim=(left, right))
-    if len(positive):
-        axes.set(yscale="log", ylim=(max(positive.min(), fluxes.max() * 1e-3) / 2, positive.max() * 1.8))
+    if len(shown):
+        curve = spectrum[(wave > left) & (wave < right) & (spectrum > shown.max() * _FAINTEST)]
+        ends = np.concatenate([shown, curve])
+        axes.set(yscale="log", ylim=(ends.min() / 2, ends.max() * 1.8))
     axes.xaxis.set_minor_formatter(NullFormatter())
     ticks = [t for t in (1500, 2000, 3000, 4000, 5000, 6000, 8000, 10000, 15000, 20000) if left < t < right]
     axes.set_xticks(ticks)
@@ -280,6 +318,7 @@ def _draw_residuals(axes: Axes, centre: np.ndarray, flux: np.ndarray, error: np.
     axes.set(ylim=(-reach, reach), ylabel=r"(obs$-$pred)/$\sigma$")
 
 
+@own_style
 def mass_sfr_plane(
     log_mstar: np.ndarray,
     log_sfr: np.ndarray,

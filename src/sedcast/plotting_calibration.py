@@ -10,7 +10,7 @@ from scipy.special import ndtri
 from scipy.stats import binom, norm
 
 from sedcast.data.errors import ParameterError
-from sedcast.plotting import _BLUE, _DPI, _GREY, _ORANGE, _labels, _line_style, _ticks_inward
+from sedcast.plotting import _BLUE, _DPI, _GREY, _ORANGE, _labels, _line_style, _ticks_inward, own_style
 from sedcast.posterior.prior_edges import EdgeResult
 from sedcast.posterior.ranks import TarpResult
 
@@ -30,6 +30,7 @@ def _check_ranks(ranks: np.ndarray, names: Sequence[str]) -> np.ndarray:
     return ranks
 
 
+@own_style
 def pp_plot(
     ranks: np.ndarray,
     names: Sequence[str],
@@ -94,6 +95,7 @@ def _calibration_axes(axes: Axes, level: np.ndarray, low: np.ndarray, high: np.n
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
 
 
+@own_style
 def sbc_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] | None = None, n_bins: int = 20) -> Figure:
     """Rank histograms of simulation-based calibration (Talts et al. 2018, arXiv:1804.06788); flat is right.
 
@@ -131,6 +133,7 @@ def sbc_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] |
     return figure
 
 
+@own_style
 def tarp_plot(result: TarpResult, n_mocks: int) -> Figure:
     """Expected coverage of random credible regions (TARP; Lemos et al. 2023, arXiv:2302.03026); the diagonal is right.
 
@@ -155,6 +158,7 @@ def tarp_plot(result: TarpResult, n_mocks: int) -> Figure:
     return figure
 
 
+@own_style
 def edge_plot(result: EdgeResult) -> Figure:
     """Truths at the edges of each parameter's prior: their number over the number that the posteriors say; one is right.
 

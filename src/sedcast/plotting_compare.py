@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from sedcast.baselines.compare import FLOOR, Comparison, GalaxyComparison, Pair
 from sedcast.baselines.outcomes import COMPARED_NAMES
 from sedcast.baselines.report_tables import C2ST_BAR, GROUPS, pair_name
-from sedcast.plotting import _COLORS, _DPI, _GREY, _labels, _ticks_inward, corner_plot
+from sedcast.plotting import _COLORS, _DPI, _GREY, _labels, _ticks_inward, corner_plot, own_style
 from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
 from sedcast.posterior.quantities import SHOWN_QUANTITIES
 
@@ -22,6 +22,7 @@ def _color(pair: Pair) -> str:
     return _GREY if pair[1] == FLOOR else _METHOD_COLORS.get(pair[0], _COLORS[6])
 
 
+@own_style
 def c2st_plot(comparison: Comparison) -> Figure:
     """Share of galaxies whose classifier accuracy is below each value, by pair of methods; 0.5 is indistinguishable."""
     figure = Figure(figsize=(6.6, 4.4), dpi=_DPI, layout="constrained")
@@ -48,6 +49,7 @@ def c2st_plot(comparison: Comparison) -> Figure:
     return figure
 
 
+@own_style
 def difference_plot(comparison: Comparison) -> Figure:
     """Shifts of medians and ratios of widths by quantity and pair: median over galaxies, and 16–84%."""
     pairs = [pair for pair in comparison.pairs if any(pair in one.pairs for one in comparison.galaxies)]

@@ -5,9 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
+from sedcast.plotting import own_style
+
 __all__ = ["galex_plot"]
 
 
+@own_style
 def galex_plot(widths: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     """Half 68% intervals of galaxies, (n,) each: without GALEX along, with it up, one panel a quantity."""
     figure = Figure(figsize=(4.2 * len(widths), 4.0), layout="constrained")

@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import SFHBases
-from sedcast.plotting import _BLUE, _DPI, _line_style, _ticks_inward
+from sedcast.plotting import _BLUE, _DPI, _line_style, _ticks_inward, own_style, plain
 from sedcast.sampled_histories import sampled_histories
 
 __all__ = ["emulator_accuracy_plot", "history_plot"]
@@ -19,6 +19,7 @@ _DECADES = 3.5
 _WAVE_TICKS = (1000, 2000, 3000, 5000, 10_000, 20_000, 30_000)
 
 
+@own_style
 def history_plot(theta: np.ndarray, zred: float, bases: SFHBases, cosmology: Cosmology, *, title: str = "") -> Figure:
     """Star-formation rate (burst included) and metallicity against lookback time: medians, 68% and 95% bands.
 
@@ -44,11 +45,11 @@ def history_plot(theta: np.ndarray, zred: float, bases: SFHBases, cosmology: Cos
     upper.stairs(median, edges, baseline=None, color=_BLUE, linewidth=1.5, label="median")
     top, least = float(high95.max()), float(low[low > 0].min(initial=np.inf))
     if top > 0:
-        # With room for the legend below the bands.
-        bottom = max(min(least, top) / 8, top * 10**-_DECADES)
+        bottom = max(min(least, top) / 1.5, top * 10**-_DECADES)
         upper.set(yscale="log", ylim=(bottom, 1.6 * top))
-    upper.set(ylabel=r"SFR [M$_\odot$ yr$^{-1}$]", title=title)
-    upper.legend(frameon=False, fontsize=9, ncols=3, loc="lower left")
+    upper.set(ylabel=r"SFR [M$_\odot$ yr$^{-1}$]", title=plain(title))
+    # Above the axes, for the swatches have the colours of the bands.
+    figure.legend(*upper.get_legend_handles_labels(), frameon=False, fontsize=9, ncols=3, loc="outside upper center")
     bands = np.percentile(histories.log_z, _PERCENTILES, axis=0)
     lower.fill_between(histories.centres_gyr, bands[0], bands[4], color=_BLUE, alpha=0.18, linewidth=0)
     lower.fill_between(histories.centres_gyr, bands[1], bands[3], color=_BLUE, alpha=0.35, linewidth=0)
@@ -57,6 +58,7 @@ def history_plot(theta: np.ndarray, zred: float, bases: SFHBases, cosmology: Cos
     return figure
 
 
+@own_style
 def emulator_accuracy_plot(
     wave_rest: np.ndarray, errors: Mapping[float, np.ndarray], *, n_draws: int, bars: Mapping[float, float] | None = None
 ) -> Figure:

@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 
 from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
 from sedcast.data.catalog import Catalog
-from sedcast.plotting import _DPI, _ticks_inward, corner_plot, corner_size, draw_corner, draw_sed
+from sedcast.plotting import _DPI, _ticks_inward, corner_plot, corner_size, draw_corner, draw_sed, own_style, plain
 from sedcast.posterior.mocks import Mocks
 from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
 from sedcast.sampled_seds import SampledSeds
 
-__all__ = ["posterior_figure", "training_figure"]
+__all__ = ["posterior_figure", "training_figure", "training_labels"]
 
 _CORNER = (
     "log_mstar",
@@ -43,14 +43,20 @@ def training_figure(training: Mocks, catalog: Catalog) -> Figure:
         "training simulations": _columns(training.flux, training.flux_ivar, training.zred, bands, middle),
         "catalogue": _columns(catalog.flux, catalog.flux_ivar, catalog.zred, bands, middle),
     }
-    labels = [
-        f"${middle}$ [mag]",
-        *(f"${a} - {b}$" for a, b in pairwise(bands)),
-        rf"$\log_{{10}} \sigma_{{{bands[0]}}}$ [mag]",
-        rf"$\log_{{10}} \sigma_{{{middle}}}$ [mag]",
+    labels = training_labels(bands)
+    return corner_plot(columns, labels, labels=labels, counted="galaxies")
+
+
+def training_labels(bands: Sequence[str]) -> list[str]:
+    """The quantities of `training_figure`."""
+    names = [plain(band) for band in bands]
+    middle = names[len(names) // 2]
+    return [
+        f"{middle} [mag]",
+        *(f"{a} $-$ {b}" for a, b in pairwise(names)),
+        *(rf"$\log_{{10}} \sigma$({name}) [mag]" for name in (names[0], middle)),
         "$z$",
     ]
-    return corner_plot(columns, labels, labels=labels, counted="galaxies")
 
 
 def _columns(flux: np.ndarray, ivar: np.ndarray, zred: np.ndarray, bands: Sequence[str], middle: str) -> np.ndarray:
@@ -61,6 +67,7 @@ def _columns(flux: np.ndarray, ivar: np.ndarray, zred: np.ndarray, bands: Sequen
     )
 
 
+@own_style
 def posterior_figure(
     samples: Mapping[str, np.ndarray],
     flux: np.ndarray,

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binom
 
 from sedcast.data.errors import ParameterError
-from sedcast.plotting import _BLUE, _DPI, _GREY, _ORANGE, _ticks_inward
+from sedcast.plotting import _BLUE, _DPI, _GREY, _ORANGE, _ticks_inward, own_style
 from sedcast.posterior.photoz import OUTLIER_BARS, RedshiftFigures
 
 __all__ = ["photoz_plot"]
@@ -15,6 +15,7 @@ _BAND = 0.99
 _N_BINS = 20
 
 
+@own_style
 def photoz_plot(figures: RedshiftFigures, zred_spec: np.ndarray, zred_range: tuple[float, float]) -> Figure:
     """Posterior medians against spectroscopic redshifts, and the histogram of their ranks (PIT).
 

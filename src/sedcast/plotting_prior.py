@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sedcast.emulator.histories import burst_fraction
-from sedcast.plotting import _DPI, _ticks_inward
+from sedcast.plotting import _DPI, _ticks_inward, own_style
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.reweight import PriorModel
 
@@ -33,6 +33,7 @@ def prior_artefacts(model: PriorModel, zred: float, n: int, seed: int) -> dict[s
     return {name: columns[name] for name in ("log_ssfr_1gyr", "t_mw_gyr")} | {"f_burst": burst_fraction(theta, t_age)}
 
 
+@own_style
 def prior_plot(columns: dict[str, np.ndarray], t_age_gyr: float) -> Figure:
     """Histograms of what `prior_artefacts` returned: all draws, and those with hardly any burst."""
     figure = Figure(figsize=(8.6, 3.6), dpi=_DPI, layout="constrained")

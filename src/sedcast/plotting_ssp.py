@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from sedcast.emulator.ssp_comparison import LibraryComparison
-from sedcast.plotting import _DPI, _line_style, _ticks_inward
+from sedcast.plotting import _DPI, _line_style, _ticks_inward, own_style, plain
 
 __all__ = ["ssp_plot"]
 
@@ -15,6 +15,7 @@ _RATIO_LIMITS = (0.4, 2.5)
 _RATIO_TICKS = (0.5, 0.7, 1.0, 1.4, 2.0)
 
 
+@own_style
 def ssp_plot(comparison: LibraryComparison) -> Figure:
     """Spectra of the same galaxies on several SSP libraries, and below their ratios to the first library.
 
@@ -32,14 +33,14 @@ def ssp_plot(comparison: LibraryComparison) -> Figure:
         _ticks_inward(spectra, ratios)
         for index, (name, luminosity) in enumerate(comparison.luminosity.items()):
             style = _line_style(index) | {"linewidth": 0.9}
-            spectra.plot(wave, wave * luminosity[column], label=name, **style)
+            spectra.plot(wave, wave * luminosity[column], label=plain(name), **style)
             ratios.plot(wave, comparison.ratio(name)[column], **style)
         spectra.set_title(galaxy, fontsize=11)
         ratios.set_xlabel(r"rest wavelength [$\mathrm{\AA}$]")
     peak = max(float(np.max(wave * luminosity)) for luminosity in comparison.luminosity.values())
     panels[0, 0].set(xscale="log", xlim=(wave[0], wave[-1]), yscale="log", ylim=(peak * 10**-_DECADES, peak * 1.5))
     panels[0, 0].set_ylabel(r"$\lambda L_\lambda$ [L$_\odot$], $10^{10}$ M$_\odot$ formed")
-    panels[1, 0].set(yscale="log", ylim=_RATIO_LIMITS, ylabel=f"ratio to {reference}")
+    panels[1, 0].set(yscale="log", ylim=_RATIO_LIMITS, ylabel=f"ratio to {plain(reference)}")
     panels[1, 0].set_yticks(_RATIO_TICKS, [f"{tick:g}" for tick in _RATIO_TICKS])
     panels[1, 0].set_xticks([tick for tick in _TICKS if wave[0] <= tick <= wave[-1]])
     for axis in (panels[1, 0].xaxis, panels[1, 0].yaxis):

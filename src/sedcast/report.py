@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.simulation import PhotometrySimulator
-from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
+from sedcast.plotting import corner_plot, mass_sfr_plane, own_style, sed_plot
 from sedcast.plotting_calibration import pp_plot, sbc_plot, tarp_plot
 from sedcast.plotting_model import history_plot
 from sedcast.posterior.calibration import CalibrationResult
@@ -84,12 +84,14 @@ def write_report(
         temporary.write_text(text, encoding="utf-8")
 
 
+@own_style
 def _png(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+@own_style
 def _sample_pictures(posteriors: PosteriorCatalog) -> list[tuple[str, str]]:
     table = posteriors.summary()
     good = table[table["status"] == ""]

@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 ALL_BANDS = "all bands"
+# A file's name has room for some 250 bytes, many bands with long names have more.
+_LONGEST_SUFFIX = 50
 
 _PICTURES: dict[str, Callable[[CalibrationResult], Any]] = {
     "pp": lambda result: pp_plot(result.pit, result.names),
@@ -198,17 +200,18 @@ def validation_figures(results: Mapping[str, CalibrationResult], refined: Refine
 def write_validation(
     results: Mapping[str, CalibrationResult], folder: Path, refined: RefinedCalibration | None = None
 ) -> list[str]:
-    """Write p-p, rank, TARP and edge plots of each class, and ``validation.json``; returns the files' names."""
+    """Write ``validation.json``, and p-p, rank, TARP and edge plots of each class; returns the files' names."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    written = ["validation.json"]
+    with atomic_path(folder / written[0]) as path:
+        text = json.dumps(validation_figures(results, refined), indent=1, allow_nan=False)
+        path.write_text(text + "\n", encoding="utf-8")
     pictured = dict(results) if refined is None else dict(results) | {"refined": refined.refined}
-    for name, result in pictured.items():
+    for number, (name, result) in enumerate(pictured.items()):
         suffix = "" if name == ALL_BANDS else f"_{name.replace(' ', '-')}"
+        if len(suffix) > _LONGEST_SUFFIX:
+            suffix = f"{suffix[:_LONGEST_SUFFIX]}-{number}"
         for kind, draw in _PICTURES.items():
             written.append(f"{kind}{suffix}.png")
             save_figure(draw(result), folder / written[-1])
-    written.append("validation.json")
-    with atomic_path(folder / written[-1]) as path:
-        text = json.dumps(validation_figures(results, refined), indent=1, allow_nan=False)
-        path.write_text(text + "\n", encoding="utf-8")
     return written

@@ -153,15 +153,17 @@ class Explorer:
             raise ParameterError("expected an object with magnitudes, errors and zred")
         bands = self.estimator.bands
         magnitude, error = (_per_band(body, name, bands) for name in ("magnitudes", "errors"))
-        seen = np.array([m is not None and e is not None for m, e in zip(magnitude, error, strict=True)])
+        seen = np.array([m is not None for m in magnitude])
         if not seen.all() and not self.estimator.context.mask:
             missing = ", ".join(band for band, there in zip(bands, seen, strict=True) if not there)
             raise ParameterError(f"{missing}: {self.estimator.name} needs a magnitude and an error in every band")
         if not seen.any():
             raise ParameterError("no band is measured: give at least one magnitude with its error")
         for band, m, e in zip(bands, magnitude, error, strict=True):
-            if m is not None and e is not None:
+            if m is not None:
                 _within(f"magnitude in {band}", m, _MAG_RANGE)
+                if e is None:
+                    raise ParameterError(f"error in {band}: expected a number, got nothing")
                 _within(f"error in {band}", e, _ERROR_RANGE, " mag")
         zred = _number("redshift", body.get("zred"))
         if zred is None:
@@ -272,9 +274,13 @@ def _per_band(body: Mapping[str, Any], name: str, bands: Sequence[str]) -> list[
 def _number(name: str, value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise ParameterError(f"{name}: expected a number, got {str(value)[:40]!r}")
-    return float(value)
+    return number
 
 
 def _within(name: str, value: float, limits: tuple[float, float], why: str = "") -> None:

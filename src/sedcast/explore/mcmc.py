@@ -1,6 +1,7 @@
 """MCMC of the page's galaxy in a process of its own, which leaves the page free and can be ended at once."""
 
 import multiprocessing
+import signal
 import threading
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -23,11 +24,13 @@ class McmcSamples:
 
     Attributes
     ----------
+    run : number of the run.
     observed : the galaxy.
     theta : (n, 12) samples, thinned.
     facts : how good they are, for people.
     """
 
+    run: int
     observed: Observed
     theta: np.ndarray
     facts: str
@@ -46,6 +49,7 @@ class McmcJob:
     _process: BaseProcess | None = None
     _pipe: Connection | None = None
     _asked: Observed | None = None
+    _number: int = 0
     _state: dict[str, Any] = field(default_factory=lambda: {"status": "none"})
     _samples: McmcSamples | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -63,20 +67,21 @@ class McmcJob:
             context = multiprocessing.get_context("spawn")
             self._pipe, child = context.Pipe(duplex=False)
             self._asked, self._samples = observed, None
+            self._number += 1
             self._state = {"status": "running", "done": 0, "total": 0}
             self._process = context.Process(target=_run, args=(child, self.model, observed), daemon=True)
             self._process.start()
             child.close()
 
-    def cancel(self) -> None:
-        """End the run, if there is one; samples of a finished one are kept."""
+    def cancel(self, run: int | None = None) -> None:
+        """End the run, if there is one, and of that number if one is given; samples of a finished one are kept."""
         with self._lock:
-            if self._process is not None:
+            if self._process is not None and run in (None, self._number):
                 self._process.terminate()
                 self._finish({"status": "cancelled"})
 
     def state(self) -> dict[str, Any]:
-        """Its status, ``none``, ``running``, ``done``, ``failed`` or ``cancelled``, with progress or message."""
+        """Its number and status, ``none``, ``running``, ``done``, ``failed`` or ``cancelled``, with progress or message."""
         with self._lock:
             while self._process is not None and self._pipe is not None:
                 try:
@@ -87,7 +92,7 @@ class McmcJob:
                     self._finish({"status": "failed", "message": "the process of the chains ended without a result"})
                     break
                 self._take(kind, value)
-            return dict(self._state)
+            return self._state | {"run": self._number}
 
     def _take(self, kind: str, value: Any) -> None:
         if kind == "progress":
@@ -96,7 +101,7 @@ class McmcJob:
             self._finish({"status": "failed", "message": value})
         else:
             assert self._asked is not None
-            self._samples = McmcSamples(self._asked, *value)
+            self._samples = McmcSamples(self._number, self._asked, *value)
             self._finish({"status": "done", "message": value[1]})
 
     def _finish(self, state: dict[str, Any]) -> None:
@@ -114,6 +119,8 @@ def _run(pipe: Connection, model: str, observed: Observed) -> None:
     from sedcast.cli_common import load_posterior, simulator_of
     from sedcast.posterior.likelihood import GaussianLikelihood
 
+    # Ctrl-C is for the server, which ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         estimator = load_posterior(model)
         simulator, _ = simulator_of(estimator)

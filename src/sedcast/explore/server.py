@@ -31,6 +31,7 @@ except ImportError as error:
 __all__ = ["ExplorerServer", "make_app"]
 
 _HOST = "127.0.0.1"
+_HTTP_PORT = 80
 _MAX_BODY = 16_384
 _PAGE = {
     "": ("index.html", "text/html"),
@@ -132,13 +133,15 @@ class _Pages:
 
     def mcmc_state(self, body: Any) -> Any:
         state, samples = self.job.state(), self.job.samples
+        if _run(body) not in (None, state["run"]):
+            return {"status": "failed", "message": "another run was started, which ended this one"}
         if state["status"] == "done" and samples is not None:
             with self.lock:
                 state["posterior"] = self.explorer.answer(samples.observed, _shown(body), samples.theta)
         return state
 
-    def mcmc_cancel(self, _: Any) -> Any:
-        self.job.cancel()
+    def mcmc_cancel(self, body: Any) -> Any:
+        self.job.cancel(_run(body))
         return self.job.state()
 
     def samples(self, body: Any) -> Any:
@@ -150,7 +153,7 @@ class _Pages:
             if method == "mcmc":
                 self.job.state()
                 found = self.job.samples
-                if found is None:
+                if found is None or _run(body) not in (None, found.run):
                     raise ParameterError("there are no samples of MCMC: run it first")
                 observed, theta = found.observed, found.theta
             else:
@@ -160,6 +163,11 @@ class _Pages:
             else:
                 content = samples_hdf5(self.explorer, observed, theta, method=method)
         return Response(content, media_type=_KINDS[kind])
+
+
+def _run(body: Any) -> Any:
+    """The number of the run that a request is about, None for whichever there is."""
+    return body.get("run") if isinstance(body, dict) else None
 
 
 def _shown(body: Any) -> list[str]:
@@ -206,7 +214,9 @@ def make_app(explorer: Explorer, job: McmcJob, *, token: str, port: int) -> ASGI
         job.cancel()
 
     app = Starlette(routes=_Pages(explorer, job).routes(token), lifespan=lifespan)
-    return _Guard(app, (f"{_HOST}:{port}", f"localhost:{port}"))
+    # Clients leave out the port that is HTTP's own.
+    ports = (f":{port}", "") if port == _HTTP_PORT else (f":{port}",)
+    return _Guard(app, tuple(f"{host}{end}" for host in (_HOST, "localhost") for end in ports))
 
 
 class ExplorerServer:

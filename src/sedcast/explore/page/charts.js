@@ -36,9 +36,9 @@ function logTicks(low, high) {
 
 function tickText(value) {
   if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)) {
-    const power = Math.round(Math.log10(Math.abs(value)));
-    const digits = String(power).replace("-", "⁻").replace(/\d/g, (d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d]);
-    return `10${digits}`;
+    const [mantissa, power] = Number(value.toPrecision(10)).toExponential().replace("+", "").split("e");
+    const digits = power.replace("-", "⁻").replace(/\d/g, (d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d]);
+    return `${mantissa === "1" ? "" : `${mantissa.replace("-", "−")}·`}10${digits}`;
   }
   return String(value).replace("-", "−");
 }

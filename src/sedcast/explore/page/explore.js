@@ -4,6 +4,8 @@
 const $ = (id) => document.getElementById(id);
 const SHOWN_NARROW = ["log_mstar", "log_sfr_1gyr", "dust2"];
 let setup, answer, mcmc, galaxy, busy = false, again = false, changed = 0, held = {}, polling = 0, sedPanel = null;
+// The run whose chains may be shown. None, or another object, from the change on that ends it: late answers about it are dropped.
+let run = null;
 
 async function ask(path, body) {
   const reply = await fetch(`api/${path}`, body === undefined ? {} : { method: "POST", body: JSON.stringify(body) });
@@ -65,11 +67,21 @@ function complain(message) {
   }
 }
 
-function dropMcmc() {
+function endRun() {
+  clearTimeout(polling);
   if ($("mcmc").disabled) {
-    clearTimeout(polling);
-    ask("mcmc/cancel", {}).then(showMcmc).catch((error) => complain(error.message));
+    if (run.number !== null) cancelRun(run.number);
+    showMcmc({ status: "cancelled" });
   }
+  run = null;
+}
+
+function cancelRun(number) {
+  ask("mcmc/cancel", { run: number }).catch((error) => complain(error.message));
+}
+
+function dropMcmc() {
+  endRun();
   if (mcmc) {
     mcmc = null;
     $("mcmc-state").textContent = "The galaxy has changed: the chains of the earlier one are not shown.";
@@ -418,36 +430,39 @@ function showMcmc(state) {
 
 async function poll() {
   clearTimeout(polling);
-  const asked = JSON.stringify({ ...question(), shown: [] });
+  const mine = run;
   try {
-    const state = await ask("mcmc/state", { shown: shown() });
-    if (asked !== startedFor) return;
+    const state = await ask("mcmc/state", { run: mine.number, shown: shown() });
+    if (mine !== run) return;
     showMcmc(state);
     if (state.status === "running") polling = setTimeout(poll, 400);
   } catch (error) {
-    showMcmc({ status: "failed", message: error.message });
+    if (mine === run) showMcmc({ status: "failed", message: error.message });
   }
 }
 
-let startedFor = "";
-
 async function startMcmc() {
+  const mine = run = { number: null };
   mcmc = null;
   $("method").options[1].disabled = true;
-  startedFor = JSON.stringify({ ...question(), shown: [] });
+  showMcmc({ status: "running" });
   try {
-    showMcmc(await ask("mcmc/start", question()));
+    const state = await ask("mcmc/start", question());
+    if (mine !== run) { cancelRun(state.run); return; }
+    mine.number = state.run;
+    showMcmc(state);
     poll();
   } catch (error) {
-    showMcmc({ status: "failed", message: error.message });
+    if (mine === run) showMcmc({ status: "failed", message: error.message });
   }
 }
 
 async function download(format) {
-  const method = $("method").value;
-  const reply = await fetch("api/samples", { method: "POST", body: JSON.stringify({ ...question(), format, method }) });
+  const method = $("method").value, name = `galaxy-${galaxy.row}-${method}.${format === "csv" ? "csv" : "h5"}`;
+  const asked = { ...question(), format, method, run: method === "mcmc" ? run.number : null };
+  const reply = await fetch("api/samples", { method: "POST", body: JSON.stringify(asked) });
   if (!reply.ok) { complain((await reply.json()).error); return; }
-  const link = make("a", { href: URL.createObjectURL(await reply.blob()), download: `galaxy-${galaxy.row}-${method}.${format === "csv" ? "csv" : "h5"}` });
+  const link = make("a", { href: URL.createObjectURL(await reply.blob()), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
@@ -470,7 +485,7 @@ async function begin() {
   $("reset").addEventListener("click", restore);
   $("log-sfr").addEventListener("change", () => drawHistories());
   $("mcmc").addEventListener("click", startMcmc);
-  $("cancel").addEventListener("click", async () => showMcmc(await ask("mcmc/cancel", {})));
+  $("cancel").addEventListener("click", endRun);
   $("csv").addEventListener("click", () => download("csv"));
   $("hdf5").addEventListener("click", () => download("hdf5"));
   window.addEventListener("resize", () => { if (answer) { held = {}; draw(); } });
