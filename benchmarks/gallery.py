@@ -64,6 +64,8 @@ def _of_sample(estimator: PosteriorEstimator, seed: int) -> dict[str, Callable[[
     sample = load_sdss_sample(bands=estimator.bands)
     rows = np.flatnonzero(estimator.status(sample).ok)[:_N_PLANE]
     theta = estimator.sample(sample.flux[rows], sample.flux_ivar[rows], sample.zred[rows], 100, seed=seed).astype(float)
+    known = np.isfinite(theta).all(axis=(1, 2))
+    rows, theta = rows[known], theta[known]
     zred = np.repeat(sample.zred[rows], theta.shape[1])
     derived = derived_properties(theta.reshape(-1, theta.shape[2]), zred, estimator.bases, estimator.cosmology)
     mass, sfr = (

@@ -186,6 +186,9 @@ def _estimator(model: str | None, bands: tuple[str, ...], redshift: float | None
         tried.append(
             f"{estimator.name}: {some}{' '.join(estimator.bands)}{'' if estimator.infers_redshift else ', --redshift'}"
         )
+    if model is not None and known:
+        what = "infers the redshift: leave --redshift out" if estimator.infers_redshift else "needs one: give --redshift"
+        raise ParameterError(f"{estimator.name} {what}, or --model, and a bundled posterior for both is taken")
     given = f"{' '.join(bands)} {'without' if redshift is None else 'with'} a redshift"
     advice = "leave others out, or train a posterior of your own ('sedcast init')"
     raise ParameterError(f"no posterior for {given}; there is {'; '.join(tried)}: {advice}")

@@ -25,7 +25,10 @@ def report(
         str | None,
         typer.Option(help="Row numbers of galaxies to show one by one, such as 0,5,12. Default: the first three posteriors."),
     ] = None,
-    model: Annotated[str, typer.Option(metavar="FILE", help="The posterior that made the file, or 'bundled'.")] = "bundled",
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The posterior that made the file; a bundled one is known."),
+    ] = None,
     n_mocks: Annotated[
         int, typer.Option("--mocks", min=0, help="Mocks on which the posterior's calibration is shown; 0 leaves that out.")
     ] = 500,
@@ -36,15 +39,18 @@ def report(
 
     from sedcast.data.errors import ParameterError
     from sedcast.posterior.calibration import LEAST_MOCKS
+    from sedcast.posterior.estimator import bundled_posteriors
     from sedcast.posterior.posterior_catalog import read_posteriors
     from sedcast.report import write_report
 
+    if output.suffix not in (".html", ".htm"):
+        raise ParameterError(f"-o {output}: expected a name that ends in .html")
     check_writable(output, inputs=[posteriors, model])
     if 0 < n_mocks < LEAST_MOCKS:
         raise ParameterError(f"--mocks {n_mocks}: expected at least {LEAST_MOCKS}, or 0 for a report without them")
     with read_posteriors(posteriors) as held:
-        estimator = load_posterior(model)
         made_by = held.provenance["estimator"]
+        estimator = load_posterior(model or (made_by["name"] if made_by["name"] in bundled_posteriors() else "bundled"))
         if made_by["sha256"] != estimator.card.get("sha256"):
             raise ParameterError(f"{posteriors} was made by another posterior, {made_by['name']!r}: give its file with --model")
         try:

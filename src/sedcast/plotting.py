@@ -151,9 +151,12 @@ def draw_corner(
     shown = [label.replace(" [", "\n[") for label in _labels(names, labels)]
     pooled = np.concatenate(list(checked.values()))
     low, high = np.quantile(pooled, [0.002, 0.998], axis=0)
-    if truth is not None:
-        low, high = np.minimum(low, truth), np.maximum(high, truth)
     margin = np.maximum(0.04 * (high - low), 1e-6)
+    # Beyond the samples may be the prior's edge: an empty bin there would be smoothed into a fall of the density.
+    low, high = np.maximum(low - margin, pooled.min(axis=0)), np.minimum(high + margin, pooled.max(axis=0))
+    low, high = np.where(low < high, low, low - margin), np.where(low < high, high, high + margin)
+    if truth is not None:
+        low, high = np.where(truth < low, truth - margin, low), np.where(truth > high, truth + margin, high)
     size = corner_size(len(names))
     for index, samples in enumerate(checked.values()):
         style = _line_style(index)
@@ -161,7 +164,7 @@ def draw_corner(
             samples,
             fig=figure,
             bins=30,
-            range=list(zip(low - margin, high + margin, strict=True)),
+            range=list(zip(low, high, strict=True)),
             labels=shown,
             label_kwargs={"fontsize": 10},
             color=style["color"],

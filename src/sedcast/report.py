@@ -120,9 +120,10 @@ def _galaxy(
     )
     pictures = [("Observed and predicted photometry, spectrum", _png(sed))]
     # Fewer samples than panels on a side have no contours.
-    if len(theta) > len(SHOWN_QUANTITIES):
-        shown_samples = np.stack([samples[name] for name in SHOWN_QUANTITIES], axis=1)
-        pictures.append(("Corner plot of the posterior", _png(corner_plot({"posterior": shown_samples}, SHOWN_QUANTITIES))))
+    names = [*SHOWN_QUANTITIES, *(["zred"] if "zred" in samples else [])]
+    if len(theta) > len(names):
+        stacked = np.stack([samples[name] for name in names], axis=1)
+        pictures.append(("Corner plot of the posterior", _png(corner_plot({"posterior": stacked}, names))))
     history = history_plot(theta, at, estimator.bases, estimator.cosmology)
     pictures.append(("Star-formation and metallicity histories", _png(history)))
     intervals = {name: np.percentile(values, [16, 50, 84]) for name, values in samples.items()}
