@@ -72,6 +72,8 @@ class PosteriorSampler(Protocol):
     def cosmology(self) -> Cosmology: ...  # noqa: D102
     @property
     def card(self) -> dict[str, Any]: ...  # noqa: D102
+    @property
+    def digest(self) -> str: ...  # noqa: D102
 
     def draw(
         self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray | None, n_samples: int, *, seed: int
@@ -195,7 +197,7 @@ def run_key(setting: Setting, galaxy: Galaxy, method: Method) -> str:
     if method == "refined":
         used["refine"] = config.refine.model_dump(mode="json")
     data = [np.asarray(value, dtype=float).tobytes().hex() for value in (galaxy.flux, galaxy.flux_ivar, galaxy.zred)]
-    estimator = setting.estimator.card.get("sha256", "")
+    estimator = setting.estimator.digest
     version = software_versions().get("sedcast", "")
     parts = [method, used, galaxy.seed(config.seed), data, estimator, setting.simulator_name, version]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

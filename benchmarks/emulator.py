@@ -43,7 +43,7 @@ BARS = {"phot_per_s": 100_000.0, "spec_per_s": 20_000.0, "single_us": 300.0, "ba
 
 # Each stage's functions, and those within them that are counted apart.
 _STAGES: dict[str, tuple[tuple[Callable[..., Any], ...], tuple[Callable[..., Any], ...]]] = {
-    "validation": ((Prior.validate,), ()),
+    "validation": ((SpectrumEmulator.check,), ()),
     "age and distance": ((Cosmology.age_gyr, Cosmology.luminosity_distance_cm), ()),
     "network": ((SpeculatorNetwork.__call__,), ()),
     "histories": ((HistoryGrid.formed, HistoryGrid.later_bins, MetallicityInputs.__call__), ()),

@@ -192,7 +192,7 @@ class _Graph:
     def __init__(self, config: BandTrainingConfig, weights: dict[str, np.ndarray], data: list[np.ndarray], n_band: int) -> None:
         self._tf, _ = import_tensorflow()
         tf = self._tf
-        self._size, self._n_band = config.batch_size, n_band
+        self._n_band = n_band
         self._depth = {"history": len(config.hidden), "burst": len(config.burst_hidden)}
         self._weights = {name: tf.Variable(value) for name, value in weights.items()}
         self._averages = {name: tf.Variable(value) for name, value in weights.items()}

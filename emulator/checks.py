@@ -2,20 +2,21 @@
 
 import numpy as np
 
+from sedcast.data import units
 from sedcast.data.errors import ParameterError
 
 __all__ = ["as_floats", "one_per_galaxy"]
 
 
 def as_floats(name: str, values: object) -> np.ndarray:
-    """`values` as float64.
+    """`values` as float64, masked ones as NaN.
 
     Raises
     ------
     ParameterError : if they are not numbers, or rows of different lengths.
     """
     try:
-        return np.asarray(values, dtype=np.float64)
+        return units.as_floats(values)
     except (TypeError, ValueError) as error:
         raise ParameterError(f"{name} must be an array of numbers, got {type(values).__name__}: {error}") from error
 

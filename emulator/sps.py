@@ -280,4 +280,4 @@ class SPSModel:
 
 def library_digest(library: SSPLibrary) -> str:
     """Checksum of the spectra of a library, and of what they are of."""
-    return array_digest(library.flux, library.log_age, library.log_z)
+    return array_digest(library.flux, library.log_age, library.log_z, library.wave_rest)

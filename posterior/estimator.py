@@ -157,10 +157,13 @@ class PosteriorEstimator:
 
     @property
     def digest(self) -> str:
-        """Checksum of the artifact that it was loaded from, or of its card if it was not."""
+        """Checksum of the artifact that it was loaded from, or of its card and its flow's weights if it was not."""
         if found := self.card.get("sha256"):
             return str(found)
-        return hashlib.sha256(json.dumps(self.card, sort_keys=True, default=str).encode()).hexdigest()
+        described = hashlib.sha256(json.dumps(self.card, sort_keys=True, default=str).encode())
+        for name, array in sorted(self.flow.to_arrays().items()):
+            described.update(f"{name}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        return described.hexdigest()
 
     @property
     def emulator_digest(self) -> str | None:

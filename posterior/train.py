@@ -128,7 +128,7 @@ class PosteriorConfig(Config):
 
 
 class TrainingProgress(Protocol):
-    """Called as (done, total, figures): galaxies simulated, steps of the emulator of the bands, then epochs trained."""
+    """Called as (done, total, figures): galaxies simulated, steps of the bands' emulator, epochs trained, mocks scored."""
 
     def __call__(self, done: int, total: int, figures: Mapping[str, float] | None = None, /) -> None:
         """Show progress."""
@@ -242,7 +242,7 @@ def train_posterior(
         estimator = estimator.with_experts(*experts)
     library = _emulator(training_simulation(estimator)).model.library
     estimator = replace(estimator, surviving=SurvivingMass.known(library))
-    return fit_outliers(estimator, config.outliers)
+    return fit_outliers(estimator, config.outliers, progress=progress)
 
 
 def _experts(config: PosteriorConfig) -> list[PosteriorEstimator]:

@@ -13,6 +13,8 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
+from sedcast.posterior.flow_kernel import vector_floats
+
 mpl.use("Agg")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -27,6 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("SEDCAST_NO_SKIP"):
         if not (has_fsps and has_published):
             raise pytest.UsageError("SEDCAST_NO_SKIP is set, but SPS_HOME or SEDCAST_PUBLISHED does not name a folder")
+        if vector_floats() == 0:
+            raise pytest.UsageError("SEDCAST_NO_SKIP is set, but the sampler in C was not compiled")
         if not has_browser:
             raise pytest.UsageError("SEDCAST_NO_SKIP is set, but playwright or Chromium is not installed")
     for item in items:

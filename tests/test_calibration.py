@@ -12,9 +12,10 @@ from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.emulator.simulation import draw_galaxies
-from sedcast.posterior.calibration import calibrate
+from sedcast.posterior.calibration import Check, _Thinned, calibrate
 from sedcast.posterior.mocks import Mocks, draw_mocks, measured_bands
 from sedcast.posterior.ranks import TarpResult, holm, rank_statistics, tarp
+from sedcast.posterior.resampling import PosteriorDraws
 
 
 def linear_gaussian(n: int, n_samples: int, *, shift: float = 0.0, widen: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -283,3 +284,21 @@ def _draws_in_g(estimator, noise, n):
     _, draws = next(galaxies)
     assert len(draws) > n
     return draws
+
+
+def test_a_failed_check_fails_the_whole():
+    assert Check("x", 2.0, 1.0, at_least=False).passes is False
+    result = calibrate(gaussian_estimator(0.0, 0.8), prior_mocks(600, 32), n_samples=100, seed=1)
+    (joint,) = (check for check in result.checks() if check.name == "TARP, largest deviation")
+    assert joint.bar == pytest.approx(0.015 * (10_000 / 600) ** 0.5)
+    assert joint.passes is bool(joint.value <= joint.bar)
+    assert not result.to_json_dict()["passes"]
+
+
+def test_samples_to_rank_are_no_copies_of_each_other():
+    class Copies:
+        def draw(self, flux, flux_ivar, zred, n, *, seed, row_keys):
+            return PosteriorDraws(np.repeat(np.arange(n // 4), 4)[None, :, None].astype("f4"), np.ones(1), np.zeros(1))
+
+    thinned = _Thinned(Copies())(None, None, None, 10, seed=0, row_keys=None)
+    assert len(np.unique(thinned.points)) == 10

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sedcast.baselines.compare import FLOOR, compare_galaxies, compared_pairs
+from sedcast.baselines.compare import FLOOR, _compare_pairs, _PairTask, compare_galaxies, compared_pairs
 from sedcast.baselines.mcmc import McmcConfig
-from sedcast.baselines.outcomes import COMPARED_NAMES, CompareConfig, Galaxy, Setting
+from sedcast.baselines.outcomes import COMPARED_NAMES, CompareConfig, Galaxy, Outcome, Setting, run_key
 from sedcast.baselines.report_tables import _table, pair_name, summarise, to_json, to_markdown
 from sedcast.baselines.runs import independent_draws
 from sedcast.data.cosmology import Cosmology
@@ -55,7 +55,8 @@ class ExactFlow:
 
     def __init__(self, offset=0.0):
         self.offset = offset
-        self.card = {"name": "exact", "sha256": str(offset)}
+        self.card = {"name": "exact"}
+        self.digest = str(offset)
 
     def draw(self, flux, flux_ivar, zred, n_samples, *, seed):
         weight = np.diag(flux_ivar[0])
@@ -249,3 +250,19 @@ def test_a_run_that_is_told_to_end_is_not_blamed_for_it(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code, str(attempt)], check=False).returncode == -signal.SIGTERM
     assert attempt.read_text() == "before"
+
+
+def test_the_floor_is_of_one_half_against_the_other(tmp_path):
+    draws = np.random.default_rng(0).standard_normal((300, 11)).astype("f4")
+    draws[150:] += 2
+    outcome = Outcome(draws, np.zeros((3, 16)), np.zeros((3, 17)), 1.0, 1.0)
+    (tmp_path / "runs").mkdir()
+    pairs = _compare_pairs(setting(), _PairTask(galaxy(0), {"emcee": outcome}, tmp_path))
+    assert pairs["emcee", FLOOR].c2st > 0.9
+
+
+def test_a_run_is_known_by_all_that_it_depends_on():
+    one = setting()
+    key = run_key(one, galaxy(0), "emcee")
+    for other in (replace(one, simulator_name="other"), setting(n_draws=30), setting(0.5)):
+        assert run_key(other, galaxy(0), "emcee") != key

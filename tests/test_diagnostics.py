@@ -3,7 +3,7 @@ import emcee
 import numpy as np
 import pytest
 
-from sedcast.baselines.diagnostics import autocorrelation_time, split_rhat
+from sedcast.baselines.diagnostics import autocorrelation_time, rank_rhat, split_rhat
 from sedcast.data.errors import ParameterError
 
 
@@ -66,3 +66,10 @@ def test_bad_input_is_refused():
         split_rhat(np.zeros((4, 4, 1)))
     with pytest.raises(ParameterError, match="must divide"):
         split_rhat(np.zeros((10, 4, 1)), n_groups=3)
+
+
+def test_groups_of_another_width_do_not_agree():
+    chain = np.random.default_rng(0).standard_normal((400, 40, 1))
+    assert rank_rhat(chain, n_groups=4).max() < 1.01
+    chain[:, :10] *= 2
+    assert rank_rhat(chain, n_groups=4).max() > 1.05

@@ -186,3 +186,10 @@ def test_bundled_estimators_are_found_by_name(tmp_path: Path) -> None:
     assert PosteriorEstimator.find("bundled").name == "sdss-ugriz"
     with pytest.raises(ArtifactError, match="no-such"):
         PosteriorEstimator.find(tmp_path / "no-such.npz")
+
+
+def test_an_estimator_is_known_by_its_weights_where_no_file_is_its_own():
+    one, same, other = gaussian_estimator(), gaussian_estimator(), gaussian_estimator(0.0, 0.9)
+    assert one.digest == same.digest != other.digest
+    loaded = PosteriorEstimator.default()
+    assert loaded.digest == loaded.card["sha256"]

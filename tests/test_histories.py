@@ -176,3 +176,16 @@ def test_ages_outside_the_bases_are_refused() -> None:
 def test_no_galaxies_give_no_properties() -> None:
     got = derived_properties(np.empty((0, 12)), np.empty(0), flat_bases(), Cosmology())
     assert {value.shape for value in got.values()} == {(0,)}
+
+
+def test_a_burst_at_high_redshift_counts_over_the_age():
+    got = derived_properties(a_theta(fburst=1.0, tburst=0.1), 9.0, flat_bases(), Cosmology())
+    age = Cosmology().age_gyr(np.array([9.0]))[0]
+    assert age < 1
+    assert got["log_sfr_1gyr"][0] == pytest.approx(10 - np.log10(age * 1e9))
+
+
+def test_masked_redshifts_are_none():
+    zred = np.ma.MaskedArray([0.1, 0.1], [False, True])
+    with pytest.raises(ParameterError):
+        derived_properties(np.repeat(a_theta(), 2, axis=0), zred, flat_bases(), Cosmology())

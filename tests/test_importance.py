@@ -312,3 +312,29 @@ def test_refinement_checks_its_stream_and_takes_unmeasured_bands(real_refiner: R
     found = refiner(flux, ivar, float(real_galaxies.zred[0]), 50, seed=0)
     zero = refiner(np.nan_to_num(flux), np.where(np.isnan(flux * ivar), 0, ivar), float(real_galaxies.zred[0]), 50, seed=0)
     np.testing.assert_array_equal(found.theta, zero.theta)
+
+
+def test_masses_of_adapted_samples_are_those_of_the_posterior():
+    prior, sigma = Prior(log_mstar=(9.5, 10.5)), np.full(5, 4.0)
+    config = {"n_draws": 20_000, "contexts_below": 0.0, "adapt_below": 1.0, "max_rounds": 2}
+    result = refiner(1.1, prior, **config)(FLUX, sigma**-2, ZRED, 5000, seed=1)
+    assert result.step == "adapted"
+    theta = prior.from_unbounded(np.random.default_rng(8).standard_normal((100_000, 11)))
+    log_weight = norm(Linear(prior).flux(theta, None), sigma).logpdf(FLUX).sum(axis=1)
+    weight = np.exp(log_weight - log_weight.max())
+    mean = np.average(theta[:, 0], weights=weight)
+    std = np.average((theta[:, 0] - mean) ** 2, weights=weight) ** 0.5
+    assert result.theta[:, 0].mean() == pytest.approx(mean, abs=0.1 * std)
+    assert result.theta[:, 0].std() == pytest.approx(std, rel=0.1)
+
+
+def test_contexts_are_a_mixture_of_weight_one():
+    sigma, four = np.full(5, 3.0), refiner(1.1, n_draws=20_000)
+    likelihood = GaussianLikelihood(four.simulator, four.estimator.prior, flux=FLUX, flux_ivar=sigma**-2, zred=ZRED)
+    draws = four._from_contexts(likelihood, "contexts", [(FLUX, sigma**-2)] * 4, (2, 0), 1)
+    assert draws.log_evidence == pytest.approx(exact_linear(sigma)[2], abs=0.05)
+
+
+def test_a_heavy_tail_is_flagged():
+    heavy = refiner(0.7, n_draws=4000, max_rounds=0, min_efficiency=0.0, contexts_below=0.0)
+    assert heavy(FLUX, np.full(5, 0.3**-2), ZRED, 50, seed=2).flag == HEAVY_TAIL

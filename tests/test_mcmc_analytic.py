@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from sedcast.baselines.coordinates import FlowCoordinates, FlowMap
+from sedcast.baselines.diagnostics import autocorrelation_time, rank_rhat
 from sedcast.baselines.mcmc import McmcConfig, run_emcee, run_zeus
 from sedcast.baselines.nested import run_nautilus
 from sedcast.data.errors import ParameterError
@@ -125,3 +126,12 @@ def test_results_go_to_arviz_by_group():
     second = result.theta.reshape(n_step, n_walker, 12)[:, n_walker // 2 :, 10].ravel()
     np.testing.assert_array_equal(data.posterior["dust2"].values[1], second)
     assert len(result.thinned(100)) == 100
+
+
+def test_the_verdict_is_of_the_chain_that_is_returned():
+    result = run_emcee(galaxy(), CONFIG.model_copy(update={"target_ess": 300.0, "max_rhat": 1.1}))
+    both = np.concatenate([result.chain, result.log_prob[..., None]], axis=2)
+    assert result.rhat == pytest.approx(rank_rhat(both, n_groups=result.n_groups).max())
+    steps, walkers, _ = result.chain.shape
+    np.testing.assert_allclose(result.ess, steps * walkers / autocorrelation_time(result.chain))
+    assert result.n_burn_in >= 2 * CONFIG.thin

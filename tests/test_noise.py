@@ -206,3 +206,11 @@ def test_missing_measurements_are_left_out() -> None:
     assert holed.magnitude_range[0] == pytest.approx(full.magnitude_range[0], abs=0.5)
     assert np.ptp(magnitude) > 0
     np.testing.assert_array_equal(holed.median[1:], full.median[1:])
+
+
+def test_the_bundled_model_is_that_of_the_bundled_sample():
+    sample = load_sdss_sample(bands=("FUV", "NUV", "u", "g", "r", "i", "z"))
+    made, bundled = NoiseModel.from_catalog(sample), NoiseModel.sdss(sample.bands)
+    for name in ("median", "scatter", "magnitude_range", "ln_sigma_range", "log_cap", "log_norm"):
+        np.testing.assert_allclose(getattr(made, name), getattr(bundled, name), rtol=1e-6, atol=1e-9)
+    assert made.draw(sample.flux, np.random.default_rng(0))[2].max() <= 0

@@ -324,3 +324,15 @@ def test_the_recipe_is_valid():
     assert recipe.redshift == "inferred"
     assert recipe.simulation is not None
     assert recipe.simulation.zred.quantile(np.array(0.5)) == pytest.approx(0.104, rel=0.02)
+
+
+def test_scatter_is_about_the_bias():
+    rng = np.random.default_rng(11)
+    spec = rng.uniform(0.05, 0.25, 4000)
+    observed = spec + 0.02 * (1 + spec) * rng.standard_normal(4000)
+    samples = observed[:, None] + 0.02 * (1 + spec)[:, None] * rng.standard_normal((4000, 99))
+    figures = redshift_figures(samples + 0.05 * (1 + spec)[:, None], spec)
+    assert figures.bias == pytest.approx(0.05, abs=0.002)
+    assert figures.sigma_nmad == pytest.approx(0.02, rel=0.06)
+    with pytest.raises(ParameterError, match="finite"):
+        redshift_figures(samples, np.ma.MaskedArray(spec, spec > 0.2))

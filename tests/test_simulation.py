@@ -17,6 +17,7 @@ from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.data.filters import FilterProjection, load_filter
 from sedcast.data.noise import NoiseModel
+from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator import mass_simulation
 from sedcast.emulator.mass_simulation import simulate
@@ -293,3 +294,17 @@ def test_filters_beyond_the_spectra_are_refused() -> None:
     model = SPSModel(SSPLibrary.popstar().trimmed(3000.0, 12_000.0), dtype=np.float32)
     with pytest.raises(ParameterError, match="'u' covers rest frame"):
         PhotometrySimulator(model, BANDS, 0.3)
+
+
+@pytest.mark.parametrize("change", ["bases", "t_birth_cloud_gyr", "wavelengths"])
+def test_a_direct_model_is_known_by_all_that_it_is_made_of(change: str) -> None:
+    library = SSPLibrary.popstar().trimmed(1000.0, 12_000.0)
+    bases = SFHBases.default()
+    one = SPSModel(library, bases)
+    others = {
+        "bases": lambda: SPSModel(library, replace(bases, sfh=1.1 * bases.sfh)),
+        "t_birth_cloud_gyr": lambda: SPSModel(library, bases, t_birth_cloud_gyr=0.01),
+        "wavelengths": lambda: SPSModel(replace(library, wave_rest=library.wave_rest * 1.01), bases),
+    }
+    assert mass_simulation._identity(one) == mass_simulation._identity(SPSModel(library, bases))
+    assert mass_simulation._identity(one) != mass_simulation._identity(others[change]())

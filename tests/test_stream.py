@@ -122,3 +122,9 @@ def test_wrong_bands_are_refused(model):
         parse_config({"complete": 0.7, "without_optional": 0.6}, MissingBands)
     with pytest.raises(ConfigError, match="needs bands in optional"):
         parse_config({"optional": []}, MissingBands)
+
+
+def test_held_out_galaxies_are_of_spectra_of_their_own(model):
+    with stream(model, 700, n_validation=1500) as galaxies:
+        held, chunk = galaxies.validation(), galaxies.chunk(0)
+    assert not np.isin(held.theta_unbounded[:, 1], chunk.theta_unbounded[:, 1]).any()

@@ -100,3 +100,9 @@ def test_bad_input_is_refused():
         marginal_wasserstein(np.full((10, 2), np.nan), np.zeros((10, 2)))
     with pytest.raises(ParameterError, match="folds"):
         c2st(np.zeros((4, 2)), np.zeros((4, 2)), seed=0)
+
+
+def test_shifts_are_in_the_width_of_the_second():
+    rng = np.random.default_rng(0)
+    found = two_samples(rng.normal(1, 4, (4000, 1)), rng.normal(0, 2, (4000, 1)), seed=0)
+    assert found.shift[0] == pytest.approx(0.5, abs=0.1)
