@@ -179,8 +179,9 @@ def _artifacts(folder: Path) -> list[tuple[str, Path, Callable[[Path], object]]]
     graph: Any = SimpleNamespace(affine=affine, shapes={"kernel": (2, 2)}, arrays=lambda: weights)
     best = {f"{flow_training._BEST}{name}": values for name, values in weights.items()}
     state = {"step": 3, "epoch": 1, "position": 0, "loss_sum": 0.5, "best": 1.5, "best_epoch": 0, "minutes": 0.1}
+    data = {"n": [2], "mean": [0.0]}
     card = {
-        "state": state | {"history": [{"epoch": 0}], "affine": {k: v.tolist() for k, v in affine.items()}},
+        "state": state | {"data": data, "history": [{"epoch": 0}], "affine": {k: v.tolist() for k, v in affine.items()}},
         "identity": "{}",
     }
     save_artifact(folder / "flow.checkpoint.npz", "flow-checkpoint", weights | best, card)
@@ -199,7 +200,7 @@ def _artifacts(folder: Path) -> list[tuple[str, Path, Callable[[Path], object]]]
         (
             "checkpoint of a flow",
             folder / "flow.checkpoint.npz",
-            lambda path: flow_training._read_checkpoint(path, "{}", graph),
+            lambda path: flow_training._read_checkpoint(path, "{}", graph, data),
         ),
         (
             "checkpoint of a network",
@@ -215,7 +216,7 @@ def _hdf5(folder: Path) -> list[tuple[str, Path, Callable[[Path], object]]]:
     with h5py.File(folder / "simulations.h5", "w") as file:
         columns = {"theta_unbounded": (40, len(FREE_PARAMETER_NAMES)), "flux": (40, 5), "flux_ivar": (40, 5), "zred": (40,)}
         for name, shape in columns.items():
-            file[name] = rng.uniform(0.1, 1, shape).astype("f4")
+            file[name] = rng.uniform(0.1, 0.3, shape).astype("f4")
         about = {"config": SimulationConfig(n_galaxies=40).model_dump_json(), "free_parameter_names": FREE_PARAMETER_NAMES}
         file.attrs.update(about)
     catalog = read_catalog(folder / "plain.csv", bands=_BANDS)

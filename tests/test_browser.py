@@ -104,7 +104,7 @@ def test_a_galaxy_is_picked_and_its_photometry_dragged(open_page: Callable[..., 
     )
     page.mouse.move(*at)
     page.mouse.down()
-    page.mouse.move(at[0], at[1] - 20, steps=5)
+    page.mouse.move(at[0], at[1] - 4, steps=4)
     page.mouse.up()
     settled(page, seen)
     assert float(page.input_value("#mag-2")) < magnitude - 0.05

@@ -99,10 +99,11 @@ def test_galaxies_far_from_all_that_the_flow_draws_are_sampled_and_end_no_catalo
     monkeypatch.setattr("sedcast.baselines.chain_refiner.run_emcee", fail)
     infer_catalog(estimator, odd, tmp_path / "mcmc.h5", n_samples=50, refiner=refiner, n_threads=1)
     with read_posteriors(tmp_path / "mcmc.h5") as posteriors:
-        assert posteriors.status.tolist() == ["", ""]
-        assert all("MCMC failed" in flags for flags in posteriors.flags)
-        assert posteriors.refinement["step"].tolist() == ["flow", "flow"]
-        assert np.isfinite(posteriors.samples(0)["log_mstar"]).all()
+        # The flow's samples stand in, where it has any.
+        assert ["no draw of the flow" in status for status in posteriors.status] == [True, False]
+        assert "MCMC failed" in posteriors.flags[1]
+        assert posteriors.refinement["step"][1] == "flow"
+        assert np.isfinite(posteriors.samples(1)["log_mstar"]).all()
 
 
 @pytest.mark.slow
