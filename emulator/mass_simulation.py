@@ -27,7 +27,7 @@ from sedcast.emulator.simulation import (
     draw_galaxies,
     noise_model,
 )
-from sedcast.emulator.sps import SPSModel
+from sedcast.emulator.sps import SPSModel, library_digest
 
 __all__ = ["changed_artifacts", "simulate"]
 
@@ -119,9 +119,9 @@ def _identity(model: SpectrumModel) -> str:
     """An artifact's checksum, or that of all that a direct model is made of, or the name of what the model is."""
     named = type(model).__name__
     if isinstance(model, SPSModel):
-        library, bases = model.library, model.bases
-        made_of = (library.flux, library.log_age, library.log_z, library.wave_rest, bases.t_lookback_gyr, bases.sfh, bases.zh)
-        named = f"{named} {array_digest(*made_of, np.array(model.t_birth_cloud_gyr))}"
+        library, bases = np.array(library_digest(model.library)), model.bases
+        of_bases = bases.t_lookback_gyr, bases.sfh, bases.zh
+        named = f"{named} {array_digest(library, *of_bases, np.array(model.t_birth_cloud_gyr))}"
     return str(getattr(model, "card", {}).get("sha256", named))
 
 

@@ -19,7 +19,7 @@ from sedcast.emulator.band_emulator import BandEmulator
 from sedcast.emulator.histories import column
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
-from sedcast.posterior.amplitudes import AmplitudePosterior
+from sedcast.posterior.amplitudes import BRIGHTEST, AmplitudePosterior
 from sedcast.posterior.burst_choice import FARTHEST, from_option, prior_chances, to_option
 from sedcast.posterior.chunks import chunks, in_threads
 from sedcast.posterior.conditional_flow import ConditionalFlow, FlowDraws, checked_context, row_noise
@@ -33,7 +33,6 @@ _AMPLITUDES = [FREE_PARAMETER_NAMES.index(name) for name in ("fburst", "log_msta
 _TBURST = FREE_PARAMETER_NAMES.index("tburst") - len(_AMPLITUDES)
 """Of the coordinates without the amplitudes, both of which stand before it."""
 _CHUNK = 5000
-_MOST = 1e15
 _LN_2PI = float(np.log(2 * np.pi))
 _BANDS, _CONFIG = "bands_", "amplitude_config"
 
@@ -233,8 +232,8 @@ class FlowWithAmplitudes(ConditionalFlow):
         """Of each row, one over the errors and fluxes over errors, (n, n_band), 0 where unmeasured, and redshift (n,)."""
         flux, flux_ivar, zred = self.transform.observed(checked_context(context, self.n_context))
         # Kept from what single precision cannot hold.
-        root = np.minimum(np.sqrt(flux_ivar), _MOST)
-        return root.astype(np.float32), np.clip(flux * root, -_MOST, _MOST).astype(np.float32), zred
+        root = np.minimum(np.sqrt(flux_ivar), BRIGHTEST)
+        return root.astype(np.float32), np.clip(flux * root, -BRIGHTEST, BRIGHTEST).astype(np.float32), zred
 
     def _redshift(self, others: np.ndarray, zred: np.ndarray | None, rows: slice) -> np.ndarray:
         """The redshift of each row, or if it is inferred, of each of the points of others (k, …)."""

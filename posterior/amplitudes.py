@@ -17,7 +17,7 @@ from sedcast.posterior.flow_kernel import amplitude_densities, vector_floats
 from sedcast.posterior.mass import MassConditional
 from sedcast.posterior.tabulated import TabulatedDensity
 
-__all__ = ["AmplitudePosterior"]
+__all__ = ["BRIGHTEST", "AmplitudePosterior"]
 
 # The logit of the burst fraction's prior CDF: beyond are 3e-8 of the prior, in which the density of that CDF is flat.
 _MAX_LOGIT = 18.0
@@ -30,8 +30,8 @@ _LN_ROOT_2PI = float(np.log(_ROOT_2PI))
 _LN10 = float(np.log(10))
 _LN_LN10 = float(np.log(_LN10))
 _TINY = float(np.finfo(np.float32).tiny)
-# Whose square float32 can hold.
-_BRIGHTEST = 1e15
+BRIGHTEST = 1e15
+"""Of fluxes over their errors, whose square float32 can hold."""
 
 
 class _Plane(NamedTuple):
@@ -51,7 +51,7 @@ class _Plane(NamedTuple):
         rest = burst - b1 * first
         b2 = np.linalg.norm(rest, axis=1, keepdims=True)
         d2 = np.sum(rest * observed, axis=1, keepdims=True) / np.maximum(b2, _TINY)
-        return cls(*(np.clip(part, -_BRIGHTEST, _BRIGHTEST).astype(np.float32) for part in (s1, b1, b2, d1, d2)))
+        return cls(*(np.clip(part, -BRIGHTEST, BRIGHTEST).astype(np.float32) for part in (s1, b1, b2, d1, d2)))
 
 
 class AmplitudePosterior:

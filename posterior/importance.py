@@ -252,7 +252,7 @@ class Refiner:
             last = self._adapted(likelihood, last, rng)
             yield last
             best = self._better(best, last)
-            if self._better(last, best) is best and best.log_evidence > last.log_evidence + _DISAGREEING:
+            if best.log_evidence > last.log_evidence + _DISAGREEING:
                 last = best
 
     def _short(self, draws: _Draws, efficiency: float) -> bool:
