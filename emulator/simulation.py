@@ -20,6 +20,7 @@ from sedcast.data.noise import NoiseModel
 from sedcast.data.provenance import describe_file
 from sedcast.data.threads import one_blas_thread
 from sedcast.emulator.checks import as_floats, one_per_galaxy
+from sedcast.emulator.observing import observe
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
 
@@ -32,7 +33,6 @@ __all__ = [
     "SpectrumModel",
     "default_simulator",
     "draw_galaxies",
-    "masses_within_reach",
     "noise_model",
     "noiseless_flux",
 ]
@@ -225,8 +225,7 @@ def draw_galaxies(
     """Draw noisy galaxies without end, chunk after chunk from `first_chunk`, yielding (proposals, kept galaxies).
 
     Each chunk has its own random stream, so the sequence does not depend on the number of workers, which are threads or the
-    processes of a pool, or on where it begins. Noise follows `NoiseModel`: draws are kept by their weight and if their
-    *observed* values lie in its range, which leaves p(θ | x) as it is.
+    processes of a pool, or on where it begins. Which are kept: `observe`.
     """
     shared = simulator, prior, noise, zred, seed
     if pool is not None:
@@ -252,66 +251,14 @@ def _draw_chunk(
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
     theta = prior.sample(PROPOSALS_PER_CHUNK, rng)
     z = zred.sample(PROPOSALS_PER_CHUNK, rng)
-    theta, z, flux_true = _within_reach(theta, z, simulator.flux(theta, z), prior, noise, rng)
-    flux, sigma, log_weight = noise.draw(flux_true, rng)
-    kept = noise.accept(log_weight, rng) & noise.in_range(flux, sigma)
-    return PROPOSALS_PER_CHUNK, Draws(
-        theta[kept],
-        prior.to_unbounded(theta[kept]),
-        z[kept],
-        flux_true[kept],
-        flux[kept],
-        sigma[kept] ** -2.0,
-    )
-
-
-def masses_within_reach(
-    unit_flux: np.ndarray, prior: Prior, noise: NoiseModel, *, measured: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The log masses in the prior's range for which galaxies can be observed within the noise model's range.
-
-    Flux is proportional to mass, whose prior is uniform in log mass and independent of the rest. So keeping a galaxy
-    with probability (width of the log masses within reach in every measured band) / (largest such width) and drawing its
-    log mass uniformly among them gives the joint prior, cut to what can be observed, at a fraction of the spectra.
-
-    Parameters
-    ----------
-    unit_flux : (n, n_band) log10 of the noiseless flux per solar mass formed, nanomaggies; -inf where there is none.
-    prior, noise : of the masses, and of the observation.
-    measured : (n, n_band) bool, bands that are to be observed; all by default.
-
-    Returns
-    -------
-    lightest, heaviest, probability : (n,) each; the last is that with which to keep a galaxy.
-    """
-    brightest, faintest = noise.reach()
-    low, high = prior.log_mstar
-    # A flux of zero has an infinite magnitude: no mass brings it within reach, unless that has no faint end.
-    with np.errstate(invalid="ignore"):
-        lightest = np.where(np.isinf(faintest), low, 9.0 - 0.4 * faintest - unit_flux)
-    heaviest = 9.0 - 0.4 * brightest - unit_flux
-    width = np.broadcast_to(0.4 * (faintest - brightest), unit_flux.shape)
-    if measured is not None:
-        lightest, heaviest = np.where(measured, lightest, low), np.where(measured, heaviest, high)
-        width = np.where(measured, width, np.inf)
-    least, greatest = np.clip(lightest.max(axis=1), low, high), np.clip(heaviest.min(axis=1), low, high)
-    return least, greatest, (greatest - least) / np.minimum(width.min(axis=1), high - low)
-
-
-def _within_reach(
-    theta: np.ndarray, zred: np.ndarray, flux: np.ndarray, prior: Prior, noise: NoiseModel, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw the masses anew among those of `masses_within_reach`."""
-    column = PARAMETER_NAMES.index("log_mstar")
+    mass = PARAMETER_NAMES.index("log_mstar")
     with np.errstate(divide="ignore"):
-        unit_flux = np.log10(flux) - theta[:, column, None]
-    lightest, heaviest, probability = masses_within_reach(unit_flux, prior, noise)
-    kept = rng.random(len(theta)) < probability
-    theta, zred, flux = theta[kept], zred[kept], flux[kept]
-    log_mstar = lightest[kept] + rng.random(len(theta)) * (heaviest - lightest)[kept]
-    flux = flux * 10 ** (log_mstar - theta[:, column])[:, None]
-    theta[:, column] = log_mstar
-    return theta, zred, flux
+        unit_flux = np.log10(simulator.flux(theta, z)) - theta[:, mass, None]
+    observed = observe(unit_flux, prior, noise, rng)
+    theta, z = theta[observed.rows], z[observed.rows]
+    theta[:, mass] = observed.log_mstar
+    points = prior.to_unbounded(theta)
+    return PROPOSALS_PER_CHUNK, Draws(theta, points, z, observed.flux_true, observed.flux, observed.sigma**-2.0)
 
 
 def noise_model(config: SimulationConfig) -> NoiseModel:

@@ -1,5 +1,6 @@
 """Mock galaxies with known parameters, drawn as the training set was."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,9 +9,10 @@ from sedcast.data.config import parse_config
 from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
 from sedcast.data.threads import usable_cores
+from sedcast.emulator.observing import observe, until_kept
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.redshift import RedshiftPrior
-from sedcast.emulator.simulation import FluxSimulator, masses_within_reach, noiseless_flux
+from sedcast.emulator.simulation import FluxSimulator, noiseless_flux
 from sedcast.posterior.estimator import PosteriorEstimator
 
 __all__ = ["Mocks", "draw_mocks", "measured_bands"]
@@ -63,7 +65,7 @@ def draw_mocks(
 
     Raises
     ------
-    ParameterError : if bands disagree.
+    ParameterError : if bands disagree, or the prior's galaxies are none that the noise model has.
     """
     for name, bands in (("simulator", getattr(simulator, "bands", estimator.bands)), ("noise", noise.bands)):
         if tuple(bands) != estimator.bands:
@@ -73,41 +75,19 @@ def draw_mocks(
     measured = np.ones((n_mocks, n_band), dtype=bool) if measured is None else measured
     theta, zred = np.empty((n_mocks, len(PARAMETER_NAMES))), np.empty(n_mocks)
     flux, sigma = np.empty((2, n_mocks, n_band))
-    pending, redshifts = np.arange(n_mocks), _redshifts(estimator)
-    for _ in range(_MAX_TRIES):
-        tried = _observe(simulator, estimator, redshifts, noise, measured[pending], rng)
-        rows = pending[tried[0]]
-        theta[rows], zred[rows], flux[rows], sigma[rows] = tried[1:]
-        pending = np.delete(pending, tried[0])
-        if not len(pending):
-            return Mocks(theta, estimator.prior.to_unbounded(theta), flux, sigma**-2.0, zred)
-    raise ParameterError(
-        f"{len(pending)} of {n_mocks} mocks were outside the noise model's range in {_MAX_TRIES} tries: "
-        "prior, redshifts and noise do not belong together"
-    )
+    mass, redshifts = PARAMETER_NAMES.index("log_mstar"), _redshifts(estimator)
 
+    def attempt(wanted: np.ndarray) -> tuple[np.ndarray, Sequence[np.ndarray]]:
+        tried, z = estimator.prior.sample(len(wanted), rng), redshifts.sample(len(wanted), rng)
+        with np.errstate(divide="ignore"):
+            unit_flux = np.log10(noiseless_flux(simulator, tried, z, n_threads=usable_cores())) - tried[:, mass, None]
+        observed = observe(unit_flux, estimator.prior, noise, rng, measured=measured[wanted])
+        tried = tried[observed.rows]
+        tried[:, mass] = observed.log_mstar
+        return observed.rows, (tried, z[observed.rows], observed.flux, observed.sigma)
 
-def _observe(
-    simulator: FluxSimulator,
-    estimator: PosteriorEstimator,
-    redshifts: RedshiftPrior,
-    noise: NoiseModel,
-    measured: np.ndarray,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """One try for each row of `measured` (n, n_band): rows accepted, and their theta, zred, flux and sigma."""
-    mass = PARAMETER_NAMES.index("log_mstar")
-    theta, zred = estimator.prior.sample(len(measured), rng), redshifts.sample(len(measured), rng)
-    with np.errstate(divide="ignore"):
-        unit_flux = np.log10(noiseless_flux(simulator, theta, zred, n_threads=usable_cores())) - theta[:, mass, None]
-    lightest, heaviest, probability = masses_within_reach(unit_flux, estimator.prior, noise, measured=measured)
-    kept = np.flatnonzero(rng.random(len(theta)) < probability)
-    theta[kept, mass] = lightest[kept] + rng.random(len(kept)) * (heaviest - lightest)[kept]
-    true_flux = 10 ** (unit_flux[kept] + theta[kept, mass, None])
-    flux, sigma, log_weight = noise.draw(true_flux, rng, measured=measured[kept])
-    accepted = noise.accept(log_weight, rng) & noise.in_range(flux, sigma)
-    kept = kept[accepted]
-    return kept, theta[kept], zred[kept], flux[accepted], sigma[accepted]
+    until_kept((theta, zred, flux, sigma), attempt, most_tries=_MAX_TRIES)
+    return Mocks(theta, estimator.prior.to_unbounded(theta), flux, sigma**-2.0, zred)
 
 
 def _redshifts(estimator: PosteriorEstimator) -> RedshiftPrior:

@@ -18,8 +18,9 @@ from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
 from sedcast.data.threads import usable_cores
+from sedcast.emulator.observing import observe, until_kept
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
-from sedcast.emulator.simulation import FluxSimulator, SimulationConfig, masses_within_reach, noiseless_flux
+from sedcast.emulator.simulation import FluxSimulator, SimulationConfig, noiseless_flux
 
 __all__ = ["Galaxies", "GalaxyStream", "MissingBands", "StreamConfig"]
 
@@ -219,34 +220,16 @@ class GalaxyStream:
         n_band, missing = len(self._noise.bands), self.stream.missing
         measured = None if missing is None else missing.draw(n, self._noise.bands, rng)
         theta = np.empty((n, len(FREE_PARAMETER_NAMES)), dtype=np.float32)
-        flux, ivar, zred = np.empty((n, n_band)), np.empty((n, n_band)), np.empty(n)
-        pending = np.arange(n)
-        for _ in range(_MAX_TRIES):
-            wanted = None if measured is None else measured[pending]
-            kept, drawn = self._try(spectra, len(pending), wanted, rng)
-            rows = pending[kept]
-            theta[rows], flux[rows], ivar[rows], zred[rows] = drawn
-            pending = np.delete(pending, kept)
-            if not len(pending):
-                return Galaxies(theta, flux, ivar, zred)
-        raise ParameterError(
-            f"{len(pending)} of {n} galaxies were outside the noise model's range in {_MAX_TRIES} tries: "
-            "prior, redshifts and noise do not belong together"
-        )
+        flux, sigma, zred = np.empty((n, n_band)), np.empty((n, n_band)), np.empty(n)
 
-    def _try(
-        self, spectra: _Spectra, n: int, measured: np.ndarray | None, rng: np.random.Generator
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Propose n galaxies; return which are accepted (m,), and their parameters, fluxes, inverse variances, redshifts."""
-        row = rng.integers(len(spectra), size=n)
-        unit_flux = spectra.unit_flux[row].astype(float)
-        lightest, heaviest, probability = masses_within_reach(unit_flux, self.prior, self._noise, measured=measured)
-        kept = np.flatnonzero(rng.random(n) < probability)
-        log_mstar = lightest[kept] + rng.random(len(kept)) * (heaviest - lightest)[kept]
-        wanted = None if measured is None else measured[kept]
-        flux, sigma, log_weight = self._noise.draw(10 ** (unit_flux[kept] + log_mstar[:, None]), rng, measured=wanted)
-        accepted = self._noise.accept(log_weight, rng) & self._noise.in_range(flux, sigma)
-        kept, log_mstar = kept[accepted], log_mstar[accepted]
-        theta_unbounded = spectra.theta_unbounded[row[kept]]
-        theta_unbounded[:, 0] = self.prior.log_mstar_to_unbounded(log_mstar)
-        return kept, (theta_unbounded, flux[accepted], sigma[accepted] ** -2.0, spectra.zred[row[kept]])
+        def attempt(wanted: np.ndarray) -> tuple[np.ndarray, Sequence[np.ndarray]]:
+            row = rng.integers(len(spectra), size=len(wanted))
+            of_wanted = None if measured is None else measured[wanted]
+            observed = observe(spectra.unit_flux[row].astype(float), self.prior, self._noise, rng, measured=of_wanted)
+            row = row[observed.rows]
+            points = spectra.theta_unbounded[row]
+            points[:, 0] = self.prior.log_mstar_to_unbounded(observed.log_mstar)
+            return observed.rows, (points, observed.flux, observed.sigma, spectra.zred[row])
+
+        until_kept((theta, flux, sigma, zred), attempt, most_tries=_MAX_TRIES)
+        return Galaxies(theta, flux, sigma**-2.0, zred)

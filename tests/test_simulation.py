@@ -21,12 +21,12 @@ from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator import mass_simulation
 from sedcast.emulator.mass_simulation import simulate
+from sedcast.emulator.observing import observe
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.emulator.simulation import (
     PhotometrySimulator,
     SimulationConfig,
-    _within_reach,
     default_simulator,
     draw_galaxies,
     noise_model,
@@ -73,13 +73,16 @@ def test_masses_within_reach_give_the_prior_cut_to_what_is_observed(simulator: P
     theta, zred = prior.sample(n, 4), rng.uniform(0.01, 0.3, n)
     flux = simulator.flux(theta, zred, n_threads=2)
 
-    def kept(theta: np.ndarray, zred: np.ndarray, flux: np.ndarray) -> np.ndarray:
-        observed, sigma, log_weight = noise.draw(flux, rng)
-        keep = noise.accept(log_weight, rng) & noise.in_range(observed, sigma)
-        return np.column_stack([prior.to_unbounded(theta[keep]), zred[keep], np.log(flux[keep, 2])])
+    def columns(theta: np.ndarray, zred: np.ndarray, flux: np.ndarray) -> np.ndarray:
+        return np.column_stack([prior.to_unbounded(theta), zred, np.log(flux[:, 2])])
 
-    plain = kept(theta, zred, flux)
-    quick = kept(*_within_reach(theta, zred, flux, prior, noise, rng))
+    observed, sigma, log_weight = noise.draw(flux, rng)
+    keep = noise.accept(log_weight, rng) & noise.in_range(observed, sigma)
+    plain = columns(theta[keep], zred[keep], flux[keep])
+    found = observe(np.log10(flux) - theta[:, :1], prior, noise, rng)
+    with_mass = theta[found.rows]
+    with_mass[:, 0] = found.log_mstar
+    quick = columns(with_mass, zred[found.rows], found.flux_true)
     assert len(quick) > 1.5 * len(plain)
     pvalues = [stats.ks_2samp(plain[:, k], quick[:, k]).pvalue for k in range(plain.shape[1])]
     assert min(pvalues) * len(pvalues) > 1e-2, dict(zip((*FREE_PARAMETER_NAMES, "zred", "flux"), pvalues, strict=True))
