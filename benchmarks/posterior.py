@@ -17,7 +17,8 @@ from sedcast.data.tensorflow import import_tensorflow
 from sedcast.posterior.conditional_flow import ConditionalFlow
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
-from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, as_tfp_distribution
+from sedcast.posterior.flow_tensorflow import as_tfp_distribution
+from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.made import FlowConfig, initial_parameters, parameter_masks, permutations
 

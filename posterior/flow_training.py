@@ -1,8 +1,8 @@
 """Training the masked autoregressive flow in TensorFlow by maximum likelihood on simulated pairs (theta, context).
 
 The posterior of precise photometry is a thin sheet in the space of parameters, which makes the loss ill-conditioned: SOAP gets
-in 2.5 minutes to where Adam is after half an hour. The loss evaluates each network once per block; masked weights stay
-zero because gradients and moves are multiplied by the mask.
+in 2.5 minutes to where Adam is after half an hour. Masked weights stay zero because gradients and moves are multiplied by
+the mask.
 
 References
 ----------
@@ -10,7 +10,6 @@ Papamakarios et al. 2017, arXiv:1705.07057; Jones & Pewsey 2009, doi:10.1093/bio
 arXiv:2409.11321 (SOAP).
 """
 
-import functools
 import json
 import logging
 import time
@@ -28,33 +27,27 @@ from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
 from sedcast.data.tensorflow import import_tensorflow
 from sedcast.emulator.soap import Soap
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
+from sedcast.posterior.flow_tensorflow import negative_log_prob
 from sedcast.posterior.made import (
-    MAX_ANGLE,
     FlowConfig,
     check_choice,
     initial_parameters,
-    is_shared,
     parameter_masks,
     parameter_shapes,
     permutations,
 )
+from sedcast.posterior.training_pairs import Pairs, check_columns, checked_pairs, split, standardisation, summary
 
-__all__ = ["FlowTrainer", "FlowTrainingConfig", "TrainingResult", "as_tfp_distribution", "mean_and_std"]
+__all__ = ["FlowTrainer", "FlowTrainingConfig", "TrainingResult"]
 
 logger = logging.getLogger(__name__)
 
-Pairs = tuple[np.ndarray, np.ndarray]
 Record = dict[str, float]
 _STEPS_PER_CALL = 50
 _VALIDATION_BATCH = 8192
-# Of a direction of the context over the largest: magnitudes over their mean have one without any but rounding.
-_LEAST_SPREAD = 1e-5
-_LEAST_RESIDUAL = 1e-3
 # Beyond it a galaxy's loss grows as a logarithm: one that a flow begun elsewhere holds impossible, at 1e30 nats, must not
 # decide every step, or which epoch is the best, alone.
 _TOLERABLE_NLL = 100.0
-# In σ: what a block that bends makes of a point farther away tells nothing, and the next block's would overflow.
-_FARTHEST = 1e9
 # SOAP's: by measurement. Its other figures are `Soap`'s.
 _SECOND_DECAY, _OBSERVE, _REFRESH = 0.98, 8, 50
 _CHECKPOINT_KIND = "flow-checkpoint"
@@ -195,7 +188,7 @@ class FlowTrainer:
         ArtifactError : if the checkpoint belongs to another configuration.
         """
         theta, context = self._checked(theta, context)
-        train, validation = _split(theta, context, self.training)
+        train, validation = split((theta, context), self.training.n_held_out(len(theta)), seed=self.training.seed)
         return self._train(lambda _: train, validation)
 
     def fit_stream(self, chunks: Callable[[int], Pairs], *, validation: Pairs | None = None) -> TrainingResult:
@@ -212,17 +205,17 @@ class FlowTrainer:
         first = self._checked(*chunks(0))
         length = len(first[0])
         if validation is None:
-            first, validation = _split(*first, self.training)
+            first, validation = split(first, self.training.n_held_out(length), seed=self.training.seed)
         else:
             validation = self._checked(*validation)
-            _check_columns("the validation set", validation, first)
+            check_columns("the validation set", validation, first)
         n_train = len(first[0])
 
         def chunk(index: int) -> Pairs:
             if index == 0:
                 return first
             theta, context = self._checked(*chunks(index))
-            _check_columns(f"chunk {index}", (theta, context), first)
+            check_columns(f"chunk {index}", (theta, context), first)
             if len(theta) != length:
                 raise ParameterError(f"chunk {index} has {len(theta)} pairs, chunk 0 {length}: make all as long")
             return theta[:n_train], context[:n_train]
@@ -230,14 +223,14 @@ class FlowTrainer:
         return self._train(chunk, validation)
 
     def _checked(self, theta: np.ndarray, context: np.ndarray) -> Pairs:
-        theta, context = _checked_pairs(theta, context)
+        theta, context = checked_pairs(theta, context)
         check_choice(self.flow, theta)
         return theta, context
 
     def _train(self, chunks: Callable[[int], Pairs], validation: Pairs) -> TrainingResult:
         theta, context = chunks(0)
         n_real = theta.shape[1] - self.flow.n_choice
-        affine = _standardisation(theta[:, :n_real], context)
+        affine = standardisation(theta[:, :n_real], context)
         if self.start is None:
             weights = initial_parameters(self.flow, n_real, context.shape[1])
         else:
@@ -250,7 +243,7 @@ class FlowTrainer:
             affine = {name: arrays[name] for name in affine}
             weights = {name: arrays[name] for name in parameter_shapes(self.flow, n_real, context.shape[1])}
         graph = _Graph(self.flow, self.training, affine, weights)
-        state = self._resume(graph, _summary((theta, context), validation))
+        state = self._resume(graph, summary((theta, context), validation))
         graph.set(state.arrays)
         steps_per_epoch = self._steps_per_epoch(len(theta))
         started = saved = time.monotonic() - 60 * state.minutes
@@ -375,7 +368,7 @@ def _of_another_training(path: Path) -> ArtifactError:
 
 
 def _read_checkpoint(path: Path, identity: str, graph: "_Graph", data: dict[str, list[float]]) -> _State:
-    """The state in a checkpoint, whose arrays have the names and shapes of the graph's, and its pairs the `_summary` `data`."""
+    """The state in a checkpoint, whose arrays have the names and shapes of the graph's, and its pairs the `summary` `data`."""
     arrays, card = load_artifact(path, _CHECKPOINT_KIND)
     with consistent(path, "checkpoint", otherwise="delete it to start again"):
         state = dict(card["state"])
@@ -455,33 +448,11 @@ class _Graph:
         return nll, tolerable
 
     def _sum_losses(self, theta: Any, context: Any) -> Any:
-        nll = self.loss(self._averages, theta, context)
+        nll = self._loss(self._averages, theta, context)
         return self.tf.reduce_sum(nll), self.tf.reduce_sum(_tolerable(self.tf, nll))
 
-    def loss(self, weights: Mapping[str, Any], theta: Any, context: Any) -> Any:
-        """Negative log-probability (n,) in nats of theta (n, dim, and the choice) given context (n, n_context)."""
-        tf = self.tf
-        theta, choice = theta[:, : self.dim], theta[:, self.dim :]
-        context = (context - self.affine["context_mean"]) / self.affine["context_std"]
-        values = (theta - self.affine["theta_mean"] - tf.matmul(context, self.affine["theta_slope"])) / self.affine["theta_std"]
-        weights = {name: tf.convert_to_tensor(array) for name, array in weights.items()}
-        features = _features(tf, self.config, weights, context)
-        total = 0.5 * self.dim * np.log(2 * np.pi) + np.log(self.affine["theta_std"].astype(float)).sum()
-        nll = tf.fill([tf.shape(theta)[0]], tf.constant(total, theta.dtype))
-        if self.config.choice:
-            log_odds = _log_odds(tf, self.config, weights, features)
-            logits = tf.concat([tf.zeros_like(log_odds[:, :1]), log_odds], axis=1)
-            option = tf.cast(choice[:, 0], tf.int32)
-            nll += tf.nn.sparse_softmax_cross_entropy_with_logits(labels=option, logits=logits)
-            features = tf.concat([features, _indicators(tf, self.config, option)], axis=1)
-        blocks = {name: tf.unstack(array) for name, array in weights.items() if not is_shared(name)}
-        for index in range(self.config.n_blocks):
-            values = tf.gather(values, self.permutation[index], axis=1)
-            block = {name: arrays[index] for name, arrays in blocks.items()}
-            parameters = _block_parameters(tf, self.config, block, values, features)
-            values, log_slope = _noise_and_log_slope(tf, values, *parameters)
-            nll += tf.reduce_sum(log_slope, axis=1)
-        return nll + 0.5 * tf.reduce_sum(values**2, axis=1)
+    def _loss(self, weights: Mapping[str, Any], theta: Any, context: Any) -> Any:
+        return negative_log_prob(self.config, weights, self.affine, self.permutation, theta, context)
 
     def _run_steps(self, theta: Any, context: Any, rates: Any) -> Any:
         tf, size = self.tf, self.training.batch_size
@@ -494,7 +465,7 @@ class _Graph:
     def _one_step(self, theta: Any, context: Any, rate: Any) -> Any:
         tf = self.tf
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(_tolerable(tf, self.loss(self._weights, theta, context)))
+            loss = tf.reduce_mean(_tolerable(tf, self._loss(self._weights, theta, context)))
         gradients = tape.gradient(loss, list(self._weights.values()))
         gradients = [g if mask is None else g * mask for g, mask in zip(gradients, self._masks, strict=True)]
         gradients, _ = tf.clip_by_global_norm(gradients, self.training.clip_norm)
@@ -510,160 +481,3 @@ class _Graph:
 def _tolerable(tf: Any, nll: Any) -> Any:
     excess = tf.nn.relu(nll - _TOLERABLE_NLL)
     return nll - excess + tf.math.log1p(excess)
-
-
-def _silu(tf: Any, values: Any) -> Any:
-    # Its gradient from what is at hand: a tenth more galaxies per second than one derived from values * sigmoid(values).
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def silu(values: Any) -> tuple[Any, Callable[[Any], Any]]:
-        share = tf.sigmoid(values)
-        result = values * share
-        return result, lambda upstream: upstream * (share + result * (1 - share))
-
-    return silu(values)
-
-
-def _features(tf: Any, config: FlowConfig, weights: Mapping[str, Any], context: Any) -> Any:
-    """What the blocks see of the standardised context (n, n_context): itself and its embedding."""
-    embedded = context
-    for layer in range(len(config.embedding)):
-        embedded = _silu(tf, tf.matmul(embedded, weights[f"embedding_kernel_{layer}"]) + weights[f"embedding_bias_{layer}"])
-    return tf.concat([context, embedded], axis=1) if config.embedding else context
-
-
-def _log_odds(tf: Any, config: FlowConfig, weights: Mapping[str, Any], features: Any) -> Any:
-    """Those of the choice's options to the first of them, (n, n_indicators)."""
-    values = features
-    for layer in range(len(config.choice) + 1):
-        values = _silu(tf, values) if layer else values
-        values = tf.matmul(values, weights[f"choice_kernel_{layer}"]) + weights[f"choice_bias_{layer}"]
-    return values
-
-
-def _indicators(tf: Any, config: FlowConfig, option: Any) -> Any:
-    """What the blocks see of options (n,), (n, n_indicators): `options.indicators` of the other axis."""
-    return tf.one_hot(option, config.n_options)[:, 1:]
-
-
-def _block_parameters(tf: Any, config: FlowConfig, weights: Mapping[str, Any], values: Any, features: Any) -> list[Any]:
-    """One MADE: shifts, log scales and, if it has them, skews and log tail weights (…, dim) for `values` given `features`."""
-    activation = functools.partial(_silu, tf) if config.activation == "silu" else getattr(tf.nn, config.activation)
-    hidden = tf.matmul(values, weights["kernel_0"]) + tf.matmul(features, weights["context_kernel"]) + weights["bias_0"]
-    for layer in range(1, len(config.hidden) + 1):
-        hidden = tf.matmul(activation(hidden), weights[f"kernel_{layer}"]) + weights[f"bias_{layer}"]
-    shift, *raw = tf.split(hidden, config.n_outputs, axis=-1)
-    return [shift, *(bound * tf.tanh(each / bound) for each, bound in zip(raw, config.soft_bounds, strict=True))]
-
-
-def _noise_and_log_slope(
-    tf: Any, values: Any, shift: Any, log_scale: Any, skew: Any = None, log_tail: Any = None
-) -> tuple[Any, Any]:
-    """The noise z that a block's transform makes `values` of, and the log slope of the transform there."""
-    values = (values - shift) * tf.exp(-log_scale)
-    if log_tail is None:
-        return values, log_scale
-    # Bounded where squares and hyperbolic functions overflow: at impossible points.
-    values = tf.clip_by_value(values, -_FARTHEST, _FARTHEST)
-    angle = tf.clip_by_value((tf.asinh(values) - skew) * tf.exp(-log_tail), -MAX_ANGLE, MAX_ANGLE)
-    return tf.sinh(angle), log_scale + log_tail + 0.5 * tf.math.log1p(values**2) - tf.math.log(tf.cosh(angle))
-
-
-def as_tfp_distribution(flow: MaskedAutoregressiveFlow, context: np.ndarray, choice: np.ndarray | None = None) -> Any:
-    """The flow as a TensorFlow Probability distribution over (n, n_real), one batch member per row of `context` (n, n_context).
-
-    Of a flow with a choice it is the density given what was chosen, `choice` (n,). Built from TFP's own
-    MaskedAutoregressiveFlow, Permute and affine bijectors in float32: the reference for `flow`.
-    """
-    tf, tfp = import_tensorflow()
-    tfb, tfd = tfp.bijectors, tfp.distributions
-    arrays = flow.to_arrays()
-    standard = tf.constant((np.asarray(context, np.float32) - arrays["context_mean"]) / arrays["context_std"])
-    features = _features(tf, flow.config, arrays, standard)
-    if flow.config.choice:
-        features = tf.concat([features, _indicators(tf, flow.config, tf.constant(choice, tf.int32))], axis=1)
-    names = [name for name in parameter_shapes(flow.config, flow.n_real, flow.n_context) if not is_shared(name)]
-
-    def network(index: int) -> Callable[[Any], Any]:
-        weights = {name: tf.constant(arrays[name][index]) for name in names}
-
-        def bijector(values: Any) -> Any:
-            shift, log_scale, *others = _block_parameters(tf, flow.config, weights, values, features)
-            chain = [tfb.Shift(shift), tfb.Scale(log_scale=log_scale)]
-            if others:
-                skew, tail = others[0], tf.exp(others[1])
-                # TFP's is scaled so that it leaves 2 where it is if there is no skew.
-                chain += [tfb.Scale(tf.sinh(tf.asinh(2.0) * tail) / 2), tfb.SinhArcsinh(skewness=skew / tail, tailweight=tail)]
-            return tfb.Chain(chain)
-
-        return bijector
-
-    # Bijectors act from the last to the first on base noise: the last block comes first.
-    centre = arrays["theta_mean"] + tf.matmul(standard, arrays["theta_slope"])
-    chain: list[Any] = [tfb.Shift(centre), tfb.Scale(arrays["theta_std"])]
-    for index, order in enumerate(arrays["permutation"]):
-        chain.append(tfb.Permute(np.argsort(order).astype(np.int32)))
-        chain.append(tfb.MaskedAutoregressiveFlow(bijector_fn=network(index), unroll_loop=False))
-    base = tfd.MultivariateNormalDiag(tf.zeros([len(standard), flow.n_real]), tf.ones(flow.n_real))
-    return tfd.TransformedDistribution(base, tfb.Chain(chain))
-
-
-def _checked_pairs(theta: np.ndarray, context: np.ndarray) -> Pairs:
-    pairs = {"theta": np.asarray(theta, dtype=np.float32), "context": np.asarray(context, dtype=np.float32)}
-    for name, values in pairs.items():
-        if values.ndim != 2 or not values.size:
-            raise ParameterError(f"{name} must be a non-empty (n, columns) array, got {values.shape}")
-        bad = np.count_nonzero(~np.isfinite(values).all(axis=1))
-        if bad:
-            raise ParameterError(f"{name} has non-finite values in {bad} of {len(values)} rows: leave those rows out")
-    if len(pairs["theta"]) != len(pairs["context"]):
-        raise ParameterError(f"theta and context must pair up: got {len(theta)} and {len(context)} rows")
-    return pairs["theta"], pairs["context"]
-
-
-def _summary(*sets: Pairs) -> dict[str, list[float]]:
-    """What tells sets of pairs from others, but for rounding."""
-    mean = np.concatenate([values.mean(axis=0, dtype=float) for pairs in sets for values in pairs])
-    return {"n": [len(theta) for theta, _ in sets], "mean": mean.tolist()}
-
-
-def _check_columns(name: str, pairs: Pairs, first: Pairs) -> None:
-    found, expected = ([values.shape[1] for values in each] for each in (pairs, first))
-    if found != expected:
-        raise ParameterError(f"{name} has {found} columns of theta and context, chunk 0 has {expected}: give the same to all")
-
-
-def mean_and_std(name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means and standard deviations (k,) of the columns of training values (n, k).
-
-    Raises
-    ------
-    ParameterError : if a column is constant; `name` says of what.
-    """
-    mean, std = values.mean(axis=0, dtype=float), values.std(axis=0, dtype=float)
-    constant = np.flatnonzero(std <= 1e-6 * np.maximum(np.abs(mean), 1e-6))
-    if constant.size:
-        raise ParameterError(
-            f"{name} is constant in {constant.size} of {std.size} columns ({constant.tolist()}): leave them out"
-        )
-    return mean, std
-
-
-def _standardisation(theta: np.ndarray, context: np.ndarray) -> dict[str, np.ndarray]:
-    affine: dict[str, np.ndarray] = {}
-    for name, values in (("theta", theta), ("context", context)):
-        mean, std = mean_and_std(name, values)
-        affine |= {f"{name}_mean": mean.astype(np.float32), f"{name}_std": std.astype(np.float32)}
-    # What is linear in the context, as most of the mass is, need not be learnt.
-    standard = (context - affine["context_mean"]) / affine["context_std"]
-    centred = (theta - affine["theta_mean"]).astype(float)
-    slope = np.linalg.lstsq(standard.astype(float), centred, rcond=_LEAST_SPREAD)[0].astype(np.float32)
-    residual = (centred - standard @ slope).std(axis=0)
-    std = np.maximum(residual, _LEAST_RESIDUAL * affine["theta_std"])
-    return affine | {"theta_slope": slope, "theta_std": std.astype(np.float32)}
-
-
-def _split(theta: np.ndarray, context: np.ndarray, training: FlowTrainingConfig) -> tuple[Pairs, Pairs]:
-    order = np.random.default_rng([training.seed, 2**32]).permutation(len(theta))
-    held = order[: training.n_held_out(len(theta))]
-    kept = order[len(held) :]
-    return (theta[kept], context[kept]), (theta[held], context[held])

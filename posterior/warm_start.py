@@ -9,8 +9,8 @@ from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
-from sedcast.posterior.flow_training import mean_and_std
 from sedcast.posterior.made import FlowConfig
+from sedcast.posterior.training_pairs import mean_and_std
 
 __all__ = ["check_start", "warm_start"]
 

@@ -6,15 +6,10 @@ from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
 from sedcast.data.tensorflow import import_tensorflow
 from sedcast.posterior.flow import FlowConfig, MaskedAutoregressiveFlow
 from sedcast.posterior.flow_kernel import MIN_SAMPLES
-from sedcast.posterior.flow_training import (
-    FlowTrainer,
-    FlowTrainingConfig,
-    _Graph,
-    _silu,
-    _standardisation,
-    as_tfp_distribution,
-)
+from sedcast.posterior.flow_tensorflow import _silu, as_tfp_distribution, negative_log_prob
+from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig
 from sedcast.posterior.made import initial_parameters, parameter_masks, permutations
+from sedcast.posterior.training_pairs import standardisation
 
 SMALL = FlowConfig(n_blocks=3, hidden=(24, 16), embedding=(10, 8), seed=3)
 
@@ -54,20 +49,20 @@ def test_posterior_of_a_linear_gaussian_model_is_recovered():
 def test_loss_numpy_and_tfp_agree(activation, transform, rounding, choice):
     theta, x, *_ = linear_gaussian(64, 2)
     config = SMALL.model_copy(update={"activation": activation, "transform": transform} | choice)
-    affine = _standardisation(theta.astype(np.float32), x.astype(np.float32))
+    affine = standardisation(theta.astype(np.float32), x.astype(np.float32))
     rng = np.random.default_rng(5)
     weights, masks = initial_parameters(config, 3, 4), parameter_masks(config, 3)
-    graph = _Graph(config, FlowTrainingConfig(), affine, weights)
     for name, array in weights.items():
         array += (0.1 * rng.standard_normal(array.shape) * masks.get(name, 1)).astype(np.float32)
-    flow = graph.flow(weights)
+    order = permutations(config, 3)
+    flow = MaskedAutoregressiveFlow(config, {**weights, **affine, "permutation": order})
     chosen = rng.integers(config.n_options, size=64)
     reference = as_tfp_distribution(flow, x, chosen)
     expected = reference.log_prob(theta.astype(np.float32)).numpy()
     if choice:
         expected += np.log(probabilities(flow, x)[np.arange(64), chosen])
         theta = np.concatenate([theta, chosen[:, None]], axis=1)
-    found = -graph.loss(weights, np.float32(theta), np.float32(x)).numpy()
+    found = -negative_log_prob(config, weights, affine, order, np.float32(theta), np.float32(x)).numpy()
     np.testing.assert_allclose(found, expected, rtol=rounding, atol=rounding)
     np.testing.assert_allclose(flow.log_prob(theta, x), expected, rtol=rounding, atol=rounding)
     noise = rng.standard_normal((64, 1, 3)).astype(np.float32)
