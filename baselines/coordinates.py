@@ -12,7 +12,7 @@ as their limit, however poor the flow is; it only decides how soon.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -156,7 +156,7 @@ class FlowMap:
     context: np.ndarray
 
     @classmethod
-    def at(cls, estimator: PosteriorEstimator, flux: np.ndarray, flux_ivar: np.ndarray, zred: float) -> "FlowMap":
+    def at(cls, estimator: PosteriorEstimator, flux: np.ndarray, flux_ivar: np.ndarray, zred: float) -> Self:
         """The map of an estimator's flow.
 
         Parameters

@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.common import note, positive, table
 from sedcast.data.config import load_config
+from sedcast.posterior.conditional_flow import ConditionalFlow
 from sedcast.posterior.flow_training import FlowTrainer
 from sedcast.posterior.train import PosteriorConfig, joint_points, train_bands, training_stream
 from sedcast.posterior.train_bands import TrainedBands
@@ -64,8 +65,9 @@ def train(config: PosteriorConfig, bands: TrainedBands | None, n_fixed: int | No
             chunks = [pairs(stream.chunk(index)) for index in range(-(-n_fixed // stream.simulation.n_galaxies))]
             result = trainer.fit_stream(lambda index: chunks[index % len(chunks)], validation=validation)
     last = result.history[-1]
-    learns_all = bands is None or config.amplitudes is None
-    whole = result.flow if learns_all else bands.complete(result.flow, transform, stream.simulation)
+    whole: ConditionalFlow = result.flow
+    if bands is not None and config.amplitudes is not None:
+        whole = bands.complete(result.flow, transform, stream.simulation)
     # What burst fraction and mass add, if they were not learnt, is the same for every flow of the others.
     log_prob = whole.log_prob(joint_points(galaxies, stream.simulation, config), validation[1])
     # One galaxy where the emulator of the bands fails must not decide alone.

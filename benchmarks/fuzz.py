@@ -206,7 +206,7 @@ def run_fuzzer(folder: Path, n_cases: int, *, seed: int = 0, n_workers: int = 2)
         if kind == "unhandled":
             failures[f"{target}: {outcome}"] += 1
             print(f"case {case}, {target}: {outcome}", file=sys.stderr, flush=True)
-    figures = {"inputs": sum(outcomes.values()), "unhandled": outcomes["unhandled"]}
+    figures: dict[str, Any] = {"inputs": sum(outcomes.values()), "unhandled": outcomes["unhandled"]}
     figures |= {"read": outcomes["read"], "refused": outcomes["refused"], "fuzz_seconds": time.perf_counter() - started}
     return figures | {"failures": dict(failures.most_common()), "by_target": dict(by_target)}
 

@@ -1,5 +1,6 @@
 """What the fuzzer feeds: for each reader small valid files, how they are spoilt, and what a user does with what is read."""
 
+import functools
 import gzip
 import json
 from collections.abc import Callable
@@ -113,26 +114,24 @@ def _tables(folder: Path) -> list[tuple[str, Path]]:
         flat = Table({name: table[name] for name in table.colnames if table[name].ndim == 1})
         flat.write(folder / f"{kind}.csv", format="ascii.csv")
         (folder / f"{kind}.csv.gz").write_bytes(gzip.compress((folder / f"{kind}.csv").read_bytes()))
-        rows = np.array(table.filled().as_array())
-        rows = rows.astype(
-            [(n, f"S{rows[n].dtype.itemsize}" if rows.dtype[n].kind == "U" else rows.dtype[n]) for n in rows.dtype.names]
-        )
+        rows, names = np.array(table.filled().as_array()), table.colnames
+        rows = rows.astype([(n, f"S{rows[n].dtype.itemsize}" if rows.dtype[n].kind == "U" else rows.dtype[n]) for n in names])
         with h5py.File(folder / f"{kind}.rows.h5", "w") as file:
             file["rows"] = rows
         with h5py.File(folder / f"{kind}.columns.h5", "w") as file:
-            for name in rows.dtype.names:
+            for name in names:
                 file.create_dataset(name, data=rows[name], compression="gzip", chunks=True)
         made += [(kind, folder / f"{kind}{suffix}") for suffix in
                  (".fits", ".fits.gz", ".ecsv", ".csv", ".csv.gz", ".rows.h5", ".columns.h5")]  # fmt: skip
-        made.append((kind, _parquet(folder / f"{kind}.parquet", rows)))
+        made.append((kind, _parquet(folder / f"{kind}.parquet", rows, names)))
     return made
 
 
-def _parquet(path: Path, rows: np.ndarray) -> Path:
+def _parquet(path: Path, rows: np.ndarray, names: list[str]) -> Path:
     import pyarrow
     from pyarrow import parquet
 
-    columns = {name: rows[name].astype("U") if rows.dtype[name].kind == "S" else list(rows[name]) for name in rows.dtype.names}
+    columns = {name: rows[name].astype("U") if rows.dtype[name].kind == "S" else list(rows[name]) for name in names}
     parquet.write_table(pyarrow.table(columns), path, row_group_size=5)
     return path
 
@@ -155,14 +154,16 @@ def _estimator() -> PosteriorEstimator:
 def _segment() -> LogSpectrumSegment:
     rng = np.random.default_rng(3)
     single = np.float32
-    network = SpeculatorNetwork(
-        tuple(rng.normal(size=shape).astype(single) for shape in ((2, 4), (4, 4), (4, 3))),
-        tuple(rng.normal(size=n).astype(single) for n in (4, 4, 3)),
-        *(tuple(rng.normal(size=4).astype(single) for _ in range(2)) for _ in range(2)),
-        *(rng.uniform(0.5, 1, n).astype(single) for n in (2, 2, 3, 3)),
-    )
-    wave = np.linspace(3000.0, 4000.0, 9)
-    return LogSpectrumSegment(network, *(rng.uniform(0.5, 1, s).astype(single) for s in ((3, 9), 9, 9)), wave)
+
+    def normal(*shapes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+        return tuple(rng.normal(size=shape).astype(single) for shape in shapes)
+
+    kernels, biases = normal((2, 4), (4, 4), (4, 3)), normal((4,), (4,), (3,))
+    activation = normal((4,), (4,)), normal((4,), (4,))
+    parameter_shift, parameter_scale, pca_shift, pca_scale = (rng.uniform(0.5, 1, n).astype(single) for n in (2, 2, 3, 3))
+    network = SpeculatorNetwork(kernels, biases, *activation, parameter_shift, parameter_scale, pca_shift, pca_scale)
+    components, shift, scale = (rng.uniform(0.5, 1, shape).astype(single) for shape in ((3, 9), 9, 9))
+    return LogSpectrumSegment(network, components, shift, scale, np.linspace(3000.0, 4000.0, 9))
 
 
 def _artifacts(folder: Path) -> list[tuple[str, Path, Callable[[Path], object]]]:
@@ -179,7 +180,7 @@ def _artifacts(folder: Path) -> list[tuple[str, Path, Callable[[Path], object]]]
     graph: Any = SimpleNamespace(affine=affine, shapes={"kernel": (2, 2)}, arrays=lambda: weights)
     best = {f"{flow_training._BEST}{name}": values for name, values in weights.items()}
     state = {"step": 3, "epoch": 1, "position": 0, "loss_sum": 0.5, "best": 1.5, "best_epoch": 0, "minutes": 0.1}
-    data = {"n": [2], "mean": [0.0]}
+    data: dict[str, list[float]] = {"n": [2], "mean": [0.0]}
     card = {
         "state": state | {"data": data, "history": [{"epoch": 0}], "affine": {k: v.tolist() for k, v in affine.items()}},
         "identity": "{}",
@@ -268,7 +269,7 @@ def make_targets(folder: Path) -> list[Target]:
                 targets.append(Target(f"read_catalog {path.name}", path, binary, lambda p: read_catalog(p)))
         elif not path.name.endswith((".csv", ".csv.gz")):
             mapping = CatalogMapping.model_validate_json(json.dumps(_mapping_dict("AB")))
-            targets.append(Target(f"map_rows {path.name}", path, binary, lambda p, m=mapping: _read_all(p, m)))
+            targets.append(Target(f"map_rows {path.name}", path, binary, functools.partial(_read_all, mapping=mapping)))
     (folder / "mapping.toml").write_text(_MAPPING.format(unit="AB"), encoding="utf-8")
     (folder / "curve.txt").write_text("# Å, response\n4000 0\n4500 0.5\n5000 1\n5500 0\n", encoding="utf-8")
     write_speculator(folder / "weights.pkl", _segment())

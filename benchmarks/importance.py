@@ -45,7 +45,7 @@ def best_up_to(results: list[Refined], steps: tuple[str, ...]) -> dict[str, floa
     }
 
 
-def worth_as_drawn(refiner: Refiner, galaxy: tuple[Any, ...], row: int, seed: int) -> tuple[float, float]:
+def worth_as_drawn(refiner: Refiner, galaxy: tuple[np.ndarray, np.ndarray, float], row: int, seed: int) -> tuple[float, float]:
     """The efficiency of the flow's draws by the weights that `PosteriorEstimator.draw` takes, and of what it makes of them.
 
     The latter by the likelihood of refinement, whose emulator is another: 1 if the samples are exact draws.
@@ -64,7 +64,7 @@ def worth_as_drawn(refiner: Refiner, galaxy: tuple[Any, ...], row: int, seed: in
     return float(efficiency[0]), float(mean**2 / np.average(ratio**2, weights=weight[0, taken]))
 
 
-def against_emcee(refiner: Refiner, galaxies: list[tuple[Any, ...]], seed: int) -> float:
+def against_emcee(refiner: Refiner, galaxies: list[tuple[np.ndarray, np.ndarray, float]], seed: int) -> float:
     """Largest difference of medians or widths between refined samples and emcee's, in emcee's standard deviations."""
     always = Refiner(refiner.estimator, refiner.simulator, RefineConfig(max_khat=1e-9, max_rounds=0), emcee_fallback())
     worst = 0.0

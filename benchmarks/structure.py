@@ -93,12 +93,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     figures: dict[str, Any] = {"n_test": len(kept), "n_train": first, "segment_edges": edges, "spectra_seconds": seconds}
     figures["dark"] = float(np.isnan(errors["composite"]).mean())
     note(f"{100 * figures['dark']:.2g}% of the values, below {_DARK:g} Lsun/Å/Msun, are left out")
-    rows = []
+    lines = []
     for low, high in [(edges[0], edges[-1]), *pairwise(edges)]:
         used = (training.wave_rest >= low) & (training.wave_rest <= high)
         for name, error in errors.items():
             found = np.nanquantile(error[:, used], QUANTILES)
             figures[f"{name}_{low:g}_{high:g}"] = found.tolist()
-            rows.append((f"{low:g}-{high:g} Å", name, *(f"{value:.2e}" for value in found)))
-    table(("wavelengths", "emulator", *(f"{100 * share:g}%" for share in QUANTILES)), rows)
+            lines.append((f"{low:g}-{high:g} Å", name, *(f"{value:.2e}" for value in found)))
+    table(("wavelengths", "emulator", *(f"{100 * share:g}%" for share in QUANTILES)), lines)
     return figures
