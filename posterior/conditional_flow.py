@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sedcast.data.errors import ParameterError
+from sedcast.data.threads import usable_cores
 from sedcast.posterior.chunks import chunks, in_threads
 from sedcast.posterior.made import FlowConfig
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["ConditionalFlow", "FlowDraws", "check_threads", "checked_context", "checked_keys", "row_noise", "row_stream"]
 
 _SAMPLES_PER_PIECE = 1024
+# Of a call of `_draw`, where threads share the rows; and the least rows a thread for that.
+_SAMPLES_PER_DRAW, _LEAST_ROWS = 5000, 2
 
 
 class FlowDraws(NamedTuple):
@@ -97,7 +100,20 @@ class ConditionalFlow(ABC):
         check_threads(n_threads)
         if n_samples < 1:
             raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
-        return self._draw(context, n_samples, seed, checked_keys(seed, row_keys, len(context)), n_threads)
+        keys, n_threads = checked_keys(seed, row_keys, len(context)), n_threads or usable_cores()
+        if len(self.parts) > 1 or n_threads == 1 or len(context) < _LEAST_ROWS * n_threads:
+            return self._draw(context, n_samples, seed, keys, n_threads)
+        # Threads that each draw whole galaxies seldom wait for one another.
+        shape = len(context), n_samples
+        draws = FlowDraws(np.empty((*shape, self.dim), dtype=np.float32), np.empty(shape), np.empty(shape))
+
+        def fill(rows: slice, _: slice) -> None:
+            for into, drawn in zip(draws, self._draw(context[rows], n_samples, seed, keys[rows], 1), strict=True):
+                into[rows] = drawn
+
+        size = min(_SAMPLES_PER_DRAW // n_samples, -(-len(context) // n_threads))
+        in_threads(fill, chunks(len(context), 1, max(size, 1)), n_threads)
+        return draws
 
     def transform_noise(
         self, noise: np.ndarray, context: np.ndarray, *, n_threads: int | None = None
