@@ -24,6 +24,11 @@ class Quantity:
     symbol: str
     wavelength: str = ""
 
+    @property
+    def shown_unit(self) -> str:
+        """The unit, or the wavelength of an optical depth, for tables."""
+        return self.unit or self.wavelength
+
 
 QUANTITIES = {
     "zred": Quantity("redshift", "", "z"),

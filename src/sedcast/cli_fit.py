@@ -241,7 +241,7 @@ def _line(name: str, figures: Mapping[str, float]) -> tuple[str, ...]:
     quantity = QUANTITIES[name]
     digits = 4 if name == "zred" else 2
     values = (f"{figures[key]:.{digits}f}" for key in ("median", "p16", "p84"))
-    return (quantity.words, quantity.unit or quantity.wavelength, *values, f"{figures['width_over_prior']:.2f}")
+    return (quantity.words, quantity.shown_unit, *values, f"{figures['width_over_prior']:.2f}")
 
 
 def _write_table(path: Path, samples: Mapping[str, "np.ndarray"]) -> None:
