@@ -28,7 +28,7 @@ _N_PLANE, _N_SAMPLES, _N_MOCKS = 3000, 3000, 1000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/images"), help="folder of the pictures")
-    parser.add_argument("--row", type=int, default=0, help="of the bundled sample: the galaxy shown")
+    parser.add_argument("--row", type=int, default=4, help="of the bundled sample: the galaxy shown")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:

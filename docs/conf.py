@@ -1,6 +1,7 @@
 """The documentation: ``sphinx-build -W -b html docs OUT`` runs the code of its tutorials and makes the site."""
 
 import importlib
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -21,7 +22,9 @@ extensions = [
     "numpydoc",
     "executed",
 ]
-autosummary_generate = True
+autosummary_generate = False
+# In a docstring `Name` is a link, where Name is documented.
+default_role = "py:obj"
 numpydoc_show_class_members = False
 html_theme = "furo"
 myst_enable_extensions = ["dollarmath"]
@@ -30,16 +33,25 @@ myst_heading_anchors = 3
 suppress_warnings = ["myst.xref_missing"]
 
 
-def _list_names(app: Any, name: str, source: list[str]) -> None:
-    """Replace ``@names of PACKAGE@`` by a table of what it makes public."""
+def _describe_names(app: Any, name: str, source: list[str]) -> None:
+    """Replace ``@names of MODULE@`` by a table of what it makes public, and the description of each."""
 
-    def table(found: re.Match[str]) -> str:
-        names = "\n".join(f"   {found[1]}.{public}" for public in importlib.import_module(found[1]).__all__)
-        return f"```{{eval-rst}}\n.. autosummary::\n   :nosignatures:\n\n{names}\n```"
+    def described(found: re.Match[str]) -> str:
+        module = importlib.import_module(found[1])
+        names = [f"{found[1]}.{public}" for public in module.__all__]
+        table = "\n".join(f"   {public}" for public in names)
+        entries = "\n\n".join(_entry(public, getattr(module, public.rpartition(".")[2])) for public in names)
+        return f"```{{eval-rst}}\n.. autosummary::\n   :nosignatures:\n\n{table}\n\n{entries}\n```"
 
-    source[0] = re.sub(r"@names of (\S+)@", table, source[0])
+    source[0] = re.sub(r"@names of (\S+)@", described, source[0])
+
+
+def _entry(name: str, item: Any) -> str:
+    if inspect.isclass(item):
+        return f".. auto{'exception' if issubclass(item, Exception) else 'class'}:: {name}\n   :members:"
+    return f".. autofunction:: {name}" if callable(item) else f".. autodata:: {name}\n   :no-value:"
 
 
 def setup(app: Any) -> None:
     """Register with Sphinx."""
-    app.connect("source-read", _list_names)
+    app.connect("source-read", _describe_names)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sedcast.posterior.made import FlowConfig
     from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers, training_simulator
     from sedcast.posterior.photoz import RedshiftFigures, redshift_figures
-    from sedcast.posterior.posterior_catalog import read_posteriors
+    from sedcast.posterior.posterior_catalog import PosteriorCatalog, read_posteriors
     from sedcast.posterior.resampling import PosteriorDraws
     from sedcast.posterior.reweight import PriorModel, Reweighted, reweight_to
     from sedcast.posterior.train import PosteriorConfig, train_posterior
@@ -28,6 +28,7 @@ __all__ = [
     "GaussianLikelihood",
     "MaskedAutoregressiveFlow",
     "OutlierConfig",
+    "PosteriorCatalog",
     "PosteriorConfig",
     "PosteriorDraws",
     "PosteriorEstimator",
@@ -63,7 +64,7 @@ __getattr__ = lazy_getattr(
         "sedcast.posterior.made": ("FlowConfig",),
         "sedcast.posterior.outlier_training": ("OutlierConfig", "fit_outliers", "training_simulator"),
         "sedcast.posterior.photoz": ("RedshiftFigures", "redshift_figures"),
-        "sedcast.posterior.posterior_catalog": ("read_posteriors",),
+        "sedcast.posterior.posterior_catalog": ("PosteriorCatalog", "read_posteriors"),
         "sedcast.posterior.resampling": ("PosteriorDraws",),
         "sedcast.posterior.reweight": ("PriorModel", "Reweighted", "reweight_to"),
         "sedcast.posterior.train": ("PosteriorConfig", "train_posterior"),

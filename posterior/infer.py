@@ -185,6 +185,7 @@ def infer_catalog(
         file["score"] = np.where(reasons == "", score, np.nan)
         file["status"] = np.char.encode(reasons, "utf-8")
         file["flags"] = np.char.encode(flags, "utf-8")
+        file.visititems(_describe)
         seconds = time.perf_counter() - started
         figures = _figures(reasons, flags, seconds) | _weight_figures(weights["efficiency"][reasons == ""], flags)
         if refined:
@@ -334,11 +335,14 @@ def _create(
             options = {"chunks": chunk, "fillvalue": np.nan, "compression": compression}
             samples = file.create_dataset(f"samples/{name}", (n, n_samples), sample_type, **options)
         summary = file.create_dataset(f"summary/{name}", (n, len(PERCENTILES)), "f4", fillvalue=np.nan)
-        for dataset in filter(None, (samples, summary)):
-            dataset.attrs["description"] = description(name)
         datasets.append((samples, summary))
     file["summary"].attrs["percentiles"] = PERCENTILES
     return datasets
+
+
+def _describe(name: str, item: h5py.Dataset | h5py.Group) -> None:
+    if isinstance(item, h5py.Dataset):
+        item.attrs["description"] = description(name.rpartition("/")[2])
 
 
 def _write(datasets: list[tuple[h5py.Dataset | None, h5py.Dataset]], rows: np.ndarray, values: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from sedcast.data.errors import MissingDependencyError
 from sedcast.emulator.segments import Segments
 from sedcast.posterior.infer import count_reasons, warn_of_excluded, warn_of_flags
 from sedcast.posterior.posterior_catalog import PERCENTILES, QUANTITY_NAMES, WEIGHT_NAMES
-from sedcast.posterior.quantities import description
+from sedcast.posterior.quantities import column_unit, description
 
 __all__ = ["DATA_MODEL_NAMES", "dataset_types", "import_parquet", "join_samples", "join_summaries"]
 
@@ -166,8 +166,11 @@ def _write_fits(path: Path, runs: Iterator[np.ndarray], n_rows: int, header: dic
                 cards["NAXIS2"] = n_rows
                 for number, name in enumerate(fields, start=1):
                     quantity, _, percent = name.rpartition("_p")
-                    if percent in _PERCENTS:
-                        cards[f"TCOMM{number}"] = description(quantity, percent)
+                    if percent not in _PERCENTS:
+                        quantity, percent = name, ""
+                    cards[f"TCOMM{number}"] = description(quantity, percent)
+                    if unit := column_unit(quantity):
+                        cards.set(f"TUNIT{number}", unit, after=f"TFORM{number}")
                 cards["HISTORY"] = json.dumps(header)
                 handle.write(fits.PrimaryHDU().header.tostring().encode("ascii") + cards.tostring().encode("ascii"))
             packed = run.astype([(name, _FITS_TYPES.get(kind, kind.newbyteorder(">"))) for name, kind in fields.items()])

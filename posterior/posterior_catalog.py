@@ -17,7 +17,7 @@ from sedcast.data.artifacts import consistent
 from sedcast.data.errors import ArtifactError, MissingDependencyError, ParameterError
 from sedcast.data.hdf5 import check_size, check_type, open_hdf5, read_whole
 from sedcast.emulator.prior import PARAMETER_NAMES
-from sedcast.posterior.quantities import description
+from sedcast.posterior.quantities import column_unit, description
 
 __all__ = [
     "DERIVED_NAMES",
@@ -219,10 +219,12 @@ class PosteriorCatalog:
                 values = read_whole(self.file["summary"][name])
                 for column, percentile in enumerate(PERCENTILES):
                     told = description(name, f"{percentile:g}")
-                    table[f"{name}_p{percentile:g}"] = Column(values[:, column], description=told)
+                    table[f"{name}_p{percentile:g}"] = Column(values[:, column], description=told, unit=column_unit(name))
         weights = {name: getattr(self, name) for name in WEIGHT_NAMES}
         for name, values in (self.refinement or weights).items():
             table[name] = values
+        for column in table.itercols():
+            column.description = column.description or description(column.name)
         return table
 
     def to_arviz(self, galaxy_id: int | str) -> Any:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sedcast.emulator.prior import PARAMETER_LABELS
 
-__all__ = ["QUANTITIES", "QUANTITY_LABELS", "SHOWN_QUANTITIES", "Quantity", "description"]
+__all__ = ["QUANTITIES", "QUANTITY_LABELS", "SHOWN_QUANTITIES", "Quantity", "column_unit", "description"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,11 @@ class Quantity:
     symbol: str
     wavelength: str = ""
 
+    @property
+    def shown_unit(self) -> str:
+        """The unit, or the wavelength of an optical depth, for tables."""
+        return self.unit or self.wavelength
+
 
 QUANTITIES = {
     "zred": Quantity("redshift", "", "z"),
@@ -32,7 +37,7 @@ QUANTITIES = {
     "log_sfr_1gyr": Quantity("log SFR, last 1 Gyr", "Msun/yr", "log SFR, 1 Gyr"),
     "log_sfr_100myr": Quantity("log SFR, last 100 Myr", "Msun/yr", "log SFR, 100 Myr"),
     "log_ssfr_1gyr": Quantity("log sSFR, last 1 Gyr", "1/yr", "log sSFR, 1 Gyr"),
-    "log_z_mw": Quantity("log Z, mass-weighted", "mass fraction", "log Z, mass-weighted"),
+    "log_z_mw": Quantity("log Z, mass-weighted", "fraction", "log Z, mass-weighted"),
     "t_mw_gyr": Quantity("age, mass-weighted", "Gyr", "age, mass-weighted"),
     "fburst": Quantity("burst's mass fraction", "", "burst fraction"),
     "tburst": Quantity("burst's lookback time", "Gyr", "time of burst"),
@@ -45,16 +50,41 @@ QUANTITIES = {
 _WEIGHTS = {f"beta{k}_sfh": f"weight of basis {k} of the star-formation history" for k in range(1, 5)}
 _WEIGHTS |= {f"gamma{k}_zh": f"weight of basis {k} of the metallicity history" for k in range(1, 3)}
 
+_COLUMNS = {
+    "id": "id of the galaxy",
+    "flux": "AB fluxes in the file's bands [nanomaggies]",
+    "flux_ivar": "inverse variances of flux, 0 if not measured [nanomaggies^-2]",
+    "status": "why there is no posterior, empty if there is one",
+    "flags": "why not to take the posterior as it is, empty if nothing is odd",
+    "good": "has a posterior and no flags",
+    "score": "share of training galaxies that are at least as unusual",
+    "efficiency": "effective share of the draws that were weighed, 1 at best",
+    "log_evidence": "natural log of the evidence, for fluxes in nanomaggies",
+    "log_evidence_error": "standard error of log_evidence",
+    "ess": "effective number of weighed draws",
+    "khat": "Pareto shape of the weights' tail, good below 0.7",
+    "step": "proposal of refinement that was kept",
+}
+
 
 def description(name: str, percentile: str = "") -> str:
-    """What a quantity of a posterior, or a percentile of it, is, with its unit, for the columns of files: ASCII."""
+    """What a column of a file is, or a percentile of a quantity, with its unit: ASCII."""
     if percentile:
         return f"{description(name)}, percentile {percentile}"
-    if name in _WEIGHTS:
-        return _WEIGHTS[name]
+    if told := _WEIGHTS.get(name) or _COLUMNS.get(name):
+        return told
     quantity = QUANTITIES[name]
     unit = quantity.unit or (f"at {quantity.wavelength.replace('Å', 'Angstrom')}" if quantity.wavelength else "")
     return quantity.words + (f" [{unit}]" if unit else "")
+
+
+def column_unit(name: str) -> str | None:
+    """The unit of a quantity's numbers, as FITS spells it; None if they have none, as logarithms: `description` has theirs.
+
+    Astropy reads a logarithm's unit in FITS, "log(solMass)" or "dex(solMass)", as one that it does not know, with a warning.
+    """
+    quantity = QUANTITIES.get(name)
+    return None if quantity is None or name.startswith("log_") else quantity.unit or None
 
 
 QUANTITY_LABELS = {

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from astropy.table import Table
+from astropy.io import fits
+from astropy.table import QTable, Table
 from matplotlib import image
 from typer.testing import CliRunner
 
@@ -27,11 +28,28 @@ def test_five_magnitudes_give_a_table_samples_and_a_picture(tmp_path: Path) -> N
     assert result.exit_code == 0, result.exception
     assert "log mass formed" in result.output
     assert "Msun" in result.output
+    # A terminal of the usual width need not break the table.
+    assert max(len(line) for line in result.output.splitlines() if "│" in line) <= 80
     samples = Table.read(out)
     assert set(samples.colnames) == set(quantity_names(PosteriorEstimator.default()))
     # A galaxy of r = 16.9 at z = 0.09 has some 10^10 to 10^11.5 solar masses.
     assert 10 < np.median(samples["log_mstar"]) < 11.5
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_tables_of_samples_say_what_they_hold(tmp_path: Path) -> None:
+    for kind in ("fits", "ecsv"):
+        arguments = [*FIVE, "--n-samples", "100", "-q", "-o", str(tmp_path / f"galaxy.{kind}")]
+        assert CliRunner().invoke(cli.app, arguments, catch_exceptions=False).exit_code == 0
+    header = fits.getheader(tmp_path / "galaxy.fits", "SAMPLES")
+    told = {header[f"TTYPE{k}"]: (header.get(f"TUNIT{k}"), header[f"TCOMM{k}"]) for k in range(1, header["TFIELDS"] + 1)}
+    assert told["t_mw_gyr"] == ("Gyr", "age, mass-weighted [Gyr]")
+    assert told["log_mstar"] == (None, "log mass formed [Msun]")
+    assert told["beta1_sfh"] == (None, "weight of basis 1 of the star-formation history")
+    table, same = QTable.read(tmp_path / "galaxy.fits", hdu=1), QTable.read(tmp_path / "galaxy.ecsv")
+    assert (table["t_mw_gyr"] == same["t_mw_gyr"]).all()
+    assert same["t_mw_gyr"].unit == table["t_mw_gyr"].unit == "Gyr"
+    assert same["log_mstar"].description == told["log_mstar"][1]
 
 
 def test_files_are_written_before_anything_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,14 @@ def test_long_text_is_folded(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert out.count("word") == 30
     assert (out.count("x"), out.count("#")) == (50, 80)
+    assert "│ word" in out
+
+
+def test_a_title_longer_than_its_table_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    screen.out.width = 40
+    screen.table("a/folder/of/mine/posteriors.h5", ("figure", "value"), [("row", 0)])
+    assert capsys.readouterr().out.splitlines()[0].rstrip() == "a/folder/of/mine/posteriors.h5"
 
 
 def test_text_is_neither_markup_nor_a_command_of_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,6 +43,7 @@ def test_demo_writes_what_its_readme_lists(
         assert summary["medians"]["log_mstar"] == pytest.approx(float(np.median(good["log_mstar_p50"])), abs=1e-5)
     shown = capsys.readouterr().out
     assert "galaxies per second" in shown
+    assert re.search(r"log mass formed +│ +Msun │", shown)
     assert "emcee" in shown
 
 

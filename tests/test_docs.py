@@ -1,5 +1,6 @@
 """The code of the pages runs as written: here of some, at every build of the site of all that say ``<!-- executed -->``."""
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 DOCS = Path(__file__).parent.parent / "docs"
 sys.path.insert(0, str(DOCS))
 
+import conf  # noqa: E402
 from executed import MARK, execute  # noqa: E402
 
 QUICKSTART = DOCS / "quickstart.md"
@@ -30,6 +32,7 @@ def test_quickstart_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ("tutorials/one-galaxy", "log mass formed: 1"),
         ("tutorials/catalogue", "Percentiles of the posterior"),
+        ("tutorials/results", "t50 [Gyr ago]: ["),
         ("exchange", "dust:Av  "),
     ],
 )
@@ -38,6 +41,18 @@ def test_pages_run(page: str, shown: str, tmp_path: Path) -> None:
     assert MARK in text
     assert shown not in text
     assert shown in execute(text, tmp_path)
+
+
+def test_the_reference_describes_every_public_name() -> None:
+    text = ""
+    for page in (DOCS / "reference").glob("*.md"):
+        source = [page.read_text(encoding="utf-8")]
+        conf._describe_names(None, page.stem, source)
+        text += source[0]
+    described = set(re.findall(r"^\.\. auto(?:class|exception|function|data):: (\S+)$", text, re.MULTILINE))
+    for package in ("sedcast.data", "sedcast.emulator", "sedcast.posterior", "sedcast.baselines", "sedcast.plotting"):
+        names = {f"{package}.{name}" for name in importlib.import_module(package).__all__}
+        assert names <= described
 
 
 def test_what_a_page_prints_stands_below_its_code(tmp_path: Path) -> None:

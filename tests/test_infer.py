@@ -6,6 +6,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from astropy import units as u
 from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast.data.catalog import Catalog
@@ -102,7 +103,11 @@ def test_columns_say_what_they_are(written):
     path = written[0] if isinstance(written, tuple) else written
     with read_posteriors(path) as posteriors:
         described = {name: posteriors.file["samples"][name].attrs["description"] for name in posteriors.quantity_names}
-        assert posteriors.summary()["tburst_p16"].description == "burst's lookback time [Gyr], percentile 16"
+        summary = posteriors.summary()
+        assert summary["tburst_p16"].description == "burst's lookback time [Gyr], percentile 16"
+        assert (summary["tburst_p16"].unit, summary["log_mstar_p16"].unit) == (u.Gyr, None)
+        assert all(column.description for column in summary.itercols())
+        assert posteriors.file["flux"].attrs["description"] == "AB fluxes in the file's bands [nanomaggies]"
     assert described["log_sfr_1gyr"] == "log SFR, last 1 Gyr [Msun/yr]"
     assert described["dust2"].isascii()
     assert len(set(described.values())) == len(described)

@@ -38,6 +38,7 @@ def test_report_is_self_contained_and_escaped(posteriors: Path, tmp_path: Path) 
     assert result.exception is None, result.exception
     text = output.read_text(encoding="utf-8")
     assert "<script" not in text
+    assert "<th>log_sfr_1gyr: log SFR, last 1 Gyr [Msun/yr]</th>" in text
     assert row != 0 or "&lt;script&gt;alert(1)" in text
     assert text.count('src="data:image/png;base64,') == len(re.findall(r"<img ", text)) == 8
     assert not re.search(r"""(src|href)=["']?(https?:|//)""", text)

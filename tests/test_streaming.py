@@ -27,7 +27,7 @@ from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import RefineConfig, Refiner
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.lookup import read_summary
-from sedcast.posterior.posterior_catalog import read_posteriors
+from sedcast.posterior.posterior_catalog import PERCENTILES, read_posteriors
 from sedcast.posterior.streaming import infer_file
 
 # On a busy machine Dask wonders about the time that its folders take.
@@ -93,6 +93,11 @@ def test_reasons_are_text_that_fits_files_may_hold(
     assert np.flatnonzero(status != "").tolist() == [3, 7]
     described = {header[f"TTYPE{k}"]: header.get(f"TCOMM{k}") for k in range(1, header["TFIELDS"] + 1)}
     assert described["log_mstar_p50"] == "log mass formed [Msun], percentile 50"
+    assert described["status"] == "why there is no posterior, empty if there is one"
+    assert None not in described.values()
+    units = {header[f"TTYPE{k}"]: header[f"TUNIT{k}"] for k in range(1, header["TFIELDS"] + 1) if f"TUNIT{k}" in header}
+    assert set(units) == {f"{name}_p{p:g}" for name in ("tburst", "t_mw_gyr") for p in PERCENTILES}
+    assert set(units.values()) == {"Gyr"}
     assert status[3] == "redshift 0.5 beyond the training range, 0.005 to 0.3"
 
 

@@ -241,17 +241,29 @@ def _line(name: str, figures: Mapping[str, float]) -> tuple[str, ...]:
     quantity = QUANTITIES[name]
     digits = 4 if name == "zred" else 2
     values = (f"{figures[key]:.{digits}f}" for key in ("median", "p16", "p84"))
-    return (quantity.words, quantity.unit or quantity.wavelength, *values, f"{figures['width_over_prior']:.2f}")
+    return (quantity.words, quantity.shown_unit, *values, f"{figures['width_over_prior']:.2f}")
 
 
 def _write_table(path: Path, samples: Mapping[str, "np.ndarray"]) -> None:
-    from astropy.table import Table
+    from astropy.io import fits
+    from astropy.table import Column, Table
 
     from sedcast.data.artifacts import atomic_path
+    from sedcast.posterior.quantities import column_unit, description
 
-    kind = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".fits": "fits"}[path.suffix]
+    columns = [
+        Column(values, name=name, unit=column_unit(name), description=description(name)) for name, values in samples.items()
+    ]
+    table = Table(columns)
     with atomic_path(path) as temporary:
-        Table(dict(samples)).write(temporary, format=kind, overwrite=True)
+        if path.suffix == ".fits":
+            # Astropy would write descriptions for itself alone, not as TCOMM.
+            samples_hdu = fits.table_to_hdu(table, name="SAMPLES")
+            for number, column in enumerate(columns, start=1):
+                samples_hdu.header.set(f"TCOMM{number}", column.description, after=f"TFORM{number}")
+            fits.HDUList([fits.PrimaryHDU(), samples_hdu]).writeto(temporary, overwrite=True)
+        else:
+            table.write(temporary, format={".csv": "ascii.csv", ".ecsv": "ascii.ecsv"}[path.suffix], overwrite=True)
 
 
 def _draw(estimator: "PosteriorEstimator", galaxy: "Catalog", samples: Mapping[str, Any], path: Path) -> None:

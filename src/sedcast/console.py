@@ -87,7 +87,7 @@ class Screen:
             self.out.print(printable(message), soft_wrap=True, markup=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table on standard output, numbers to the right, left out with `as_json`; too wide for a terminal, in parts."""
+        """A table on standard output, prose to the left, left out with `as_json`; too wide for a terminal, in parts."""
         if self.as_json:
             return
         cells = [[Text(_cell(value)) for value in row] for row in rows]
@@ -103,9 +103,13 @@ class Screen:
             fixed = [size if cell <= _WHOLE else None for size, cell in zip(least, longest, strict=True)]
             parts = _parts(least, room)
         for part in parts:
-            table = Table(title=Text(printable(title), style="bold"), title_justify="left")
+            # Not as the table's title, which would be folded at its width.
+            if title:
+                self.out.print(Text(printable(title), style="bold", overflow="fold"))
+            table = Table()
             for k in part:
-                table.add_column(heads[k], justify="left" if k == 0 else "right", overflow="fold", width=fixed[k])
+                prose = k == 0 or longest[k] > _WHOLE
+                table.add_column(heads[k], justify="left" if prose else "right", overflow="fold", width=fixed[k])
             for row in cells:
                 table.add_row(*(row[k] for k in part))
             self.out.print(table)

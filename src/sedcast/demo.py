@@ -24,12 +24,12 @@ from sedcast.posterior.exact import rows_at_most
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.posterior_catalog import PosteriorCatalog, read_posteriors
-from sedcast.posterior.quantities import SHOWN_QUANTITIES
+from sedcast.posterior.quantities import QUANTITIES, SHOWN_QUANTITIES
 from sedcast.sampled_seds import sampled_seds
 
 __all__ = ["run_demo"]
 
-QUANTITIES = ("log_mstar", "log_sfr_1gyr", "log_ssfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2")
+_SUMMARISED = ("log_mstar", "log_sfr_1gyr", "log_ssfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2")
 _COMPARED = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2")
 _MCMC = McmcConfig(target_ess=500.0, max_rhat=1.02, max_steps=12_000)
 _N_PREDICTED, _N_COMPARED = 500, 10_000
@@ -134,7 +134,7 @@ def _medians(posteriors: PosteriorCatalog) -> dict[str, np.ndarray]:
     table = posteriors.summary()
     table = table[table["status"] == ""]
     return {
-        name: np.stack([np.asarray(table[f"{name}_p{p}"], dtype=float) for p in (16, 50, 84)], axis=1) for name in QUANTITIES
+        name: np.stack([np.asarray(table[f"{name}_p{p}"], dtype=float) for p in (16, 50, 84)], axis=1) for name in _SUMMARISED
     }
 
 
@@ -198,21 +198,29 @@ def _show_sample(screen: Screen, figures: dict[str, Any], medians: dict[str, np.
     ]
     screen.table("Real SDSS galaxies, 1,000 posterior samples each", ("", "count"), rows)
     screen.table(
-        "The sample",
-        ("quantity", "median of medians", "16% of medians", "84% of medians", "typical 68% half width"),
+        "The galaxies' medians, and the typical half of a 68% interval",
+        ("quantity", "unit", "median", "16%", "84%", "half width"),
         [
-            (name, *np.percentile(values[:, 1], [50, 16, 84]).tolist(), float(np.median(np.ptp(values, axis=1)) / 2))
+            (*_called(name), *(f"{value:.2f}" for value in (*np.percentile(values[:, 1], [50, 16, 84]), _half_width(values))))
             for name, values in medians.items()
         ],
     )
 
 
+def _called(name: str) -> tuple[str, str]:
+    return QUANTITIES[name].words, QUANTITIES[name].shown_unit
+
+
+def _half_width(values: np.ndarray) -> float:
+    return float(np.median(np.ptp(values, axis=1)) / 2)
+
+
 def _show_comparison(screen: Screen, galaxy: _Galaxy, chain: McmcResult, comparison: dict[str, dict[str, list[float]]]) -> None:
     screen.table(
-        f"{galaxy.title}: sedcast beside emcee",
-        ("quantity", "sedcast median", "sedcast half width", "emcee median", "emcee half width"),
+        f"{galaxy.title}: medians, and half the 68% interval",
+        ("quantity", "unit", "sedcast", "emcee"),
         [
-            (name, *(cell for low, mid, high in methods.values() for cell in (mid, (high - low) / 2)))
+            (*_called(name), *(f"{mid:.2f} ± {(high - low) / 2:.2f}" for low, mid, high in methods.values()))
             for name, methods in comparison.items()
         ],
     )

@@ -363,7 +363,7 @@ def mass_sfr_plane(
         axes.plot(x, y, "o", ms=4, color=_BLUE, alpha=0.55, mew=0, label=f"{len(x)} galaxies, medians")
     if quenched_log_ssfr is not None:
         edge = np.array(xlim)
-        label = rf"$\log_{{10}}$ sSFR = {quenched_log_ssfr:g} yr$^{{-1}}$"
+        label = rf"sSFR = $10^{{{quenched_log_ssfr:g}}}$ yr$^{{-1}}$"
         axes.plot(edge, edge + quenched_log_ssfr, "--", color="black", linewidth=1, label=label)
     if log_mstar_error is not None and log_sfr_error is not None:
         dx, dy = np.nanmedian(np.asarray(log_mstar_error)[finite]), np.nanmedian(np.asarray(log_sfr_error)[finite])

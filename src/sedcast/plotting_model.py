@@ -62,7 +62,7 @@ def history_plot(theta: np.ndarray, zred: float, bases: SFHBases, cosmology: Cos
 def emulator_accuracy_plot(
     wave_rest: np.ndarray, errors: Mapping[float, np.ndarray], *, n_draws: int, bars: Mapping[float, float] | None = None
 ) -> Figure:
-    """Percentiles of the emulated spectrum's relative error |ΔL/L| against rest-frame wavelength.
+    """Percentiles of the emulated spectrum's relative error against rest-frame wavelength.
 
     Parameters
     ----------

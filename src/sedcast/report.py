@@ -24,7 +24,7 @@ from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import rows_at_most
 from sedcast.posterior.infer import count_reasons
 from sedcast.posterior.posterior_catalog import PosteriorCatalog
-from sedcast.posterior.quantities import SHOWN_QUANTITIES
+from sedcast.posterior.quantities import SHOWN_QUANTITIES, description
 from sedcast.sampled_seds import sampled_seds
 
 __all__ = ["write_report"]
@@ -130,7 +130,9 @@ def _galaxy(
     return {
         "title": f"Galaxy {posteriors.ids[row]}, row {row}, z = {at:.4f}",
         "facts": [("flags", posteriors.flags[row] or "none")],
-        "intervals": [(name, f"{q[1]:.4g}  (68%: {q[0]:.4g} to {q[2]:.4g})") for name, q in intervals.items()],
+        "intervals": [
+            (f"{name}: {description(name)}", f"{q[1]:.4g}  (68%: {q[0]:.4g} to {q[2]:.4g})") for name, q in intervals.items()
+        ],
         "pictures": pictures,
     }
 
