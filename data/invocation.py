@@ -114,8 +114,10 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _named_files(table: Path) -> list[Path]:
-    """The files that a TOML file names; none if it is not TOML, which is for who reads it to say."""
+    """The files that a TOML file names, code (``module:name``) too; none if it is not TOML, which is for its reader to say."""
     try:
-        return [Path(text) for text in _texts(tomllib.loads(table.read_text(encoding="utf-8"))) if _is_file(text)]
+        texts = [*_texts(tomllib.loads(table.read_text(encoding="utf-8")))]
     except (OSError, ValueError, RecursionError):
         return []
+    modules = [f"{text.partition(':')[0].replace('.', '/')}.py" for text in texts if ":" in text]
+    return [Path(text) for text in (*texts, *modules) if _is_file(text)]

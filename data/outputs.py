@@ -1,7 +1,8 @@
 """What an existing file was made by, and the one rule of when a command may replace it.
 
 A command replaces a file only if the file says that the same command made it, of the same settings and inputs: a repeated
-command loses nothing. Anything else is replaced with ``--overwrite`` alone, and what the command reads, never.
+command loses nothing. Anything else is replaced with ``--overwrite`` alone, and what the command reads, never. A call from
+Python replaces what sedcast wrote, for a notebook is run again and again, and nothing else.
 """
 
 import hashlib
@@ -12,11 +13,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from sedcast.data.artifacts import atomic_path, read_card
-from sedcast.data.errors import ParameterError, SedcastError
+from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
 from sedcast.data.invocation import invocation
 from sedcast.data.provenance import read_provenance
 
-__all__ = ["check_replaceable", "mark_for", "refuse_inputs", "write_text"]
+__all__ = ["check_replaceable", "mark_for", "refuse_foreign", "refuse_inputs", "write_text"]
 
 _MARK = re.compile(rb"sedcast-run:([0-9a-f]{16}):([0-9a-f]{16}|-):([\w%./~-]*)")
 _HEADED = (".h5", ".hdf5", ".fits", ".parquet")
@@ -67,6 +68,23 @@ def refuse_inputs(path: Path, option: str = "-o") -> None:
         raise ParameterError(f"{option} {path} is read by the command itself, and would be overwritten: give another name")
 
 
+def refuse_foreign(path: Path) -> None:
+    """Refuse, of a call from Python, to replace a file without a header of provenance; a command has asked already.
+
+    Raises
+    ------
+    ParameterError : if there is one.
+    """
+    if invocation.get() is not None or not os.path.lexists(path):
+        return
+    try:
+        read_provenance(path)
+    except ArtifactError as error:
+        raise ParameterError(
+            f"{path} is there already, and is no output of sedcast ({error}): give another name, or delete it first"
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text that says, where its kind has room for it, which command made it; it has its name when it is whole.
 
@@ -98,7 +116,8 @@ def _made_by(path: Path) -> dict[str, str] | None:
             found = read_provenance(path)
         else:
             return _marked_by(path)
-    except SedcastError:
+    except (SedcastError, ImportError):
+        # Parquet without pyarrow.
         return None
     if not isinstance(found, dict) or not isinstance(found.get("run"), str):
         return None

@@ -16,9 +16,14 @@ from sedcast.cli_common import Options, options
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.invocation import Invocation, invocation
+from sedcast.data.mapping import load_mapping, read_mapped
 from sedcast.data.noise import NoiseModel
 from sedcast.data.outputs import check_replaceable, write_text
 from sedcast.data.ssp import SSPLibrary
+from sedcast.emulator.mass_simulation import simulate
+from sedcast.emulator.simulation import SimulationConfig
+from sedcast.posterior.infer import infer_catalog
+from sedcast.posterior.streaming import infer_file
 
 Words = list[str]
 FIT = ["fit", "--mags", "u=18.95,g=17.67,r=16.94,i=16.53,z=16.26", "--errors", "0.03", "-z", "0.09", "--n-samples", "100"]
@@ -169,6 +174,11 @@ def test_a_run_is_known_by_what_decides_it(folder: Path) -> None:
     assert len({same, made(seed=1), made(model="model.npz"), made(catalog="model.npz")}) == 4
     Path("mine.fits").write_bytes(b"other")
     assert made() != same
+    Path("emulator.toml").write_text('simulator = "own:spectra"\n', encoding="utf-8")
+    Path("own.py").write_text("spectra = 1\n", encoding="utf-8")
+    trained = made(catalog="emulator.toml")
+    Path("own.py").write_text("spectra = 2\n", encoding="utf-8")
+    assert made(catalog="emulator.toml") != trained
 
 
 def test_a_text_that_was_edited_is_the_users(folder: Path) -> None:
@@ -195,6 +205,30 @@ def test_a_file_saved_from_python_is_the_users(folder: Path) -> None:
         run("init", "posterior")
     with pytest.raises(ParameterError, match="is there already"):
         run("ssp", "build", "--from", "popstar", "-o", "model.npz")
+
+
+def test_calls_from_python_replace_outputs_of_sedcast_alone(folder: Path) -> None:
+    estimator, mapping = gaussian_estimator(), load_mapping("mine.toml")
+    catalog = read_mapped("mine.fits", mapping)
+    config = SimulationConfig(n_galaxies=300, bands=("g", "r"))
+    for name in ("p.h5", "p.fits", "s.h5"):
+        calls: dict[str, Callable[[str | Path], Any]] = {
+            "p.h5": lambda path: infer_catalog(estimator, catalog, path, n_samples=5),
+            "p.fits": lambda path: infer_file(estimator, "mine.fits", mapping, path, n_samples=5),
+            "s.h5": lambda path: simulate(config, path),
+        }
+        calls[name](name)
+        calls[name](name)
+        Path(name).write_bytes(b"my notes")
+        with pytest.raises(ParameterError, match="is there already, and is no output of sedcast"):
+            calls[name](name)
+        assert Path(name).read_bytes() == b"my notes"
+    before = Path("mine.fits").read_bytes()
+    with pytest.raises(ParameterError, match="is the catalogue itself"):
+        infer_file(estimator, folder / "mine.fits", mapping, "mine.fits", n_samples=5)
+    with pytest.raises(ParameterError, match="is the catalogue itself"):
+        infer_file(estimator, "mine.fits", mapping, "new.fits", n_samples=5, samples=(Path("mine.fits"), "float32", None))
+    assert Path("mine.fits").read_bytes() == before
 
 
 def test_a_mapping_is_taken_wherever_a_catalogue_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ __all__ = [
     "STREAMED",
     "AsJson",
     "Calibrate",
-    "CatalogMapping",
+    "Columns",
     "CommandGroup",
     "MockSeed",
     "Model",
@@ -84,7 +84,7 @@ Unit = Annotated[
 Calibrate = Annotated[
     bool, typer.Option("--calibrate/--no-calibrate", help="For SDSS's own columns: apply AB offsets and error floors.")
 ]
-CatalogMapping = Annotated[
+Columns = Annotated[
     str | None,
     typer.Option(
         "--mapping",

@@ -9,7 +9,7 @@ from sedcast.cli_common import (
     MOCK_SEED,
     AsJson,
     Calibrate,
-    CatalogMapping,
+    Columns,
     MockSeed,
     Model,
     Overwrite,
@@ -40,8 +40,9 @@ _MOCKS_FOR_FIGURES = 20
 def add_compare_commands(app: typer.Typer) -> None:
     """Give a program the commands `compare` and `figures`."""
     app.command(
-        epilog="Examples:  sedcast compare sdss --rows 0,1,2 -o comparison    |    "
-        "sedcast compare sdss -n 100 --mocks 100 -o comparison"
+        epilog="Examples:  sedcast compare sdss --rows 0,1,2 -o three    |    "
+        "sedcast compare sdss -n 100 --mocks 100 -o comparison    |    "
+        "sedcast compare mine.csv --mapping mine.toml -n 5 -o mine"
     )(compare)
     app.command(
         epilog="Examples:  sedcast figures -o figures    |    of a long comparison: sedcast figures --comparison comparison"
@@ -73,7 +74,7 @@ def compare(
     seed: Seed = 0,
     n_workers: Workers = None,
     scheduler: Scheduler = None,
-    mapping: CatalogMapping = None,
+    mapping: Columns = None,
     unit: Unit = None,
     calibrate: Calibrate = True,
     overwrite: Overwrite = False,
@@ -82,7 +83,8 @@ def compare(
     """Run the flow, the refined flow, emcee and zeus on the same galaxies and likelihood, and set them side by side.
 
     Writes comparison.json, comparison.md and pictures to the folder. A chain takes some ten seconds. Finished runs are kept
-    in the folder: the same command goes on where an interrupted one stopped, and one for more galaxies runs the new ones only.
+    in the folder: the same command goes on where an interrupted one stopped, and one for more galaxies, with --overwrite, runs
+    the new ones only.
     """
     screen = make_screen(as_json)
     from sedcast.baselines.compare import compare_galaxies
@@ -147,7 +149,7 @@ def figures(
     n_mocks: Annotated[int, typer.Option(min=20, help="Mocks for the flow's ranks.")] = 2000,
     seed: MockSeed = MOCK_SEED,
     n_workers: Workers = None,
-    mapping: CatalogMapping = None,
+    mapping: Columns = None,
     unit: Unit = None,
     calibrate: Calibrate = True,
     overwrite: Overwrite = False,

@@ -11,7 +11,7 @@ import typer
 
 from sedcast.cli_common import (
     Calibrate,
-    CatalogMapping,
+    Columns,
     Model,
     Source,
     Unit,
@@ -28,6 +28,7 @@ def add_explore_command(app: typer.Typer) -> None:
     """Give a program the command `explore`."""
     app.command(
         epilog="Examples:  sedcast explore    |    sedcast explore mine.csv --unit uJy --open    |    "
+        "sedcast explore mine.csv --mapping mine.toml    |    "
         "with ultraviolet bands: sedcast explore --model galex-sdss"
     )(explore)
 
@@ -35,7 +36,7 @@ def add_explore_command(app: typer.Typer) -> None:
 def explore(
     catalog: Source = "sdss",
     model: Model = "bundled",
-    mapping: CatalogMapping = None,
+    mapping: Columns = None,
     unit: Unit = None,
     calibrate: Calibrate = True,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 for any that is free.")] = 0,

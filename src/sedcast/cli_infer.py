@@ -10,7 +10,7 @@ from sedcast.cli_common import (
     STREAMED,
     AsJson,
     Calibrate,
-    CatalogMapping,
+    Columns,
     Model,
     Overwrite,
     Scheduler,
@@ -65,7 +65,7 @@ def infer(
     fallback: Annotated[
         str | None, typer.Option(metavar="mcmc", help="With --refine: 'mcmc' runs emcee where refinement falls short.")
     ] = None,
-    mapping: CatalogMapping = None,
+    mapping: Columns = None,
     samples: Annotated[
         Path | None, typer.Option(help="With -o .fits or .parquet: HDF5 file for the samples; left out if not given.")
     ] = None,
