@@ -72,7 +72,9 @@ INFER = ["infer", "mine.fits", "--model", "model.npz", "--n-samples", "5"]
         (["simulate", "simulate.toml", "-o", "s.h5"], [], ["s.h5"]),
         (["report", "drawn.h5", "--mocks", "0", "-o", "r.html"], ["--rows", "1"], ["r.html"]),
         (["validate", "-n", "20", "--n-samples", "20", "-o", "v"], ["--seed", "1"], ["v/validation.json", "v/pp.png"]),
-        (["ssp", "compare", "popstar", "twice.npz", "-o", "ssp.svg"], [], ["ssp.svg"]),
+        (["ssp", "compare", "popstar", "twice.npz", "-o", "ssp.svg"], ["twice.npz"], ["ssp.svg"]),
+        (["ssp", "build", "--from", "popstar", "-o", "lib.npz"], ["--nebular"], ["lib.npz"]),
+        ([*INFER, "--mapping", "mine.toml", "-o", "o.parquet"], ["--seed", "1"], ["o.parquet"]),
         (["compare", "-n", "1", "--methods", "flow", "-o", "c"], ["--seed", "1"], ["c/comparison.json", "c/comparison.md"]),
     ],
     ids=lambda words: " ".join(words[:2]) if len(words) > 2 else None,
@@ -81,6 +83,9 @@ def test_a_command_repeats_itself_and_replaces_nothing_else(
     folder: Path, words: Words, changed: Words, written: Words, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SPS_HOME", raising=False)
+    monkeypatch.setattr("sedcast.data.build_ssp.build_popstar", lambda **_: SSPLibrary.popstar())
+    if "o.parquet" in words:
+        pytest.importorskip("pyarrow", reason="needs pyarrow")
     if words[0] == "report":
         run("infer", "sdss", "--first", 3, "--n-samples", 50, "-o", "drawn.h5")
     if words[0] == "ssp":
