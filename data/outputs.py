@@ -43,12 +43,14 @@ def check_replaceable(paths: Iterable[Path], option: str = "-o", *, overwrite: b
 
     Raises
     ------
-    ParameterError : naming the first file that may not be replaced, and what it holds.
+    ParameterError : naming the first file that may not be replaced, and what it holds; or if one is a folder.
     """
     running = invocation.get()
     for path in paths:
         if not os.path.lexists(path):
             continue
+        if path.is_dir():
+            raise ParameterError(f"{option} {path} is a folder: give the name of a file")
         refuse_inputs(path, option)
         found = None if overwrite else _made_by(path)
         if overwrite or (running is not None and found is not None and found["run"] == running.run):

@@ -111,6 +111,13 @@ def test_a_command_repeats_itself_and_replaces_nothing_else(
         path.write_bytes(held)
 
 
+def test_a_folder_is_no_file(folder: Path) -> None:
+    (folder / "v" / "validation.json").mkdir(parents=True)
+    for words in ([*INFER, "-o", "v"], ["validate", "-n", "20", "-o", "v"]):
+        with pytest.raises(ParameterError, match="is a folder: give the name of a file"):
+            run(*words, "--overwrite")
+
+
 def test_what_cannot_say_what_made_it_is_kept(folder: Path) -> None:
     run(*FIT, "-o", "galaxy.csv")
     before = contents(folder)

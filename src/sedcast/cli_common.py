@@ -238,11 +238,8 @@ def check_writable(output: Path, option: str = "-o", *, overwrite: bool) -> None
     ParameterError : if `output`, which `option` names, is a folder, is there and may not be replaced (`check_replaceable`), or
         its folder cannot be made or written to.
     """
-    from sedcast.data.errors import ParameterError
     from sedcast.data.outputs import check_replaceable
 
-    if output.is_dir():
-        raise ParameterError(f"{option} {output} is a folder: give the name of a file in it")
     lock_output(output, option)
     check_replaceable([output], option, overwrite=overwrite)
 
