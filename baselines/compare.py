@@ -146,6 +146,7 @@ def compare_galaxies(
     n_workers: int | None = None,
     pool: TaskPool | None = None,
     about: dict[str, Any] | None = None,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
     """Run every method on every galaxy in parallel processes, and set the posteriors side by side.
@@ -162,10 +163,12 @@ def compare_galaxies(
     n_workers : processes; the number of usable cores by default.
     pool : processes to use instead, such as those of a cluster, which need the folder under the same name.
     about : for the record, kept as it is.
+    overwrite : whether finished runs of the same rows by other data or settings may be replaced.
     progress : called with (runs and comparisons done, all of them).
 
     Raises
     ------
+    ConfigError : if finished runs of something else would be replaced without `overwrite`.
     ParameterError : if there is no galaxy, one has other bands than the estimator, or the estimator infers the redshift.
     """
     if isinstance(setting.estimator, PosteriorEstimator):
@@ -187,7 +190,8 @@ def compare_galaxies(
         for galaxy in galaxies
         for method in methods
     ]
-    outcomes = [load_outcome(task.path, run_key(setting, task.galaxy, task.method)) for task in tasks]
+    keys = [run_key(setting, task.galaxy, task.method) for task in tasks]
+    outcomes = [load_outcome(task.path, key, overwrite=overwrite) for task, key in zip(tasks, keys, strict=True)]
     missing = [index for index, outcome in enumerate(outcomes) if outcome is None]
     total, done = len(tasks) + len(galaxies), len(tasks) - len(missing)
 

@@ -14,7 +14,7 @@ from sedcast.baselines.mcmc_result import McmcConfig
 from sedcast.data.artifacts import load_artifact, save_artifact, software_versions
 from sedcast.data.config import Config
 from sedcast.data.cosmology import Cosmology
-from sedcast.data.errors import ArtifactError
+from sedcast.data.errors import ArtifactError, ConfigError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
@@ -203,8 +203,15 @@ def run_key(setting: Setting, galaxy: Galaxy, method: Method) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def load_kept(path: Path, kind: str, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Arrays and card of a result of that key; None if there is none, or another's, or it is damaged."""
+def load_kept(
+    path: Path, kind: str, key: str, *, overwrite: bool = True
+) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Arrays and card of a result of that key; None if there is none, or another's that may be overwritten, or it is damaged.
+
+    Raises
+    ------
+    ConfigError : if there is another's that may not.
+    """
     if not path.exists():
         return None
     try:
@@ -212,12 +219,19 @@ def load_kept(path: Path, kind: str, key: str) -> tuple[dict[str, np.ndarray], d
     except ArtifactError as error:
         logger.warning("run again: %s", error)
         return None
-    return (arrays, card) if card["key"] == key else None
+    if card["key"] == key:
+        return arrays, card
+    if not overwrite:
+        raise ConfigError(
+            f"{path} is a finished run of other data, settings or another version, and would be replaced: give another folder, "
+            "or --overwrite (in Python overwrite=True)"
+        )
+    return None
 
 
-def load_outcome(path: Path, key: str) -> Outcome | None:
+def load_outcome(path: Path, key: str, *, overwrite: bool) -> Outcome | None:
     """The finished run of that key in a file, if it is there (see `load_kept`)."""
-    if (kept := load_kept(path, KIND, key)) is None:
+    if (kept := load_kept(path, KIND, key, overwrite=overwrite)) is None:
         return None
     fields: dict[str, Any] = {**kept[0], **kept[1]["figures"]}
     return Outcome(**fields)

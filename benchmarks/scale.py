@@ -113,7 +113,7 @@ def write_catalog(path: Path, n_rows: int, *, seed: int) -> Path:
 
 def _stream(folder: Path, n_rows: int, options: argparse.Namespace) -> dict[str, float]:
     """Run `sedcast infer` as a program; its wall time, CPU time and the most memory that it ever held."""
-    catalog, output = write_catalog(folder / "long.fits", n_rows, seed=options.seed), folder / "long-summaries.fits"
+    catalog, output = write_catalog(folder / "long.fits", n_rows, seed=options.seed), folder / f"{n_rows}-summaries.fits"
     note(f"  sedcast infer, {n_rows:,} rows, {options.samples} samples each")
     command = [sys.executable, "-c", "from sedcast.cli import main; main()", "infer", str(catalog), "-o", str(output)]
     command += ["--mapping", _MAPPING, "--n-samples", str(options.samples), "--seed", str(options.seed), "--json", "-q"]

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from sedcast.data.errors import ArtifactError, SedcastError
+from sedcast.data.invocation import invocation
 
 __all__ = [
     "FULL",
@@ -178,7 +179,7 @@ def save_artifact(path: str | Path, kind: str, arrays: Mapping[str, np.ndarray],
     path : path of the file to write.
     kind : what it is, for example ``"spectrum-emulator"``.
     arrays : numeric or fixed-width string arrays; object arrays are refused.
-    card : JSON-serialisable description; schema, kind, versions and checksum are added.
+    card : JSON-serialisable description; schema, kind, versions, the command that made it and a checksum are added.
 
     Raises
     ------
@@ -188,7 +189,9 @@ def save_artifact(path: str | Path, kind: str, arrays: Mapping[str, np.ndarray],
     for name, array in held.items():
         if array.dtype.hasobject or name == _CARD:
             raise ArtifactError(f"array {name!r} of dtype {array.dtype} cannot be stored: use numbers, another name")
+    running = invocation.get()
     full: dict[str, Any] = dict(card) | {"schema": SCHEMA_VERSION, "kind": kind, "versions": software_versions()}
+    full["made_by"] = None if running is None else running.made_by
     full = json.loads(json.dumps(full))
     full[_CHECKSUM] = _digest(held, full)
     encoded = np.frombuffer(json.dumps(full, indent=1).encode(), dtype=np.uint8)

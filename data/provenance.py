@@ -1,15 +1,11 @@
 """Where an output comes from: the header that every output carries, and with which ``sedcast rerun`` repeats it."""
 
-import contextlib
-import contextvars
-import hashlib
 import json
 import math
 import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,45 +15,12 @@ from astropy.io import fits
 from sedcast.data.artifacts import consistent, read_card, software_versions
 from sedcast.data.errors import ArtifactError
 from sedcast.data.hdf5 import open_hdf5
+from sedcast.data.invocation import invocation
 
-__all__ = [
-    "WRITTEN",
-    "Invocation",
-    "describe_file",
-    "invocation",
-    "jsonable",
-    "processor_name",
-    "provenance",
-    "read_provenance",
-]
+__all__ = ["jsonable", "processor_name", "provenance", "read_provenance"]
 
 FORMAT = 1
-WRITTEN = ("output", "samples", "export")
-"""Parameters of commands that name what is written."""
-
-_LONGEST_TEXT = 65_536
-_MOST_HASHED = 4 * 1024**3
 _FITS_WIDTH = 72
-
-
-@dataclass(frozen=True)
-class Invocation:
-    """The command that is running.
-
-    Parameters
-    ----------
-    text : as one would type it.
-    name : its words after ``sedcast``.
-    options : the value of each of its parameters by name, as JSON has it.
-    """
-
-    text: str
-    name: tuple[str, ...]
-    options: Mapping[str, Any]
-
-
-invocation: contextvars.ContextVar[Invocation | None] = contextvars.ContextVar("invocation", default=None)
-"""Set by the command line; None where Python called."""
 
 
 def provenance(*, config: Mapping[str, Any], artifacts: Mapping[str, str], command: str = "") -> dict[str, Any]:
@@ -72,7 +35,8 @@ def provenance(*, config: Mapping[str, Any], artifacts: Mapping[str, str], comma
     Returns
     -------
     header : ``format``, ``versions``, ``command``, ``invocation`` (None for a call from Python), ``files`` that it names,
-        ``time`` (UTC; of the environment's SOURCE_DATE_EPOCH, if that is set), ``config``, ``artifacts``.
+        ``run`` (`Invocation.run`), ``time`` (UTC; of the environment's SOURCE_DATE_EPOCH, if that is set), ``config``,
+        ``artifacts``.
     """
     running = invocation.get()
     seconds = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
@@ -81,7 +45,8 @@ def provenance(*, config: Mapping[str, Any], artifacts: Mapping[str, str], comma
         "versions": software_versions(),
         "command": command if running is None else running.text,
         "invocation": None if running is None else {"name": list(running.name), "options": dict(running.options)},
-        "files": {} if running is None else _files(running.options),
+        "files": {} if running is None else running.files,
+        "run": None if running is None else running.run,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)),
         "config": config,
         "artifacts": dict(artifacts),
@@ -107,26 +72,6 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _files(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The files among the values of options that are read, not written."""
-    named = {name: value for name, value in options.items() if isinstance(value, str) and value and name not in WRITTEN}
-    return {name: describe_file(Path(value)) for name, value in named.items() if Path(value).is_file()}
-
-
-def describe_file(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file (of one beyond 4 GiB its time instead), and its text if it is a short one."""
-    about = path.stat()
-    found: dict[str, Any] = {"bytes": about.st_size}
-    if about.st_size > _MOST_HASHED:
-        return found | {"modified_ns": about.st_mtime_ns}
-    with path.open("rb") as handle:
-        found["sha256"] = hashlib.file_digest(handle, "sha256").hexdigest()
-    if about.st_size <= _LONGEST_TEXT:
-        with contextlib.suppress(UnicodeDecodeError):
-            found["text"] = path.read_bytes().decode("utf-8")
-    return found
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:

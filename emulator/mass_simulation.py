@@ -14,6 +14,7 @@ from sedcast.data.errors import ConfigError
 from sedcast.data.executors import TaskPool
 from sedcast.data.filters import load_filter
 from sedcast.data.noise import NoiseModel
+from sedcast.data.outputs import refuse_foreign
 from sedcast.data.provenance import provenance
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.segments import Segments, array_digest, open_segments
@@ -58,8 +59,10 @@ def simulate(
     ------
     ConfigError : if `simulator` has other bands than the configuration; if hardly any proposal is kept, so that the run would
         not end; if ``OUTPUT.partial`` holds an interrupted run of another configuration, version or artifact.
+    ParameterError : if `output` is there and no output of sedcast.
     """
     output = Path(output)
+    refuse_foreign(output)
     prior = Prior.from_dict(config.prior)
     noise = noise_model(config)
     if simulator is None:

@@ -15,11 +15,13 @@ import numpy as np
 
 from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.outputs import write_text
 from sedcast.emulator.log_spectrum import LogSpectrumEmulator, LogSpectrumSegment
 from sedcast.emulator.network import SpeculatorNetwork
 from sedcast.emulator.safe_pickle import read_array_pickle
 
 __all__ = [
+    "EXPORTED",
     "PROSPECTOR_ALPHA_PARAMETERS",
     "export_speculator",
     "load_speculator",
@@ -34,6 +36,9 @@ PROSPECTOR_ALPHA_PARAMETERS = (
 )
 """Inputs of the published Prospector-α emulator (Alsing et al. 2020, Table 2), as its authors call them. By the scales in the
 file the two metallicities are log10 Z/Zsun, in -1.98 … 0.19 and -2 … 0.5; its spectra are per Hz."""
+
+EXPORTED = ("segment-*.pkl", "inputs.json")
+"""Patterns of the names that `export_speculator` writes."""
 
 _ENTRIES = (
     *("weights", "biases", "alphas", "betas", "parameter shift", "parameter scale", "PCA shift", "PCA scale"),
@@ -166,6 +171,5 @@ def export_speculator(emulator: LogSpectrumEmulator, folder: str | Path) -> list
             for path, segment in zip(paths, emulator.segments, strict=True)
         },
     }
-    with atomic_path(folder / "inputs.json") as temporary:
-        temporary.write_text(json.dumps(described, indent=1), encoding="utf-8")
+    write_text(folder / "inputs.json", json.dumps(described, indent=1) + "\n")
     return [*paths, folder / "inputs.json"]

@@ -16,8 +16,8 @@ from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.executors import TaskPool
 from sedcast.data.filters import BANDS, FilterProjection, band_name, check_bands
+from sedcast.data.invocation import describe_file
 from sedcast.data.noise import NoiseModel
-from sedcast.data.provenance import describe_file
 from sedcast.data.threads import one_blas_thread
 from sedcast.emulator.checks import as_floats, one_per_galaxy
 from sedcast.emulator.observing import observe

@@ -16,6 +16,7 @@ import numpy as np
 from sedcast.data.artifacts import atomic_path, reserve
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import CatalogError, ParameterError
+from sedcast.data.outputs import refuse_foreign
 from sedcast.data.provenance import provenance
 from sedcast.data.threads import one_blas_thread, usable_cores
 from sedcast.emulator.histories import derived_properties
@@ -113,7 +114,8 @@ def infer_catalog(
     Raises
     ------
     CatalogError : if the catalogue is empty, or lacks a band of the estimator.
-    ParameterError : if a number is not positive, or the refiner is another estimator's.
+    ParameterError : if a number is not positive, the refiner is another estimator's, or `output` is there and no output of
+        sedcast.
     """
     if len(catalog) == 0:
         raise CatalogError("the catalogue has no rows: nothing to infer")
@@ -123,6 +125,7 @@ def infer_catalog(
         raise ParameterError(f"{', '.join(wrong) or f'seed={seed}'}: must be {'positive' if wrong else 'zero or more'}")
     if refiner is not None and refiner.estimator is not estimator:
         raise ParameterError("refiner holds another estimator than the one given: make it as Refiner(estimator, simulator)")
+    refuse_foreign(Path(output))
     started, offset = time.perf_counter(), first_row or 0
     if catalog.bands != estimator.bands or estimator.context.mask or estimator.infers_redshift:
         catalog = estimator.select(catalog)

@@ -14,6 +14,7 @@ from sedcast.data.artifacts import FULL, software_versions
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.data.executors import TaskPool
 from sedcast.data.mapping import CatalogMapping, map_rows
+from sedcast.data.outputs import refuse_foreign
 from sedcast.data.provenance import provenance, read_provenance
 from sedcast.data.tables import TableFile, open_table
 from sedcast.emulator.segments import Segments, open_segments, partial_folder, write_segment
@@ -83,7 +84,8 @@ def infer_file(
     ConfigError : if the mapping lacks the redshift that the estimator needs, another run writes this output, or an interrupted
         run of something else is in its place.
     MissingDependencyError : for Parquet without pyarrow.
-    ParameterError : if a number is not positive, or the output's kind is unknown.
+    ParameterError : if a number is not positive, the output's kind is unknown, or an output is there that is the catalogue, or
+        no output of sedcast.
     """
     check_redshift_named(mapping, estimator)
     started, output, table = time.perf_counter(), Path(output), open_table(catalog)
@@ -91,6 +93,10 @@ def infer_file(
         (ROWS_PER_SEGMENT if refiner is None else _REFINED_ROWS) if rows_per_segment is None else rows_per_segment
     )
     _check(output, samples, n_samples, seed, rows_per_segment)
+    for path in (output, *([] if samples is None else [samples[0]])):
+        if path.exists() and path.samefile(catalog):
+            raise ParameterError(f"{path} is the catalogue itself, and would be overwritten: give another name")
+        refuse_foreign(path)
     manifest = _manifest(estimator, Path(catalog), mapping, n_samples, seed, rows_per_segment, samples, refiner)
     n_threads = 1 if pool is not None else n_threads
     n_segments = -(-table.n_rows // rows_per_segment)

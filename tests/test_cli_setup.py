@@ -41,10 +41,10 @@ def test_init_replaces_nothing_unless_told(tmp_path: Path) -> None:
     mine = tmp_path / "simulate.toml"
     mine.write_text("mine")
     refused = CliRunner().invoke(cli.app, ["init", "-o", str(tmp_path)])
-    assert "simulate.toml would be overwritten" in str(refused.exception)
+    assert "simulate.toml is there already, and a .toml file does not say what made it" in str(refused.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["simulate.toml"]
     assert mine.read_text() == "mine"
-    assert CliRunner().invoke(cli.app, ["init", "simulate", "-o", str(tmp_path), "--force"]).exit_code == 0
+    assert CliRunner().invoke(cli.app, ["init", "simulate", "-o", str(tmp_path), "--overwrite"]).exit_code == 0
     assert mine.read_text() == (EXAMPLES / "simulate.toml").read_text()
 
 

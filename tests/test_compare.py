@@ -15,7 +15,7 @@ from sedcast.baselines.outcomes import COMPARED_NAMES, CompareConfig, Galaxy, Ou
 from sedcast.baselines.report_tables import _table, pair_name, summarise, to_json, to_markdown
 from sedcast.baselines.runs import independent_draws
 from sedcast.data.cosmology import Cosmology
-from sedcast.data.errors import ParameterError
+from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.prior import Prior
 from sedcast.posterior.resampling import PosteriorDraws
@@ -136,7 +136,12 @@ def test_finished_runs_are_not_repeated_and_failed_ones_are(run):
     np.testing.assert_array_equal(repeated.galaxies[0].outcomes["emcee"].draws, comparison.galaxies[0].outcomes["emcee"].draws)
     assert repeated.galaxies[0].pairs["flow", "emcee"].c2st == comparison.galaxies[0].pairs["flow", "emcee"].c2st
     mended = Galaxy(**(vars(galaxies[1]) | {"zred": 0.12}))
-    assert not compare_galaxies(setting(), [mended], folder, n_workers=1).galaxies[0].outcomes["emcee"].failed
+    kept = (folder / "runs" / f"real-{mended.row}-flow.npz").read_bytes()
+    with pytest.raises(ConfigError, match=r"is a finished run of other data.*--overwrite"):
+        compare_galaxies(setting(), [mended], folder, n_workers=1)
+    assert (folder / "runs" / f"real-{mended.row}-flow.npz").read_bytes() == kept
+    anew = compare_galaxies(setting(), [mended], folder, n_workers=1, overwrite=True)
+    assert not anew.galaxies[0].outcomes["emcee"].failed
 
 
 def test_damaged_runs_are_run_again(tmp_path, caplog):

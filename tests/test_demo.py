@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib import image
+from typer.testing import CliRunner
 
 from sedcast import demo
 from sedcast.baselines.mcmc import McmcConfig
+from sedcast.cli import app
 from sedcast.console import Screen
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
@@ -47,10 +49,11 @@ def test_demo_writes_what_its_readme_lists(
     assert "emcee" in shown
 
 
-def test_demo_leaves_files_of_others_alone(tmp_path: Path) -> None:
+def test_demo_leaves_files_of_others_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "run_demo", lambda folder, **_: pytest.fail("the demonstration ran"))
     (tmp_path / "README.md").write_text("# My project\n", encoding="utf-8")
-    with pytest.raises(ParameterError, match=r"holds README\.md, which no demonstration wrote"):
-        demo.run_demo(tmp_path, n_galaxies=25, screen=Screen(quiet=True))
+    with pytest.raises(ParameterError, match=r"README\.md is there already, and is not.* what a command of sedcast wrote"):
+        CliRunner().invoke(app, ["demo", "-o", str(tmp_path)], catch_exceptions=False)
     assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == ["# My project\n"]
 
 

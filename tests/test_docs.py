@@ -24,7 +24,7 @@ def test_quickstart_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         exec(compile(block, str(QUICKSTART), "exec"), names)
     # A galaxy of r = 16.9 at z = 0.09 has some 10^10 to 10^11.5 solar masses.
     assert 10 < np.median(np.asarray(names["log_mass"])) < 11.5
-    assert (tmp_path / "posteriors.h5").is_file()
+    assert (tmp_path / "twenty.h5").is_file()
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_too_few_galaxies_are_refused_before_the_work(
     estimator: PosteriorEstimator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalog = load_sdss_sample(bands=estimator.bands)
-    monkeypatch.setattr("sedcast.cli_compare.load_catalog", lambda *_: catalog.subset(slice(7)))
+    monkeypatch.setattr("sedcast.cli_compare.load_catalog", lambda *_, **__: catalog.subset(slice(7)))
     result = CliRunner().invoke(cli.app, ["figures", "-o", str(tmp_path / "figures")])
     assert isinstance(result.exception, ParameterError)
     assert "of 7 galaxies" in str(result.exception)

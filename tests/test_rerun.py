@@ -20,7 +20,7 @@ from sedcast.data.provenance import provenance, read_provenance
 from sedcast.emulator import mass_simulation, simulation
 from sedcast.rerun import header_differences, options_of, output_differences
 
-HEADER = {"format", "versions", "command", "invocation", "files", "time", "config", "artifacts"}
+HEADER = {"format", "versions", "command", "invocation", "files", "run", "time", "config", "artifacts"}
 
 
 @pytest.fixture
@@ -58,9 +58,14 @@ def test_either_file_of_a_streamed_run_is_repeated(
     assert (again / "x.fits").exists()
     for target, beside in (("x.fits", "x.h5"), ("x.h5", "x.fits")):
         (again / target).unlink()
-        with pytest.raises(ArtifactError, match=f"{beside}, which would be written beside"):
+        kept = (again / beside).rename(tmp_path / beside)
+        (again / beside).touch()
+        with pytest.raises(ParameterError, match=f"{beside} is there already, and is not"):
             run("rerun", made, "-o", again / target)
-        (again / target).touch()
+        kept.rename(again / beside)
+        run("rerun", made, "-o", again / target)
+    with pytest.raises(ParameterError, match="read by the command itself"):
+        run("rerun", made, "-o", made, "--overwrite")
 
 
 def test_a_repeated_command_keeps_the_options_of_the_screen(catalog: Path, tmp_path: Path) -> None:

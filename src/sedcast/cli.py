@@ -17,6 +17,7 @@ from sedcast.cli_common import (
     AsJson,
     CommandGroup,
     MockSeed,
+    Overwrite,
     Scheduler,
     Seed,
     Workers,
@@ -97,13 +98,14 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("sedcast-demo"),
     n_galaxies: Annotated[int, typer.Option(min=10, max=10_000, help="How many galaxies of the bundled sample.")] = 300,
     seed: Seed = 0,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Infer real SDSS galaxies with the bundled posterior, compare one with MCMC, and write pictures."""
     screen = make_screen(as_json)
-    from sedcast.demo import run_demo
+    from sedcast.demo import FILES, run_demo
 
-    check_folder(output)
+    check_folder(output, FILES, overwrite=overwrite)
     summary = run_demo(output, n_galaxies=n_galaxies, seed=seed, screen=screen)
     if as_json:
         screen.result(summary)
@@ -120,6 +122,7 @@ def train_emulator_command(
         int | None, typer.Option("--workers", min=1, help="Processes that run the simulator; by default two.")
     ] = None,
     scheduler: Scheduler = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a spectrum emulator: of the SPS model, or of any simulator that the file names.
@@ -129,10 +132,13 @@ def train_emulator_command(
     """
     screen = make_screen(as_json)
     from sedcast.data.errors import ParameterError
+    from sedcast.emulator.published import EXPORTED
     from sedcast.emulator.speculator import SpeculatorConfig, load_emulator_config
 
     settings = load_emulator_config(config)
-    check_writable(output, inputs=[config])
+    check_writable(output, overwrite=overwrite)
+    if export is not None:
+        check_folder(export, EXPORTED, "--export-speculator", overwrite=overwrite)
     # A user's simulator is a module in the working folder, which a command does not look into as python does.
     sys.path.append(str(Path.cwd()))
     if not isinstance(settings, SpeculatorConfig) and (scheduler, n_workers) != (None, None):
@@ -192,6 +198,7 @@ def _checkpoint(output: Path) -> Path:
 def train_posterior_command(
     config: ConfigPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="Artifact to write.")] = Path("posterior.npz"),
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a posterior estimator on simulated galaxies.
@@ -204,7 +211,7 @@ def train_posterior_command(
     from sedcast.posterior.train_bands import band_checkpoint
 
     settings = load_config(config, PosteriorConfig)
-    check_writable(output, inputs=[config])
+    check_writable(output, overwrite=overwrite)
     checkpoint = _checkpoint(output)
     with screen.progress("training the posterior") as report:
         estimator = train_posterior(settings, checkpoint=checkpoint, progress=report)
@@ -221,6 +228,7 @@ def simulate(
     output: Annotated[Path, typer.Option("-o", "--output", help="HDF5 file to write.")] = Path("simulations.h5"),
     scheduler: Scheduler = None,
     n_workers: Workers = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Simulate galaxies: draw from the prior, emulate, redshift, project, add noise.
@@ -237,7 +245,7 @@ def simulate(
     from sedcast.emulator.simulation import SimulationConfig
 
     settings = load_config(config, SimulationConfig)
-    check_writable(output, inputs=[config])
+    check_writable(output, overwrite=overwrite)
     if output.suffix not in HDF5:
         raise ParameterError(f"-o {output}: expected a name that ends in .h5, for simulations are written as HDF5")
     partial = partial_folder(output)
@@ -267,6 +275,7 @@ def validate(
         int | None,
         typer.Option(min=20, metavar="MOCKS", help="Test refined samples too, on so many mocks: part of a second each."),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Test a posterior's calibration on fresh mock galaxies with known parameters.
@@ -277,10 +286,10 @@ def validate(
     screen = make_screen(as_json)
     from sedcast.emulator.simulation import noise_model
     from sedcast.posterior.importance import Refiner
-    from sedcast.validation import validate_estimator, validate_refined, validation_figures, write_validation
+    from sedcast.validation import FILES, validate_estimator, validate_refined, validation_figures, write_validation
 
     if output is not None:
-        check_folder(output)
+        check_folder(output, FILES, overwrite=overwrite)
     estimator = load_posterior(model)
     if refine is not None:
         estimator.refuse_inferred_redshift("--refine")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sedcast.console import Screen
     from sedcast.data.catalog import Catalog
     from sedcast.data.executors import TaskPool
-    from sedcast.data.provenance import Invocation
+    from sedcast.data.invocation import Invocation
     from sedcast.emulator.simulation import PhotometrySimulator, SimulationConfig
     from sedcast.posterior.estimator import PosteriorEstimator
 
@@ -31,10 +31,12 @@ __all__ = [
     "STREAMED",
     "AsJson",
     "Calibrate",
+    "Columns",
     "CommandGroup",
     "MockSeed",
     "Model",
     "Options",
+    "Overwrite",
     "Scheduler",
     "Seed",
     "Source",
@@ -43,6 +45,7 @@ __all__ = [
     "as_arguments",
     "as_invocation",
     "check_folder",
+    "check_mapping",
     "check_workers",
     "check_writable",
     "explain_os_error",
@@ -81,15 +84,32 @@ Unit = Annotated[
 Calibrate = Annotated[
     bool, typer.Option("--calibrate/--no-calibrate", help="For SDSS's own columns: apply AB offsets and error floors.")
 ]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--mapping",
+        help="Which columns are which band: a TOML file ('sedcast init mapping' writes a template), or nsa-v0, nsa-v1, "
+        "nsa-v1-sersic, kcorrect-sdss, kcorrect-full, desi-legacy.",
+    ),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="Share the work on a Dask cluster: its scheduler's address, or 'local' for one here."),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace files that are there, whatever they hold; those of the same command are replaced anyway."
+    ),
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="With --scheduler local: processes; by default the usable cores.")
 ]
 Source = Annotated[
-    str, typer.Argument(metavar="CATALOG", help="FITS, ECSV, CSV or HDF5 table, or 'sdss' for the bundled 10,000 galaxies.")
+    str,
+    typer.Argument(
+        metavar="CATALOG", help="FITS, HDF5, Parquet, ECSV or CSV table, or 'sdss' for the bundled 10,000 galaxies."
+    ),
 ]
 
 
@@ -130,7 +150,7 @@ def _recorded(invoke: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """The same invocation of a command, which notes what was asked for, and lets go of its locks in the end."""
 
     def call(context: Any) -> Any:
-        from sedcast.data.provenance import invocation
+        from sedcast.data.invocation import invocation
 
         before = invocation.set(as_invocation(context))
         with contextlib.ExitStack() as locks:
@@ -156,7 +176,7 @@ def _resumes(context: Any) -> bool:
 
 def as_invocation(context: Any) -> "Invocation":
     """The command of a context with the values of all its options, those of the screen left out."""
-    from sedcast.data.provenance import Invocation
+    from sedcast.data.invocation import Invocation
 
     name = tuple(context.command_path.split()[1:])
     options = {key: _plain(value) for key, value in context.params.items() if key not in _OF_THE_SCREEN}
@@ -164,18 +184,21 @@ def as_invocation(context: Any) -> "Invocation":
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
     return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
 def as_arguments(command: Any, options: Mapping[str, Any]) -> list[str]:
     """The words that give a command these values; values of parameters that it does not have are left out."""
-    words, positional = [], []
+    words: list[str] = []
+    positional: list[str] = []
     for parameter in command.params:
         value = options.get(str(parameter.name))
         if value is None or value == parameter.default:
             continue
         if parameter.param_type_name == "argument":
-            positional.append(str(value))
+            positional += map(str, value) if isinstance(value, list) else [str(value)]
         elif isinstance(value, bool):
             words += (parameter.opts if value else parameter.secondary_opts)[:1]
         else:
@@ -206,39 +229,36 @@ def make_screen(as_json: bool = False) -> "Screen":
     return screen
 
 
-def check_writable(output: Path, option: str = "-o", *, inputs: Iterable[str | Path | None] = ()) -> None:
+def check_writable(output: Path, option: str = "-o", *, overwrite: bool) -> None:
     """Refuse before the work, not after it, an output that cannot be written; and keep other runs off it till the command ends.
 
     Raises
     ------
     ConfigError : if another process is writing it.
-    ParameterError : if `output`, which `option` names, is a folder, is one of the files that the command reads, or its folder
-        cannot be made or written to.
+    ParameterError : if `output`, which `option` names, is a folder, is there and may not be replaced (`check_replaceable`), or
+        its folder cannot be made or written to.
     """
-    from sedcast.data.errors import ParameterError
+    from sedcast.data.outputs import check_replaceable
 
-    if output.is_dir():
-        raise ParameterError(f"{option} {output} is a folder: give the name of a file in it")
-    for path in inputs:
-        if path is not None and output.exists() and os.path.exists(path) and output.samefile(path):
-            raise ParameterError(
-                f"{option} {output} is read by the command itself, and would be overwritten: give another name"
-            )
     lock_output(output, option)
+    check_replaceable([output], option, overwrite=overwrite)
 
 
-def check_folder(output: Path) -> None:
-    """The same as `check_writable`, of a folder for several files.
+def check_folder(output: Path, names: Iterable[str], option: str = "-o", *, overwrite: bool) -> None:
+    """The same as `check_writable`, of a folder for files whose names fit one of the patterns `names`.
 
     Raises
     ------
     ConfigError, ParameterError : as `check_writable`, but if `output` is a file.
     """
-    refuse_file(output)
-    lock_output(output)
+    from sedcast.data.outputs import check_replaceable
+
+    refuse_file(output, option)
+    lock_output(output, option)
+    check_replaceable(sorted(path for name in names for path in output.glob(name)), option, overwrite=overwrite)
 
 
-def refuse_file(output: Path) -> None:
+def refuse_file(output: Path, option: str = "-o") -> None:
     """Refuse a file as the folder to write to.
 
     Raises
@@ -248,7 +268,7 @@ def refuse_file(output: Path) -> None:
     from sedcast.data.errors import ParameterError
 
     if output.exists() and not output.is_dir():
-        raise ParameterError(f"-o {output} is a file: give a folder")
+        raise ParameterError(f"{option} {output} is a file: give a folder")
 
 
 def check_workers(scheduler: str | None, n_workers: int | None) -> None:
@@ -318,17 +338,54 @@ def scalars(figures: dict[str, Any]) -> dict[str, Any]:
     return shown | ({"seed": str(shown["seed"])} if "seed" in shown else {})
 
 
-def load_catalog(source: str, estimator: "PosteriorEstimator", unit: str | None, calibrate: bool) -> "Catalog":
-    """The bundled sample, or a table, in the estimator's bands."""
-    from sedcast.data.catalog import load_sdss_sample, read_catalog
+def check_mapping(source: str, *, mapping: str | None, unit: str | None, calibrate: bool) -> None:
+    """Refuse options of a catalogue that do not go together.
+
+    Raises
+    ------
+    ParameterError : naming them.
+    """
     from sedcast.data.errors import ParameterError
 
+    for option, value in (("--unit", unit), ("--mapping", mapping)):
+        if source == "sdss" and value is not None:
+            raise ParameterError(f"{option} {value} is that of a file: the bundled sample has its own; leave it out")
+    if mapping is not None and unit is not None:
+        raise ParameterError(f"--unit {unit} goes without --mapping: write unit = {unit!r} into the mapping file")
+    if mapping is not None and not calibrate:
+        raise ParameterError("--no-calibrate is for SDSS's own columns: change offsets and floors in the mapping file instead")
+
+
+def load_catalog(
+    source: str,
+    estimator: "PosteriorEstimator",
+    *,
+    mapping: str | None,
+    unit: str | None,
+    calibrate: bool,
+    n_rows: int | None = None,
+) -> "Catalog":
+    """The bundled sample, or a table, or its first rows, in the estimator's bands.
+
+    Raises
+    ------
+    CatalogError, ConfigError : if the table or the mapping cannot be read, or do not suit each other or the estimator.
+    ParameterError : as `check_mapping`.
+    """
+    from sedcast.data.catalog import load_sdss_sample, read_catalog
+    from sedcast.data.mapping import load_mapping, read_mapped
+    from sedcast.posterior.streaming import check_redshift_named
+
+    check_mapping(source, mapping=mapping, unit=unit, calibrate=calibrate)
+    if mapping is not None:
+        columns = load_mapping(mapping)
+        check_redshift_named(columns, estimator)
+        return estimator.select(read_mapped(source, columns, n_rows=n_rows))
     if source == "sdss":
-        if unit is not None:
-            raise ParameterError(f"--unit {unit} is that of a file: the bundled sample has its own; leave it out")
-        return load_sdss_sample(bands=estimator.bands, calibrate=calibrate)
+        return load_sdss_sample(bands=estimator.bands, calibrate=calibrate).subset(slice(n_rows))
     ragged, redshift = estimator.context.mask, not estimator.infers_redshift
-    return read_catalog(source, bands=estimator.bands, unit=unit, calibrate=calibrate, ragged=ragged, redshift=redshift)
+    table = read_catalog(source, bands=estimator.bands, unit=unit, calibrate=calibrate, ragged=ragged, redshift=redshift)
+    return table.subset(slice(n_rows))
 
 
 def load_posterior(model: str) -> "PosteriorEstimator":

@@ -9,8 +9,10 @@ from sedcast.cli_common import (
     MOCK_SEED,
     AsJson,
     Calibrate,
+    Columns,
     MockSeed,
     Model,
+    Overwrite,
     Scheduler,
     Seed,
     Source,
@@ -38,8 +40,9 @@ _MOCKS_FOR_FIGURES = 20
 def add_compare_commands(app: typer.Typer) -> None:
     """Give a program the commands `compare` and `figures`."""
     app.command(
-        epilog="Examples:  sedcast compare sdss --rows 0,1,2 -o comparison    |    "
-        "sedcast compare sdss -n 100 --mocks 100 -o comparison"
+        epilog="Examples:  sedcast compare sdss --rows 0,1,2 -o three    |    "
+        "sedcast compare sdss -n 100 --mocks 100 -o comparison    |    "
+        "sedcast compare mine.csv --mapping mine.toml -n 5 -o mine"
     )(compare)
     app.command(
         epilog="Examples:  sedcast figures -o figures    |    of a long comparison: sedcast figures --comparison comparison"
@@ -71,28 +74,31 @@ def compare(
     seed: Seed = 0,
     n_workers: Workers = None,
     scheduler: Scheduler = None,
+    mapping: Columns = None,
     unit: Unit = None,
     calibrate: Calibrate = True,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the flow, the refined flow, emcee and zeus on the same galaxies and likelihood, and set them side by side.
 
     Writes comparison.json, comparison.md and pictures to the folder. A chain takes some ten seconds. Finished runs are kept
-    in the folder: the same command goes on where an interrupted one stopped, and one for more galaxies runs the new ones only.
+    in the folder: the same command goes on where an interrupted one stopped, and one for more galaxies, with --overwrite, runs
+    the new ones only.
     """
     screen = make_screen(as_json)
     from sedcast.baselines.compare import compare_galaxies
     from sedcast.baselines.mcmc import McmcConfig
     from sedcast.baselines.outcomes import CompareConfig
     from sedcast.baselines.report_tables import to_json
-    from sedcast.comparison import about, choose_galaxies, mock_galaxies, setting_of, write_comparison
+    from sedcast.comparison import FILES, about, choose_galaxies, mock_galaxies, setting_of, write_comparison
     from sedcast.data.config import parse_config
     from sedcast.data.errors import ParameterError
-    from sedcast.data.provenance import invocation
+    from sedcast.data.invocation import invocation
 
     if not n_mocks and not n_real and rows is None and ids is None:
         raise ParameterError("-n 0 without --mocks: there is no galaxy to compare, give one of them")
-    check_folder(output)
+    check_folder(output, FILES, overwrite=overwrite)
     estimator = load_posterior(model)
     estimator.refuse_inferred_redshift("the comparison with MCMC")
     chosen = {"methods": methods.split(","), "seed": seed}
@@ -102,7 +108,7 @@ def compare(
     setting = setting_of(estimator, config, direct=simulator == "direct")
     galaxies = []
     if n_real or rows is not None or ids is not None:
-        table = load_catalog(catalog, estimator, unit, calibrate)
+        table = load_catalog(catalog, estimator, mapping=mapping, unit=unit, calibrate=calibrate)
         galaxies += choose_galaxies(table, estimator, rows=rows, ids=ids, n=n_real, seed=seed)
     galaxies += mock_galaxies(estimator, n_mocks, seed=seed)
     running = invocation.get()
@@ -110,7 +116,14 @@ def compare(
     try:
         with pool_of(scheduler, n_workers) as pool, screen.progress("runs, then pairs") as report:
             comparison = compare_galaxies(
-                setting, galaxies, output, n_workers=n_workers, pool=pool, about=recorded, progress=report
+                setting,
+                galaxies,
+                output,
+                n_workers=n_workers,
+                pool=pool,
+                about=recorded,
+                overwrite=overwrite,
+                progress=report,
             )
     except KeyboardInterrupt:
         screen.note(f"finished runs are kept in {output}/runs: the same command goes on from there")
@@ -136,8 +149,10 @@ def figures(
     n_mocks: Annotated[int, typer.Option(min=20, help="Mocks for the flow's ranks.")] = 2000,
     seed: MockSeed = MOCK_SEED,
     n_workers: Workers = None,
+    mapping: Columns = None,
     unit: Unit = None,
     calibrate: Calibrate = True,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw the figures of a paper about a posterior, as PNG and PDF.
 
@@ -145,11 +160,12 @@ def figures(
     rank histograms.
     """
     screen = make_screen()
-    from sedcast.figures import galaxies_to_show, make_figures, read_comparison
+    from sedcast.figures import FILES, galaxies_to_show, make_figures, read_comparison
 
+    check_folder(output, FILES, overwrite=overwrite)
     estimator = load_posterior(model)
     estimator.refuse_inferred_redshift("the comparison with MCMC")
-    shown = galaxies_to_show(load_catalog(catalog, estimator, unit, calibrate), estimator)
+    shown = galaxies_to_show(load_catalog(catalog, estimator, mapping=mapping, unit=unit, calibrate=calibrate), estimator)
     if comparison is None:
         comparison = output / "comparison"
         compare(
@@ -161,8 +177,10 @@ def figures(
             model=model,
             methods="flow,emcee",
             n_workers=n_workers,
+            mapping=mapping,
             unit=unit,
             calibrate=calibrate,
+            overwrite=overwrite,
         )
     record = read_comparison(comparison, estimator)
     with screen.progress("ranks of mocks") as report:

@@ -9,7 +9,17 @@ from typing import Annotated
 
 import typer
 
-from sedcast.cli_common import Calibrate, Model, Unit, load_catalog, load_posterior, make_screen, simulator_of
+from sedcast.cli_common import (
+    Calibrate,
+    Columns,
+    Model,
+    Source,
+    Unit,
+    load_catalog,
+    load_posterior,
+    make_screen,
+    simulator_of,
+)
 
 __all__ = ["add_explore_command"]
 
@@ -18,16 +28,15 @@ def add_explore_command(app: typer.Typer) -> None:
     """Give a program the command `explore`."""
     app.command(
         epilog="Examples:  sedcast explore    |    sedcast explore mine.csv --unit uJy --open    |    "
+        "sedcast explore mine.csv --mapping mine.toml    |    "
         "with ultraviolet bands: sedcast explore --model galex-sdss"
     )(explore)
 
 
 def explore(
-    catalog: Annotated[
-        str,
-        typer.Argument(metavar="[CATALOG]", help="FITS, ECSV, CSV or HDF5 table, or 'sdss' for the bundled 10,000 galaxies."),
-    ] = "sdss",
+    catalog: Source = "sdss",
     model: Model = "bundled",
+    mapping: Columns = None,
     unit: Unit = None,
     calibrate: Calibrate = True,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 for any that is free.")] = 0,
@@ -44,7 +53,8 @@ def explore(
     estimator = load_posterior(model)
     simulator, _ = simulator_of(estimator)
     name = "the SDSS sample" if catalog == "sdss" else catalog
-    explorer = Explorer(estimator, simulator, load_catalog(catalog, estimator, unit, calibrate), name=name)
+    galaxies = load_catalog(catalog, estimator, mapping=mapping, unit=unit, calibrate=calibrate)
+    explorer = Explorer(estimator, simulator, galaxies, name=name)
     server = ExplorerServer(explorer, model, port=port)
     typer.echo(f"The explorer is at {server.url} (Ctrl-C ends it)")
     with _opened(server.url) if open_page else contextlib.nullcontext(), contextlib.suppress(KeyboardInterrupt):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sedcast.cli_common import AsJson, Seed, check_writable, make_screen, simulator_of
+from sedcast.cli_common import AsJson, Overwrite, Seed, check_writable, make_screen, simulator_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +51,7 @@ def fit(
     plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="Draw posterior and SED: .png or .pdf.")] = None,
     n_samples: Annotated[int, typer.Option(min=100, help="Posterior samples.")] = 5000,
     seed: Seed = 0,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Fit one galaxy: type its magnitudes, get its mass, star formation, metallicity, age and dust.
@@ -72,7 +73,7 @@ def fit(
         if path is not None:
             if path.suffix not in kinds:
                 raise ParameterError(f"{option} {path}: expected a name that ends in {', '.join(kinds)}")
-            check_writable(path, option, inputs=[model])
+            check_writable(path, option, overwrite=overwrite)
     galaxy = _galaxy(estimator, magnitudes, sigmas, redshift)
     excluded = str(estimator.status(estimator.select(galaxy)).excluded[0])
     if excluded:
@@ -88,7 +89,7 @@ def fit(
     figures = _intervals(estimator, samples, redshift, seed)
     # Files first, for standard output may be a pipe that is closed.
     if output is not None and output.suffix in _TABLES:
-        _write_table(output, samples)
+        _write_table(output, samples, estimator)
     if plot is not None:
         _draw(estimator, galaxy, samples, plot)
     if not as_json:
@@ -244,25 +245,30 @@ def _line(name: str, figures: Mapping[str, float]) -> tuple[str, ...]:
     return (quantity.words, quantity.shown_unit, *values, f"{figures['width_over_prior']:.2f}")
 
 
-def _write_table(path: Path, samples: Mapping[str, "np.ndarray"]) -> None:
+def _write_table(path: Path, samples: Mapping[str, "np.ndarray"], estimator: "PosteriorEstimator") -> None:
+    import json
+
     from astropy.io import fits
     from astropy.table import Column, Table
 
     from sedcast.data.artifacts import atomic_path
+    from sedcast.data.outputs import mark_for
+    from sedcast.data.provenance import provenance
     from sedcast.posterior.quantities import column_unit, description
 
     columns = [
         Column(values, name=name, unit=column_unit(name), description=description(name)) for name, values in samples.items()
     ]
-    table = Table(columns)
     with atomic_path(path) as temporary:
         if path.suffix == ".fits":
             # Astropy would write descriptions for itself alone, not as TCOMM.
-            samples_hdu = fits.table_to_hdu(table, name="SAMPLES")
+            samples_hdu = fits.table_to_hdu(Table(columns), name="SAMPLES")
             for number, column in enumerate(columns, start=1):
                 samples_hdu.header.set(f"TCOMM{number}", column.description, after=f"TFORM{number}")
+            samples_hdu.header["HISTORY"] = json.dumps(provenance(config={}, artifacts={"estimator": estimator.digest}))
             fits.HDUList([fits.PrimaryHDU(), samples_hdu]).writeto(temporary, overwrite=True)
         else:
+            table = Table(columns, meta=mark_for(path.suffix[1:]))
             table.write(temporary, format={".csv": "ascii.csv", ".ecsv": "ascii.ecsv"}[path.suffix], overwrite=True)
 
 

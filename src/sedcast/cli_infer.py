@@ -10,12 +10,15 @@ from sedcast.cli_common import (
     STREAMED,
     AsJson,
     Calibrate,
+    Columns,
     Model,
+    Overwrite,
     Scheduler,
     Seed,
     Source,
     Unit,
     Workers,
+    check_mapping,
     check_workers,
     check_writable,
     load_catalog,
@@ -62,13 +65,7 @@ def infer(
     fallback: Annotated[
         str | None, typer.Option(metavar="mcmc", help="With --refine: 'mcmc' runs emcee where refinement falls short.")
     ] = None,
-    mapping: Annotated[
-        str | None,
-        typer.Option(
-            help="Which columns are which band: a TOML file, or nsa-v0, nsa-v1, nsa-v1-sersic, kcorrect-sdss, kcorrect-full, "
-            "desi-legacy."
-        ),
-    ] = None,
+    mapping: Columns = None,
     samples: Annotated[
         Path | None, typer.Option(help="With -o .fits or .parquet: HDF5 file for the samples; left out if not given.")
     ] = None,
@@ -79,6 +76,7 @@ def infer(
     ] = None,
     scheduler: Scheduler = None,
     n_workers: Workers = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Infer a catalogue: samples, summaries, derived properties and flags of every galaxy.
@@ -90,15 +88,15 @@ def infer(
     """
     screen = make_screen(as_json)
     from sedcast.data.errors import ParameterError
-    from sedcast.data.mapping import load_mapping, read_mapped
+    from sedcast.data.mapping import load_mapping
     from sedcast.posterior.infer import infer_catalog
-    from sedcast.posterior.streaming import check_redshift_named, infer_file
+    from sedcast.posterior.streaming import infer_file
 
     if samples is not None and samples.absolute() == output.absolute():
         raise ParameterError(f"--samples {samples} is the file of the summaries, -o: give them two names")
     for option, path in {"-o": output, "--samples": samples}.items():
         if path is not None:
-            check_writable(path, option, inputs=[catalog, model, mapping])
+            check_writable(path, option, overwrite=overwrite)
     streamed = output.suffix in STREAMED
     if not streamed and output.suffix not in HDF5:
         raise ParameterError(f"-o {output}: expected a name that ends in .h5, or with --mapping in .fits or .parquet")
@@ -112,10 +110,7 @@ def infer(
         raise ParameterError("--sample-type and --compression are those of --samples: give that too, or leave them out")
     if not refine and (fallback, n_draws) != (None, None):
         raise ParameterError("--fallback and --n-draws are those of --refine: give that too, or leave them out")
-    if mapping is not None and unit is not None:
-        raise ParameterError(f"--unit {unit} goes without --mapping: write unit = {unit!r} into the mapping file")
-    if mapping is not None and not calibrate:
-        raise ParameterError("--no-calibrate is for SDSS's own columns: change offsets and floors in the mapping file instead")
+    check_mapping(catalog, mapping=mapping, unit=unit, calibrate=calibrate)
     check_workers(scheduler, n_workers)
     if streamed and first is not None:
         raise ParameterError(f"--first goes with an .h5 output: {output} is streamed")
@@ -128,12 +123,7 @@ def infer(
         with pool_of(scheduler, n_workers) as pool, screen.progress("inferring galaxies") as report:
             figures = infer_file(estimator, catalog, columns, output, samples=kept, pool=pool, progress=report, **common)
     else:
-        if mapping is not None:
-            columns = load_mapping(mapping)
-            check_redshift_named(columns, estimator)
-            galaxies = read_mapped(catalog, columns, n_rows=first)
-        else:
-            galaxies = load_catalog(catalog, estimator, unit, calibrate).subset(slice(first))
+        galaxies = load_catalog(catalog, estimator, mapping=mapping, unit=unit, calibrate=calibrate, n_rows=first)
         with screen.progress("inferring galaxies") as report:
             figures = infer_catalog(estimator, galaxies, output, progress=report, **common)
     screen.note(f"wrote {output}" + ("" if samples is None else f" and {samples}"))

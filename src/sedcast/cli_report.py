@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sedcast.cli_common import MOCK_SEED, check_writable, load_posterior, make_screen, simulator_of
+from sedcast.cli_common import MOCK_SEED, Overwrite, check_writable, load_posterior, make_screen, simulator_of
 
 if TYPE_CHECKING:
     from sedcast.console import Screen
@@ -32,6 +32,7 @@ def report(
     n_mocks: Annotated[
         int, typer.Option("--mocks", min=0, help="Mocks on which the posterior's calibration is shown; 0 leaves that out.")
     ] = 500,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a self-contained HTML report: the sample, chosen galaxies, diagnostics and provenance."""
     screen = make_screen()
@@ -45,7 +46,7 @@ def report(
 
     if output.suffix not in (".html", ".htm"):
         raise ParameterError(f"-o {output}: expected a name that ends in .html")
-    check_writable(output, inputs=[posteriors, model])
+    check_writable(output, overwrite=overwrite)
     if 0 < n_mocks < LEAST_MOCKS:
         raise ParameterError(f"--mocks {n_mocks}: expected at least {LEAST_MOCKS}, or 0 for a report without them")
     with read_posteriors(posteriors) as held:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sedcast.cli_common import AsJson, as_arguments, make_screen
+from sedcast.cli_common import AsJson, Overwrite, as_arguments, make_screen
 from sedcast.cli_common import options as screen_options
 
 __all__ = ["add_rerun_command"]
@@ -28,6 +28,7 @@ def rerun(
     allow_code: Annotated[
         bool, typer.Option("--allow-code", help="Run the code of a simulator that OUT's configuration names.")
     ] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Make an output again with the command, the configuration and the files that its header names.
@@ -36,17 +37,19 @@ def rerun(
     """
     screen = make_screen(as_json)
     from sedcast.data.errors import ParameterError
+    from sedcast.data.outputs import refuse_inputs
     from sedcast.data.provenance import read_provenance
     from sedcast.rerun import header_differences, options_of, output_differences
 
     if output is None and not check:
         raise ParameterError("give -o, where to write, or --check, to compare only")
-    if output is not None and output.exists():
-        raise ParameterError(f"-o {output} is there already: give another name")
+    if output is not None:
+        refuse_inputs(output)
     header = read_provenance(made)
     with tempfile.TemporaryDirectory() as folder:
         target = output if output is not None else Path(folder) / made.name
         name, options = options_of(header, target, Path(folder), allow_code=allow_code)
+        options["overwrite"] = overwrite
         root: Any = context.find_root().command
         command = root
         for word in name:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from sedcast._version import __version__
-from sedcast.cli_common import AsJson, make_screen, refuse_file
+from sedcast.cli_common import AsJson, Overwrite, make_screen, refuse_file
 from sedcast.cli_report import report
 
 __all__ = ["add_setup_commands", "check_installation"]
@@ -41,23 +41,25 @@ def add_setup_commands(app: typer.Typer) -> None:
 def init(
     templates: Annotated[list[Template] | None, typer.Argument(help="Which to write; all of them by default.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")] = Path(),
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Write commented configuration templates, for `simulate`, `train` and `infer --mapping`."""
+    """Write commented configuration templates, for `simulate`, `train` and `--mapping`."""
     screen = make_screen()
-    from sedcast.data.artifacts import atomic_path
     from sedcast.data.errors import ParameterError
+    from sedcast.data.outputs import check_replaceable, write_text
 
     refuse_file(output)
-    wanted = [output / f"{template}.toml" for template in templates or Template]
-    there = [str(path) for path in wanted if path.exists()]
-    if there and not force:
-        raise ParameterError(f"{', '.join(there)} would be overwritten: give another folder with -o, or --force")
-    for path in wanted:
-        text = (files("sedcast") / "examples" / path.name).read_text(encoding="utf-8")
+    held = files("sedcast") / "examples"
+    names = [f"{template}.toml" for template in templates or Template]
+    wanted = {output / name: (held / name).read_text(encoding="utf-8") for name in names}
+    # A template that is there as it would be written is no loss; one that was filled in is.
+    check_replaceable(
+        (path for path, text in wanted.items() if not (path.is_file() and path.read_bytes() == text.encode())),
+        overwrite=overwrite,
+    )
+    for path, text in wanted.items():
         try:
-            with atomic_path(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_text(path, text)
         except OSError as error:
             raise ParameterError(f"-o {output}: cannot write {path} ({error.strerror})") from error
         command = text.splitlines()[0].lstrip("# ").replace(path.name, shlex.quote(str(path)))

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sedcast.cli_common import AsJson, CommandGroup, Scheduler, Workers, check_workers, check_writable, make_screen, pool_of
+from sedcast.cli_common import (
+    AsJson,
+    CommandGroup,
+    Overwrite,
+    Scheduler,
+    Workers,
+    check_workers,
+    check_writable,
+    make_screen,
+    pool_of,
+)
 
 if TYPE_CHECKING:
     from sedcast.console import Report
@@ -42,11 +52,12 @@ def build(
     ] = False,
     scheduler: Scheduler = None,
     n_workers: Workers = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Make an SSP library, for `library = "FILE"` in the configuration of an emulator."""
     screen = make_screen(as_json)
-    check_writable(output)
+    check_writable(output, overwrite=overwrite)
     check_workers(scheduler, n_workers)
     if scheduler is not None and source is not Source.FSPS:
         from sedcast.data.errors import ParameterError
@@ -76,6 +87,7 @@ def compare(
         list[str], typer.Argument(metavar="LIBRARY...", help="Two or more libraries, the first being the reference.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Picture to write (.png, .pdf or .svg).")] = Path("ssp.png"),
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw the same three galaxies on several libraries, with ratios to the first one."""
@@ -85,7 +97,7 @@ def compare(
     from sedcast.plotting import save_figure
     from sedcast.plotting_ssp import ssp_plot
 
-    check_writable(output, inputs=libraries)
+    check_writable(output, overwrite=overwrite)
     if output.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise ParameterError(f"-o {output}: expected a name that ends in .png, .pdf or .svg")
     loaded: dict[str, SSPLibrary] = {}

@@ -13,9 +13,9 @@ from sedcast.baselines.fsps_cost import fsps_cost
 from sedcast.baselines.outcomes import CompareConfig, Galaxy, Setting, physical
 from sedcast.baselines.report_tables import to_json, to_markdown
 from sedcast.cli_common import simulator_of
-from sedcast.data.artifacts import atomic_path
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import CatalogError, ParameterError
+from sedcast.data.outputs import write_text
 from sedcast.data.provenance import processor_name, provenance
 from sedcast.emulator.simulation import PhotometrySimulator, noise_model
 from sedcast.plotting import save_figure
@@ -23,7 +23,10 @@ from sedcast.plotting_compare import c2st_plot, corner_of, difference_plot
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.mocks import draw_mocks
 
-__all__ = ["about", "choose_galaxies", "mock_galaxies", "setting_of", "write_comparison"]
+__all__ = ["FILES", "about", "choose_galaxies", "mock_galaxies", "setting_of", "write_comparison"]
+
+FILES = ("comparison.json", "comparison.md", "c2st.png", "differences.png", "corner_*.png")
+"""Patterns of the names that `write_comparison` writes."""
 
 _MOCKS_PER_CHUNK = 100
 _MOCK_SEED = 77_000_000
@@ -133,8 +136,7 @@ def write_comparison(comparison: Comparison, setting: Setting, folder: Path) -> 
         "comparison.md": to_markdown(comparison),
     }
     for name, text in texts.items():
-        with atomic_path(folder / name) as path:
-            path.write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     figures = {}
     if any(one.pairs for one in comparison.galaxies):
         figures = {"c2st": c2st_plot(comparison), "differences": difference_plot(comparison)}

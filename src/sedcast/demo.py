@@ -11,9 +11,8 @@ import numpy as np
 from sedcast.baselines.coordinates import FlowMap
 from sedcast.baselines.mcmc import McmcConfig, McmcResult, run_emcee
 from sedcast.console import Screen
-from sedcast.data.artifacts import atomic_path
 from sedcast.data.catalog import Catalog, load_sdss_sample
-from sedcast.data.errors import ParameterError
+from sedcast.data.outputs import write_text
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulation import PhotometrySimulator
@@ -27,7 +26,7 @@ from sedcast.posterior.posterior_catalog import PosteriorCatalog, read_posterior
 from sedcast.posterior.quantities import QUANTITIES, SHOWN_QUANTITIES
 from sedcast.sampled_seds import sampled_seds
 
-__all__ = ["run_demo"]
+__all__ = ["FILES", "run_demo"]
 
 _SUMMARISED = ("log_mstar", "log_sfr_1gyr", "log_ssfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2")
 _COMPARED = ("log_mstar", "log_sfr_1gyr", "log_z_mw", "t_mw_gyr", "dust2")
@@ -41,6 +40,8 @@ _FILES = {
     "summary.json": "the figures that the demonstration printed",
 }
 _TITLE = "# What `sedcast demo` wrote"
+FILES = (*_FILES, "README.md")
+"""What a demonstration writes."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def run_demo(
 
     Parameters
     ----------
-    output_folder : made if it is not there; files of an earlier demonstration are replaced.
+    output_folder : made if it is not there; files of the names `FILES` in it are replaced.
     n_galaxies : galaxies picked at random from the bundled sample.
     seed : of the pick, the samples and emcee.
     screen : where tables and progress go; the terminal by default.
@@ -73,10 +74,6 @@ def run_demo(
     Returns
     -------
     summary : what `summary.json` holds.
-
-    Raises
-    ------
-    ParameterError : if files of these names are in the folder that no demonstration wrote.
     """
     started = time.perf_counter()
     screen = screen or Screen()
@@ -118,8 +115,7 @@ def run_demo(
         },
         "wall_s": time.perf_counter() - started,
     }
-    with atomic_path(folder / "summary.json") as path:
-        path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     screen.note(f"wrote {', '.join(_FILES)} and README.md to {folder}/ in {summary['wall_s']:.0f} s")
     return summary
 
@@ -232,12 +228,6 @@ def _show_comparison(screen: Screen, galaxy: _Galaxy, chain: McmcResult, compari
 
 
 def _write_contents(folder: Path) -> None:
-    """Say in the folder what will be in it, if nothing else is in the way."""
-    contents = folder / "README.md"
-    ours = contents.exists() and contents.read_text(encoding="utf-8", errors="replace").startswith(_TITLE)
-    taken = [name for name in (contents.name, *_FILES) if (folder / name).exists()]
-    if taken and not ours:
-        raise ParameterError(f"-o {folder} holds {', '.join(taken)}, which no demonstration wrote: give another folder")
+    """Say in the folder what will be in it."""
     lines = [_TITLE, "", *(f"- `{name}`: {what}" for name, what in _FILES.items()), ""]
-    with atomic_path(contents) as path:
-        path.write_text("\n".join(lines), encoding="utf-8")
+    write_text(folder / "README.md", "\n".join(lines))

@@ -24,11 +24,14 @@ from sedcast.posterior.exact import rows_at_most
 from sedcast.posterior.mocks import draw_mocks
 from sedcast.sampled_seds import sampled_seds
 
-__all__ = ["ComparisonRecord", "galaxies_to_show", "make_figures", "read_comparison"]
+__all__ = ["FILES", "ComparisonRecord", "galaxies_to_show", "make_figures", "read_comparison"]
 
 logger = logging.getLogger(__name__)
 
 FORMATS = ("png", "pdf")
+FILES = tuple(f"{name}.{form}" for name in ("fig1_training", "fig2_posterior", "fig3_pp", "fig4_sbc*") for form in FORMATS)
+"""Patterns of the names that `make_figures` writes."""
+
 _N_TRAINING = 10_000
 _N_PREDICTED = 500
 _MIN_MOCKS = 20

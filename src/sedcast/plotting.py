@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import ParameterError
+from sedcast.data.outputs import mark_for
 from sedcast.posterior.quantities import QUANTITY_LABELS
 from sedcast.sampled_seds import SampledSeds
 
@@ -55,7 +56,8 @@ def plain(text: str) -> str:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture, PNG if the name does not say what; it has its name when it is whole."""
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:] or "png")
+        kind = path.suffix[1:] or "png"
+        figure.savefig(temporary, format=kind, metadata=mark_for(kind))
 
 
 def _line_style(index: int) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import numpy as np
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
-from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import ParameterError
+from sedcast.data.outputs import write_text
 from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.plotting import corner_plot, mass_sfr_plane, own_style, sed_plot
 from sedcast.plotting_calibration import pp_plot, sbc_plot, tarp_plot
@@ -80,8 +80,7 @@ def write_report(
         calibration=[] if calibration is None else _calibration_pictures(calibration),
         provenance=[(name, json.dumps(value)) for name, value in posteriors.provenance.items()],
     )
-    with atomic_path(output) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(Path(output), text if text.endswith("\n") else f"{text}\n")
 
 
 @own_style

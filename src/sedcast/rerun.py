@@ -13,7 +13,7 @@ from astropy.io import fits
 from sedcast.data.artifacts import load_artifact, read_card
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.data.hdf5 import open_hdf5
-from sedcast.data.provenance import describe_file
+from sedcast.data.invocation import describe_file
 from sedcast.emulator.segments import differences
 from sedcast.emulator.simulators import BUILT_IN
 
@@ -22,7 +22,7 @@ __all__ = ["COMMANDS", "header_differences", "options_of", "output_differences",
 COMMANDS = (("simulate",), ("infer",), ("compare",), ("train", "emulator"), ("train", "posterior"))
 """Commands that can be repeated."""
 
-_ANYWHERE = ("n_workers", "scheduler", "export")
+_ANYWHERE = ("n_workers", "scheduler", "overwrite", "export")
 _TIMED = ("provenance", "figures", "versions")
 _TIMES = ("seconds", "minutes", "wall_s", "cpu_s", "per_s", "per_cpu_s", "fsps_alone_h")
 _COMPARISON = "comparison.json"
@@ -67,8 +67,6 @@ def _outputs(options: Mapping[str, Any], output: Path) -> dict[str, str]:
         return {"output": str(output)}
     of_samples = output.suffix in (".h5", ".hdf5")
     other = output.with_suffix(Path(str(options["output"])).suffix if of_samples else ".h5")
-    if other.exists():
-        raise ArtifactError(f"{other}, which would be written beside {output}, is there already: give another name")
     return {"output": str(other), "samples": str(output)} if of_samples else {"output": str(output), "samples": str(other)}
 
 
@@ -147,7 +145,7 @@ def _numbers(path: Path) -> dict[str, Any]:
     """What a comparison found, without what it was made with."""
     held = without_times(json.loads(path.read_text(encoding="utf-8")))
     galaxies = {f"galaxies[{number}]": one for number, one in enumerate(held["galaxies"])}
-    return galaxies | {name: value for name, value in held.items() if name not in ("about", "galaxies")}
+    return galaxies | {name: value for name, value in held.items() if name not in ("about", "made_by", "galaxies")}
 
 
 def _contents(path: Path) -> dict[str, np.ndarray]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sedcast.data.artifacts import atomic_path
 from sedcast.data.noise import NoiseModel
+from sedcast.data.outputs import write_text
 from sedcast.data.threads import one_blas_thread, usable_cores
 from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.plotting import save_figure
@@ -24,6 +24,7 @@ from sedcast.posterior.resampling import PosteriorDraws
 
 __all__ = [
     "ALL_BANDS",
+    "FILES",
     "RefinedCalibration",
     "validate_estimator",
     "validate_refined",
@@ -41,6 +42,9 @@ _PICTURES: dict[str, Callable[[CalibrationResult], Any]] = {
     "tarp": lambda result: tarp_plot(result.tarp, len(result.pit)),
     "edges": lambda result: edge_plot(result.edges),
 }
+
+FILES = ("validation.json", *(f"{kind}{rest}.png" for kind in _PICTURES for rest in ("", "_*")))
+"""Patterns of the names that `write_validation` writes."""
 
 
 def validate_estimator(
@@ -203,9 +207,8 @@ def write_validation(
     """Write ``validation.json``, and p-p, rank, TARP and edge plots of each class; returns the files' names."""
     folder.mkdir(parents=True, exist_ok=True)
     written = ["validation.json"]
-    with atomic_path(folder / written[0]) as path:
-        text = json.dumps(validation_figures(results, refined), indent=1, allow_nan=False)
-        path.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(validation_figures(results, refined), indent=1, allow_nan=False)
+    write_text(folder / written[0], text + "\n")
     pictured = dict(results) if refined is None else dict(results) | {"refined": refined.refined}
     for number, (name, result) in enumerate(pictured.items()):
         suffix = "" if name == ALL_BANDS else f"_{name.replace(' ', '-')}"

@@ -1,0 +1,277 @@
+"""What a command finds in its output's place is replaced only if the same command made it, of the same inputs."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.table import Table
+from standin import BANDS, gaussian_estimator, mock_photometry
+from typer.testing import CliRunner
+
+from sedcast.cli import app
+from sedcast.cli_common import Options, options
+from sedcast.data.catalog import load_sdss_sample
+from sedcast.data.errors import CatalogError, ParameterError
+from sedcast.data.invocation import Invocation, invocation
+from sedcast.data.mapping import load_mapping, read_mapped
+from sedcast.data.noise import NoiseModel
+from sedcast.data.outputs import check_replaceable, write_text
+from sedcast.data.ssp import SSPLibrary
+from sedcast.emulator.mass_simulation import simulate
+from sedcast.emulator.simulation import SimulationConfig
+from sedcast.posterior.infer import infer_catalog
+from sedcast.posterior.streaming import infer_file
+
+Words = list[str]
+FIT = ["fit", "--mags", "u=18.95,g=17.67,r=16.94,i=16.53,z=16.26", "--errors", "0.03", "-z", "0.09", "--n-samples", "100"]
+SMALL = 'n_galaxies = 300\nbands = ["g", "r"]\n'
+
+
+@pytest.fixture(autouse=True)
+def _fresh_options() -> None:
+    vars(options).update(vars(Options()))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder: a catalogue, a mapping, a posterior, configurations."""
+    monkeypatch.chdir(tmp_path)
+    flux, ivar, zred = mock_photometry(12, 5)
+    columns = {f"flux_{band}": flux[:, k] for k, band in enumerate(BANDS)}
+    columns |= {f"flux_ivar_{band}": ivar[:, k] for k, band in enumerate(BANDS)}
+    Table(columns | {"zred": zred}).write("mine.fits")
+    bands = "".join(f'[bands.{band}]\nflux = "flux_{band}"\nivar = "flux_ivar_{band}"\n' for band in BANDS)
+    Path("mine.toml").write_text(f'redshift = "zred"\n{bands}', encoding="utf-8")
+    gaussian_estimator().save("model.npz")
+    Path("simulate.toml").write_text(SMALL, encoding="utf-8")
+    return tmp_path
+
+
+def run(*words: object) -> None:
+    CliRunner().invoke(app, ["-q", *map(str, words)], catch_exceptions=False)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+INFER = ["infer", "mine.fits", "--model", "model.npz", "--n-samples", "5"]
+
+
+@pytest.mark.parametrize(
+    ("words", "changed", "written"),
+    [
+        ([*INFER, "-o", "out.h5"], ["--seed", "1"], ["out.h5"]),
+        ([*INFER, "--mapping", "mine.toml", "-o", "o.fits", "--samples", "o.h5"], ["--seed", "1"], ["o.fits", "o.h5"]),
+        ([*FIT, "-o", "one.h5", "--plot", "one.png"], ["--seed", "1"], ["one.h5", "one.png"]),
+        ([*FIT, "-o", "one.ecsv", "--plot", "one.pdf"], ["--seed", "1"], ["one.ecsv", "one.pdf"]),
+        ([*FIT, "-o", "one.fits"], ["--seed", "1"], ["one.fits"]),
+        (["simulate", "simulate.toml", "-o", "s.h5"], [], ["s.h5"]),
+        (["report", "drawn.h5", "--mocks", "0", "-o", "r.html"], ["--rows", "1"], ["r.html"]),
+        (["validate", "-n", "20", "--n-samples", "20", "-o", "v"], ["--seed", "1"], ["v/validation.json", "v/pp.png"]),
+        (["ssp", "compare", "popstar", "twice.npz", "-o", "ssp.svg"], ["twice.npz"], ["ssp.svg"]),
+        (["ssp", "build", "--from", "popstar", "-o", "lib.npz"], ["--nebular"], ["lib.npz"]),
+        ([*INFER, "--mapping", "mine.toml", "-o", "o.parquet"], ["--seed", "1"], ["o.parquet"]),
+        (["compare", "-n", "1", "--methods", "flow", "-o", "c"], ["--seed", "1"], ["c/comparison.json", "c/comparison.md"]),
+    ],
+    ids=lambda words: " ".join(words[:2]) if len(words) > 2 else None,
+)
+def test_a_command_repeats_itself_and_replaces_nothing_else(
+    folder: Path, words: Words, changed: Words, written: Words, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SPS_HOME", raising=False)
+    monkeypatch.setattr("sedcast.data.build_ssp.build_popstar", lambda **_: SSPLibrary.popstar())
+    if "o.parquet" in words:
+        pytest.importorskip("pyarrow", reason="needs pyarrow")
+    if words[0] == "report":
+        run("infer", "sdss", "--first", 3, "--n-samples", 50, "-o", "drawn.h5")
+    if words[0] == "ssp":
+        SSPLibrary.popstar().save("twice.npz")
+    run(*words)
+    run(*words)
+    assert all((folder / name).is_file() for name in written)
+    before = contents(folder)
+    if changed:
+        with pytest.raises(ParameterError, match=r"is there already, made by 'sedcast .*--overwrite"):
+            run(*words, *changed)
+        assert contents(folder) == before
+        run(*words, *changed, "--overwrite")
+        assert all((folder / name).read_bytes() != before[str(folder / name)] for name in written)
+    for name in written:
+        path = folder / name
+        held = path.read_bytes()
+        path.write_bytes(held[:1000] if path.suffix == ".h5" else b"my notes")
+        before = contents(folder)
+        with pytest.raises(ParameterError, match=r"is there already, and is not, or not any more.*--overwrite"):
+            run(*words, *changed)
+        assert contents(folder) == before
+        path.write_bytes(held)
+
+
+def test_a_folder_is_no_file(folder: Path) -> None:
+    (folder / "v" / "validation.json").mkdir(parents=True)
+    for words in ([*INFER, "-o", "v"], ["validate", "-n", "20", "-o", "v"]):
+        with pytest.raises(ParameterError, match="is a folder: give the name of a file"):
+            run(*words, "--overwrite")
+
+
+def test_what_cannot_say_what_made_it_is_kept(folder: Path) -> None:
+    run(*FIT, "-o", "galaxy.csv")
+    before = contents(folder)
+    with pytest.raises(ParameterError, match=r"a \.csv file does not say what made it: .*--overwrite"):
+        run(*FIT, "-o", "galaxy.csv")
+    assert contents(folder) == before
+    run(*FIT, "-o", "galaxy.csv", "--overwrite")
+
+
+def test_the_output_of_other_inputs_is_kept(folder: Path) -> None:
+    run(*INFER, "-o", "out.h5")
+    gaussian_estimator(0.5).save("model.npz")
+    with pytest.raises(ParameterError, match=r"made by 'sedcast infer .* of other inputs, or by another version"):
+        run(*INFER, "-o", "out.h5")
+
+
+def test_files_that_a_configuration_names_are_inputs(folder: Path) -> None:
+    NoiseModel.sdss(("g", "r")).save("noise.npz")
+    (folder / "simulate.toml").write_text(f'{SMALL}noise = "noise.npz"\n', encoding="utf-8")
+    run("simulate", "simulate.toml", "-o", "s.h5")
+    run("simulate", "simulate.toml", "-o", "s.h5")
+    NoiseModel.from_catalog(load_sdss_sample(bands=("g", "r")).subset(slice(3000)), provenance="others").save("noise.npz")
+    with pytest.raises(ParameterError, match=r"s\.h5 is there already, made by"):
+        run("simulate", "simulate.toml", "-o", "s.h5")
+    before = contents(folder)
+    with pytest.raises(ParameterError, match=r"noise\.npz is read by the command itself"):
+        run("train", "posterior", _posterior(folder), "-o", "noise.npz", "--overwrite")
+    assert contents(folder).items() >= before.items()
+
+
+def _posterior(folder: Path) -> Path:
+    text = f'name = "x"\n[simulation]\n{SMALL}noise = "noise.npz"\n'
+    (folder / "posterior.toml").write_text(text, encoding="utf-8")
+    return folder / "posterior.toml"
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+@pytest.mark.parametrize("extra", [[], ["--overwrite"]])
+def test_no_link_leads_to_what_is_read(folder: Path, link: Callable[[str, str], None], extra: Words) -> None:
+    link("mine.fits", "out.h5")
+    before = contents(folder)
+    with pytest.raises(ParameterError, match="read by the command itself"):
+        run(*INFER, "-o", "out.h5", *extra)
+    assert contents(folder) == before
+
+
+def test_links_to_others_and_to_nothing_are_kept(folder: Path) -> None:
+    (folder / "notes.txt").write_text("notes", encoding="utf-8")
+    os.symlink("notes.txt", "out.h5")
+    with pytest.raises(ParameterError, match="is there already"):
+        run(*INFER, "-o", "out.h5")
+    os.unlink("out.h5")
+    os.symlink("nowhere", "out.h5")
+    with pytest.raises(ParameterError, match="a link to what is not there"):
+        run(*INFER, "-o", "out.h5")
+    assert Path("out.h5").is_symlink()
+
+
+def test_a_run_is_known_by_what_decides_it(folder: Path) -> None:
+    def made(**changes: Any) -> str:
+        return Invocation("sedcast infer", ("infer",), {"catalog": "mine.fits", "seed": 0, "output": "a.h5"} | changes).run
+
+    same = made()
+    assert made(output="b.h5", overwrite=True, n_workers=4, scheduler="local") == same
+    assert made(catalog="./mine.fits") == same
+    assert len({same, made(seed=1), made(model="model.npz"), made(catalog="model.npz")}) == 4
+    Path("mine.fits").write_bytes(b"other")
+    assert made() != same
+    Path("emulator.toml").write_text('simulator = "own:spectra"\n', encoding="utf-8")
+    Path("own.py").write_text("spectra = 1\n", encoding="utf-8")
+    trained = made(catalog="emulator.toml")
+    Path("own.py").write_text("spectra = 2\n", encoding="utf-8")
+    assert made(catalog="emulator.toml") != trained
+
+
+def test_a_text_that_was_edited_is_the_users(folder: Path) -> None:
+    running = invocation.set(Invocation("sedcast x --title 'a -- é'", ("x",), {}))
+    try:
+        for name, text in (("a.md", "# Title\n"), ("a.html", "<p>\n"), ("a.json", '{\n "b": 1\n}\n')):
+            path = folder / name
+            write_text(path, text)
+            check_replaceable([path])
+            path.write_bytes(path.read_bytes().replace(b"1", b"2") + b"\nmy notes\n")
+            with pytest.raises(ParameterError, match="not any more"):
+                check_replaceable([path])
+    finally:
+        invocation.reset(running)
+    with pytest.raises(ParameterError, match="is there already"):
+        check_replaceable([folder / "a.md"])
+
+
+def test_a_file_saved_from_python_is_the_users(folder: Path) -> None:
+    run("init", "posterior")
+    run("init", "posterior")
+    Path("posterior.toml").write_text(Path("posterior.toml").read_text(encoding="utf-8") + "# mine\n", encoding="utf-8")
+    with pytest.raises(ParameterError, match="is there already"):
+        run("init", "posterior")
+    with pytest.raises(ParameterError, match="is there already"):
+        run("ssp", "build", "--from", "popstar", "-o", "model.npz")
+
+
+def test_calls_from_python_replace_outputs_of_sedcast_alone(folder: Path) -> None:
+    estimator, mapping = gaussian_estimator(), load_mapping("mine.toml")
+    catalog = read_mapped("mine.fits", mapping)
+    config = SimulationConfig(n_galaxies=300, bands=("g", "r"))
+    for name in ("p.h5", "p.fits", "s.h5"):
+        calls: dict[str, Callable[[str | Path], Any]] = {
+            "p.h5": lambda path: infer_catalog(estimator, catalog, path, n_samples=5),
+            "p.fits": lambda path: infer_file(estimator, "mine.fits", mapping, path, n_samples=5),
+            "s.h5": lambda path: simulate(config, path),
+        }
+        calls[name](name)
+        calls[name](name)
+        Path(name).write_bytes(b"my notes")
+        with pytest.raises(ParameterError, match="is there already, and is no output of sedcast"):
+            calls[name](name)
+        assert Path(name).read_bytes() == b"my notes"
+    before = Path("mine.fits").read_bytes()
+    with pytest.raises(ParameterError, match="is the catalogue itself"):
+        infer_file(estimator, folder / "mine.fits", mapping, "mine.fits", n_samples=5)
+    with pytest.raises(ParameterError, match="is the catalogue itself"):
+        infer_file(estimator, "mine.fits", mapping, "new.fits", n_samples=5, samples=(Path("mine.fits"), "float32", None))
+    assert Path("mine.fits").read_bytes() == before
+
+
+def test_a_mapping_is_taken_wherever_a_catalogue_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table.read("mine.fits")
+    for name in table.colnames:
+        table.rename_column(name, f"my_{name}")
+    table.write("own.csv")
+    text = (folder / "mine.toml").read_text(encoding="utf-8").replace('"flux', '"my_flux').replace('"zred', '"my_zred')
+    (folder / "own.toml").write_text(text, encoding="utf-8")
+    seen: list[tuple[Any, ...]] = []
+
+    def stop(*arguments: Any, **_: Any) -> None:
+        seen.append(arguments)
+        raise KeyError("far enough")
+
+    monkeypatch.setattr("sedcast.explore.compute.Explorer", lambda _, __, catalog, **___: stop(catalog))
+    monkeypatch.setattr("sedcast.comparison.choose_galaxies", stop)
+    monkeypatch.setattr("sedcast.figures.galaxies_to_show", stop)
+    expected = np.stack([np.asarray(table[f"my_flux_{band}"], dtype=float) for band in BANDS], axis=1)
+    for command in ("explore", "compare", "figures"):
+        with pytest.raises(CatalogError, match=r"no column 'zred'.*--mapping"):
+            run(command, "own.csv")
+        with pytest.raises(KeyError, match="far enough"):
+            run(command, "own.csv", "--mapping", "own.toml")
+        catalog = seen.pop()[0]
+        assert catalog.bands == BANDS
+        np.testing.assert_allclose(catalog.flux, expected)
+        for words, said in (
+            (["own.csv", "--mapping", "own.toml", "--unit", "uJy"], "into the mapping file"),
+            (["own.csv", "--mapping", "own.toml", "--no-calibrate"], "in the mapping file instead"),
+            (["sdss", "--mapping", "own.toml"], "the bundled sample has its own"),
+        ):
+            with pytest.raises(ParameterError, match=said):
+                run(command, *words)
