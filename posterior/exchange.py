@@ -13,7 +13,7 @@ import numpy as np
 from sedcast.data.asinh import POGSON
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
-from sedcast.emulator.dust import DustLaw
+from sedcast.emulator.dust import diffuse_a_v
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.posterior.likelihood import GaussianLikelihood
 
@@ -27,7 +27,6 @@ from the Big Bang, ours back from the galaxy, hence the other label."""
 BAGPIPES_SOLAR_METALLICITY = 0.02
 """Metal mass fraction that BAGPIPES' metallicities are multiples of."""
 
-_V_WAVE = 5500.0
 _DIRICHLET = float(np.log(6.0))
 
 
@@ -116,9 +115,9 @@ def to_bagpipes(
     needed = ("log_mstar", "log_sfr_100myr", "log_z_mw", "t_mw_gyr", "dust1", "dust2", "dust_index")
     mass, log_sfr, log_z, age, clouds, diffuse, slope = _stacked(samples, needed).T.astype(float)
     redshift = np.full(len(mass), zred) if zred is not None else _stacked(samples, ("zred",))[:, 0]
-    at_v = diffuse * DustLaw(np.array([_V_WAVE])).curve(slope)[:, 0]
+    a_v = diffuse_a_v(diffuse, slope)
     with np.errstate(divide="ignore"):
-        ratio = 1 + clouds / at_v
+        ratio = 1 + POGSON * clouds / a_v
     found = {
         "redshift": redshift,
         "formed_mass": mass,
@@ -126,7 +125,7 @@ def to_bagpipes(
         "mass_weighted_age": age,
         "tform": (cosmology or Cosmology()).age_gyr(redshift) - age,
         "mass_weighted_zmet": 10.0**log_z / BAGPIPES_SOLAR_METALLICITY,
-        "dust:Av": POGSON * at_v,
+        "dust:Av": a_v,
         "dust:eta": ratio,
         "dust:delta": slope,
     }
