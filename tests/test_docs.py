@@ -31,6 +31,7 @@ def test_quickstart_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("tutorials/one-galaxy", "log mass formed: 1"),
         ("tutorials/catalogue", "Percentiles of the posterior"),
         ("exchange", "dust:Av  "),
+        ("rest-frame", "NUV-r = "),
     ],
 )
 def test_pages_run(page: str, shown: str, tmp_path: Path) -> None:
