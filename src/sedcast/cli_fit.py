@@ -245,13 +245,15 @@ def _line(name: str, figures: Mapping[str, float]) -> tuple[str, ...]:
 
 
 def _write_table(path: Path, samples: Mapping[str, "np.ndarray"]) -> None:
-    from astropy.table import Table
+    from astropy.table import Column, Table
 
     from sedcast.data.artifacts import atomic_path
+    from sedcast.posterior.quantities import description
 
     kind = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".fits": "fits"}[path.suffix]
+    columns = {name: Column(values, description=description(name)) for name, values in samples.items()}
     with atomic_path(path) as temporary:
-        Table(dict(samples)).write(temporary, format=kind, overwrite=True)
+        Table(columns).write(temporary, format=kind, overwrite=True)
 
 
 def _draw(estimator: "PosteriorEstimator", galaxy: "Catalog", samples: Mapping[str, Any], path: Path) -> None:
