@@ -17,15 +17,15 @@ from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ConfigError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.histories import derived_properties
-from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
+from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.simulation import FluxSimulator
 from sedcast.posterior.importance import RefineConfig
-from sedcast.posterior.posterior_catalog import DERIVED_NAMES
 from sedcast.posterior.resampling import SAMPLES_VERSION, PosteriorDraws
 
 __all__ = [
     "COMPARED_NAMES",
     "METHODS",
+    "PHYSICAL_NAMES",
     "SAMPLERS",
     "CompareConfig",
     "Galaxy",
@@ -53,8 +53,14 @@ METHODS: tuple[Method, ...] = ("flow", "refined", "emcee", "zeus")
 SAMPLERS: tuple[Method, ...] = ("emcee", "zeus", "nautilus")
 """Methods that sample the likelihood itself, as `McmcConfig` says."""
 
-COMPARED_NAMES = (*FREE_PARAMETER_NAMES, *DERIVED_NAMES)
+# The other derived properties follow these or a parameter closely: tests of them would only weaken Holm's correction.
+_DERIVED = ("log_sfr_1gyr", "log_sfr_100myr", "log_ssfr_1gyr", "log_z_mw", "t_mw_gyr")
+
+COMPARED_NAMES = (*FREE_PARAMETER_NAMES, *_DERIVED)
 """What is compared: the free parameters in probit space, and derived properties."""
+
+PHYSICAL_NAMES = (*PARAMETER_NAMES, *_DERIVED)
+"""What is shown of each run: the same, in physical units."""
 
 KIND = "comparison-run"
 
@@ -152,7 +158,7 @@ class Outcome:
     ----------
     draws : (n, 11) effectively independent posterior draws in probit space, a chain's walker by walker; no rows if it failed.
     quantiles : (3, 16) 16, 50 and 84% quantiles of `COMPARED_NAMES` from all samples.
-    physical : (3, 17) the same of `QUANTITY_NAMES`.
+    physical : (3, 17) the same of `PHYSICAL_NAMES`.
     wall_s, cpu_s : seconds.
     n_evaluations : model evaluations; 0 for the flow.
     ess : effective samples of the worst parameter.
@@ -260,11 +266,11 @@ def quantities(points: np.ndarray, zred: float, estimator: PosteriorSampler) -> 
 
 def compared_columns(points: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """`quantities` of points, where the columns of `physical` are known already."""
-    return np.concatenate([points, columns[:, -len(DERIVED_NAMES) :]], axis=1)
+    return np.concatenate([points, columns[:, -len(_DERIVED) :]], axis=1)
 
 
 def physical(points: np.ndarray, zred: float, estimator: PosteriorSampler) -> np.ndarray:
-    """`QUANTITY_NAMES` (n, 17) of points of probit space (n, 11)."""
+    """`PHYSICAL_NAMES` (n, 17) of points of probit space (n, 11)."""
     theta = estimator.prior.from_unbounded(np.asarray(points, dtype=float))
     derived = derived_properties(theta, zred, estimator.bases, estimator.cosmology)
-    return np.column_stack([theta, *(derived[name] for name in DERIVED_NAMES)])
+    return np.column_stack([theta, *(derived[name] for name in _DERIVED)])

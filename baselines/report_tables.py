@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 
 from sedcast.baselines.compare import FLOOR, Comparison, GalaxyComparison, Pair
-from sedcast.baselines.outcomes import COMPARED_NAMES, Outcome
+from sedcast.baselines.outcomes import COMPARED_NAMES, PHYSICAL_NAMES, Outcome
 from sedcast.baselines.two_sample_tests import TwoSamples
 from sedcast.data.provenance import jsonable
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
-from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
 from sedcast.posterior.quantities import SHOWN_QUANTITIES
 from sedcast.posterior.ranks import ks_p_values, smallest
 
@@ -196,7 +195,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "about": jsonable(comparison.about),
         "config": comparison.config.model_dump(mode="json"),
         "compared": list(COMPARED_NAMES),
-        "quantities": list(QUANTITY_NAMES),
+        "quantities": list(PHYSICAL_NAMES),
         "summary": jsonable(summarise(comparison)),
         "galaxies": [_galaxy_json(one) for one in comparison.galaxies],
     }
@@ -279,7 +278,7 @@ def _calibration_lines(calibration: dict[str, Any]) -> list[str]:
 def _galaxy_lines(comparison: Comparison) -> list[str]:
     names = [f"`{name}`" for name in SHOWN_QUANTITIES]
     header = ("galaxy", "method", *names, "C2ST", "ESS", "wall, s", "evaluations", "how it ended")
-    columns = [QUANTITY_NAMES.index(name) for name in SHOWN_QUANTITIES]
+    columns = [PHYSICAL_NAMES.index(name) for name in SHOWN_QUANTITIES]
     rows = []
     for one in comparison.galaxies:
         for name, outcome in one.outcomes.items():

@@ -41,6 +41,7 @@ LSUN_ERG_S = 3.839e33
 C_ANGSTROM_S = 2.99792458e18
 """Speed of light, Å/s."""
 _MAGGIE_ERG_S_CM2_HZ = 3.631e-20
+_TEN_PC_CM = 3.0856775814913673e19
 _REDSHIFT_STEP = 5e-4
 _MAX_CURVE_BYTES = 10_000_000
 
@@ -182,9 +183,10 @@ class FilterProjection:
             support = curve.wave[curve.response > 0]
             low, high = support[0] / (1 + self.zred_max), support[-1]
             if low < wave[0] or high > wave[-1]:
+                where = f" for redshifts 0–{self.zred_max}" if self.zred_max else ""
                 raise ParameterError(
-                    f"band {curve.name!r} covers rest frame {low:.0f}–{high:.0f} Å for redshifts 0–{self.zred_max}, "
-                    f"but the spectra cover {wave[0]:.0f}–{wave[-1]:.0f} Å: lower zred_max or drop the band"
+                    f"band {curve.name!r} covers rest frame {low:.0f}–{high:.0f} Å{where}, but the spectra cover "
+                    f"{wave[0]:.0f}–{wave[-1]:.0f} Å: {'lower zred_max or ' if where else ''}drop the band"
                 )
         n_node = int(np.ceil(self.zred_max / _REDSHIFT_STEP)) + 2
         weights = np.stack([_band_weights(curve, wave, np.arange(n_node) * _REDSHIFT_STEP) for curve in curves], axis=2)
@@ -212,11 +214,7 @@ class FilterProjection:
         if not good.all():
             bad = zred[~good][0]
             raise ParameterError(f"zred={bad}: must lie in 0 < zred <= {self.zred_max}: leave it out, or raise zred_max")
-        n_used = self.weights.shape[1]
-        if spectra.shape[1] == len(self.wave_rest):
-            spectra = spectra[:, self.used]
-        elif spectra.shape[1] != n_used:
-            raise ParameterError(f"spectra have {spectra.shape[1]} wavelengths, expected {len(self.wave_rest)} or {n_used}")
+        spectra = self._columns_used(spectra)
         position = zred / _REDSHIFT_STEP
         node = position.astype(int)
         share = (position - node)[:, None]
@@ -232,6 +230,29 @@ class FilterProjection:
         distance = self.cosmology.luminosity_distance_cm(zred)
         scale = LSUN_ERG_S / (4 * np.pi * distance**2 * (1 + zred))
         return projected * (scale[:, None] * 1e9)
+
+    def absolute_magnitudes(self, spectra: np.ndarray) -> np.ndarray:
+        """AB magnitudes of spectra at 10 pc and not redshifted, (n_galaxy, n_band); inf where a band has no light at all.
+
+        Parameters
+        ----------
+        spectra : rest-frame luminosity densities, Lsun/Å, (n_galaxy, n_wave), or only their columns `used`.
+
+        Raises
+        ------
+        ParameterError : for spectra of another width.
+        """
+        maggies = (self._columns_used(spectra) @ self.weights[0]) * (LSUN_ERG_S / (4 * np.pi * _TEN_PC_CM**2))
+        with np.errstate(divide="ignore"):
+            return np.asarray(-2.5 * np.log10(maggies), dtype=float)
+
+    def _columns_used(self, spectra: np.ndarray) -> np.ndarray:
+        n_used = self.weights.shape[1]
+        if spectra.shape[1] == len(self.wave_rest):
+            return spectra[:, self.used]
+        if spectra.shape[1] != n_used:
+            raise ParameterError(f"spectra have {spectra.shape[1]} wavelengths, expected {len(self.wave_rest)} or {n_used}")
+        return spectra
 
     def _project(self, spectra: np.ndarray, node: int, share: np.ndarray) -> np.ndarray:
         """Band sums (n, n_band) of spectra whose redshifts lie `share` (n, 1) of a step above one row of the table."""

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sedcast.data.asinh import POGSON
 from sedcast.data.errors import ParameterError
 
-__all__ = ["DustLaw", "attenuation_at", "attenuation_curve"]
+__all__ = ["DustLaw", "attenuation_at", "attenuation_curve", "diffuse_a_v"]
 
 _PIVOT = 5500.0
 _R_V = 4.05
@@ -109,3 +110,11 @@ def attenuation_at(wave_rest: np.ndarray, dust_index: np.ndarray) -> np.ndarray:
 def attenuation_curve(wave_rest: np.ndarray, dust_index: np.ndarray | float) -> np.ndarray:
     """k(λ) of `DustLaw` at wavelengths (n_wave,) for slope offsets (n,); shape (n, n_wave)."""
     return DustLaw(wave_rest).curve(np.atleast_1d(np.asarray(dust_index, dtype=np.float64)))
+
+
+def diffuse_a_v(dust2: np.ndarray, dust_index: np.ndarray) -> np.ndarray:
+    """A_V of the diffuse dust, (n,) magnitudes: that of τ_ISM k(5500 Å), without birth clouds.
+
+    Within 0.5% of 1.086 τ_ISM for slope offsets of -2 … 1: k(5500 Å) is not quite 1.
+    """
+    return np.asarray(POGSON * dust2 * attenuation_at(np.full((1, 1), _PIVOT), dust_index[None])[0, :, 0])

@@ -11,14 +11,17 @@ from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import N_SFH_BASES, N_ZH_BASES, SFHBases
 from sedcast.emulator.checks import as_floats, one_per_galaxy
+from sedcast.emulator.dust import diffuse_a_v
 from sedcast.emulator.prior import BETA_TOLERANCE, PARAMETER_NAMES
 from sedcast.emulator.surviving import SurvivingMass
 
 __all__ = [
     "BETA",
+    "DERIVED_NAMES",
     "GAMMA",
     "LOG_SSFR_FLOOR",
     "METALLICITY_RANGE",
+    "SURVIVING_NAME",
     "HistoryGrid",
     "burst_fraction",
     "check_theta",
@@ -26,6 +29,21 @@ __all__ = [
     "column",
     "derived_properties",
 ]
+
+DERIVED_NAMES = (
+    "log_sfr_1gyr",
+    "log_sfr_100myr",
+    "log_ssfr_1gyr",
+    "log_ssfr_100myr",
+    "log_z_mw",
+    "t_mw_gyr",
+    "t50_gyr",
+    "a_v",
+)
+"""Quantities that `derived_properties` computes of any parameters."""
+
+SURVIVING_NAME = "log_mstar_surviving"
+"""Log10 of the mass in stars and remnants, Msun; ``log_mstar`` is the mass formed."""
 
 METALLICITY_RANGE = (4.49e-5, 4.49e-2)
 """Metal mass fractions that histories are clipped to (Hahn et al. 2022, Sec. 3)."""
@@ -135,6 +153,21 @@ class HistoryGrid:
         index = np.clip(np.searchsorted(time, t_gyr, side="right") - 1, 0, len(time) - 2)
         step = t_gyr - time[index]
         return self._cumulative[:, index] + step * (self.bases.sfh[:, index] + 0.5 * step * self._slope[:, index])
+
+    def time_to_form(self, mass: np.ndarray, amount: np.ndarray) -> np.ndarray:
+        """Lookback time, Gyr, since when `amount` (n, 4) of the bases, not normalised, forms a mass, (n,), exactly; (n,)."""
+        time = self.bases.t_lookback_gyr
+        index, last = np.zeros(len(mass), dtype=int), len(time) - 2
+        for power in reversed(range(last.bit_length())):
+            later = np.minimum(index + 2**power, last)
+            index = np.where(np.einsum("ni,in->n", amount, self._cumulative[:, later]) < mass, later, index)
+        parts = (self._cumulative, self.bases.sfh, self._slope)
+        formed, rate, slope = (np.einsum("ni,in->n", amount, part[:, index]) for part in parts)
+        missing = np.maximum(mass - formed, 0.0)
+        # This form of the root of missing = rate t + slope t²/2 needs no division by the slope, which may be zero.
+        twice = rate + np.sqrt(np.maximum(rate**2 + 2 * slope * missing, 0.0))
+        step = np.divide(2 * missing, twice, out=np.zeros_like(missing), where=twice > 0)
+        return np.asarray(np.minimum(time[index] + step, time[index + 1]))
 
     def total(self, t_age_gyr: np.ndarray) -> np.ndarray:
         """Mass that each basis forms over a galaxy's age, not normalised; shape (4, n).
@@ -263,7 +296,7 @@ def derived_properties(
     *,
     surviving: SurvivingMass | None = None,
 ) -> dict[str, np.ndarray]:
-    """Star-formation rates, metallicity and age that parameters imply (Hahn et al. 2022, Eq. 17).
+    """Star-formation rates, metallicity (Hahn et al. 2022, Eq. 17), ages and attenuation that parameters imply.
 
     Parameters
     ----------
@@ -276,10 +309,12 @@ def derived_properties(
     -------
     properties : arrays of shape (n,).
         ``log_sfr_1gyr``, ``log_sfr_100myr``: log10 of the mass formed in the last 1 Gyr and 100 Myr (or in t_age where that is
-        shorter), burst included, over that time, Msun/yr; ``log_ssfr_1gyr``: the former per mass formed, log10 yr^-1, at least
-        `LOG_SSFR_FLOOR`, which also bounds both rates; ``log_z_mw``: log10 of the mass-weighted metal mass fraction;
-        ``t_mw_gyr``: mass-weighted age; with `surviving` also ``log_mstar_surviving``: log10 of the mass in stars and
-        remnants, Msun, at most the mass formed, which ``log_mstar`` is.
+        shorter), burst included, over that time, Msun/yr; ``log_ssfr_1gyr``, ``log_ssfr_100myr``: these per mass formed, log10
+        yr^-1, at least `LOG_SSFR_FLOOR`, which also bounds both rates; ``log_z_mw``: log10 of the mass-weighted metal mass
+        fraction; ``t_mw_gyr``: mass-weighted age; ``t50_gyr``: lookback time from the galaxy by which half of the mass was
+        formed, burst included, not rounded to bins; ``a_v``: attenuation at 5500 Å by the diffuse dust, without birth clouds,
+        mag; with `surviving` also ``log_mstar_surviving``: log10 of the mass in stars and remnants, Msun, at most the mass
+        formed, which ``log_mstar`` is.
 
     Raises
     ------
@@ -288,9 +323,7 @@ def derived_properties(
     theta, zred = check_theta(theta, zred)
     grid = HistoryGrid(bases)
     t_age = cosmology.age_gyr(zred)
-    names = ["log_sfr_1gyr", "log_sfr_100myr", "log_ssfr_1gyr", "log_z_mw", "t_mw_gyr"]
-    if surviving is not None:
-        names.append("log_mstar_surviving")
+    names = [*DERIVED_NAMES, *([] if surviving is None else [SURVIVING_NAME])]
     result = {name: np.empty(len(theta)) for name in names}
     for start in range(0, len(theta), _CHUNK):
         rows = slice(start, start + _CHUNK)
@@ -311,31 +344,51 @@ def _derived(theta: np.ndarray, t_age: np.ndarray, grid: HistoryGrid, surviving:
     bin_z = grid.metallicities(gamma, t_age)
     z = np.einsum("nb,nb->n", masses, bin_z)
     z_burst = grid.metallicity_at(gamma, t_burst)
-    log_ssfr = [_log_ssfr(span, beta, t_age, f_burst, t_burst, grid) for span in (1.0, 0.1)]
+    total = grid.total(t_age)
+    log_ssfr = [_log_ssfr(span, beta, t_age, f_burst, t_burst, grid, total) for span in (1.0, 0.1)]
     log_mstar = theta[:, column("log_mstar")]
     derived = {
         "log_sfr_1gyr": log_ssfr[0] + log_mstar,
         "log_sfr_100myr": log_ssfr[1] + log_mstar,
         "log_ssfr_1gyr": log_ssfr[0],
+        "log_ssfr_100myr": log_ssfr[1],
         "log_z_mw": np.log10((1 - f_burst) * z + f_burst * z_burst),
         "t_mw_gyr": (1 - f_burst) * age + f_burst * t_burst,
+        "t50_gyr": _half_mass_time(beta / total.T, f_burst, t_burst, grid),
+        "a_v": diffuse_a_v(theta[:, column("dust2")], theta[:, column("dust_index")]),
     }
     if surviving is not None:
         bin_age = np.tile(grid.centres_gyr, (len(theta), 1))
         bin_age[np.arange(len(index)), index] = centre
         left = np.einsum("nb,nb->n", masses, surviving(bin_age, bin_z))
         left = (1 - f_burst) * left + f_burst * surviving(t_burst, z_burst)
-        derived["log_mstar_surviving"] = log_mstar + np.log10(left)
+        derived[SURVIVING_NAME] = log_mstar + np.log10(left)
     return derived
 
 
 def _log_ssfr(
-    span_gyr: float, beta: np.ndarray, t_age: np.ndarray, f_burst: np.ndarray, t_burst: np.ndarray, grid: HistoryGrid
+    span_gyr: float,
+    beta: np.ndarray,
+    t_age: np.ndarray,
+    f_burst: np.ndarray,
+    t_burst: np.ndarray,
+    grid: HistoryGrid,
+    total: np.ndarray,
 ) -> np.ndarray:
     span = np.minimum(span_gyr, t_age)
-    smooth = np.einsum("ni,in->n", beta, grid.formed(span) / grid.total(t_age))
+    smooth = np.einsum("ni,in->n", beta, grid.formed(span) / total)
     fraction = (1 - f_burst) * smooth + f_burst * (t_burst <= span)
     return np.log10(np.maximum(fraction / (span * 1e9), 10**LOG_SSFR_FLOOR))
+
+
+def _half_mass_time(amount: np.ndarray, f_burst: np.ndarray, t_burst: np.ndarray, grid: HistoryGrid) -> np.ndarray:
+    """Lookback time, Gyr, by which half of the mass was formed, (n,), of `amount` (n, 4) of the bases and a burst."""
+    after_burst = np.einsum("ni,in->n", amount, grid.formed(t_burst))
+    # Half of all mass may be reached by the smooth part alone, before the burst, in the burst, or with it.
+    with np.errstate(divide="ignore"):
+        least, most = (0.5 - f_burst) / (1 - f_burst), 0.5 / (1 - f_burst)
+    share = np.clip(after_burst, least, most)
+    return np.where(share == after_burst, t_burst, grid.time_to_form(share, amount))
 
 
 def burst_fraction(theta: np.ndarray, t_age_gyr: np.ndarray) -> np.ndarray:

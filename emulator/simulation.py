@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +102,22 @@ class PhotometrySimulator:
         """The model's, for luminosity distances too."""
         return self.model.cosmology
 
+    def absolute_magnitudes(self, theta: np.ndarray, zred: np.ndarray | float) -> np.ndarray:
+        """AB magnitudes in the rest frame, at 10 pc, dust included, (n_galaxy, n_band); inf where a band has no light at all.
+
+        Parameters
+        ----------
+        theta : (n_galaxy, 12).
+        zred : (n_galaxy,) or one for all; it sets the galaxies' ages.
+
+        Raises
+        ------
+        ParameterError : for parameters or redshifts that the model refuses.
+        """
+        theta = np.atleast_2d(as_floats("theta", theta))
+        zred = one_per_galaxy(zred, len(theta))
+        return self._in_blocks(theta, zred, lambda spectra, _: self.projection.absolute_magnitudes(spectra), n_threads=1)
+
     def flux(self, theta: np.ndarray, zred: np.ndarray, *, n_threads: int = 1) -> np.ndarray:
         """Noiseless fluxes in nanomaggies.
 
@@ -121,19 +137,30 @@ class PhotometrySimulator:
         """
         theta = np.atleast_2d(as_floats("theta", theta))
         zred = one_per_galaxy(zred, len(theta))
+        return self._in_blocks(theta, zred, self.projection.flux, n_threads=n_threads)
+
+    def _in_blocks(
+        self,
+        theta: np.ndarray,
+        zred: np.ndarray,
+        project: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        *,
+        n_threads: int,
+    ) -> np.ndarray:
+        """What `project` makes of spectra and redshifts, (n_galaxy, n_band)."""
         if len(theta) <= _ROWS_PER_CALL:
             with one_blas_thread():
-                return self._block(theta, zred)
+                return project(self._restricted.spectra(theta, zred), zred)
         # Here, for blocks would call rows by other numbers.
         if check := getattr(self.model, "check", None):
             theta, zred = check(theta, zred)
         # Neighbours in redshift share a row of the projection's table.
         order = np.argsort(zred, kind="stable")
         blocks = [order[i : i + _ROWS_PER_CALL] for i in range(0, len(order), _ROWS_PER_CALL)]
-        flux = np.empty((len(theta), len(self.bands)))
+        projected = np.empty((len(theta), len(self.bands)))
 
         def fill(rows: np.ndarray) -> None:
-            flux[rows] = self._block(theta[rows], zred[rows])
+            projected[rows] = project(self._restricted.spectra(theta[rows], zred[rows]), zred[rows])
 
         with one_blas_thread():
             if n_threads == 1:
@@ -142,10 +169,7 @@ class PhotometrySimulator:
             else:
                 with ThreadPoolExecutor(n_threads) as pool:
                     list(pool.map(fill, blocks))
-        return flux
-
-    def _block(self, theta: np.ndarray, zred: np.ndarray) -> np.ndarray:
-        return self.projection.flux(self._restricted.spectra(theta, zred), zred)
+        return projected
 
 
 class SimulationConfig(Config):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sedcast.posterior.photoz import RedshiftFigures, redshift_figures
     from sedcast.posterior.posterior_catalog import PosteriorCatalog, read_posteriors
     from sedcast.posterior.resampling import PosteriorDraws
+    from sedcast.posterior.rest_frame import rest_frame_magnitudes
     from sedcast.posterior.reweight import PriorModel, Reweighted, reweight_to
     from sedcast.posterior.train import PosteriorConfig, train_posterior
 
@@ -43,6 +44,7 @@ __all__ = [
     "infer_catalog",
     "read_posteriors",
     "redshift_figures",
+    "rest_frame_magnitudes",
     "reweight_to",
     "to_bagpipes",
     "to_prospector",
@@ -66,6 +68,7 @@ __getattr__ = lazy_getattr(
         "sedcast.posterior.photoz": ("RedshiftFigures", "redshift_figures"),
         "sedcast.posterior.posterior_catalog": ("PosteriorCatalog", "read_posteriors"),
         "sedcast.posterior.resampling": ("PosteriorDraws",),
+        "sedcast.posterior.rest_frame": ("rest_frame_magnitudes",),
         "sedcast.posterior.reweight": ("PriorModel", "Reweighted", "reweight_to"),
         "sedcast.posterior.train": ("PosteriorConfig", "train_posterior"),
     },

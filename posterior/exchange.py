@@ -13,11 +13,18 @@ import numpy as np
 from sedcast.data.asinh import POGSON
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
-from sedcast.emulator.dust import DustLaw
+from sedcast.emulator.dust import diffuse_a_v
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.posterior.likelihood import GaussianLikelihood
 
-__all__ = ["BAGPIPES_SOLAR_METALLICITY", "PROSPECTOR_LABELS", "to_bagpipes", "to_prospector"]
+__all__ = [
+    "BAGPIPES_SOLAR_METALLICITY",
+    "PROSPECTOR_LABELS",
+    "check_redshift_given",
+    "stacked",
+    "to_bagpipes",
+    "to_prospector",
+]
 
 PROSPECTOR_LABELS = {"log_mstar": "logmass", "tburst": "tburst_lookback"}
 """Labels that differ from sedcast's. Prospector's ``logmass`` is the mass formed too. Its dust parameters are the same as ours
@@ -27,7 +34,6 @@ from the Big Bang, ours back from the galaxy, hence the other label."""
 BAGPIPES_SOLAR_METALLICITY = 0.02
 """Metal mass fraction that BAGPIPES' metallicities are multiples of."""
 
-_V_WAVE = 5500.0
 _DIRICHLET = float(np.log(6.0))
 
 
@@ -56,7 +62,7 @@ def to_prospector(
     """
     if "zred" in samples:
         raise ParameterError("these samples have inferred redshifts: Prospector's shape needs the likelihood at one redshift")
-    theta = likelihood.prior.validate(_stacked(samples, PARAMETER_NAMES))
+    theta = likelihood.prior.validate(stacked(samples, PARAMETER_NAMES))
     model = likelihood.model_flux(theta)
     ln_likelihood = likelihood.log_prob_flux(model)
     columns = {name: theta[:, PARAMETER_NAMES.index(name)] for name in likelihood.prior.to_dict()}
@@ -111,14 +117,13 @@ def to_bagpipes(
     ------
     ParameterError : if a quantity or the redshift is missing.
     """
-    if (zred is None) == ("zred" not in samples):
-        raise ParameterError("the redshift must be given once: as zred, or as a quantity of the samples where it is inferred")
+    check_redshift_given(samples, zred)
     needed = ("log_mstar", "log_sfr_100myr", "log_z_mw", "t_mw_gyr", "dust1", "dust2", "dust_index")
-    mass, log_sfr, log_z, age, clouds, diffuse, slope = _stacked(samples, needed).T.astype(float)
-    redshift = np.full(len(mass), zred) if zred is not None else _stacked(samples, ("zred",))[:, 0]
-    at_v = diffuse * DustLaw(np.array([_V_WAVE])).curve(slope)[:, 0]
+    mass, log_sfr, log_z, age, clouds, diffuse, slope = stacked(samples, needed).T.astype(float)
+    redshift = np.full(len(mass), zred) if zred is not None else stacked(samples, ("zred",))[:, 0]
+    a_v = diffuse_a_v(diffuse, slope)
     with np.errstate(divide="ignore"):
-        ratio = 1 + clouds / at_v
+        ratio = 1 + POGSON * clouds / a_v
     found = {
         "redshift": redshift,
         "formed_mass": mass,
@@ -126,18 +131,25 @@ def to_bagpipes(
         "mass_weighted_age": age,
         "tform": (cosmology or Cosmology()).age_gyr(redshift) - age,
         "mass_weighted_zmet": 10.0**log_z / BAGPIPES_SOLAR_METALLICITY,
-        "dust:Av": POGSON * at_v,
+        "dust:Av": a_v,
         "dust:eta": ratio,
         "dust:delta": slope,
     }
     if "log_mstar_surviving" in samples:
-        surviving = _stacked(samples, ("log_mstar_surviving",))[:, 0]
+        surviving = stacked(samples, ("log_mstar_surviving",))[:, 0]
         found |= {"stellar_mass": surviving, "ssfr": log_sfr - surviving}
     return found
 
 
-def _stacked(samples: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
+def check_redshift_given(samples: Mapping[str, np.ndarray], zred: float | np.ndarray | None) -> None:
+    """Refuse samples whose redshift is given twice, or not at all."""
+    if (zred is None) == ("zred" not in samples):
+        raise ParameterError("the redshift must be given once: as zred, or as a quantity of the samples where it is inferred")
+
+
+def stacked(samples: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
+    """Quantities of samples, along a last axis; a ParameterError if one is missing."""
     absent = [name for name in names if name not in samples]
     if absent:
         raise ParameterError(f"samples lack {', '.join(absent)}: pass those of PosteriorCatalog.samples(row), all quantities")
-    return np.stack([np.asarray(samples[name]) for name in names], axis=1)
+    return np.stack([np.asarray(samples[name]) for name in names], axis=-1)

@@ -19,13 +19,12 @@ from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.outputs import refuse_foreign
 from sedcast.data.provenance import provenance
 from sedcast.data.threads import one_blas_thread, usable_cores
-from sedcast.emulator.histories import derived_properties
+from sedcast.emulator.histories import DERIVED_NAMES, derived_properties
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler, Refined
 from sedcast.posterior.outlier_training import OutlierScorer
 from sedcast.posterior.posterior_catalog import (
-    DERIVED_NAMES,
     FORMAT,
     PERCENTILES,
     REFINEMENT_NAMES,

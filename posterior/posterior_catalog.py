@@ -16,16 +16,15 @@ from astropy.table import Column, Table
 from sedcast.data.artifacts import consistent
 from sedcast.data.errors import ArtifactError, MissingDependencyError, ParameterError
 from sedcast.data.hdf5 import check_size, check_type, open_hdf5, read_whole
+from sedcast.emulator.histories import DERIVED_NAMES, SURVIVING_NAME
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.posterior.quantities import column_unit, description
 
 __all__ = [
-    "DERIVED_NAMES",
     "FORMAT",
     "PERCENTILES",
     "QUANTITY_NAMES",
     "REFINEMENT_NAMES",
-    "SURVIVING_NAME",
     "WEIGHT_NAMES",
     "PosteriorCatalog",
     "all_quantity_names",
@@ -33,15 +32,9 @@ __all__ = [
     "read_posteriors",
 ]
 
-DERIVED_NAMES = ("log_sfr_1gyr", "log_sfr_100myr", "log_ssfr_1gyr", "log_z_mw", "t_mw_gyr")
-"""Quantities computed from each sample, after the parameters."""
-
 QUANTITY_NAMES = (*PARAMETER_NAMES, *DERIVED_NAMES)
 """Names of the datasets under ``samples`` and ``summary``; `SURVIVING_NAME` follows where the estimator knows the mass that
 survives, then ``zred`` where the redshift is inferred."""
-
-SURVIVING_NAME = "log_mstar_surviving"
-"""Log10 of the mass in stars and remnants, Msun; ``log_mstar`` is the mass formed."""
 
 PERCENTILES = (2.5, 16.0, 50.0, 84.0, 97.5)
 """Columns of the summaries."""
@@ -56,6 +49,8 @@ FORMAT = "sedcast-posteriors-1"
 """What such a file says that it is."""
 
 _IDS_AT_A_TIME = 1 << 18
+# Files of before do not have these.
+_ADDED = ("log_ssfr_100myr", "t50_gyr", "a_v")
 
 
 def all_quantity_names(*, surviving: bool, zred: bool) -> tuple[str, ...]:
@@ -141,10 +136,14 @@ class PosteriorCatalog:
 
     @property
     def quantity_names(self) -> tuple[str, ...]:
-        """`QUANTITY_NAMES`, then the mass that survives if it is known, and ``zred`` if the redshift is inferred."""
+        """`QUANTITY_NAMES`, then the mass that survives if it is known, and ``zred`` if the redshift is inferred.
+
+        Files of earlier versions have no ``log_ssfr_100myr``, ``t50_gyr`` and ``a_v``.
+        """
         with self._consistent():
             held = self.file["summary"]
-            return all_quantity_names(surviving=SURVIVING_NAME in held, zred="zred" in held)
+            names = all_quantity_names(surviving=SURVIVING_NAME in held, zred="zred" in held)
+            return tuple(name for name in names if name not in _ADDED or name in held)
 
     @property
     def flux(self) -> np.ndarray:
@@ -190,7 +189,10 @@ class PosteriorCatalog:
         names = self.quantity_names if names is None else names
         unknown = [name for name in names if name not in self.quantity_names]
         if unknown:
-            raise ParameterError(f"unknown quantities {unknown}: expected some of {', '.join(self.quantity_names)}")
+            expected = f"expected some of {', '.join(self.quantity_names)}"
+            if set(unknown) <= set(_ADDED):
+                expected = f"an earlier version wrote the file: infer again, or {expected}"
+            raise ParameterError(f"unknown quantities {unknown}: {expected}")
         if not isinstance(row, slice | int | np.integer):
             raise ParameterError(f"row must be a row number or a slice, got {row!r}: `row(galaxy_id)` finds that of an id")
         if not isinstance(row, slice) and not 0 <= row < len(self):

@@ -18,11 +18,10 @@ from scipy.stats import gaussian_kde
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import SFHBases
-from sedcast.emulator.histories import derived_properties
+from sedcast.emulator.histories import DERIVED_NAMES, derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.posterior_catalog import DERIVED_NAMES
 from sedcast.posterior.psis import effective_sample_size, pareto_smooth
 
 __all__ = ["LogDensity", "PriorModel", "Reweighted", "reweight_to"]

@@ -20,7 +20,7 @@ from sedcast.data.tables import TableFile, open_table
 from sedcast.emulator.segments import Segments, open_segments, partial_folder, write_segment
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler
-from sedcast.posterior.infer import infer_catalog
+from sedcast.posterior.infer import infer_catalog, quantity_names
 from sedcast.posterior.joined_posteriors import dataset_types, import_parquet, join_samples, join_summaries
 from sedcast.posterior.resampling import SAMPLES_VERSION
 
@@ -224,6 +224,7 @@ def _manifest(
         "catalog": {"name": str(catalog.resolve()), "bytes": about.st_size, "modified_ns": about.st_mtime_ns},
         "mapping": mapping.model_dump(mode="json"),
         "estimator": {"name": estimator.name, "sha256": estimator.digest},
+        "quantities": list(quantity_names(estimator)),
         "n_samples": n_samples,
         "samples_version": SAMPLES_VERSION,
         "seed": seed,

@@ -23,7 +23,7 @@ FIVE = ["fit", "--mags", MAGS, "--errors", ERRORS, "--redshift", "0.09"]
 
 
 def test_five_magnitudes_give_a_table_samples_and_a_picture(tmp_path: Path) -> None:
-    out, plot = tmp_path / "galaxy.csv", tmp_path / "galaxy.png"
+    out, plot = tmp_path / "galaxy.ecsv", tmp_path / "galaxy.png"
     result = CliRunner().invoke(cli.app, [*FIVE, "-o", str(out), "--plot", str(plot)])
     assert result.exit_code == 0, result.exception
     assert "log mass formed" in result.output
@@ -32,6 +32,7 @@ def test_five_magnitudes_give_a_table_samples_and_a_picture(tmp_path: Path) -> N
     assert max(len(line) for line in result.output.splitlines() if "│" in line) <= 80
     samples = Table.read(out)
     assert set(samples.colnames) == set(quantity_names(PosteriorEstimator.default()))
+    assert samples["a_v"].description == "A_V, no birth clouds [mag]"
     # A galaxy of r = 16.9 at z = 0.09 has some 10^10 to 10^11.5 solar masses.
     assert 10 < np.median(samples["log_mstar"]) < 11.5
     assert plot.read_bytes().startswith(b"\x89PNG")

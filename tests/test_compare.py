@@ -11,7 +11,7 @@ import pytest
 
 from sedcast.baselines.compare import FLOOR, _compare_pairs, _PairTask, compare_galaxies, compared_pairs
 from sedcast.baselines.mcmc import McmcConfig
-from sedcast.baselines.outcomes import COMPARED_NAMES, CompareConfig, Galaxy, Outcome, Setting, run_key
+from sedcast.baselines.outcomes import COMPARED_NAMES, PHYSICAL_NAMES, CompareConfig, Galaxy, Outcome, Setting, run_key
 from sedcast.baselines.report_tables import _table, pair_name, summarise, to_json, to_markdown
 from sedcast.baselines.runs import independent_draws
 from sedcast.data.cosmology import Cosmology
@@ -104,6 +104,9 @@ def test_an_exact_flow_cannot_be_told_from_the_chain(run):
     assert np.abs(figures.shift[:11]).max() < 0.5
     np.testing.assert_allclose(figures.width_ratio[:11], 1, atol=0.3)
     assert figures.wasserstein.shape == (len(COMPARED_NAMES),)
+    medians = dict(zip(PHYSICAL_NAMES, one.outcomes["flow"].physical[1], strict=True))
+    assert medians["log_ssfr_1gyr"] == pytest.approx(medians["log_sfr_1gyr"] - medians["log_mstar"], abs=0.3)
+    assert 0 < medians["t_mw_gyr"] < 13.8
     assert one.pairs["emcee", FLOOR].c2st == pytest.approx(0.5, abs=0.12)
 
 

@@ -34,6 +34,7 @@ def test_quickstart_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("tutorials/catalogue", "Percentiles of the posterior"),
         ("tutorials/results", "t50 [Gyr ago]: ["),
         ("exchange", "dust:Av  "),
+        ("rest-frame", "NUV-r = "),
     ],
 )
 def test_pages_run(page: str, shown: str, tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.integrate import quad
+from scipy.integrate import cumulative_trapezoid, quad
 
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.dust import DustLaw
 from sedcast.emulator.histories import LOG_SSFR_FLOOR, HistoryGrid, burst_fraction, check_theta, column, derived_properties
 from sedcast.emulator.prior import Prior
 
@@ -105,8 +106,58 @@ def test_a_constant_history_has_the_rate_of_mass_over_age() -> None:
     assert got["log_sfr_1gyr"][0] == pytest.approx(expected, abs=1e-12)
     assert got["log_sfr_100myr"][0] == pytest.approx(expected, abs=1e-12)
     assert got["log_ssfr_1gyr"][0] == pytest.approx(expected - 10, abs=1e-12)
+    assert got["log_ssfr_100myr"][0] == pytest.approx(expected - 10, abs=1e-12)
     assert got["t_mw_gyr"][0] == pytest.approx(t_age / 2, rel=1e-12)
     assert got["log_z_mw"][0] == pytest.approx(np.log10(0.02), abs=1e-12)
+
+
+@pytest.mark.parametrize("basis", [None, 0, 3])
+def test_half_of_the_mass_is_formed_by_t50(basis: int | None, bases: SFHBases) -> None:
+    """Against a running integral on a fine grid; bursts come before, after and in the middle of half the mass."""
+    theta = Prior().sample(60, 8)
+    if basis is not None:
+        theta[:, 1:6] = 0.0
+        theta[:, 1 + basis] = 1.0
+    zred, cosmology = np.linspace(0.01, 0.5, 60), Cosmology()
+    got = derived_properties(theta, zred, bases, cosmology)["t50_gyr"]
+    for row, (parameters, t_age) in enumerate(zip(theta, cosmology.age_gyr(zred), strict=True)):
+        time = np.union1d(np.linspace(0, t_age, 20_001), bases.t_lookback_gyr[bases.t_lookback_gyr < t_age])
+        sfh = np.stack([np.interp(time, bases.t_lookback_gyr, one) for one in bases.sfh])
+        formed = cumulative_trapezoid(sfh, time, initial=0)
+        f_burst = parameters[5] if parameters[6] <= t_age else 0.0
+        share = (1 - f_burst) * parameters[1:5] @ (formed / formed[:, -1:]) + f_burst * (time >= parameters[6])
+        assert got[row] == pytest.approx(time[np.argmax(share >= 0.5)], abs=2e-3)
+
+
+def test_t50_in_closed_form() -> None:
+    t_age = float(Cosmology().age_gyr(0.1))
+    constant = (
+        (0.0, 2.0, t_age / 2),
+        (0.7, 13.5, t_age / 2),  # no burst: it would precede the Universe
+        (0.6, 2.0, 2.0),
+        (1.0, 2.0, 2.0),
+        (0.4, 2.0, t_age * 0.1 / 0.6),  # with the burst 0.4 of the mass is there at 2 Gyr, and the smooth part has 0.1 to form
+        (0.4, 12.0, t_age * 0.5 / 0.6),
+        (0.4, 4.0, 4.0),
+    )
+    for f_burst, t_burst, expected in constant:
+        got = derived_properties(a_theta(fburst=f_burst, tburst=t_burst), 0.1, flat_bases(), Cosmology())
+        assert got["t50_gyr"][0] == pytest.approx(expected, rel=1e-12), (f_burst, t_burst)
+    rising = flat_bases(sfh=np.tile([0.0, 1.0], (4, 1)))
+    assert derived_properties(a_theta(), 0.1, rising, Cosmology())["t50_gyr"][0] == pytest.approx(t_age / np.sqrt(2), rel=1e-12)
+    # Nothing forms between 4 and 8 Gyr.
+    time = np.array([0.0, 3.0, 4.0, 8.0, 9.0, 13.8])
+    gap = flat_bases(t_lookback_gyr=time, sfh=np.tile([0, 1.0, 0, 0, 1.0, 0], (4, 1)), zh=np.ones((2, 6)))
+    assert HistoryGrid(gap).time_to_form(np.array([2.0]), np.array([[1.0, 0, 0, 0]]))[0] == pytest.approx(4.0)
+
+
+def test_attenuation_is_that_of_the_diffuse_dust_in_magnitudes() -> None:
+    theta = Prior().sample(50, 9)
+    got = derived_properties(theta, 0.1, flat_bases(), Cosmology())["a_v"]
+    dust = {"dust2": theta[:, column("dust2")], "dust_index": theta[:, column("dust_index")]}
+    light = DustLaw(np.array([5500.0])).attenuate(np.zeros((50, 1)), np.ones((50, 1)), dust1=theta[:, column("dust1")], **dust)
+    np.testing.assert_allclose(got, -2.5 * np.log10(light[:, 0]), rtol=1e-12)
+    np.testing.assert_allclose(got, 1.0857 * theta[:, column("dust2")], rtol=5.1e-3)
 
 
 def test_a_burst_counts_while_it_is_recent() -> None:
@@ -116,7 +167,7 @@ def test_a_burst_counts_while_it_is_recent() -> None:
         np.testing.assert_allclose(rates[np.array(inside) == 1], np.array([10.0, 100.0])[np.array(inside) == 1], rtol=1e-12)
         assert got["t_mw_gyr"][0] == pytest.approx(t_burst)
         if not any(inside):
-            assert got["log_ssfr_1gyr"][0] == LOG_SSFR_FLOOR
+            assert got["log_ssfr_1gyr"][0] == got["log_ssfr_100myr"][0] == LOG_SSFR_FLOOR
             assert got["log_sfr_100myr"][0] == 10 + LOG_SSFR_FLOOR
 
 

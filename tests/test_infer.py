@@ -1,6 +1,7 @@
 """Inference of catalogues into HDF5."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import h5py
@@ -11,13 +12,14 @@ from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
-from sedcast.emulator.histories import derived_properties
+from sedcast.emulator.histories import DERIVED_NAMES, derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior import infer
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import infer_catalog
-from sedcast.posterior.posterior_catalog import DERIVED_NAMES, PERCENTILES, QUANTITY_NAMES, read_posteriors
+from sedcast.posterior.lookup import read_summary
+from sedcast.posterior.posterior_catalog import PERCENTILES, QUANTITY_NAMES, read_posteriors
 
 
 def broken_catalog() -> Catalog:
@@ -99,6 +101,28 @@ def test_surviving_mass_is_written_where_it_is_known(tmp_path, written):
         assert "log_mstar_surviving" not in posteriors.quantity_names
 
 
+def test_files_of_before_are_read(tmp_path, written):
+    """Without the derived quantities that were added later."""
+    path, added = tmp_path / "old.h5", ("log_ssfr_100myr", "t50_gyr", "a_v")
+    shutil.copy(written[0], path)
+    with h5py.File(path, "r+") as file:
+        for name in added:
+            del file[f"samples/{name}"], file[f"summary/{name}"]
+    with read_posteriors(path) as old, read_posteriors(written[0]) as new:
+        assert old.quantity_names == tuple(name for name in new.quantity_names if name not in added)
+        assert set(new.summary().colnames) - set(old.summary().colnames) == {f"{n}_p{p:g}" for n in added for p in PERCENTILES}
+        np.testing.assert_array_equal(old.samples(0)["t_mw_gyr"], new.samples(0)["t_mw_gyr"])
+        with pytest.raises(ParameterError, match="earlier version wrote the file: infer again"):
+            old.samples(0, ("t50_gyr",))
+        assert read_summary(path, row=0).percentiles == {
+            name: values for name, values in read_summary(written[0], row=0).percentiles.items() if name not in added
+        }
+    with h5py.File(path, "r+") as file:
+        del file["summary/t_mw_gyr"]
+    with read_posteriors(path) as damaged, pytest.raises(ArtifactError, match="infer the catalogue again"):
+        damaged.summary()
+
+
 def test_columns_say_what_they_are(written):
     path = written[0] if isinstance(written, tuple) else written
     with read_posteriors(path) as posteriors:
@@ -109,6 +133,8 @@ def test_columns_say_what_they_are(written):
         assert all(column.description for column in summary.itercols())
         assert posteriors.file["flux"].attrs["description"] == "AB fluxes in the file's bands [nanomaggies]"
     assert described["log_sfr_1gyr"] == "log SFR, last 1 Gyr [Msun/yr]"
+    assert described["t50_gyr"] == "age, half-mass (t50) [Gyr]"
+    assert described["a_v"] == "A_V, no birth clouds [mag]"
     assert described["dust2"].isascii()
     assert len(set(described.values())) == len(described)
 

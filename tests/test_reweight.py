@@ -65,7 +65,7 @@ def test_samples_where_the_prior_has_no_draws_are_counted(theta):
 
 def test_two_derived_properties(theta):
     few = theta[:2000]
-    names = ["log_ssfr_1gyr", "t_mw_gyr"]
+    names = ["a_v", "t50_gyr"]
     drawn = MODEL.columns(Prior().sample(20_000, 0), ZRED)
     prior = gaussian_kde(np.stack([drawn[name] for name in names]))
     same = reweight_to(few, lambda c: prior.logpdf(np.stack([c[n] for n in names])), names, model=MODEL, zred=ZRED)

@@ -183,6 +183,12 @@ def test_a_second_run_and_another_run_are_refused(
             infer_file(estimator, catalog, mapping, output, n_samples=5, rows_per_segment=20)
     with pytest.raises(ConfigError, match="seed was 0 and is now 1"):
         infer_file(estimator, catalog, mapping, output, n_samples=5, rows_per_segment=20, seed=1)
+    manifest = partial_folder(output) / "manifest.json"
+    begun = manifest.read_text(encoding="utf-8")
+    manifest.write_text(begun.replace('"a_v"', '"other"'), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"quantities was .*other.* and is now .*a_v"):
+        infer_file(estimator, catalog, mapping, output, n_samples=5, rows_per_segment=20)
+    manifest.write_text(begun, encoding="utf-8")
     assert infer_file(estimator, catalog, mapping, output, n_samples=5, rows_per_segment=20)["resumed"] == 20
 
 

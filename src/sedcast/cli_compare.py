@@ -199,8 +199,8 @@ def figures(
 
 def _show(screen: "Screen", comparison: "Comparison") -> None:
     """A summary of each group; and the galaxies one by one, if they are few."""
+    from sedcast.baselines.outcomes import PHYSICAL_NAMES
     from sedcast.baselines.report_tables import GROUPS, cost_rows, pair_rows, summarise
-    from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
     from sedcast.posterior.quantities import SHOWN_QUANTITIES
 
     for name, group in summarise(comparison).items():
@@ -215,7 +215,7 @@ def _show(screen: "Screen", comparison: "Comparison") -> None:
             screen.table("Ranks of the truths: smallest KS p after Holm's correction", ("", "mocks", "free", "all"), rows)
     if len(comparison.galaxies) > _FEW:
         return
-    columns = [QUANTITY_NAMES.index(name) for name in SHOWN_QUANTITIES]
+    columns = [PHYSICAL_NAMES.index(name) for name in SHOWN_QUANTITIES]
     for one in comparison.galaxies:
         values = {
             method: [f"{m:.3f} ± {(high - low) / 2:.3f}" for low, m, high in outcome.physical[:, columns].T]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from sedcast.baselines.outcomes import COMPARED_NAMES, physical, run_draws, run_path
+from sedcast.baselines.outcomes import COMPARED_NAMES, PHYSICAL_NAMES, physical, run_draws, run_path
 from sedcast.cli_common import simulator_of
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, ParameterError
@@ -187,6 +187,7 @@ def _posterior(
         np.array(galaxy["flux"]),
         np.array(galaxy["flux_ivar"]),
         predicted=sampled_seds(simulator, theta, zred),
+        names=PHYSICAL_NAMES,
         title=f"galaxy {galaxy['name']}, z = {zred:.4f}",
     )
 

@@ -7,10 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sedcast.baselines.compare import FLOOR, Comparison, GalaxyComparison, Pair
-from sedcast.baselines.outcomes import COMPARED_NAMES
+from sedcast.baselines.outcomes import COMPARED_NAMES, PHYSICAL_NAMES
 from sedcast.baselines.report_tables import C2ST_BAR, GROUPS, pair_name
 from sedcast.plotting import _COLORS, _DPI, _GREY, _labels, _ticks_inward, corner_plot, own_style
-from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
 from sedcast.posterior.quantities import SHOWN_QUANTITIES
 
 __all__ = ["c2st_plot", "corner_of", "difference_plot"]
@@ -88,9 +87,9 @@ def corner_of(one: GalaxyComparison, physical: Callable[[np.ndarray, float], np.
     Parameters
     ----------
     one : the galaxy with its runs.
-    physical : from points of probit space (n, 11) and redshift to `QUANTITY_NAMES` (n, 17).
+    physical : from points of probit space (n, 11) and redshift to `PHYSICAL_NAMES` (n, 17).
     """
-    columns = [QUANTITY_NAMES.index(name) for name in SHOWN_QUANTITIES]
+    columns = [PHYSICAL_NAMES.index(name) for name in SHOWN_QUANTITIES]
     samples = {
         name: physical(outcome.draws, one.galaxy.zred)[:, columns]
         for name, outcome in one.outcomes.items()

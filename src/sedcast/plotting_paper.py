@@ -10,7 +10,6 @@ from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
 from sedcast.data.catalog import Catalog
 from sedcast.plotting import _DPI, _ticks_inward, corner_plot, corner_size, draw_corner, draw_sed, own_style, plain
 from sedcast.posterior.mocks import Mocks
-from sedcast.posterior.posterior_catalog import QUANTITY_NAMES
 from sedcast.sampled_seds import SampledSeds
 
 __all__ = ["posterior_figure", "training_figure", "training_labels"]
@@ -74,7 +73,7 @@ def posterior_figure(
     flux_ivar: np.ndarray,
     *,
     predicted: SampledSeds,
-    names: Sequence[str] = QUANTITY_NAMES,
+    names: Sequence[str],
     title: str = "",
 ) -> Figure:
     """A corner plot of one galaxy by several methods, and below it what the posterior predicts of photometry and spectrum.
@@ -83,7 +82,7 @@ def posterior_figure(
     ----------
     samples : by method, (n, n_quantity) samples.
     flux, flux_ivar, predicted : as in `sedcast.plotting.sed_plot`.
-    names : of the quantities, those of `QUANTITY_NAMES` and, if it was inferred, ``"zred"``.
+    names : of the quantities, the columns of `samples`.
     title : of the galaxy.
     """
     drawn = [name for name in (*_CORNER, "zred") if name in names]
