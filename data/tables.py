@@ -241,8 +241,12 @@ class _Parquet(TableFile):
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
         self.names, self.n_rows = tuple(self._file.schema_arrow.names), int(self._starts[-1])
         self._held: dict[str, tuple[int, np.ndarray, Iterator[Any]]] = {}
-        described = (self._file.schema_arrow.metadata or {}).get(b"table_meta_yaml", b"")
-        self.units = units_in(described.decode().splitlines()) if described else {}
+        schema = self._file.schema_arrow
+        # Rubin's tables say it beside each column, astropy's in one text for all.
+        stated = {field.name: (field.metadata or {}).get(b"unit", b"").decode() for field in schema}
+        described = (schema.metadata or {}).get(b"table_meta_yaml", b"").decode()
+        self.units = {name: unit for name, unit in stated.items() if unit}
+        self.units |= units_in(described.splitlines()) if described else {}
 
     def _batches_from(self, name: str, row: int) -> tuple[int, np.ndarray, Iterator[Any]]:
         """Before the first batch of the row group that a row is in."""
