@@ -3,6 +3,7 @@
 import io
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -188,6 +189,15 @@ def _checkpoint(output: Path) -> Path:
     return output.with_name(f"{output.name.removesuffix('.npz')}.checkpoint.npz")
 
 
+def _note_curves(screen: "Screen", bands: Sequence[str]) -> None:
+    """Say where the user's own filter curves are: one in nanometres may be a band in the ultraviolet."""
+    from sedcast.data.filters import band_name, load_filter
+
+    for path in bands:
+        if (name := band_name(path)) != path:
+            screen.note(f"band {name}: {load_filter(path).effective_wave:,.0f} Å at the mean")
+
+
 @train_app.command("posterior", epilog="Example:  sedcast train posterior posterior.toml -o posterior.npz")
 def train_posterior_command(
     config: ConfigPath,
@@ -204,6 +214,7 @@ def train_posterior_command(
     from sedcast.posterior.train_bands import band_checkpoint
 
     settings = load_config(config, PosteriorConfig)
+    _note_curves(screen, settings.simulation.bands if settings.simulation else ())
     check_writable(output, inputs=[config])
     checkpoint = _checkpoint(output)
     with screen.progress("training the posterior") as report:
@@ -237,6 +248,7 @@ def simulate(
     from sedcast.emulator.simulation import SimulationConfig
 
     settings = load_config(config, SimulationConfig)
+    _note_curves(screen, settings.bands)
     check_writable(output, inputs=[config])
     if output.suffix not in HDF5:
         raise ParameterError(f"-o {output}: expected a name that ends in .h5, for simulations are written as HDF5")
