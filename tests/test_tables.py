@@ -101,7 +101,7 @@ def test_names_behind_a_hash_under_comments_with_blanks_and_ends_of_lines_of_any
         assert as_numbers("flux", table.read("flux", 1, 2)).tolist() == [3.0]
 
 
-@pytest.mark.parametrize("ids", [["1_1", "11"], ["007", "7"], ["1e2", "100"], ["9" * 19, "2"], ["+5", "5"]])
+@pytest.mark.parametrize("ids", [["1_1", "11"], ["007", "7"], ["1e2", "100"], ["9" * 19, "2"], [str(2**63), "2"], ["+5", "5"]])
 def test_integers_in_csv_are_those_that_keep_their_digits(ids: list[str], tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("id\n" + "\n".join(ids))

@@ -66,7 +66,7 @@ def infer(
         str | None,
         typer.Option(
             help="Which columns are which band: a TOML file, or nsa-v0, nsa-v1, nsa-v1-sersic, kcorrect-sdss, kcorrect-full, "
-            "desi-legacy."
+            "desi-legacy, desi-legacy-dr10."
         ),
     ] = None,
     samples: Annotated[
