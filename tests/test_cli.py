@@ -200,6 +200,20 @@ def test_simulate(run: Run, tmp_path: Path) -> None:
         assert file["theta"].shape == (50, 12)
 
 
+@pytest.mark.parametrize("command", ["infer", "explore", "compare", "figures"])
+def test_catalogues_are_read_by_a_mapping(command: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("NSAID,Z\n1,0.1\n")
+    output = [] if command == "explore" else ["-o", tmp_path / ("x.h5" if command == "infer" else "x")]
+    for options, said in {
+        ("--mapping", "nsa-v1"): "no column 'ELPETRO_NMGY', which the mapping names",
+        ("--mapping", "desi-legacy"): "the mapping names no redshift",
+        ("--mapping", "nsa-v1", "--unit", "uJy"): "--unit uJy goes without --mapping",
+        ("--mapping", "nsa-v1", "--no-calibrate"): "--no-calibrate is for SDSS's own columns",
+    }.items():
+        status, _, err = run("--quiet", command, tmp_path / "t.csv", *options, *output)
+        assert (status, said in " ".join(err.split())) == (2, True), err
+
+
 def test_simulate_says_where_own_curves_are(run: Run, tmp_path: Path) -> None:
     np.savetxt(tmp_path / "wide.txt", np.column_stack([np.linspace(6000.0, 6400.0, 9), np.ones(9)]))
     replace(NoiseModel.sdss(["r"]), bands=("wide",)).save(tmp_path / "noise.npz")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sedcast.console import Screen
     from sedcast.data.catalog import Catalog
     from sedcast.data.executors import TaskPool
+    from sedcast.data.mapping import CatalogMapping
     from sedcast.data.provenance import Invocation
     from sedcast.emulator.simulation import PhotometrySimulator, SimulationConfig
     from sedcast.posterior.estimator import PosteriorEstimator
@@ -32,6 +33,7 @@ __all__ = [
     "AsJson",
     "Calibrate",
     "CommandGroup",
+    "MappingName",
     "MockSeed",
     "Model",
     "Options",
@@ -50,6 +52,7 @@ __all__ = [
     "load_posterior",
     "lock_output",
     "make_screen",
+    "mapping_for",
     "options",
     "pool_of",
     "refuse_file",
@@ -81,6 +84,14 @@ Unit = Annotated[
 Calibrate = Annotated[
     bool, typer.Option("--calibrate/--no-calibrate", help="For SDSS's own columns: apply AB offsets and error floors.")
 ]
+MappingName = Annotated[
+    str | None,
+    typer.Option(
+        "--mapping",
+        help="Which columns are which band: a TOML file, or nsa-v0, nsa-v1, nsa-v1-sersic, kcorrect-sdss, kcorrect-full, "
+        "desi-legacy, desi-legacy-dr10.",
+    ),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="Share the work on a Dask cluster: its scheduler's address, or 'local' for one here."),
@@ -89,7 +100,10 @@ Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="With --scheduler local: processes; by default the usable cores.")
 ]
 Source = Annotated[
-    str, typer.Argument(metavar="CATALOG", help="FITS, ECSV, CSV or HDF5 table, or 'sdss' for the bundled 10,000 galaxies.")
+    str,
+    typer.Argument(
+        metavar="CATALOG", help="FITS, HDF5, Parquet, ECSV or CSV table, or 'sdss' for the bundled 10,000 galaxies."
+    ),
 ]
 
 
@@ -318,17 +332,51 @@ def scalars(figures: dict[str, Any]) -> dict[str, Any]:
     return shown | ({"seed": str(shown["seed"])} if "seed" in shown else {})
 
 
-def load_catalog(source: str, estimator: "PosteriorEstimator", unit: str | None, calibrate: bool) -> "Catalog":
-    """The bundled sample, or a table, in the estimator's bands."""
+def load_catalog(
+    source: str,
+    estimator: "PosteriorEstimator",
+    unit: str | None,
+    calibrate: bool,
+    mapping: str | None,
+    *,
+    first: int | None = None,
+) -> "Catalog":
+    """The bundled sample, or a table, or its first rows, in the estimator's bands."""
     from sedcast.data.catalog import load_sdss_sample, read_catalog
     from sedcast.data.errors import ParameterError
 
+    if mapping is not None:
+        from sedcast.data.mapping import read_mapped
+
+        return estimator.select(read_mapped(source, mapping_for(estimator, mapping, unit, calibrate), n_rows=first))
     if source == "sdss":
         if unit is not None:
             raise ParameterError(f"--unit {unit} is that of a file: the bundled sample has its own; leave it out")
-        return load_sdss_sample(bands=estimator.bands, calibrate=calibrate)
+        return load_sdss_sample(bands=estimator.bands, calibrate=calibrate).subset(slice(first))
     ragged, redshift = estimator.context.mask, not estimator.infers_redshift
-    return read_catalog(source, bands=estimator.bands, unit=unit, calibrate=calibrate, ragged=ragged, redshift=redshift)
+    table = read_catalog(source, bands=estimator.bands, unit=unit, calibrate=calibrate, ragged=ragged, redshift=redshift)
+    return table.subset(slice(first))
+
+
+def mapping_for(estimator: "PosteriorEstimator", mapping: str, unit: str | None, calibrate: bool) -> "CatalogMapping":
+    """A mapping by its name or file, with options that go with it and all that the estimator needs.
+
+    Raises
+    ------
+    ConfigError, ParameterError : if it cannot be had, names no redshift where one is needed, or stands beside `unit` or
+        ``--no-calibrate``.
+    """
+    from sedcast.data.errors import ParameterError
+    from sedcast.data.mapping import load_mapping
+    from sedcast.posterior.streaming import check_redshift_named
+
+    if unit is not None:
+        raise ParameterError(f"--unit {unit} goes without --mapping: write unit = {unit!r} into the mapping file")
+    if not calibrate:
+        raise ParameterError("--no-calibrate is for SDSS's own columns: change offsets and floors in the mapping file instead")
+    columns = load_mapping(mapping)
+    check_redshift_named(columns, estimator)
+    return columns
 
 
 def load_posterior(model: str) -> "PosteriorEstimator":

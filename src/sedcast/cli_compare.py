@@ -9,6 +9,7 @@ from sedcast.cli_common import (
     MOCK_SEED,
     AsJson,
     Calibrate,
+    MappingName,
     MockSeed,
     Model,
     Scheduler,
@@ -73,6 +74,7 @@ def compare(
     scheduler: Scheduler = None,
     unit: Unit = None,
     calibrate: Calibrate = True,
+    mapping: MappingName = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the flow, the refined flow, emcee and zeus on the same galaxies and likelihood, and set them side by side.
@@ -102,7 +104,7 @@ def compare(
     setting = setting_of(estimator, config, direct=simulator == "direct")
     galaxies = []
     if n_real or rows is not None or ids is not None:
-        table = load_catalog(catalog, estimator, unit, calibrate)
+        table = load_catalog(catalog, estimator, unit, calibrate, mapping)
         galaxies += choose_galaxies(table, estimator, rows=rows, ids=ids, n=n_real, seed=seed)
     galaxies += mock_galaxies(estimator, n_mocks, seed=seed)
     running = invocation.get()
@@ -138,6 +140,7 @@ def figures(
     n_workers: Workers = None,
     unit: Unit = None,
     calibrate: Calibrate = True,
+    mapping: MappingName = None,
 ) -> None:
     """Draw the figures of a paper about a posterior, as PNG and PDF.
 
@@ -149,7 +152,7 @@ def figures(
 
     estimator = load_posterior(model)
     estimator.refuse_inferred_redshift("the comparison with MCMC")
-    shown = galaxies_to_show(load_catalog(catalog, estimator, unit, calibrate), estimator)
+    shown = galaxies_to_show(load_catalog(catalog, estimator, unit, calibrate, mapping), estimator)
     if comparison is None:
         comparison = output / "comparison"
         compare(
@@ -163,6 +166,7 @@ def figures(
             n_workers=n_workers,
             unit=unit,
             calibrate=calibrate,
+            mapping=mapping,
         )
     record = read_comparison(comparison, estimator)
     with screen.progress("ranks of mocks") as report:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sedcast.cli_common import Calibrate, Model, Unit, load_catalog, load_posterior, make_screen, simulator_of
+from sedcast.cli_common import Calibrate, MappingName, Model, Unit, load_catalog, load_posterior, make_screen, simulator_of
 
 __all__ = ["add_explore_command"]
 
@@ -25,11 +25,14 @@ def add_explore_command(app: typer.Typer) -> None:
 def explore(
     catalog: Annotated[
         str,
-        typer.Argument(metavar="[CATALOG]", help="FITS, ECSV, CSV or HDF5 table, or 'sdss' for the bundled 10,000 galaxies."),
+        typer.Argument(
+            metavar="[CATALOG]", help="FITS, HDF5, Parquet, ECSV or CSV table, or 'sdss' for the bundled 10,000 galaxies."
+        ),
     ] = "sdss",
     model: Model = "bundled",
     unit: Unit = None,
     calibrate: Calibrate = True,
+    mapping: MappingName = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 for any that is free.")] = 0,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the web browser.")] = False,
 ) -> None:
@@ -44,7 +47,7 @@ def explore(
     estimator = load_posterior(model)
     simulator, _ = simulator_of(estimator)
     name = "the SDSS sample" if catalog == "sdss" else catalog
-    explorer = Explorer(estimator, simulator, load_catalog(catalog, estimator, unit, calibrate), name=name)
+    explorer = Explorer(estimator, simulator, load_catalog(catalog, estimator, unit, calibrate, mapping), name=name)
     server = ExplorerServer(explorer, model, port=port)
     typer.echo(f"The explorer is at {server.url} (Ctrl-C ends it)")
     with _opened(server.url) if open_page else contextlib.nullcontext(), contextlib.suppress(KeyboardInterrupt):

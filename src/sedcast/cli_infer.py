@@ -10,6 +10,7 @@ from sedcast.cli_common import (
     STREAMED,
     AsJson,
     Calibrate,
+    MappingName,
     Model,
     Scheduler,
     Seed,
@@ -21,6 +22,7 @@ from sedcast.cli_common import (
     load_catalog,
     load_posterior,
     make_screen,
+    mapping_for,
     pool_of,
     scalars,
     simulator_of,
@@ -62,13 +64,7 @@ def infer(
     fallback: Annotated[
         str | None, typer.Option(metavar="mcmc", help="With --refine: 'mcmc' runs emcee where refinement falls short.")
     ] = None,
-    mapping: Annotated[
-        str | None,
-        typer.Option(
-            help="Which columns are which band: a TOML file, or nsa-v0, nsa-v1, nsa-v1-sersic, kcorrect-sdss, kcorrect-full, "
-            "desi-legacy, desi-legacy-dr10."
-        ),
-    ] = None,
+    mapping: MappingName = None,
     samples: Annotated[
         Path | None, typer.Option(help="With -o .fits or .parquet: HDF5 file for the samples; left out if not given.")
     ] = None,
@@ -90,9 +86,8 @@ def infer(
     """
     screen = make_screen(as_json)
     from sedcast.data.errors import ParameterError
-    from sedcast.data.mapping import load_mapping, read_mapped
     from sedcast.posterior.infer import infer_catalog
-    from sedcast.posterior.streaming import check_redshift_named, infer_file
+    from sedcast.posterior.streaming import infer_file
 
     if samples is not None and samples.absolute() == output.absolute():
         raise ParameterError(f"--samples {samples} is the file of the summaries, -o: give them two names")
@@ -112,10 +107,6 @@ def infer(
         raise ParameterError("--sample-type and --compression are those of --samples: give that too, or leave them out")
     if not refine and (fallback, n_draws) != (None, None):
         raise ParameterError("--fallback and --n-draws are those of --refine: give that too, or leave them out")
-    if mapping is not None and unit is not None:
-        raise ParameterError(f"--unit {unit} goes without --mapping: write unit = {unit!r} into the mapping file")
-    if mapping is not None and not calibrate:
-        raise ParameterError("--no-calibrate is for SDSS's own columns: change offsets and floors in the mapping file instead")
     check_workers(scheduler, n_workers)
     if streamed and first is not None:
         raise ParameterError(f"--first goes with an .h5 output: {output} is streamed")
@@ -124,16 +115,11 @@ def infer(
     common: dict[str, Any] = {"n_samples": n_samples, "seed": seed, "refiner": refiner}
     if streamed:
         kept: Any = None if samples is None else (samples, sample_type or "float32", compression)
-        columns = load_mapping(str(mapping))
+        columns = mapping_for(estimator, str(mapping), unit, calibrate)
         with pool_of(scheduler, n_workers) as pool, screen.progress("inferring galaxies") as report:
             figures = infer_file(estimator, catalog, columns, output, samples=kept, pool=pool, progress=report, **common)
     else:
-        if mapping is not None:
-            columns = load_mapping(mapping)
-            check_redshift_named(columns, estimator)
-            galaxies = read_mapped(catalog, columns, n_rows=first)
-        else:
-            galaxies = load_catalog(catalog, estimator, unit, calibrate).subset(slice(first))
+        galaxies = load_catalog(catalog, estimator, unit, calibrate, mapping, first=first)
         with screen.progress("inferring galaxies") as report:
             figures = infer_catalog(estimator, galaxies, output, progress=report, **common)
     screen.note(f"wrote {output}" + ("" if samples is None else f" and {samples}"))
