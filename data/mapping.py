@@ -46,6 +46,8 @@ _COLOUR_EXCESS = re.compile(r"e[_(]?b[-_]?m?v")
 _USUAL_MAGNITUDES = (5.0, 40.0)
 _USUAL_TRANSMISSION = (0.2, 1.001)
 _MOST_CODES = 5
+# Beyond it, in magnitudes, an extinction that is too low is a code for none; measured ones scatter about zero.
+_LEAST_EXTINCTION = -0.5
 
 Unit = Literal["nanomaggies", "maggies", "nJy", "uJy", "mJy", "Jy", "AB", "asinh"]
 
@@ -318,5 +320,6 @@ def _dereddening(table: TableFile, extinction: Extinction | None, missing: list[
     # A zero may be "not measured" of a flux; as an extinction it is a value.
     values[(is_one_of(values, missing) & (values != 0)) | is_missing_code(values, magnitudes=True)] = np.nan
     if extinction.kind == "magnitudes":
+        values[values < _LEAST_EXTINCTION] = np.nan
         return np.asarray(10.0 ** (0.4 * extinction.factor * values))
-    return np.where(values > 0, 1.0 / values, np.nan)
+    return np.where((values > 0) & (values < 10 ** (-0.4 * _LEAST_EXTINCTION)), 1.0 / values, np.nan)

@@ -361,6 +361,13 @@ def test_an_extinction_that_is_not_known_is_no_measurement(tmp_path: Path) -> No
     mapping = {"redshift": "z", "unit": "nanomaggies", "missing": [5.0, 0.0], "bands": {"r": band}}
     catalog = read_mapped(tmp_path / "t.ecsv", parse_config(mapping, CatalogMapping))
     assert catalog.status.tolist() == ["", "no measurement in r", "no measurement in r", ""]
+    # Noise about zero is none; what no dust does is a code.
+    table["A"], table["T"] = [-0.01, -1.0, -9.0, 0.3], [1.01, -1.0, 99.0, 0.5]
+    table.write(tmp_path / "u.ecsv")
+    for extinction in ({"column": "A"}, {"column": "T", "kind": "transmission"}):
+        band["extinction"] = extinction
+        catalog = read_mapped(tmp_path / "u.ecsv", parse_config(mapping | {"missing": []}, CatalogMapping))
+        assert catalog.status.tolist() == ["", "no measurement in r", "no measurement in r", ""]
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
