@@ -210,7 +210,8 @@ class ColumnsInHdf5(TableFile):
         self.path, self._file, self._columns = path, file, columns
         self.names, self.n_rows = tuple(columns), lengths.pop()
         stated = {name: item.attrs.get("unit", item.attrs.get("units")) for name, item in columns.items()}
-        self.units = {name: str(unit) for name, unit in stated.items() if isinstance(unit, str) and unit}
+        texts = {name: unit.decode() if isinstance(unit, bytes) else unit for name, unit in stated.items()}
+        self.units = {name: str(unit) for name, unit in texts.items() if isinstance(unit, str) and unit}
 
     def _read(self, name: str, start: int, stop: int) -> np.ndarray:
         return np.asarray(self._columns[name][start:stop])
