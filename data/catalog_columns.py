@@ -80,8 +80,8 @@ def read_table(path: Path) -> Table:
     source = path if checked is None else checked.source
     if checked is not None and (kind is None or isinstance(checked, ColumnsInHdf5)):
         table = Table({name: checked.read(name, 0, checked.n_rows) for name in checked.names})
-        for name, unit in checked.units.items():
-            table[name].unit = unit
+        for name in checked.units.keys() & set(table.colnames):
+            table[name].unit = checked.units[name]
     else:
         within = {"path": checked.place} if isinstance(checked, RowsInHdf5) else {}
         with reading(path), source.open("rb") as handle, warnings.catch_warnings():

@@ -188,7 +188,7 @@ def with_units(table: Table, size: float, unit: str) -> Table:
     return table
 
 
-@pytest.mark.parametrize("kind", ["astropy.parquet", "rubin.parquet", "columns.h5"])
+@pytest.mark.parametrize("kind", ["astropy.parquet", "rubin.parquet", "ivoa.parquet", "columns.h5"])
 def test_units_in_files_that_no_reader_of_astropy_opens(kind: str, tmp_path: Path) -> None:
     plain, table, path = read_catalog(make_table(5)), with_units(make_table(5), 3631.0, "nJy"), tmp_path / kind
     if kind == "columns.h5":
@@ -201,6 +201,10 @@ def test_units_in_files_that_no_reader_of_astropy_opens(kind: str, tmp_path: Pat
     elif kind == "astropy.parquet":
         pytest.importorskip("pyarrow", reason="needs pyarrow")
         table.write(path)
+    elif kind == "ivoa.parquet":
+        pytest.importorskip("pyarrow", reason="needs pyarrow")
+        described = {name: {"unit": str(table[name].unit or ""), "ucd": "", "utype": ""} for name in table.colnames}
+        table.write(path, format="parquet.votable", metadata=described)
     else:
         pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
         fields = [

@@ -158,6 +158,22 @@ def test_parquet_columns_of_nothing_decimals_and_missing_vectors(tmp_path: Path)
         table.read("ragged", 0, 2)
 
 
+def test_indices_of_pandas_in_parquet_are_columns(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
+    pandas = pytest.importorskip("pandas", reason="needs pandas")
+    frame = pandas.DataFrame({"flux": [1.0, 2.0, 3.0]})
+    for index in (pandas.RangeIndex(2**60, 2**60 + 9, 3, name="ID"), pandas.Index([7, 5, 9], name="ID")):
+        frame.set_index(index).to_parquet(tmp_path / "t.parquet")
+        table = open_table(tmp_path / "t.parquet")
+        assert sorted(table.names) == ["ID", "flux"]
+        assert table.read("ID", 1, 3).tolist() == index.tolist()[1:]
+    frame.to_parquet(tmp_path / "unnamed.parquet")
+    assert open_table(tmp_path / "unnamed.parquet").names == ("flux",)
+    frame.set_index(pandas.RangeIndex(1, 4, name="ID")).to_parquet(tmp_path / "t.parquet")
+    parquet.write_table(parquet.read_table(tmp_path / "t.parquet").slice(1), tmp_path / "cut.parquet")
+    assert open_table(tmp_path / "cut.parquet").names == ("flux",)
+
+
 def test_hdf5_tables_in_the_only_group(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "t.h5", "w") as file:
         file["photometry/id"], file["photometry/flux"] = [1, 2], [0.5, 1.5]
