@@ -3,13 +3,14 @@
 import difflib
 import itertools
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy.table import MaskedColumn, Table
-from astropy.units import MagUnit
+from astropy.units import MagUnit, UnitsWarning
 
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.filters import BANDS
@@ -79,9 +80,13 @@ def read_table(path: Path) -> Table:
     source = path if checked is None else checked.source
     if checked is not None and (kind is None or isinstance(checked, ColumnsInHdf5)):
         table = Table({name: checked.read(name, 0, checked.n_rows) for name in checked.names})
+        for name in checked.units.keys() & set(table.colnames):
+            table[name].unit = checked.units[name]
     else:
         within = {"path": checked.place} if isinstance(checked, RowsInHdf5) else {}
-        with reading(path), source.open("rb") as handle:
+        with reading(path), source.open("rb") as handle, warnings.catch_warnings():
+            # Astropy warns of units such as "nanomaggy", which are known here.
+            warnings.simplefilter("ignore", UnitsWarning)
             table = Table.read(handle if kind == "fits" else source, format=kind, **within)
         # Astropy writes masked columns to HDF5 as two.
         masks = {name for name in table.colnames if getattr(table[name], "dtype", np.dtype(float)).kind == "b"}

@@ -186,7 +186,8 @@ class FilterProjection:
                 where = f" for redshifts 0–{self.zred_max}" if self.zred_max else ""
                 raise ParameterError(
                     f"band {curve.name!r} covers rest frame {low:.0f}–{high:.0f} Å{where}, but the spectra cover "
-                    f"{wave[0]:.0f}–{wave[-1]:.0f} Å: {'lower zred_max or ' if where else ''}drop the band"
+                    f"{wave[0]:.0f}–{wave[-1]:.0f} Å: {'lower zred_max or ' if where else ''}drop the band; a curve of "
+                    "your own must have its wavelengths in Å"
                 )
         n_node = int(np.ceil(self.zred_max / _REDSHIFT_STEP)) + 2
         weights = np.stack([_band_weights(curve, wave, np.arange(n_node) * _REDSHIFT_STEP) for curve in curves], axis=2)

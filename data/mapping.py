@@ -1,5 +1,6 @@
 """Mapping files: which columns of a catalogue are which band, in which unit, and how extinction is undone."""
 
+import re
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -35,11 +36,18 @@ __all__ = [
     "read_mapped",
 ]
 
-BUNDLED_MAPPINGS = ("nsa-v0", "nsa-v1", "nsa-v1-sersic", "kcorrect-sdss", "kcorrect-full", "desi-legacy")
+BUNDLED_MAPPINGS = ("nsa-v0", "nsa-v1", "nsa-v1-sersic", "kcorrect-sdss", "kcorrect-full", "desi-legacy", "desi-legacy-dr10")
 """Names that `load_mapping` knows."""
 
 _MAGNITUDES = ("AB", "asinh")
 _ENOUGH_ROWS = 30
+_COLOUR_EXCESS = re.compile(r"e[_(]?b[-_]?m?v")
+# Of magnitudes, and of what dust lets through: what most values of a column are, if they are that.
+_USUAL_MAGNITUDES = (5.0, 40.0)
+_USUAL_TRANSMISSION = (0.2, 1.001)
+_MOST_CODES = 5
+# Beyond it, in magnitudes, an extinction that is too low is a code for none; measured ones scatter about zero.
+_LEAST_EXTINCTION = -0.5
 
 Unit = Literal["nanomaggies", "maggies", "nJy", "uJy", "mJy", "Jy", "AB", "asinh"]
 
@@ -58,6 +66,21 @@ class Extinction(Config):
     index: int | None = Field(default=None, ge=0)
     kind: Literal["magnitudes", "transmission"] = "magnitudes"
     factor: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _as_its_name_says(self) -> "Extinction":
+        name, said = self.column.lower(), self.model_fields_set
+        if "transmission" in name and "kind" not in said:
+            raise ValueError(
+                f"column {self.column!r} seems to be a factor of flux: say kind = 'transmission', or 'magnitudes' if it is not"
+            )
+        if _COLOUR_EXCESS.match(name) and not {"factor", "kind"} & said:
+            raise ValueError(
+                f"column {self.column!r} seems to be E(B-V): say factor = A / E(B-V) of the band, 1.0 if it is A itself"
+            )
+        if self.kind == "transmission" and "factor" in said:
+            raise ValueError("'factor' is of magnitudes: leave it out with kind = 'transmission'")
+        return self
 
 
 class BandColumns(Config):
@@ -175,10 +198,28 @@ def _check_first(table: TableFile, mapping: CatalogMapping, rows: tuple[int, int
         read = np.stack([_numbers(table, band.flux, band.index, *rows) for _, band in linear], axis=1)
         read[is_one_of(read, mapping.missing) | is_missing_code(read)] = np.nan
         check_not_magnitudes(read, tuple(mapping.bands), table.path)
+    for name, band, unit in bands:
+        if unit in _MAGNITUDES:
+            read = _numbers(table, band.flux, band.index, *rows) + band.ab_offset
+            _check_usual(
+                read, _USUAL_MAGNITUDES, f"column {band.flux!r} of band {name!r}", "magnitudes: fluxes need another unit"
+            )
+        if band.extinction is not None and band.extinction.kind == "transmission":
+            read = _numbers(table, band.extinction.column, band.extinction.index, *rows)
+            what = f"column {band.extinction.column!r} of band {name!r}"
+            _check_usual(read, _USUAL_TRANSMISSION, what, "factors of flux: extinctions need kind = 'magnitudes'")
     if mapping.redshift is not None:
         zred = _redshifts(table, mapping, *rows)
         # The first rows may well be stars.
         check_redshifts(zred[zred > 0], mapping.redshift)
+
+
+def _check_usual(values: np.ndarray, usual: tuple[float, float], what: str, expected: str) -> None:
+    """Refuse values (n,) of which most are beyond an interval, and more than codes for "not measured" are."""
+    seen = values[np.isfinite(values)]
+    odd = seen[(seen < usual[0]) | (seen > usual[1])]
+    if 2 * odd.size > seen.size and np.unique(odd).size > _MOST_CODES:
+        raise CatalogError(f"{what} runs from {seen.min():.4g} to {seen.max():.4g}: most values are no {expected}")
 
 
 def _redshifts(table: TableFile, mapping: CatalogMapping, start: int, stop: int) -> np.ndarray:
@@ -253,7 +294,7 @@ def _band(
     spread = _numbers(table, band.ivar or str(band.error), band.index, start, stop)
     is_magnitude = unit in _MAGNITUDES
     value[is_one_of(value, missing) | is_missing_code(value, magnitudes=is_magnitude)] = np.nan
-    spread[is_one_of(spread, missing)] = np.nan
+    spread[is_one_of(spread, missing) | (is_magnitude & is_missing_code(spread, magnitudes=True))] = np.nan
     with np.errstate(all="ignore"):
         sigma = np.where(np.isfinite(spread) & (spread > 0), spread**-0.5 if band.ivar else spread, np.nan)
         if unit == "AB":
@@ -279,5 +320,6 @@ def _dereddening(table: TableFile, extinction: Extinction | None, missing: list[
     # A zero may be "not measured" of a flux; as an extinction it is a value.
     values[(is_one_of(values, missing) & (values != 0)) | is_missing_code(values, magnitudes=True)] = np.nan
     if extinction.kind == "magnitudes":
+        values[values < _LEAST_EXTINCTION] = np.nan
         return np.asarray(10.0 ** (0.4 * extinction.factor * values))
-    return np.where(values > 0, 1.0 / values, np.nan)
+    return np.where((values > 0) & (values < 10 ** (-0.4 * _LEAST_EXTINCTION)), 1.0 / values, np.nan)

@@ -5,6 +5,7 @@ Files that end in .gz are unpacked to a temporary file first.
 
 import contextlib
 import gzip
+import io
 import os
 import tempfile
 import weakref
@@ -210,7 +211,8 @@ class ColumnsInHdf5(TableFile):
         self.path, self._file, self._columns = path, file, columns
         self.names, self.n_rows = tuple(columns), lengths.pop()
         stated = {name: item.attrs.get("unit", item.attrs.get("units")) for name, item in columns.items()}
-        self.units = {name: str(unit) for name, unit in stated.items() if isinstance(unit, str) and unit}
+        texts = {name: unit.decode() if isinstance(unit, bytes) else unit for name, unit in stated.items()}
+        self.units = {name: str(unit) for name, unit in texts.items() if isinstance(unit, str) and unit}
 
     def _read(self, name: str, start: int, stop: int) -> np.ndarray:
         return np.asarray(self._columns[name][start:stop])
@@ -239,10 +241,10 @@ class _Parquet(TableFile):
         self.path, self._file = path, parquet.ParquetFile(source, buffer_size=_BUFFER_BYTES)
         sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
-        self.names, self.n_rows = tuple(self._file.schema_arrow.names), int(self._starts[-1])
+        schema, self.n_rows = self._file.schema_arrow, int(self._starts[-1])
         self._held: dict[str, tuple[int, np.ndarray, Iterator[Any]]] = {}
-        described = (self._file.schema_arrow.metadata or {}).get(b"table_meta_yaml", b"")
-        self.units = units_in(described.decode().splitlines()) if described else {}
+        self._counted = _counted_columns(schema.pandas_metadata or {}, self.n_rows)
+        self.names, self.units = (*schema.names, *self._counted), _parquet_units(schema)
 
     def _batches_from(self, name: str, row: int) -> tuple[int, np.ndarray, Iterator[Any]]:
         """Before the first batch of the row group that a row is in."""
@@ -252,6 +254,8 @@ class _Parquet(TableFile):
         return int(self._starts[group]), np.empty(0), batches
 
     def _read(self, name: str, start: int, stop: int) -> np.ndarray:
+        if name in self._counted:
+            return np.array(self._counted[name][start:stop])
         first, values, batches = self._held.get(name) or self._batches_from(name, start)
         if start < first or start >= first + len(values) + 4 * _BATCH_ROWS:
             first, values, batches = self._batches_from(name, start)
@@ -265,6 +269,32 @@ class _Parquet(TableFile):
         self._held[name] = first, values, batches
         whole = np.ma.concatenate(parts)
         return as_floats(whole) if np.ma.is_masked(whole) else whole.data
+
+
+def _counted_columns(metadata: Mapping[str, Any], n_rows: int) -> dict[str, range]:
+    """Indices that pandas does not write but describes, for they go by even steps."""
+    found = {}
+    for index in metadata.get("index_columns", []):
+        if isinstance(index, Mapping) and index.get("kind") == "range" and index["name"] is not None:
+            values = range(index["start"], index["stop"], index["step"])
+            # Tables that were joined or cut since have the description of one.
+            if len(values) == n_rows:
+                found[str(index["name"])] = values
+    return found
+
+
+def _parquet_units(schema: Any) -> dict[str, str]:
+    """As Rubin's tables state them, beside each column; astropy's, in one text for all; and the IVOA's, in a VOTable."""
+    stated = {field.name: (field.metadata or {}).get(b"unit", b"").decode() for field in schema}
+    metadata = schema.metadata or {}
+    if described := metadata.get(b"IVOA.VOTable-Parquet.content"):
+        from astropy.io.votable import parse
+
+        fields = parse(io.BytesIO(described), verify="ignore").get_first_table().fields
+        stated |= {field.name: str(field.unit or "") for field in fields}
+    if described := metadata.get(b"table_meta_yaml"):
+        stated |= units_in(described.decode().splitlines())
+    return {name: unit for name, unit in stated.items() if unit}
 
 
 def _as_array(column: Any, name: str) -> np.ndarray:

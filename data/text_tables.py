@@ -21,7 +21,8 @@ __all__ = ["CsvTable", "EcsvTable"]
 _LINES = 8192
 _MAX_LINE = 1 << 20
 # As an id is written: 007, 1_0 and 1e3 are texts.
-_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_MOST_DIGITS = 18
 
 
 class _Lines(TableFile):
@@ -119,7 +120,7 @@ class CsvTable(_Lines):
     def _look_at(self, lines: list[str]) -> None:
         # The kind of a column is settled by all its rows, so that it is the same in every run.
         for number, column in enumerate(self._parsed(lines, self.n_rows)):
-            self._integers[number] = self._integers[number] and all(map(_INTEGER.fullmatch, column))
+            self._integers[number] = self._integers[number] and all(map(_is_integer, column))
 
     def _parsed(self, lines: list[str], first: int) -> list[tuple[str, ...]]:
         rows, width = _cells(lines), len(self.names)
@@ -136,6 +137,11 @@ class CsvTable(_Lines):
         number = self.names.index(name)
         texts = np.array(run[number], dtype=str)
         return texts.astype(np.int64) if self._integers[number] else texts
+
+
+def _is_integer(text: str) -> bool:
+    """Whether a text is an integer of 64 bits with a sign, as it is written."""
+    return _INTEGER.fullmatch(text) is not None and (len(text) <= _MOST_DIGITS or -(2**63) <= int(text) < 2**63)
 
 
 def _cells(lines: list[str]) -> list[list[str]]:

@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
 from astropy.table import Table
 from astropy.units import Jy, Unit, def_unit
 
@@ -175,6 +176,54 @@ def test_units_of_the_columns_are_taken_unless_one_is_given(tmp_path: Path) -> N
     table["flux_g"].unit = "erg / (Angstrom s cm2)"
     with pytest.raises(CatalogError, match="flux per wavelength must be converted"):
         read_catalog(table)
+
+
+def with_units(table: Table, size: float, unit: str) -> Table:
+    """The table in another unit, which its columns state."""
+    for band in UGRIZ:
+        table[f"flux_{band}"] = table[f"flux_{band}"] * size
+        table[f"flux_{band}"].unit = unit
+        table[f"flux_ivar_{band}"] = table[f"flux_ivar_{band}"] / size**2
+        table[f"flux_ivar_{band}"].unit = f"{unit}-2"
+    return table
+
+
+@pytest.mark.parametrize("kind", ["astropy.parquet", "rubin.parquet", "ivoa.parquet", "columns.h5"])
+def test_units_in_files_that_no_reader_of_astropy_opens(kind: str, tmp_path: Path) -> None:
+    plain, table, path = read_catalog(make_table(5)), with_units(make_table(5), 3631.0, "nJy"), tmp_path / kind
+    if kind == "columns.h5":
+        with h5py.File(path, "w") as file:
+            for name in table.colnames:
+                file[name] = table[name]
+                if table[name].unit is not None:
+                    # Of fixed length, as other programs write it, and as h5py does.
+                    file[name].attrs["unit"] = str(table[name].unit) if "ivar" in name else np.bytes_(str(table[name].unit))
+    elif kind == "astropy.parquet":
+        pytest.importorskip("pyarrow", reason="needs pyarrow")
+        table.write(path)
+    elif kind == "ivoa.parquet":
+        pytest.importorskip("pyarrow", reason="needs pyarrow")
+        described = {name: {"unit": str(table[name].unit or ""), "ucd": "", "utype": ""} for name in table.colnames}
+        table.write(path, format="parquet.votable", metadata=described)
+    else:
+        pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+        fields = [
+            pyarrow.field(name, pyarrow.from_numpy_dtype(table[name].dtype), metadata={"unit": str(table[name].unit or "")})
+            for name in table.colnames
+        ]
+        arrays = [np.asarray(table[name]) for name in table.colnames]
+        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table(arrays, schema=pyarrow.schema(fields)), path)
+    np.testing.assert_allclose(read_catalog(path).flux, plain.flux, rtol=1e-6)
+    np.testing.assert_allclose(read_catalog(path).flux_ivar, plain.flux_ivar, rtol=1e-6)
+    with pytest.raises(CatalogError, match="'flux_u' says its unit is 'nJy', but is to be read in 'uJy'"):
+        read_catalog(path, unit="uJy")
+
+
+def test_nanomaggies_in_fits_are_read_without_a_warning(tmp_path: Path) -> None:
+    table = make_table(5)
+    columns = [fits.Column(name, "D", array=table[name], unit="nanomaggy" * (name[:6] == "flux_u")) for name in table.colnames]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "sweep.fits")
+    np.testing.assert_array_equal(read_catalog(tmp_path / "sweep.fits").flux, read_catalog(table).flux)
 
 
 def test_columns_of_hdf5_and_names_of_ids(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -20,6 +21,7 @@ from sedcast import cli
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.config import Config, load_config
 from sedcast.data.errors import ParameterError
+from sedcast.data.noise import NoiseModel
 from sedcast.emulator.simulation import SimulationConfig
 from sedcast.emulator.spectrum_emulator import EmulatorConfig
 from sedcast.posterior.posterior_catalog import read_posteriors
@@ -196,6 +198,29 @@ def test_simulate(run: Run, tmp_path: Path) -> None:
     assert json.loads(out.splitlines()[-1])["n_galaxies"] == 50
     with h5py.File(tmp_path / "s.h5") as file:
         assert file["theta"].shape == (50, 12)
+
+
+@pytest.mark.parametrize("command", ["infer", "explore", "compare", "figures"])
+def test_catalogues_are_read_by_a_mapping(command: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("NSAID,Z\n1,0.1\n")
+    output = [] if command == "explore" else ["-o", tmp_path / ("x.h5" if command == "infer" else "x")]
+    for options, said in {
+        ("--mapping", "nsa-v1"): "no column 'ELPETRO_NMGY', which the mapping names",
+        ("--mapping", "desi-legacy"): "the mapping names no redshift",
+        ("--mapping", "nsa-v1", "--unit", "uJy"): "--unit uJy goes without --mapping",
+        ("--mapping", "nsa-v1", "--no-calibrate"): "--no-calibrate is for SDSS's own columns",
+    }.items():
+        status, _, err = run("--quiet", command, tmp_path / "t.csv", *options, *output)
+        assert (status, said in " ".join(err.split())) == (2, True), err
+
+
+def test_simulate_says_where_own_curves_are(run: Run, tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "wide.txt", np.column_stack([np.linspace(6000.0, 6400.0, 9), np.ones(9)]))
+    replace(NoiseModel.sdss(["r"]), bands=("wide",)).save(tmp_path / "noise.npz")
+    config = tmp_path / "simulate.toml"
+    config.write_text(f'n_galaxies = 5\nbands = ["{tmp_path / "wide.txt"}"]\nnoise = "{tmp_path / "noise.npz"}"\n')
+    status, out, _ = run("--quiet", "simulate", config, "-o", tmp_path / "s.h5")
+    assert (status, "band wide: 6,200 Å at the mean" in out) == (0, True)
 
 
 def test_simulate_says_that_it_resumes(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def test_quickstart_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ("tutorials/one-galaxy", "log mass formed: 1"),
         ("tutorials/catalogue", "Percentiles of the posterior"),
-        ("tutorials/results", "t50 [Gyr ago]: ["),
+        ("tutorials/results", "t90 [Gyr ago]: ["),
         ("exchange", "dust:Av  "),
         ("rest-frame", "NUV-r = "),
     ],

@@ -72,7 +72,7 @@ def test_bad_input_is_named() -> None:
         load_filter("q")
     with pytest.raises(ParameterError, match="repetition"):
         FilterProjection(("g", "g"), WAVE, 0.1)
-    with pytest.raises(ParameterError, match="'FUV' covers rest frame"):
+    with pytest.raises(ParameterError, match=r"'FUV' covers rest frame.* wavelengths in Å"):
         FilterProjection(("FUV",), WAVE, 1.5)
     projection = FilterProjection(("g",), WAVE, 0.1)
     for zred in (0.0, -0.1, 0.2, np.nan):

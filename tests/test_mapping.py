@@ -16,7 +16,7 @@ from sedcast.data.asinh import SOFTENING, asinh_magnitude
 from sedcast.data.catalog import Catalog, load_sdss_sample, read_catalog
 from sedcast.data.config import parse_config
 from sedcast.data.errors import CatalogError, ConfigError, ParameterError
-from sedcast.data.filters import BANDS
+from sedcast.data.filters import BANDS, load_filter
 from sedcast.data.mapping import BUNDLED_MAPPINGS, CatalogMapping, load_mapping, map_rows, read_mapped
 from sedcast.data.sdss_flags import sdss_clean, sdss_flag_word
 from sedcast.data.tables import open_table
@@ -51,13 +51,15 @@ def test_the_nsa_files_are_read_as_corrected_nanomaggies_in_their_order(tmp_path
     np.testing.assert_array_equal(catalog.zred, table["Z"])
 
 
-def test_sweeps_are_corrected_by_their_transmission(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "extra"), [("desi-legacy", ()), ("desi-legacy-dr10", ("I",))])
+def test_sweeps_are_corrected_by_their_transmission(name: str, extra: tuple[str, ...], tmp_path: Path) -> None:
     columns = {"RELEASE": np.full(2, 9010), "BRICKID": np.array([3, 4]), "OBJID": np.array([7, 8])}
-    for band in ("G", "R", "Z", "W1", "W2"):
+    for band in ("G", "R", "Z", "W1", "W2", *extra):
         columns |= {f"FLUX_{band}": np.array([8.0, -1.0]), f"FLUX_IVAR_{band}": np.array([1.0, 0.0])}
         columns |= {f"MW_TRANSMISSION_{band}": np.array([0.8, 0.5])}
     Table(columns).write(tmp_path / "sweep.fits")
-    catalog = read_mapped(tmp_path / "sweep.fits", load_mapping("desi-legacy"))
+    catalog = read_mapped(tmp_path / "sweep.fits", load_mapping(name))
+    assert sorted(band[-1].upper() for band in catalog.bands) == sorted(["G", "R", "Z", "1", "2", *extra])
     np.testing.assert_allclose(catalog.flux[0], 10.0)
     np.testing.assert_allclose(catalog.flux_ivar[0], 0.64)
     assert (catalog.flux_ivar[1] == 0).all()
@@ -130,7 +132,8 @@ def test_scaled_and_null_columns_of_fits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", BUNDLED_MAPPINGS)
 def test_bundled_mappings_are_valid(name: str) -> None:
-    assert load_mapping(name).bands
+    for band in load_mapping(name).bands:
+        assert load_filter(band).name == band
 
 
 @pytest.mark.parametrize(
@@ -140,6 +143,13 @@ def test_bundled_mappings_are_valid(name: str) -> None:
         ({"flux": "f", "ivar": "i", "unit": "AB"}, "expected 'error'"),
         ({"flux": "f", "ivar": "i", "unit": "furlongs"}, "bands.r.unit"),
         ({"flux": "f", "ivar": "i", "indx": 2}, "indx"),
+        ({"flux": "f", "ivar": "i", "extinction": {"column": "MW_TRANSMISSION_R"}}, "say kind = 'transmission'"),
+        ({"flux": "f", "ivar": "i", "extinction": {"column": "ebv"}}, r"say factor = A / E\(B-V\)"),
+        ({"flux": "f", "ivar": "i", "extinction": {"column": "E(B-V)"}}, r"say factor = A / E\(B-V\)"),
+        (
+            {"flux": "f", "ivar": "i", "extinction": {"column": "T", "kind": "transmission", "factor": 2.0}},
+            "'factor' is of magnitudes",
+        ),
     ],
 )
 def test_wrong_mappings_are_refused(band: dict[str, object], words: str) -> None:
@@ -190,6 +200,46 @@ def test_what_a_mapping_cannot_mean_is_refused(tmp_path: Path, change: dict[str,
         read_mapped(tmp_path / "t.ecsv", parse_config(mapping | change, CatalogMapping))
 
 
+def many(**band: Any) -> tuple[Table, CatalogMapping]:
+    """Forty rows of all that may be taken for each other, and a mapping of a band."""
+    rng = np.random.default_rng(0)
+    table = Table({"flux": 10 ** rng.uniform(3, 5, 40), "mag": rng.uniform(18, 26, 40), "S": np.full(40, 0.1)})
+    table["dust"], table["left"] = rng.uniform(0.01, 0.1, 40), rng.uniform(0.5, 1.0, 40)
+    return table, parse_config({"bands": {"hsc2017-g": {"error": "S"} | band}}, CatalogMapping)
+
+
+@pytest.mark.parametrize(
+    ("band", "said"),
+    [
+        ({"flux": "flux", "unit": "AB"}, "'flux' of band 'hsc2017-g' runs from 1.* most values are no magnitudes"),
+        ({"flux": "flux", "unit": "asinh", "softening": 1e-10}, "most values are no magnitudes"),
+        ({"flux": "flux", "extinction": {"column": "dust", "kind": "transmission"}}, "'dust' of band .* no factors of flux"),
+    ],
+)
+def test_fluxes_are_no_magnitudes_and_extinctions_no_transmissions(tmp_path: Path, band: dict[str, Any], said: str) -> None:
+    table, mapping = many(**band)
+    table.write(tmp_path / "t.fits")
+    with pytest.raises(CatalogError, match=said):
+        read_mapped(tmp_path / "t.fits", mapping)
+
+
+@pytest.mark.parametrize(
+    "band",
+    [
+        {"flux": "mag", "unit": "AB"},
+        {"flux": "instrumental", "unit": "AB", "ab_offset": 30.0},
+        {"flux": "flux", "extinction": {"column": "left", "kind": "transmission"}},
+        {"flux": "mostly_none", "unit": "AB"},
+    ],
+)
+def test_magnitudes_and_transmissions_are_what_they_are(tmp_path: Path, band: dict[str, Any]) -> None:
+    table, mapping = many(**band)
+    table["instrumental"] = table["mag"] - 30.0
+    table["mostly_none"] = np.where(np.arange(40) < 30, 1e20, table["mag"])
+    table.write(tmp_path / "t.fits")
+    assert (read_mapped(tmp_path / "t.fits", mapping).flux_ivar[30:] > 0).all()
+
+
 def test_a_few_rows_of_many_may_be_anything(tmp_path: Path) -> None:
     table = Table({"u": np.full(40, 20.0), "r": np.full(40, 18.0), "S": np.full(40, 0.1), "Z": np.full(40, -1.0)})
     table["u"][20:], table["r"][20:] = 100.0, 200.0
@@ -220,11 +270,12 @@ def test_an_id_that_is_blank_is_a_blank_text(tmp_path: Path, suffix: str) -> Non
 
 
 def test_codes_for_no_measurement_are_known(tmp_path: Path) -> None:
-    columns = {"M": [17.0, 99.0, -99.0], "F": [30.0, -999.0, 40.0], "S": [0.1, 0.1, 0.1]}
+    columns = {"M": [17.0, 99.0, -99.0, 27.5, 27.5], "F": [30.0, -999.0, 40.0, 40.0, 40.0], "S": [0.1] * 5}
+    columns["E"] = [0.1, 0.1, 0.1, 99.0, -1.0]  # of limits
     Table(columns).write(tmp_path / "t.csv")
-    bands = {"g": {"flux": "M", "error": "S", "unit": "AB"}, "r": {"flux": "F", "error": "S"}}
+    bands = {"g": {"flux": "M", "error": "E", "unit": "AB"}, "r": {"flux": "F", "error": "S"}}
     catalog = read_mapped(tmp_path / "t.csv", parse_config({"bands": bands}, CatalogMapping))
-    assert ((catalog.flux_ivar > 0) == [[True, True], [False, False], [False, True]]).all()
+    assert ((catalog.flux_ivar > 0) == [[True, True], [False, False], *[[False, True]] * 3]).all()
 
 
 def test_flags_agree_with_the_survey_query() -> None:
@@ -310,6 +361,13 @@ def test_an_extinction_that_is_not_known_is_no_measurement(tmp_path: Path) -> No
     mapping = {"redshift": "z", "unit": "nanomaggies", "missing": [5.0, 0.0], "bands": {"r": band}}
     catalog = read_mapped(tmp_path / "t.ecsv", parse_config(mapping, CatalogMapping))
     assert catalog.status.tolist() == ["", "no measurement in r", "no measurement in r", ""]
+    # Noise about zero is none; what no dust does is a code.
+    table["A"], table["T"] = [-0.01, -1.0, -9.0, 0.3], [1.01, -1.0, 99.0, 0.5]
+    table.write(tmp_path / "u.ecsv")
+    for extinction in ({"column": "A"}, {"column": "T", "kind": "transmission"}):
+        band["extinction"] = extinction
+        catalog = read_mapped(tmp_path / "u.ecsv", parse_config(mapping | {"missing": []}, CatalogMapping))
+        assert catalog.status.tolist() == ["", "no measurement in r", "no measurement in r", ""]
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -352,11 +410,13 @@ def test_integers_are_scaled_without_overflow(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table.read("holes", 0, 2), [5, np.nan])
 
 
-def test_ids_of_64_bits_in_csv_are_texts(tmp_path: Path) -> None:
+def test_ids_in_csv_are_integers_if_63_bits_hold_them(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("ID,F,S,z\n13260518543048941568,20,1,0.1\n7,30,1,0.1\n")
     mapping = {"id": "ID", "redshift": "z", "bands": {"r": {"flux": "F", "error": "S"}}}
     catalog = read_mapped(tmp_path / "t.csv", parse_config(mapping, CatalogMapping))
     assert catalog.ids.tolist() == ["13260518543048941568", "7"]
+    (tmp_path / "t.csv").write_text("ID,F,S,z\n1237648720693755918,20,1,0.1\n7,30,1,0.1\n")
+    assert read_mapped(tmp_path / "t.csv", parse_config(mapping, CatalogMapping)).ids.tolist() == [1237648720693755918, 7]
 
 
 def test_null_values_of_unsigned_integers(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_names_behind_a_hash_under_comments_with_blanks_and_ends_of_lines_of_any
         assert as_numbers("flux", table.read("flux", 1, 2)).tolist() == [3.0]
 
 
-@pytest.mark.parametrize("ids", [["1_1", "11"], ["007", "7"], ["1e2", "100"], ["9" * 19, "2"], ["+5", "5"]])
+@pytest.mark.parametrize("ids", [["1_1", "11"], ["007", "7"], ["1e2", "100"], ["9" * 19, "2"], [str(2**63), "2"], ["+5", "5"]])
 def test_integers_in_csv_are_those_that_keep_their_digits(ids: list[str], tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("id\n" + "\n".join(ids))
@@ -156,6 +156,22 @@ def test_parquet_columns_of_nothing_decimals_and_missing_vectors(tmp_path: Path)
     assert table.read("word", 0, 2).tolist() == ["a", "b"]
     with pytest.raises(CatalogError, match=r"'ragged'.*vectors of one length"):
         table.read("ragged", 0, 2)
+
+
+def test_indices_of_pandas_in_parquet_are_columns(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
+    pandas = pytest.importorskip("pandas", reason="needs pandas")
+    frame = pandas.DataFrame({"flux": [1.0, 2.0, 3.0]})
+    for index in (pandas.RangeIndex(2**60, 2**60 + 9, 3, name="ID"), pandas.Index([7, 5, 9], name="ID")):
+        frame.set_index(index).to_parquet(tmp_path / "t.parquet")
+        table = open_table(tmp_path / "t.parquet")
+        assert sorted(table.names) == ["ID", "flux"]
+        assert table.read("ID", 1, 3).tolist() == index.tolist()[1:]
+    frame.to_parquet(tmp_path / "unnamed.parquet")
+    assert open_table(tmp_path / "unnamed.parquet").names == ("flux",)
+    frame.set_index(pandas.RangeIndex(1, 4, name="ID")).to_parquet(tmp_path / "t.parquet")
+    parquet.write_table(parquet.read_table(tmp_path / "t.parquet").slice(1), tmp_path / "cut.parquet")
+    assert open_table(tmp_path / "cut.parquet").names == ("flux",)
 
 
 def test_hdf5_tables_in_the_only_group(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -194,6 +195,15 @@ def _checkpoint(output: Path) -> Path:
     return output.with_name(f"{output.name.removesuffix('.npz')}.checkpoint.npz")
 
 
+def _note_curves(screen: "Screen", bands: Sequence[str]) -> None:
+    """Say where the user's own filter curves are: one in nanometres may be a band in the ultraviolet."""
+    from sedcast.data.filters import band_name, load_filter
+
+    for path in bands:
+        if (name := band_name(path)) != path:
+            screen.note(f"band {name}: {load_filter(path).effective_wave:,.0f} Å at the mean")
+
+
 @train_app.command("posterior", epilog="Example:  sedcast train posterior posterior.toml -o posterior.npz")
 def train_posterior_command(
     config: ConfigPath,
@@ -212,6 +222,7 @@ def train_posterior_command(
 
     settings = load_config(config, PosteriorConfig)
     check_writable(output, overwrite=overwrite)
+    _note_curves(screen, settings.simulation.bands if settings.simulation else ())
     checkpoint = _checkpoint(output)
     with screen.progress("training the posterior") as report:
         estimator = train_posterior(settings, checkpoint=checkpoint, progress=report)
@@ -246,6 +257,7 @@ def simulate(
 
     settings = load_config(config, SimulationConfig)
     check_writable(output, overwrite=overwrite)
+    _note_curves(screen, settings.bands)
     if output.suffix not in HDF5:
         raise ParameterError(f"-o {output}: expected a name that ends in .h5, for simulations are written as HDF5")
     partial = partial_folder(output)

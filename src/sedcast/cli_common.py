@@ -89,7 +89,7 @@ Columns = Annotated[
     typer.Option(
         "--mapping",
         help="Which columns are which band: a TOML file ('sedcast init mapping' writes a template), or nsa-v0, nsa-v1, "
-        "nsa-v1-sersic, kcorrect-sdss, kcorrect-full, desi-legacy.",
+        "nsa-v1-sersic, kcorrect-sdss, kcorrect-full, desi-legacy, desi-legacy-dr10.",
     ),
 ]
 Scheduler = Annotated[
