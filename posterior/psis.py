@@ -70,8 +70,9 @@ def pareto_smooth(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     Returns
     -------
     smoothed : (n,) log weights that sum to one.
-    khat : shape of the tail. Below 0.5 the weights have a finite variance; up to about 0.7 their averages are reliable at
-        practical n. 0 where the largest weights are all equal, else infinite where fewer than five draws make the tail.
+    khat : shape of the tail. Below 0.5 the weights have a finite variance; up to 0.7, or 1 - 1 / log10(n) where that is less,
+        their averages are reliable. 0 where the largest weights are all equal, else infinite where fewer than five draws make
+        the tail.
 
     Raises
     ------

@@ -3,7 +3,9 @@
 A density over *parameters* replaces their prior, which is known in closed form. A density over *derived properties* (star
 formation rate, metallicity, age) must be divided by the density that the model's prior induces in those properties, which has
 no closed form: it is estimated from prior draws at the galaxy's redshift, by a Gaussian kernel density of at most two
-properties. The estimate fails where the prior has hardly any draws, and samples there are counted in `Reweighted.uncovered`.
+properties. Some have a hard edge (no galaxy forms more than all of its mass within 1 Gyr), across which kernels would lose half
+of the density: they are reflected at the ends of the draws (Silverman 1986, "Density Estimation", §2.10). The estimate fails
+where the prior has hardly any draws, and samples there are counted in `Reweighted.uncovered`.
 
 Weights only choose among the samples that there are: where the new prior prefers what the old posterior hardly visited, `ess`
 is low and k-hat high, and only a new training, or MCMC with the new prior, will do.
@@ -11,6 +13,7 @@ is low and k-hat high, and only a new training, or MCMC with the new prior, will
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy.stats import gaussian_kde
@@ -33,6 +36,8 @@ _BETA = PARAMETER_NAMES[1:5]
 _MOST_DERIVED = 2
 # Prior draws within reach of a sample below which the density estimate there is a guess.
 _FEWEST_DRAWS = 10
+# Kernel widths from an end beyond which its reflection adds nothing.
+_KERNEL_REACH = 5.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,8 @@ class Reweighted:
     ----------
     weights : (n,), sum 1, Pareto-smoothed.
     ess : effective number of samples, by the unsmoothed weights.
-    khat : shape of the tail of the weights; above 0.7 they are not to be trusted.
+    khat : shape of the tail of the weights; above 0.7, or 1 - 1 / log10(n) where that is less (of n below some 2,000 samples),
+        they are not to be trusted (Vehtari et al. 2024).
     log_evidence_ratio : log of the evidence with the wanted prior over that with the model's, for a normalised density.
     uncovered : fraction of the weight on samples where the induced prior density is a guess; 0 for parameters alone.
     """
@@ -193,10 +199,26 @@ def _log_induced_prior(
     values: np.ndarray, names: tuple[str, ...], model: PriorModel, zred: float, n_prior: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log density (n,) that the prior induces at `values` (k, n) of derived properties, and where it is a guess, (n,) bool."""
-    drawn = model.columns(model.prior.sample(n_prior, seed), zred)
-    kernel = gaussian_kde(np.stack([drawn[name] for name in names]))
-    log_density = kernel.logpdf(values)
+    columns = model.columns(model.prior.sample(n_prior, seed), zred)
+    drawn = np.stack([columns[name] for name in names])
+    kernel = gaussian_kde(drawn)
+    log_density = _reflected(kernel, values, drawn.min(axis=1), drawn.max(axis=1))
     # The height that so many kernels give at one point.
     at_centre = float(-0.5 * np.linalg.slogdet(2 * np.pi * kernel.covariance)[1])
     least = at_centre + np.log(_FEWEST_DRAWS / n_prior)
     return np.maximum(log_density, least), log_density < least
+
+
+def _reflected(kernel: gaussian_kde, values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Log density (n,) at `values` (k, n) of kernels reflected at both ends (k,) of each axis; not zero beyond, but fading."""
+    width = np.sqrt(np.diag(kernel.covariance))[:, None]
+    # At the lower end, as they are, and at the upper end.
+    images = [(low - np.abs(values.T - low)).T, values, (high + np.abs(values.T - high)).T]
+    away = [np.abs(values.T - low).T / width, np.zeros(values.shape), np.abs(values.T - high).T / width]
+    density = np.full(values.shape[1], -np.inf)
+    for choice in product(range(3), repeat=len(values)):
+        reached = np.all([away[end][axis] < _KERNEL_REACH for axis, end in enumerate(choice)], axis=0)
+        if reached.any():
+            image = np.stack([images[end][axis, reached] for axis, end in enumerate(choice)])
+            density[reached] = np.logaddexp(density[reached], kernel.logpdf(image))
+    return density

@@ -279,6 +279,15 @@ def test_figures_against_spectroscopic_redshifts():
         photoz_plot(figures, spec[1:], (0.005, 0.3))
 
 
+def test_coverage_does_not_depend_on_the_number_of_samples():
+    rng = np.random.default_rng(12)
+    spec = rng.uniform(0.05, 0.25, 20_000)
+    centre = spec + 0.02 * rng.standard_normal(len(spec))
+    for n_samples in (5, 20):
+        samples = centre[:, None] + 0.02 * rng.standard_normal((len(spec), n_samples))
+        assert redshift_figures(samples, spec).coverage_68 == pytest.approx(0.68, abs=0.015)
+
+
 def test_tables_without_redshifts(tmp_path):
     flux, ivar, _ = mock_photometry(5, 12)
     table = Table({f"flux_{band}": flux[:, k] for k, band in enumerate(BANDS)})
