@@ -183,6 +183,23 @@ def test_emcee_fallback_samples_the_linear_model_and_says_when_it_stopped_early(
     assert len(samples) > 100
 
 
+def test_a_fallback_that_the_user_interrupts_is_no_result():
+    model = Linear(Prior())
+    calls = []
+
+    class Stopping:
+        def flux(self, theta, zred):
+            calls.append(len(theta))
+            if len(calls) == 150:
+                raise KeyboardInterrupt
+            return model.flux(theta, zred)
+
+    likelihood = GaussianLikelihood(Stopping(), Prior(), flux=FLUX, flux_ivar=np.full(5, 1 / 9), zred=ZRED)
+    endless = emcee_fallback(McmcConfig(thin=1, check_every=20, n_walkers=32, target_ess=1e6))
+    with pytest.raises(KeyboardInterrupt):
+        endless(likelihood, np.empty((0, 12)), 3)
+
+
 def test_a_simulator_not_proportional_to_the_mass_is_refused():
     class Saturated(Linear):
         def flux(self, theta, zred):
