@@ -308,6 +308,9 @@ def explain_os_error(error: BaseException) -> str | None:
     # HDF5 says the number in its message only, and not always in an OSError.
     found = re.search(r"errno = (\d+)", str(error))
     number = error.errno if isinstance(error, OSError) and error.errno else int(found[1]) if found else None
+    if number is None and isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", str(error)):
+        # NumPy's own words, in which Astropy's tables are written; without a number.
+        number = errno.ENOSPC
     if number is None:
         return None
     name = getattr(error, "filename", None) or "a file"
