@@ -62,7 +62,7 @@ __all__ = [
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 EXIT_INTERRUPTED = 130
-STREAMED, HDF5 = (".fits", ".parquet"), (".h5", ".hdf5")
+STREAMED, HDF5 = (".fits", ".parquet", ".ecsv"), (".h5", ".hdf5")
 INTERRUPTED = "interrupted"
 _GOES_ON = "; the work goes on from where it was when the same command is given again"
 _RESUMED = ("simulate", "train emulator", "train posterior", "compare", "figures")
