@@ -6,7 +6,7 @@ or in the processes of a `TaskPool`, which then need the same files (a shared fi
 
 import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from sedcast.posterior.summary_tables import check_table
 
 __all__ = ["ROWS_PER_SEGMENT", "SampleOptions", "infer_file"]
 
-ROWS_PER_SEGMENT, _REFINED_ROWS = 16_384, 256
+ROWS_PER_SEGMENT, _REFINED_ROWS = 16_384, 64
 
 SampleOptions = tuple[Path, Literal["float16", "float32"], Literal["gzip", "lzf"] | None]
 """Where samples are written, their type, their compression."""
@@ -67,7 +67,7 @@ def infer_file(
     samples : where samples are written; None leaves them out.
     n_samples, seed : samples per galaxy, and their seed.
     refiner : of the same estimator, as in `infer_catalog`; its figures are columns of the summaries.
-    rows_per_segment : rows read and written at a time, 16,384 by default (256 with a refiner); the results do not depend on it.
+    rows_per_segment : rows read and written at a time, 16,384 by default (64 with a refiner); the results do not depend on it.
     n_threads : threads without a pool; the number of usable cores by default.
     pool : processes that share the work; they need the table and the output's folder under the same names (a catalogue in
         memory is sent to each). The results do not depend on it where processors and libraries are alike.
@@ -82,7 +82,8 @@ def infer_file(
     Raises
     ------
     ArtifactError : if a file cannot be written.
-    CatalogError : if the catalogue cannot be read as the mapping says, is empty, or lacks a band of the estimator.
+    CatalogError : if the catalogue cannot be read as the mapping says, is empty, lacks a band of the estimator, or changes
+        meanwhile.
     ConfigError : if the mapping lacks the redshift that the estimator needs, another run writes this output, or an interrupted
         run of something else is in its place.
     MissingDependencyError : for Parquet without pyarrow.
@@ -108,6 +109,9 @@ def infer_file(
             job = _Job(estimator, source, segments, rows_per_segment, n_samples, seed, samples, n_threads, refiner)
             resumed = source.n_rows - sum(len(job.rows(number)) for number in absent)
             _fill(job, absent, pool, resumed, progress)
+            if not isinstance(catalog, Catalog) and _known(catalog) != source.about["catalog"]:
+                segments.discard()
+                raise CatalogError(f"{catalog} changed while it was being inferred: repeat the command when it is complete")
             segments.count()
             artifacts = {"estimator": manifest["estimator"]["sha256"]}
             header = provenance(config=manifest, artifacts=artifacts, command=command)
@@ -169,11 +173,14 @@ def _source(catalog: str | Path | Catalog, mapping: CatalogMapping | None, estim
         raise ParameterError(f"mapping is None, expected that of {catalog}'s columns; or give read_catalog({str(catalog)!r})")
     check_redshift_named(mapping, estimator)
     table = open_table(catalog)
-    # A digest of the table would mean to read it all.
-    stat = Path(catalog).stat()
-    known = {"name": str(Path(catalog).resolve()), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
-    about = {"catalog": known, "mapping": mapping.model_dump(mode="json")}
+    about = {"catalog": _known(catalog), "mapping": mapping.model_dump(mode="json")}
     return _Source(table.n_rows, functools.partial(map_rows, table, mapping), about)
+
+
+def _known(table: str | Path) -> dict[str, Any]:
+    """What tells a table from others: a digest would mean to read it all."""
+    stat = Path(table).stat()
+    return {"name": str(Path(table).resolve()), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
 
 
 def _rows_of(catalog: Catalog, start: int, stop: int) -> Catalog:
@@ -200,8 +207,8 @@ class _Job:
         return range(start, min(start + self.rows_per_segment, self.source.n_rows))
 
 
-def _infer_segment(job: _Job, number: int) -> int:
-    """Infer the rows of a segment and put it on disk; returns how many they are."""
+def _infer_segment(job: _Job, number: int, progress: Callable[[int, int], None] | None = None) -> int:
+    """Infer the rows of a segment and put it on disk; returns how many they are, and tells `progress` of those done."""
     rows = job.rows(number)
     catalog = job.source.read(rows.start, rows.stop)
 
@@ -217,6 +224,7 @@ def _infer_segment(job: _Job, number: int) -> int:
             first_row=rows.start,
             sample_type=None if job.samples is None else job.samples[1],
             compression=None if job.samples is None else job.samples[2],
+            progress=progress,
         )
 
     write_segment(job.segments.path(number), number, len(rows), write)
@@ -225,14 +233,18 @@ def _infer_segment(job: _Job, number: int) -> int:
 
 def _fill(job: _Job, absent: list[int], pool: TaskPool | None, done: int, progress: Callable[[int, int], None] | None) -> None:
     """Make the absent segments; `done` rows are there."""
-    if pool is None:
-        made: Iterable[int] = (_infer_segment(job, number) for number in absent)
-    else:
-        made = (n_rows for _, n_rows in pool.map_unordered(_infer_segment, absent, shared=(job,)))
-    for n_rows in made:
-        done += n_rows
+
+    def report(more: int, _: int) -> None:
         if progress is not None:
-            progress(done, job.source.n_rows)
+            progress(done + more, job.source.n_rows)
+
+    if pool is None:
+        for number in absent:
+            done += _infer_segment(job, number, report)
+    else:
+        for _, n_rows in pool.map_unordered(_infer_segment, absent, shared=(job,)):
+            done += n_rows
+            report(0, n_rows)
 
 
 def _check(output: Path, samples: SampleOptions | None, n_samples: int, seed: int, rows_per_segment: int) -> None:

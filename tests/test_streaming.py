@@ -18,7 +18,7 @@ from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.config import parse_config
-from sedcast.data.errors import ConfigError, ParameterError
+from sedcast.data.errors import CatalogError, ConfigError, ParameterError
 from sedcast.data.executors import task_pool
 from sedcast.data.mapping import CatalogMapping, load_mapping, read_mapped
 from sedcast.emulator.segments import partial_folder
@@ -172,7 +172,8 @@ def test_a_second_run_and_another_run_are_refused(
     output = tmp_path / "out.fits"
 
     def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
+        if done > 20:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         infer_file(estimator, catalog, mapping, output, n_samples=5, rows_per_segment=20, progress=stop)
@@ -190,6 +191,37 @@ def test_a_second_run_and_another_run_are_refused(
         infer_file(estimator, catalog, mapping, output, n_samples=5, rows_per_segment=20)
     manifest.write_text(begun, encoding="utf-8")
     assert infer_file(estimator, catalog, mapping, output, n_samples=5, rows_per_segment=20)["resumed"] == 20
+
+
+def test_progress_is_told_within_a_run_of_rows(
+    estimator: PosteriorEstimator, mapping: CatalogMapping, catalog: Path, tmp_path: Path
+) -> None:
+    told: list[tuple[int, int]] = []
+    # More draws than a block of 60 rows holds.
+    infer_file(
+        estimator,
+        catalog,
+        mapping,
+        tmp_path / "out.fits",
+        n_samples=3000,
+        progress=lambda *rows: told.append(rows),
+        n_threads=1,
+    )
+    assert len(told) >= 3
+    assert told == sorted(told)
+    assert told[-1] == (60, 60)
+
+
+def test_a_catalogue_that_changes_meanwhile_is_not_joined(
+    estimator: PosteriorEstimator, mapping: CatalogMapping, catalog: Path, tmp_path: Path
+) -> None:
+    changing, output = tmp_path / "changing.fits", tmp_path / "out.fits"
+    changing.write_bytes(catalog.read_bytes())
+    with pytest.raises(CatalogError, match="changed while it was being inferred"):
+        infer_file(estimator, changing, mapping, output, n_samples=5, progress=lambda *_: os.utime(changing, ns=(0, 0)))
+    assert not output.exists()
+    # Nothing is in the way of the next run.
+    assert infer_file(estimator, changing, mapping, output, n_samples=5)["resumed"] == 0
 
 
 def test_a_file_that_cannot_grow_says_so_and_leaves_nothing_behind(catalog: Path, tmp_path: Path) -> None:
