@@ -29,7 +29,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from sedcast.data.artifacts import consistent, load_artifact, save_artifact
-from sedcast.data.asinh import asinh_flux, asinh_flux_error, asinh_magnitude, asinh_magnitude_error
+from sedcast.data.asinh import asinh_flux, asinh_flux_error, asinh_magnitude, asinh_magnitude_error, softening_nanomaggies
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
 
@@ -100,7 +100,7 @@ class NoiseModel:
         # How much the median rises from f to f + sigma, by a symmetric difference: the proposal's slope.
         rise = np.empty((n_band, len(_GRID)))
         for b, band in enumerate(self.bands):
-            flux, typical = asinh_flux(_GRID, band), np.exp(self.median[b])
+            flux, typical = asinh_flux(_GRID, softening_nanomaggies(band)), np.exp(self.median[b])
             (above,), (below,) = (self._interpolate(b, flux + step, self.median) for step in (typical, -typical))
             rise[b] = 0.5 * (above - below)
         object.__setattr__(self, "_rise", rise)
@@ -189,7 +189,7 @@ class NoiseModel:
 
     def _interpolate(self, b: int, flux: np.ndarray, *tables: np.ndarray) -> list[np.ndarray]:
         """Rows `b` of tables (n_band, n_grid) at fluxes (n,) of that band."""
-        position = (asinh_magnitude(flux, self.bands[b]) - _GRID[0]) / (_GRID[1] - _GRID[0])
+        position = (asinh_magnitude(flux, softening_nanomaggies(self.bands[b])) - _GRID[0]) / (_GRID[1] - _GRID[0])
         np.clip(position, 0, len(_GRID) - 1.001, out=position)
         left = position.astype(np.intp)
         fraction = position - left
@@ -265,7 +265,7 @@ class NoiseModel:
     def _find_norm(self, b: int, cap: float) -> np.ndarray:
         """The logarithm of Z of a band on the grid, (n_grid,): of the mean capped weight, over the same deviates everywhere."""
         points = ndtri(qmc.Sobol(2, seed=_CAP_SEED).random_base2(_LOG2_NORM_POINTS)).T
-        fluxes = asinh_flux(_GRID, self.bands[b])
+        fluxes = asinh_flux(_GRID, softening_nanomaggies(self.bands[b]))
         weights = [np.exp(np.minimum(self._propose(b, np.full(points.shape[1], f), *points)[2], cap)) for f in fluxes]
         return np.log(np.mean(weights, axis=1))
 
@@ -280,7 +280,7 @@ class NoiseModel:
 
         Leaving out the others when training is a cut on observed values: it leaves p(theta | x) as it is for those kept.
         """
-        magnitude, ln_sigma = asinh_magnitude(flux_obs, self.bands), np.log(sigma)
+        magnitude, ln_sigma = asinh_magnitude(flux_obs, softening_nanomaggies(self.bands)), np.log(sigma)
         inside = (magnitude >= self.magnitude_range[:, 0]) & (magnitude <= self.magnitude_range[:, 1])
         inside &= (ln_sigma >= self.ln_sigma_range[:, 0]) & (ln_sigma <= self.ln_sigma_range[:, 1])
         return np.asarray((inside | np.isinf(sigma)).all(axis=1))
@@ -294,7 +294,7 @@ class NoiseModel:
         angle = np.linspace(0, np.pi / 2, 91)[:, None]
         brightest, faintest = np.empty((2, len(self.bands)))
         for b, band in enumerate(self.bands):
-            flux = asinh_flux(self.magnitude_range[b], band)
+            flux = asinh_flux(self.magnitude_range[b], softening_nanomaggies(band))
             median, scatter = self._interpolate(b, flux, self.median, self.scatter)
             errors = np.cos(angle) * np.exp(_REACH_SIGMA * np.sin(angle) * scatter)
             margin = _REACH_SIGMA * np.exp(median) * errors.max(axis=0)
@@ -316,8 +316,9 @@ def _learn_band(flux: np.ndarray, sigma: np.ndarray, band: str) -> tuple[np.ndar
             f"band {band!r} has {len(flux)} measurements, a noise model needs {_MIN_GALAXIES}: select other bands, "
             "or pass a larger catalogue"
         )
-    magnitude = asinh_magnitude(flux, band)
-    ln_error = np.log(asinh_magnitude_error(flux, sigma, band))
+    softening = softening_nanomaggies(band)
+    magnitude = asinh_magnitude(flux, softening)
+    ln_error = np.log(asinh_magnitude_error(flux, sigma, softening))
     n_bin = int(np.clip(len(flux) // _GALAXIES_PER_BIN, 2, _MAX_BINS))
     fractions = np.arange(1, n_bin) / n_bin
     if n_bin == _MAX_BINS:
@@ -326,10 +327,10 @@ def _learn_band(flux: np.ndarray, sigma: np.ndarray, band: str) -> tuple[np.ndar
     bins = np.split(np.argsort(magnitude), (fractions * len(flux)).astype(int))
     centre = np.array([np.median(magnitude[rows]) for rows in bins])
     middle = np.array([np.median(ln_error[rows]) for rows in bins])
-    grid_flux = asinh_flux(_GRID, band)
-    median = np.log(asinh_flux_error(grid_flux, np.exp(np.interp(_GRID, centre, middle)), band))
+    grid_flux = asinh_flux(_GRID, softening)
+    median = np.log(asinh_flux_error(grid_flux, np.exp(np.interp(_GRID, centre, middle)), softening))
     faint = centre[-1] < _GRID
-    median[faint] = np.log(asinh_flux_error(asinh_flux(centre[-1], band), np.exp(middle[-1]), band))
+    median[faint] = np.log(asinh_flux_error(asinh_flux(centre[-1], softening), np.exp(middle[-1]), softening))
     residual = np.log(sigma) - np.interp(magnitude, _GRID, median)
     # A quarter of the central 95.45%: a Gaussian's standard deviation, and wide enough for the two depths of GALEX's surveys.
     spread = np.array([0.25 * np.diff(np.percentile(residual[rows], (2.275, 97.725)))[0] for rows in bins])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from pydantic import Field, model_validator
 
-from sedcast.data.asinh import asinh_magnitude
+from sedcast.data.asinh import asinh_magnitude, softening_nanomaggies
 from sedcast.data.config import Config, parse_config
 from sedcast.data.errors import ArtifactError, SedcastError
 from sedcast.emulator.simulation import (
@@ -253,7 +253,9 @@ def fit_outliers(
     seed = _SEED_STEP * (config.seed + 1)
     galaxies = draw_like_training(estimator, simulator, config.n_fit, seed=seed)
     theta = estimator.prior.from_unbounded(galaxies.theta_unbounded.astype(float))
-    magnitude = asinh_magnitude(noiseless_flux(simulator, theta, galaxies.zred, n_threads=2), estimator.bands)
+    magnitude = asinh_magnitude(
+        noiseless_flux(simulator, theta, galaxies.zred, n_threads=2), softening_nanomaggies(estimator.bands)
+    )
     density = PhotometryDensity.fit(magnitude, galaxies.zred, n_components=config.n_components, seed=seed)
     mocks = draw_like_training(estimator, simulator, config.n_calibration, seed=seed + 1)
 

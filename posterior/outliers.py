@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sedcast.data.asinh import asinh_flux, asinh_magnitude, asinh_magnitude_error
+from sedcast.data.asinh import asinh_flux, asinh_magnitude, asinh_magnitude_error, softening_nanomaggies
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.sdss import SDSS_BANDS
 from sedcast.posterior.photometry_density import PhotometryDensity
@@ -244,10 +244,10 @@ class OutlierModel:
         """What photometry alone says; flux, flux_ivar (n, n_band), both 0 where unmeasured, and zred (n,), None if unknown."""
         measured = flux_ivar > 0
         sigma = np.where(measured, flux_ivar, np.nan) ** -0.5
-        magnitude = np.where(measured, asinh_magnitude(flux, self.bands), np.nan)
-        error = asinh_magnitude_error(flux, sigma, self.bands)
+        magnitude = np.where(measured, asinh_magnitude(flux, softening_nanomaggies(self.bands)), np.nan)
+        error = asinh_magnitude_error(flux, sigma, softening_nanomaggies(self.bands))
         expected = self.density.expected(magnitude, error, zred)
-        flux_away = np.abs(flux - asinh_flux(expected, self.bands))
+        flux_away = np.abs(flux - asinh_flux(expected, softening_nanomaggies(self.bands)))
         with np.errstate(invalid="ignore", divide="ignore"):
             # With these, magnitudes are as far from what the other bands let expect as fluxes are. The error at the observed
             # flux is wide enough for anything where that flux is lost in its noise.
@@ -419,8 +419,8 @@ def _usual_errors(bands: tuple[str, ...], flux: np.ndarray, flux_ivar: np.ndarra
                 f"{rows.sum()} of {len(flux)} mocks are measured in {band}, expected {_LEAST_IN_BIN} at least: draw more, "
                 "n_calibration in [outliers]"
             )
-        magnitude = asinh_magnitude(flux[rows, b], band)
-        ln_error = np.log(asinh_magnitude_error(flux[rows, b], flux_ivar[rows, b] ** -0.5, band))
+        magnitude = asinh_magnitude(flux[rows, b], softening_nanomaggies(band))
+        ln_error = np.log(asinh_magnitude_error(flux[rows, b], flux_ivar[rows, b] ** -0.5, softening_nanomaggies(band)))
         n_bin = max(1, min(_ERROR_BINS, len(magnitude) // _IN_BIN))
         for k, members in enumerate(np.array_split(np.argsort(magnitude), n_bin)):
             middle = magnitude[members].mean()

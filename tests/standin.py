@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sedcast.data.asinh import asinh_flux, asinh_flux_error
+from sedcast.data.asinh import asinh_flux, asinh_flux_error, softening_nanomaggies
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
@@ -20,8 +20,8 @@ def mock_photometry(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """Fluxes, inverse variances and redshifts of plausible galaxies."""
     rng = np.random.default_rng(seed)
     magnitude = rng.normal(18.5, 1.0, (n, 1)) + np.array([1.8, 0.6, 0.0, -0.3, -0.5]) + rng.normal(0, 0.2, (n, 5))
-    flux = asinh_flux(magnitude, BANDS)
-    sigma = asinh_flux_error(flux, 0.03 * np.exp(rng.normal(0, 0.3, (n, 5))), BANDS)
+    flux = asinh_flux(magnitude, softening_nanomaggies(BANDS))
+    sigma = asinh_flux_error(flux, 0.03 * np.exp(rng.normal(0, 0.3, (n, 5))), softening_nanomaggies(BANDS))
     return flux + sigma * rng.standard_normal((n, 5)), sigma**-2.0, rng.uniform(*ZRED_RANGE, n)
 
 

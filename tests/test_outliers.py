@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from standin import BANDS, gaussian_estimator, mock_photometry
 
-from sedcast.data.asinh import asinh_magnitude
+from sedcast.data.asinh import asinh_magnitude, softening_nanomaggies
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.estimator import PosteriorEstimator
@@ -25,7 +25,7 @@ def model() -> OutlierModel:
     """Of the stand-in's galaxies; a third of those it is calibrated on lack u."""
     rng = np.random.default_rng(0)
     flux, _, zred = mock_photometry(6000, 30)
-    density = PhotometryDensity.fit(asinh_magnitude(flux, BANDS), zred, n_components=2, seed=0)
+    density = PhotometryDensity.fit(asinh_magnitude(flux, softening_nanomaggies(BANDS)), zred, n_components=2, seed=0)
     flux, ivar, zred = mock_photometry(9000, 31)
     flux[6000:, 0] = ivar[6000:, 0] = 0.0
     samples = of_fit(rng.chisquare(4, 9000))
@@ -104,7 +104,8 @@ def test_the_evidence_is_the_density_of_galaxies_where_it_is_known(model):
     checks, fit = model.check(flux, ivar, zred), np.full(300, 4.0)
     # The volume of fluxes per volume of magnitudes, by differences.
     step = 1e-4 * np.abs(flux)
-    slope = 2 * step / np.abs(asinh_magnitude(flux + step, BANDS) - asinh_magnitude(flux - step, BANDS))
+    softening = softening_nanomaggies(BANDS)
+    slope = 2 * step / np.abs(asinh_magnitude(flux + step, softening) - asinh_magnitude(flux - step, softening))
     same = SampleChecks(fit, -checks.values[:, 0] - np.log(slope).sum(axis=1))
     np.testing.assert_allclose(checks.with_samples(same)[:, :4], checks.values, atol=1e-5)
     fainter = checks.with_samples(same._replace(log_evidence=same.log_evidence - 20))

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.figure import Figure
 
-from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
+from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error, softening_nanomaggies
 from sedcast.data.catalog import Catalog
 from sedcast.plotting import _DPI, _ticks_inward, corner_plot, corner_size, draw_corner, draw_sed, own_style, plain
 from sedcast.posterior.mocks import Mocks
@@ -59,7 +59,8 @@ def training_labels(bands: Sequence[str]) -> list[str]:
 
 
 def _columns(flux: np.ndarray, ivar: np.ndarray, zred: np.ndarray, bands: Sequence[str], middle: str) -> np.ndarray:
-    magnitude, error = asinh_magnitude(flux, bands), asinh_magnitude_error(flux, ivar**-0.5, bands)
+    softening = softening_nanomaggies(bands)
+    magnitude, error = asinh_magnitude(flux, softening), asinh_magnitude_error(flux, ivar**-0.5, softening)
     k = bands.index(middle)
     return np.column_stack(
         [magnitude[:, k], magnitude[:, :-1] - magnitude[:, 1:], np.log10(error[:, 0]), np.log10(error[:, k]), zred]
