@@ -38,13 +38,13 @@ optimum, b = 1.042 times the noise of a faint source: GALEX from the 5 sigma dep
 2MASS from the 10 sigma limits of its extended sources, 15.0, 14.3 and 13.5 Vega."""
 
 DEFAULT_SOFTENING = 1.2e-10
-"""Softening of any band not named in `SOFTENING`: that of r."""
+"""Softening of any other band where nothing is known of its errors: that of r."""
 
 _LN10_9 = 9.0 * np.log(10.0)
 
 
 def softening_nanomaggies(bands: str | Sequence[str]) -> np.ndarray:
-    """Softening b of a band () or of several bands (n_band,), in nanomaggies."""
+    """Usual softening b of a band () or of several bands (n_band,), in nanomaggies; a noise model may have its own."""
     if isinstance(bands, str):
         return np.asarray(1e9 * SOFTENING.get(bands, DEFAULT_SOFTENING))
     return np.array([1e9 * SOFTENING.get(band, DEFAULT_SOFTENING) for band in bands])
