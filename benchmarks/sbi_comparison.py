@@ -68,7 +68,7 @@ def read_pairs(options: argparse.Namespace) -> tuple[dict[str, np.ndarray], int]
     n_train = len(training_set) - options.held_out
     if n_train < options.batch:
         raise ParameterError(f"{len(training_set)} simulations leave {n_train} to train on: simulate more, hold out fewer")
-    transform = ContextTransform(training_set.config.band_names)
+    transform = ContextTransform(training_set.config.band_names, softening=training_set.softening)
     context = transform(training_set.flux, training_set.flux_ivar, training_set.zred)
     theta = training_set.theta_unbounded.astype(np.float32)
     pairs = {"theta": theta[:n_train], "context": context[:n_train]}

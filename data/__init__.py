@@ -6,7 +6,7 @@ from sedcast.data._lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from sedcast.data.artifacts import load_artifact, read_card, save_artifact
-    from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error
+    from sedcast.data.asinh import asinh_magnitude, asinh_magnitude_error, softening_nanomaggies
     from sedcast.data.catalog import Catalog, apply_calibration, load_sdss_sample, read_catalog
     from sedcast.data.config import Config, load_config
     from sedcast.data.cosmology import Cosmology
@@ -55,6 +55,7 @@ __all__ = [
     "read_mapped",
     "read_provenance",
     "save_artifact",
+    "softening_nanomaggies",
     "task_pool",
 ]
 
@@ -62,7 +63,7 @@ __getattr__ = lazy_getattr(
     __name__,
     {
         "sedcast.data.artifacts": ("load_artifact", "read_card", "save_artifact"),
-        "sedcast.data.asinh": ("asinh_magnitude", "asinh_magnitude_error"),
+        "sedcast.data.asinh": ("asinh_magnitude", "asinh_magnitude_error", "softening_nanomaggies"),
         "sedcast.data.catalog": ("Catalog", "apply_calibration", "load_sdss_sample", "read_catalog"),
         "sedcast.data.config": ("Config", "load_config"),
         "sedcast.data.cosmology": ("Cosmology",),

@@ -38,38 +38,36 @@ optimum, b = 1.042 times the noise of a faint source: GALEX from the 5 sigma dep
 2MASS from the 10 sigma limits of its extended sources, 15.0, 14.3 and 13.5 Vega."""
 
 DEFAULT_SOFTENING = 1.2e-10
-"""Softening of any band not named in `SOFTENING`: that of r."""
+"""Softening of any other band where nothing is known of its errors: that of r."""
 
 _LN10_9 = 9.0 * np.log(10.0)
 
 
 def softening_nanomaggies(bands: str | Sequence[str]) -> np.ndarray:
-    """Softening b of a band () or of several bands (n_band,), in nanomaggies."""
+    """Usual softening b of a band () or of several bands (n_band,), in nanomaggies; a noise model may have its own."""
     if isinstance(bands, str):
         return np.asarray(1e9 * SOFTENING.get(bands, DEFAULT_SOFTENING))
     return np.array([1e9 * SOFTENING.get(band, DEFAULT_SOFTENING) for band in bands])
 
 
-def asinh_magnitude(flux: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
+def asinh_magnitude(flux: np.ndarray, softening: np.ndarray | float) -> np.ndarray:
     """Asinh magnitude of a flux (Lupton et al. 1999, Eq. 3).
 
     Parameters
     ----------
-    flux : (..., n_band) nanomaggies, any sign; any shape if `bands` is one name.
-    bands : names along the last axis, or one name for all.
+    flux : (..., n_band) nanomaggies, any sign; any shape if `softening` is one number.
+    softening : (n_band,) b of each band, or one number for all, nanomaggies; see `softening_nanomaggies`.
 
     Returns
     -------
     magnitude : as `flux`, AB.
     """
-    b = softening_nanomaggies(bands)
-    return -POGSON * (np.arcsinh(np.asarray(flux) / (2.0 * b)) + np.log(b) - _LN10_9)
+    return -POGSON * (np.arcsinh(np.asarray(flux) / (2.0 * softening)) + np.log(softening) - _LN10_9)
 
 
-def asinh_flux(magnitude: np.ndarray, bands: str | Sequence[str], *, softening: float | None = None) -> np.ndarray:
-    """Flux in nanomaggies of an asinh magnitude, the inverse of `asinh_magnitude`; `softening` in nanomaggies if another."""
-    b = softening_nanomaggies(bands) if softening is None else softening
-    return 2.0 * b * np.sinh(-np.asarray(magnitude) / POGSON - np.log(b) + _LN10_9)
+def asinh_flux(magnitude: np.ndarray, softening: np.ndarray | float) -> np.ndarray:
+    """Flux in nanomaggies of an asinh magnitude, the inverse of `asinh_magnitude`; arguments as there."""
+    return 2.0 * softening * np.sinh(-np.asarray(magnitude) / POGSON - np.log(softening) + _LN10_9)
 
 
 def _slope(flux: np.ndarray, softening: np.ndarray | float) -> np.ndarray:
@@ -77,13 +75,11 @@ def _slope(flux: np.ndarray, softening: np.ndarray | float) -> np.ndarray:
     return np.asarray(POGSON / np.hypot(flux, 2.0 * softening))
 
 
-def asinh_magnitude_error(flux: np.ndarray, sigma: np.ndarray, bands: str | Sequence[str]) -> np.ndarray:
+def asinh_magnitude_error(flux: np.ndarray, sigma: np.ndarray, softening: np.ndarray | float) -> np.ndarray:
     """Error of the asinh magnitude, ``|dm/df|`` sigma; shapes as in `asinh_magnitude`, `sigma` in nanomaggies."""
-    return _slope(flux, softening_nanomaggies(bands)) * np.asarray(sigma)
+    return _slope(flux, softening) * np.asarray(sigma)
 
 
-def asinh_flux_error(
-    flux: np.ndarray, magnitude_error: np.ndarray, bands: str | Sequence[str], *, softening: float | None = None
-) -> np.ndarray:
+def asinh_flux_error(flux: np.ndarray, magnitude_error: np.ndarray, softening: np.ndarray | float) -> np.ndarray:
     """Error in nanomaggies of an asinh magnitude's error: the inverse of `asinh_magnitude_error`; as `asinh_flux`."""
-    return np.asarray(magnitude_error) / _slope(flux, softening_nanomaggies(bands) if softening is None else softening)
+    return np.asarray(magnitude_error) / _slope(flux, softening)

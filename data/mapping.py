@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from sedcast.data.asinh import POGSON, asinh_flux, asinh_flux_error
+from sedcast.data.asinh import POGSON, asinh_flux, asinh_flux_error, softening_nanomaggies
 from sedcast.data.catalog import NANOMAGGIES_PER_UNIT, Catalog
 from sedcast.data.catalog_columns import (
     as_numbers,
@@ -301,9 +301,9 @@ def _band(
             flux = 10.0 ** (0.4 * (22.5 - value))
             sigma = flux * sigma / POGSON
         elif unit == "asinh":
-            softening = None if band.softening is None else 1e9 * band.softening
-            flux = asinh_flux(value, name, softening=softening)
-            sigma = asinh_flux_error(flux, sigma, name, softening=softening)
+            softening = softening_nanomaggies(name) if band.softening is None else 1e9 * band.softening
+            flux = asinh_flux(value, softening)
+            sigma = asinh_flux_error(flux, sigma, softening)
         else:
             flux, sigma = value * NANOMAGGIES_PER_UNIT[unit], sigma * NANOMAGGIES_PER_UNIT[unit]
         factor = 10.0 ** (-0.4 * band.ab_offset) * _dereddening(table, band.extinction, missing, start, stop)

@@ -19,7 +19,7 @@ f + (mu'/tau²) (ln sigma - mu) / precision, both widened a little so that w is 
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -29,7 +29,14 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from sedcast.data.artifacts import consistent, load_artifact, save_artifact
-from sedcast.data.asinh import asinh_flux, asinh_flux_error, asinh_magnitude, asinh_magnitude_error
+from sedcast.data.asinh import (
+    SOFTENING,
+    asinh_flux,
+    asinh_flux_error,
+    asinh_magnitude,
+    asinh_magnitude_error,
+    softening_nanomaggies,
+)
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
 
@@ -41,8 +48,12 @@ KIND = "noise-model"
 SCATTER_FLOOR = 0.15
 """Least scatter of ln sigma: wider than some catalogues', so that a network conditioned on sigma serves others too."""
 
-_GRID = np.linspace(5.0, 31.0, 521)
-_GRID_CARD = [float(_GRID[0]), float(_GRID[-1]), len(_GRID)]
+_BRIGHTEST, _STEP, _LEAST_GRID = 5.0, 0.05, 521
+# Beyond the magnitude of zero flux; there it is lost in its noise by 16 softenings.
+_FAINT_MARGIN = 3.0
+# Lupton et al.'s optimum, in units of the noise of a faint source; and which sources are faint.
+_SOFTENING_PER_SIGMA, _FAINTEST = 1.042, 0.1
+_TOO_SOFT = 5.0
 _GALAXIES_PER_BIN = 150
 _MAX_BINS = 40
 _MIN_GALAXIES = 100
@@ -65,7 +76,9 @@ class NoiseModel:
     Parameters
     ----------
     bands : band names.
-    median : (n_band, n_grid) median of ln(sigma / nanomaggie) on the magnitude grid `_GRID`.
+    softening : (n_band,) of the asinh magnitudes, nanomaggies; posteriors trained with the model have their magnitudes by it.
+    median : (n_band, n_grid) median of ln(sigma / nanomaggie) on a grid of magnitudes: from 5 on in steps of 0.05, to 31 or
+        beyond.
     scatter : (n_band, n_grid) standard deviation of ln sigma.
     magnitude_range, ln_sigma_range : (n_band, 2) the catalogue's range of observed values.
     log_cap : (n_band,) log weights of a band's proposals above it count as it; one in ten thousand at the catalogue's fluxes.
@@ -74,6 +87,7 @@ class NoiseModel:
     """
 
     bands: tuple[str, ...]
+    softening: np.ndarray
     median: np.ndarray
     scatter: np.ndarray
     magnitude_range: np.ndarray
@@ -81,57 +95,79 @@ class NoiseModel:
     log_cap: np.ndarray
     log_norm: np.ndarray
     provenance: str = ""
+    _grid: np.ndarray = field(init=False, repr=False)
     _rise: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        n_band = len(self.bands)
+        n_band, n_grid = len(self.bands), max(_LEAST_GRID, np.shape(self.median)[-1])
         shapes = {
-            "median": (n_band, len(_GRID)),
-            "scatter": (n_band, len(_GRID)),
+            "softening": (n_band,),
+            "median": (n_band, n_grid),
+            "scatter": (n_band, n_grid),
             "magnitude_range": (n_band, 2),
             "ln_sigma_range": (n_band, 2),
             "log_cap": (n_band,),
-            "log_norm": (n_band, len(_GRID)),
+            "log_norm": (n_band, n_grid),
         }
         for name, shape in shapes.items():
             got = np.shape(getattr(self, name))
             if got != shape:
                 raise ParameterError(f"{name} has shape {got}, expected {shape} for bands {self.bands}")
+        if wrong := [b for b, value in zip(self.bands, self.softening, strict=True) if not 0 < value < np.inf]:
+            raise ParameterError(f"softening of {wrong[0]} must be finite and positive, got {self.softening}")
+        object.__setattr__(self, "_grid", _magnitude_grid(n_grid))
         # How much the median rises from f to f + sigma, by a symmetric difference: the proposal's slope.
-        rise = np.empty((n_band, len(_GRID)))
-        for b, band in enumerate(self.bands):
-            flux, typical = asinh_flux(_GRID, band), np.exp(self.median[b])
+        rise = np.empty((n_band, n_grid))
+        for b in range(n_band):
+            flux, typical = asinh_flux(self._grid, self.softening[b]), np.exp(self.median[b])
             (above,), (below,) = (self._interpolate(b, flux + step, self.median) for step in (typical, -typical))
             rise[b] = 0.5 * (above - below)
         object.__setattr__(self, "_rise", rise)
 
     @classmethod
-    def from_catalog(cls, catalog: Catalog, provenance: str = "") -> "NoiseModel":
+    def from_catalog(
+        cls, catalog: Catalog, provenance: str = "", *, softening: Mapping[str, float] | None = None
+    ) -> "NoiseModel":
         """Learn the densities from a catalogue whose errors include their floors.
 
         Per band, galaxies are binned by observed asinh magnitude; the median of the asinh magnitude's error and the
         scatter of its logarithm (floored at `SCATTER_FLOOR`) are interpolated linearly between bins. Beyond the brightest
         bin the error stays constant in magnitudes, as a floor has it, and beyond the faintest one in flux, as the sky has it.
 
+        The softening of the magnitudes is the usual one in the bands of `sedcast.data.asinh.SOFTENING` (SDSS, GALEX, 2MASS),
+        in others 1.042 times the median error of the faintest tenth of the fluxes (Lupton et al. 1999).
+
+        Parameters
+        ----------
+        catalog : of a few hundred galaxies at least.
+        provenance : where it comes from, for the artifact.
+        softening : nanomaggies, by band, of bands for which it is not to be learnt: that of another noise model, if a posterior
+            trained with that one is to be a start or an expert of a posterior trained with this one.
+
         Raises
         ------
         CatalogError : if a band has fewer than 100 measurements.
+        ParameterError : if `softening` is not positive, or of a band that the catalogue lacks or whose softening is given.
         """
-        tables = [_learn_band(catalog.flux[:, b], catalog.sigma[:, b], band) for b, band in enumerate(catalog.bands)]
+        measured = [_measured(catalog, b) for b in range(len(catalog.bands))]
+        b_values = _softening(catalog.bands, measured, softening or {})
+        faintest = float(asinh_magnitude(np.zeros(len(b_values)), b_values).max()) + _FAINT_MARGIN
+        grid = _magnitude_grid(max(_LEAST_GRID, 1 + int(np.ceil((faintest - _BRIGHTEST) / _STEP))))
+        tables = [_learn_band(flux, sigma, b, grid) for (flux, sigma), b in zip(measured, b_values, strict=True)]
         median, scatter, magnitude_range, ln_sigma_range = (np.array(part) for part in zip(*tables, strict=True))
         n_band = len(catalog.bands)
         learnt = cls(
             bands=catalog.bands,
+            softening=b_values,
             median=median,
             scatter=scatter,
             magnitude_range=magnitude_range,
             ln_sigma_range=ln_sigma_range,
             log_cap=np.full(n_band, np.inf),
-            log_norm=np.zeros((n_band, len(_GRID))),
+            log_norm=np.zeros_like(median),
             provenance=provenance or f"catalogue of {len(catalog)} galaxies",
         )
-        measured = [catalog.flux[catalog.flux_ivar[:, b] > 0, b] for b in range(n_band)]
-        log_cap = np.array([learnt._find_cap(b, flux) for b, flux in enumerate(measured)])
+        log_cap = np.array([learnt._find_cap(b, flux) for b, (flux, _) in enumerate(measured)])
         log_norm = np.array([learnt._find_norm(b, cap) for b, cap in enumerate(log_cap)])
         return replace(learnt, log_cap=log_cap, log_norm=log_norm)
 
@@ -159,7 +195,7 @@ class NoiseModel:
     def save(self, path: str | Path) -> None:
         """Write the model as an artifact of kind ``noise-model``."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        card = {"provenance": self.provenance, "bands": list(self.bands), "grid": _GRID_CARD}
+        card = {"provenance": self.provenance, "bands": list(self.bands), "grid": _grid_card(self._grid)}
         save_artifact(path, KIND, arrays, card)
 
     @classmethod
@@ -172,15 +208,18 @@ class NoiseModel:
         """
         arrays, card = load_artifact(path, KIND)
         with consistent(path, "noise model"):
-            if card["grid"] != _GRID_CARD:
+            n_grid = arrays["median"].shape[1]
+            if card["grid"] != (expected_grid := _grid_card(_magnitude_grid(n_grid))):
                 raise ArtifactError(
-                    f"{path} is tabulated on the grid {card['grid']}, this sedcast uses {_GRID_CARD}: make it again"
+                    f"{path} is tabulated on the grid {card['grid']}, this sedcast uses {expected_grid}: make it again"
                 )
             bands = tuple(card["bands"])
             if not all(isinstance(band, str) for band in bands):
                 raise ArtifactError(f"{path} has bands {bands}, expected names")
+            # Artifacts of before softenings were learnt have none.
+            arrays = {"softening": softening_nanomaggies(bands)} | dict(arrays)
             model = cls(bands=bands, provenance=card["provenance"], **{name: arrays[name] for name in _ARRAYS})
-            widths = dict.fromkeys(("median", "scatter", "log_norm"), len(_GRID)) | {"magnitude_range": 2, "ln_sigma_range": 2}
+            widths = dict.fromkeys(("median", "scatter", "log_norm"), n_grid) | {"magnitude_range": 2, "ln_sigma_range": 2}
             for name in _ARRAYS:
                 expected = (len(bands), widths[name]) if name in widths else (len(bands),)
                 if arrays[name].shape != expected or arrays[name].dtype.kind != "f":
@@ -189,8 +228,9 @@ class NoiseModel:
 
     def _interpolate(self, b: int, flux: np.ndarray, *tables: np.ndarray) -> list[np.ndarray]:
         """Rows `b` of tables (n_band, n_grid) at fluxes (n,) of that band."""
-        position = (asinh_magnitude(flux, self.bands[b]) - _GRID[0]) / (_GRID[1] - _GRID[0])
-        np.clip(position, 0, len(_GRID) - 1.001, out=position)
+        grid = self._grid
+        position = (asinh_magnitude(flux, self.softening[b]) - grid[0]) / (grid[1] - grid[0])
+        np.clip(position, 0, len(grid) - 1.001, out=position)
         left = position.astype(np.intp)
         fraction = position - left
         return [table[b][left] + fraction * (table[b][left + 1] - table[b][left]) for table in tables]
@@ -265,7 +305,7 @@ class NoiseModel:
     def _find_norm(self, b: int, cap: float) -> np.ndarray:
         """The logarithm of Z of a band on the grid, (n_grid,): of the mean capped weight, over the same deviates everywhere."""
         points = ndtri(qmc.Sobol(2, seed=_CAP_SEED).random_base2(_LOG2_NORM_POINTS)).T
-        fluxes = asinh_flux(_GRID, self.bands[b])
+        fluxes = asinh_flux(self._grid, self.softening[b])
         weights = [np.exp(np.minimum(self._propose(b, np.full(points.shape[1], f), *points)[2], cap)) for f in fluxes]
         return np.log(np.mean(weights, axis=1))
 
@@ -280,7 +320,7 @@ class NoiseModel:
 
         Leaving out the others when training is a cut on observed values: it leaves p(theta | x) as it is for those kept.
         """
-        magnitude, ln_sigma = asinh_magnitude(flux_obs, self.bands), np.log(sigma)
+        magnitude, ln_sigma = asinh_magnitude(flux_obs, self.softening), np.log(sigma)
         inside = (magnitude >= self.magnitude_range[:, 0]) & (magnitude <= self.magnitude_range[:, 1])
         inside &= (ln_sigma >= self.ln_sigma_range[:, 0]) & (ln_sigma <= self.ln_sigma_range[:, 1])
         return np.asarray((inside | np.isinf(sigma)).all(axis=1))
@@ -293,8 +333,8 @@ class NoiseModel:
         """
         angle = np.linspace(0, np.pi / 2, 91)[:, None]
         brightest, faintest = np.empty((2, len(self.bands)))
-        for b, band in enumerate(self.bands):
-            flux = asinh_flux(self.magnitude_range[b], band)
+        for b in range(len(self.bands)):
+            flux = asinh_flux(self.magnitude_range[b], self.softening[b])
             median, scatter = self._interpolate(b, flux, self.median, self.scatter)
             errors = np.cos(angle) * np.exp(_REACH_SIGMA * np.sin(angle) * scatter)
             margin = _REACH_SIGMA * np.exp(median) * errors.max(axis=0)
@@ -304,20 +344,60 @@ class NoiseModel:
         return brightest, faintest
 
 
-_ARRAYS = ("median", "scatter", "magnitude_range", "ln_sigma_range", "log_cap", "log_norm")
+_ARRAYS = ("softening", "median", "scatter", "magnitude_range", "ln_sigma_range", "log_cap", "log_norm")
 
 
-def _learn_band(flux: np.ndarray, sigma: np.ndarray, band: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Median and scatter of ln sigma on the grid, and the observed ranges of magnitude and ln sigma, of one band."""
-    measured = np.isfinite(sigma)
-    flux, sigma = flux[measured], sigma[measured]
-    if len(flux) < _MIN_GALAXIES:
+def _magnitude_grid(n: int) -> np.ndarray:
+    """The first `n` of the magnitudes at which tables are."""
+    return np.linspace(_BRIGHTEST, _BRIGHTEST + _STEP * (n - 1), n)
+
+
+def _grid_card(grid: np.ndarray) -> list[float]:
+    return [float(grid[0]), float(grid[-1]), len(grid)]
+
+
+def _measured(catalog: Catalog, b: int) -> tuple[np.ndarray, np.ndarray]:
+    """Fluxes and errors of a band where it is measured."""
+    measured = catalog.flux_ivar[:, b] > 0
+    if measured.sum() < _MIN_GALAXIES:
         raise CatalogError(
-            f"band {band!r} has {len(flux)} measurements, a noise model needs {_MIN_GALAXIES}: select other bands, "
-            "or pass a larger catalogue"
+            f"band {catalog.bands[b]!r} has {measured.sum()} measurements, a noise model needs {_MIN_GALAXIES}: select other "
+            "bands, or pass a larger catalogue"
         )
-    magnitude = asinh_magnitude(flux, band)
-    ln_error = np.log(asinh_magnitude_error(flux, sigma, band))
+    return catalog.flux[measured, b], catalog.sigma[measured, b]
+
+
+def _softening(
+    bands: Sequence[str], measured: Sequence[tuple[np.ndarray, np.ndarray]], given: Mapping[str, float]
+) -> np.ndarray:
+    """Softening of each band, (n_band,) nanomaggies: the usual one if there is, else the one given, else by the errors."""
+    for band, value in given.items():
+        if band not in bands or band in SOFTENING:
+            why = "has a fixed one" if band in SOFTENING else f"is not in the catalogue, which has {', '.join(bands)}"
+            raise ParameterError(f"softening: {band} {why}; give it for other bands only")
+        if not 0 < value < np.inf:
+            raise ParameterError(f"softening of {band} must be finite and positive, nanomaggies, got {value!r}")
+    values = softening_nanomaggies(bands)
+    for b, (band, (flux, sigma)) in enumerate(zip(bands, measured, strict=True)):
+        optimum = _SOFTENING_PER_SIGMA * float(np.median(sigma[flux <= np.quantile(flux, _FAINTEST)]))
+        if band not in SOFTENING:
+            values[b] = given.get(band, optimum)
+        elif values[b] > _TOO_SOFT * optimum:
+            logger.warning(
+                "band %s: faint errors are %.0f times smaller than the fixed softening of its asinh magnitudes is for, and "
+                "these hardly tell faint fluxes apart: name the survey's own curve, whose softening is then learnt",
+                band,
+                values[b] / optimum,
+            )
+    return values
+
+
+def _learn_band(
+    flux: np.ndarray, sigma: np.ndarray, softening: float, grid: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Median and scatter of ln sigma on the grid, and the observed ranges of magnitude and ln sigma, of one band."""
+    magnitude = asinh_magnitude(flux, softening)
+    ln_error = np.log(asinh_magnitude_error(flux, sigma, softening))
     n_bin = int(np.clip(len(flux) // _GALAXIES_PER_BIN, 2, _MAX_BINS))
     fractions = np.arange(1, n_bin) / n_bin
     if n_bin == _MAX_BINS:
@@ -326,14 +406,14 @@ def _learn_band(flux: np.ndarray, sigma: np.ndarray, band: str) -> tuple[np.ndar
     bins = np.split(np.argsort(magnitude), (fractions * len(flux)).astype(int))
     centre = np.array([np.median(magnitude[rows]) for rows in bins])
     middle = np.array([np.median(ln_error[rows]) for rows in bins])
-    grid_flux = asinh_flux(_GRID, band)
-    median = np.log(asinh_flux_error(grid_flux, np.exp(np.interp(_GRID, centre, middle)), band))
-    faint = centre[-1] < _GRID
-    median[faint] = np.log(asinh_flux_error(asinh_flux(centre[-1], band), np.exp(middle[-1]), band))
-    residual = np.log(sigma) - np.interp(magnitude, _GRID, median)
+    grid_flux = asinh_flux(grid, softening)
+    median = np.log(asinh_flux_error(grid_flux, np.exp(np.interp(grid, centre, middle)), softening))
+    faint = centre[-1] < grid
+    median[faint] = np.log(asinh_flux_error(asinh_flux(centre[-1], softening), np.exp(middle[-1]), softening))
+    residual = np.log(sigma) - np.interp(magnitude, grid, median)
     # A quarter of the central 95.45%: a Gaussian's standard deviation, and wide enough for the two depths of GALEX's surveys.
     spread = np.array([0.25 * np.diff(np.percentile(residual[rows], (2.275, 97.725)))[0] for rows in bins])
-    scatter = np.interp(_GRID, centre, np.maximum(spread, SCATTER_FLOOR))
+    scatter = np.interp(grid, centre, np.maximum(spread, SCATTER_FLOOR))
     magnitude_range = np.percentile(magnitude, _PERCENTILES) + np.array([-1, 1]) * _WIDEN_MAGNITUDE
     ln_sigma_range = np.percentile(np.log(sigma), _PERCENTILES) + np.array([-1, 1]) * _WIDEN_LN_SIGMA
     return median, scatter, magnitude_range, ln_sigma_range

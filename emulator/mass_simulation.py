@@ -152,6 +152,7 @@ def _attributes(config: SimulationConfig, prior: Prior, noise: NoiseModel, simul
         "config": config.model_dump_json(),
         "prior": json.dumps(prior.to_dict()),
         "bands": list(config.band_names),
+        "softening": noise.softening,
         "parameter_names": list(PARAMETER_NAMES),
         "free_parameter_names": list(FREE_PARAMETER_NAMES),
         "versions": json.dumps(software_versions()),

@@ -106,7 +106,9 @@ class FlowWithAmplitudes(ConditionalFlow):
     def to_arrays(self) -> dict[str, np.ndarray]:
         """All arrays; those of the emulator with a prefix."""
         prior = None if self.redshift_prior is None else self.redshift_prior.model_dump(mode="json")
-        config = json.dumps({"mask": self.transform.mask, "redshift_prior": prior}).encode()
+        config = json.dumps(
+            {"mask": self.transform.mask, "softening": self.transform.softening, "redshift_prior": prior}
+        ).encode()
         bands = {f"{_BANDS}{name}": array for name, array in self.emulator.to_arrays().items()}
         return self.others.to_arrays() | bands | {_CONFIG: np.frombuffer(config, dtype=np.uint8)}
 
@@ -129,7 +131,8 @@ class FlowWithAmplitudes(ConditionalFlow):
             config = json.loads(np.asarray(arrays[_CONFIG], dtype=np.uint8).tobytes())
             inferred = config["redshift_prior"]
             prior = None if inferred is None else parse_config(inferred, RedshiftPrior, "redshift_prior")
-            transform = ContextTransform(emulator.bands, mask=bool(config["mask"]), redshift=prior is None)
+            softening = tuple(config.get("softening", ()))
+            transform = ContextTransform(emulator.bands, mask=bool(config["mask"]), redshift=prior is None, softening=softening)
         except (KeyError, TypeError, ValueError, ConfigError, ParameterError) as error:
             raise ArtifactError(f"no valid {_CONFIG!r} among the arrays of a flow: {error}") from error
         return cls(MaskedAutoregressiveFlow.from_arrays(arrays), emulator, transform, prior)

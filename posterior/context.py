@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sedcast.data.asinh import asinh_flux, asinh_flux_error, asinh_magnitude, asinh_magnitude_error
+from sedcast.data.asinh import asinh_flux, asinh_flux_error, asinh_magnitude, asinh_magnitude_error, softening_nanomaggies
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.filters import check_band_names
 from sedcast.data.units import as_floats, as_nanomaggies
@@ -37,18 +37,26 @@ class ContextTransform:
     bands : band names, the order of the flux columns.
     mask : whether bands may be unmeasured.
     redshift : whether the redshift is known, and part of the context.
+    softening : of each band's asinh magnitudes, nanomaggies, see `NoiseModel`; the usual ones (`softening_nanomaggies`) if ().
 
     Raises
     ------
-    ParameterError : if there is no band, or one is repeated.
+    ParameterError : if there is no band, or one is repeated; if a softening is not positive, or there is not one for each band.
     """
 
     bands: tuple[str, ...]
     mask: bool = False
     redshift: bool = True
+    softening: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands", check_band_names(tuple(self.bands)))
+        softening = tuple(float(b) for b in (self.softening if len(self.softening) else softening_nanomaggies(self.bands)))
+        if len(softening) != len(self.bands) or not all(0 < b < np.inf for b in softening):
+            raise ParameterError(
+                f"softening {softening}: expected a positive number, nanomaggies, for each of {' '.join(self.bands)}"
+            )
+        object.__setattr__(self, "softening", softening)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -83,8 +91,8 @@ class ContextTransform:
         """
         flux, flux_ivar, zred = self.validate(flux, flux_ivar, zred)
         measured = flux_ivar > 0
-        magnitude = asinh_magnitude(flux, self.bands)
-        error = asinh_magnitude_error(flux, np.where(measured, flux_ivar, 1.0) ** -0.5, self.bands)
+        magnitude = asinh_magnitude(flux, np.array(self.softening))
+        error = asinh_magnitude_error(flux, np.where(measured, flux_ivar, 1.0) ** -0.5, np.array(self.softening))
         mean = magnitude.mean(axis=1, where=measured, keepdims=True)
         deviations = [np.where(measured, magnitude - mean, 0.0)] if len(self.bands) > 1 else []
         ln_error = np.where(measured, np.log(error), _LN_ERROR_UNMEASURED)
@@ -98,8 +106,8 @@ class ContextTransform:
         values = dict(zip(self.names, np.asarray(context, dtype=float).T, strict=True))
         magnitude = np.stack([values["mag_mean"] + values.get(f"mag_{band}-mean", 0.0) for band in self.bands], axis=1)
         error = np.exp(np.stack([values[f"ln_magerr_{band}"] for band in self.bands], axis=1))
-        flux = asinh_flux(magnitude, self.bands)
-        flux_ivar = asinh_flux_error(flux, error, self.bands) ** -2.0
+        flux = asinh_flux(magnitude, np.array(self.softening))
+        flux_ivar = asinh_flux_error(flux, error, np.array(self.softening)) ** -2.0
         if self.mask:
             measured = np.stack([values[f"measured_{band}"] for band in self.bands], axis=1) > 0.5
             flux, flux_ivar = np.where(measured, flux, 0.0), np.where(measured, flux_ivar, 0.0)
@@ -112,11 +120,19 @@ class ContextTransform:
 
         Raises
         ------
-        ParameterError : if `wider` lacks some of these columns; they are named.
+        ParameterError : if `wider` lacks some of these columns, or has magnitudes of another softening in these bands; they are
+            named.
         """
         absent = [name for name in self.names if name not in wider.names]
         if absent:
             raise ParameterError(f"the context of bands {' '.join(wider.bands)} lacks the columns {', '.join(absent)}")
+        there = dict(zip(wider.bands, wider.softening, strict=True))
+        for band, softening in zip(self.bands, self.softening, strict=True):
+            if there[band] != softening:
+                raise ParameterError(
+                    f"the context of bands {' '.join(wider.bands)} has asinh magnitudes in {band} of a softening of "
+                    f"{there[band]:.6g} nanomaggies in place of {softening:.6g}"
+                )
         matrix = np.zeros((wider.n_context, self.n_context))
         matrix[[wider.names.index(name) for name in self.names], np.arange(self.n_context)] = 1
         if len(wider.bands) > 1:
@@ -229,7 +245,7 @@ class TrainingDomain:
         whitening = np.where(kept, axes / np.sqrt(np.where(kept, variance, 1.0)), 0.0)
         distance = np.percentile(np.linalg.norm((features - centre) @ whitening, axis=1), _DISTANCE_PERCENTILE)
         measured = flux_ivar > 0
-        magnitude, ln_error = _magnitude_and_ln_error(flux, flux_ivar, context.bands)
+        magnitude, ln_error = _magnitude_and_ln_error(flux, flux_ivar, context.softening)
         ranges = [
             np.stack(
                 [np.min(v, axis=0, where=measured, initial=np.inf), np.max(v, axis=0, where=measured, initial=-np.inf)], -1
@@ -246,7 +262,7 @@ class TrainingDomain:
         centred = self.context(flux, flux_ivar, zred) - self.centre
         flux, flux_ivar, _ = self.context.validate(flux, flux_ivar, zred)
         reasons: list[list[str]] = [[] for _ in range(len(flux))]
-        magnitude, ln_error = _magnitude_and_ln_error(flux, flux_ivar, self.context.bands)
+        magnitude, ln_error = _magnitude_and_ln_error(flux, flux_ivar, self.context.softening)
         for column, band in enumerate(self.context.bands):
             tests = (
                 (magnitude[:, column] < self.magnitude[column, 0], f"{band} magnitude brighter than the training range"),
@@ -291,10 +307,12 @@ class TrainingDomain:
         }
 
 
-def _magnitude_and_ln_error(flux: np.ndarray, flux_ivar: np.ndarray, bands: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _magnitude_and_ln_error(
+    flux: np.ndarray, flux_ivar: np.ndarray, softening: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
     """Asinh magnitude and ln sigma, (n, n_band) each, NaN where unmeasured."""
     flux_ivar = np.where(flux_ivar > 0, flux_ivar, np.nan)
-    return np.where(flux_ivar > 0, asinh_magnitude(flux, bands), np.nan), -0.5 * np.log(flux_ivar)
+    return np.where(flux_ivar > 0, asinh_magnitude(flux, np.array(softening)), np.nan), -0.5 * np.log(flux_ivar)
 
 
 def _note(reasons: list[list[str]], tests: Sequence[tuple[np.ndarray, str]]) -> None:

@@ -473,6 +473,7 @@ class PosteriorEstimator:
             "parameter_names": list(PARAMETER_NAMES),
             "free_parameter_names": list(self.free_names),
             "context_names": list(self.context.names),
+            "softening": list(self.context.softening),
             "prior": self.prior.to_dict(),
             "zred_range": list(self.zred_range),
             "cosmology": self.cosmology.name,
@@ -497,7 +498,9 @@ class PosteriorEstimator:
             mask = any(name.startswith("measured_") for name in card["context_names"])
             inferred = card.get("redshift_prior")
             redshift_prior = None if inferred is None else parse_config(inferred, RedshiftPrior, f"{path}, redshift_prior")
-            context = ContextTransform(tuple(card["bands"]), mask=mask, redshift=inferred is None)
+            # Cards of before softenings were learnt have none.
+            softening = tuple(card.get("softening", ()))
+            context = ContextTransform(tuple(card["bands"]), mask=mask, redshift=inferred is None, softening=softening)
             names = [*FREE_PARAMETER_NAMES, *([] if inferred is None else ["zred"])]
             if card["free_parameter_names"] != names or card["context_names"] != list(context.names):
                 raise ArtifactError(f"{path} has other parameters or context columns than this sedcast: train it again")
@@ -510,7 +513,7 @@ class PosteriorEstimator:
                 Cosmology(card["cosmology"]),
                 SFHBases(time, sfh, zh, card["bases"]["name"], card["bases"]["provenance"]),
                 card,
-                _outliers(context.bands, arrays, card),
+                _outliers(context, arrays, card),
                 redshift_prior,
                 SurvivingMass.from_arrays(arrays, _SURVIVING),
             )
@@ -566,7 +569,7 @@ class PosteriorEstimator:
         return _rounded_inwards(low, high)
 
 
-def _outliers(bands: tuple[str, ...], arrays: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> OutlierModel | None:
+def _outliers(context: ContextTransform, arrays: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> OutlierModel | None:
     """The outlier score of an artifact, None if it has none, or one of an earlier sedcast."""
     if "outliers" not in card:
         return None
@@ -575,7 +578,7 @@ def _outliers(bands: tuple[str, ...], arrays: Mapping[str, np.ndarray], card: Ma
             "the outlier score of %s is of an earlier version and left out: `fit_outliers` makes it anew", card["name"]
         )
         return None
-    return OutlierModel.from_arrays(bands, arrays, _OUTLIERS)
+    return OutlierModel.from_arrays(context.bands, np.array(context.softening), arrays, _OUTLIERS)
 
 
 def check_experts(
@@ -596,8 +599,9 @@ def check_experts(
     Raises
     ------
     ConfigError : if the estimator does not serve any subset of its bands, an expert does, has others (by name, or by the digest
-        of a user's own curve, `SimulationConfig.own_files`), or those of another expert; if they are of different models, infer
-        redshifts by different priors, or an expert's redshift range is smaller.
+        of a user's own curve, `SimulationConfig.own_files`), or those of another expert; if their
+        softenings differ, they are of different models, infer redshifts by different priors, or an expert's redshift range is
+        smaller.
     """
     served: dict[frozenset[str], str] = {}
     for expert in experts:
@@ -613,6 +617,12 @@ def check_experts(
         if other_curve := [band for band in expert.bands if curves.get(band) != own_files.get(band)]:
             raise ConfigError(
                 f"expert: {expert.name} was trained with another curve of {other_curve[0]} than {name}: take the same"
+            )
+        there = dict(zip(context.bands, context.softening, strict=True))
+        if softened := [band for band, b in zip(expert.bands, expert.context.softening, strict=True) if there[band] != b]:
+            raise ConfigError(
+                f"expert: {expert.name} has asinh magnitudes of another softening in {softened[0]} than {name}, from another "
+                "noise model: train both with one, or learn one with the softening of the other (NoiseModel.from_catalog)"
             )
         (low, high), (least, most) = zred_range, expert.zred_range
         # A redshift that is inferred is a coordinate of the flow by its prior.

@@ -253,7 +253,8 @@ def fit_outliers(
     seed = _SEED_STEP * (config.seed + 1)
     galaxies = draw_like_training(estimator, simulator, config.n_fit, seed=seed)
     theta = estimator.prior.from_unbounded(galaxies.theta_unbounded.astype(float))
-    magnitude = asinh_magnitude(noiseless_flux(simulator, theta, galaxies.zred, n_threads=2), estimator.bands)
+    softening = np.array(estimator.context.softening)
+    magnitude = asinh_magnitude(noiseless_flux(simulator, theta, galaxies.zred, n_threads=2), softening)
     density = PhotometryDensity.fit(magnitude, galaxies.zred, n_components=config.n_components, seed=seed)
     mocks = draw_like_training(estimator, simulator, config.n_calibration, seed=seed + 1)
 
@@ -264,7 +265,7 @@ def fit_outliers(
     samples = sample_checks(estimator, simulator, mocks, seed=seed, progress=report)
     zred = None if estimator.infers_redshift else mocks.zred
     model = OutlierModel.calibrated(
-        estimator.bands, density, flux=mocks.flux, flux_ivar=mocks.flux_ivar, zred=zred, samples=samples
+        estimator.bands, softening, density, flux=mocks.flux, flux_ivar=mocks.flux_ivar, zred=zred, samples=samples
     )
     described = config.model_dump() | {"false_alarm_rate": FALSE_ALARM_RATE, "misfit_samples": MISFIT_SAMPLES}
     described |= {"statistics": list(STATISTICS), "version": SCORE_VERSION}

@@ -154,6 +154,7 @@ class OutlierModel:
     Attributes
     ----------
     bands : band names.
+    softening : (n_band,) of the asinh magnitudes, nanomaggies; stars are known by the usual ones of u g r i z.
     density : of noiseless photometry.
     error_magnitude : (n_band, n_bin) asinh magnitudes at which usual errors are known.
     error_median, error_scatter : (n_band, n_bin) mean and standard deviation of the log magnitude error there.
@@ -167,6 +168,7 @@ class OutlierModel:
     """
 
     bands: tuple[str, ...]
+    softening: np.ndarray
     density: PhotometryDensity
     error_magnitude: np.ndarray
     error_median: np.ndarray
@@ -180,6 +182,7 @@ class OutlierModel:
     def calibrated(
         cls,
         bands: tuple[str, ...],
+        softening: np.ndarray,
         density: PhotometryDensity,
         *,
         flux: np.ndarray,
@@ -192,6 +195,7 @@ class OutlierModel:
         Parameters
         ----------
         bands : band names.
+        softening : (n_band,) of the asinh magnitudes, nanomaggies.
         density : of noiseless photometry.
         flux, flux_ivar : (n, n_band) mocks; both 0 where unmeasured.
         zred : (n,), or None if redshifts are unknown.
@@ -205,13 +209,13 @@ class OutlierModel:
             raise ParameterError(
                 f"{len(flux)} mocks: expected {_MIN_PER_COUNT} at least, to know the rarest per cent; draw more"
             )
-        errors = _usual_errors(bands, flux, flux_ivar)
+        errors = _usual_errors(bands, softening, flux, flux_ivar)
         measured = flux_ivar > 0
         found, counts = np.unique(measured, axis=0, return_counts=True)
         patterns = found[counts >= _MIN_PER_PATTERN]
         n_table = len(patterns) + len(bands)
         empty = np.zeros((n_table, 2, len(STATISTICS), _LEVELS)), np.zeros((n_table, 2, _LEVELS)), np.full(n_table, 0.5)
-        model = cls(bands, density, *errors, patterns, *empty)
+        model = cls(bands, softening, density, *errors, patterns, *empty)
         checks = model.check(flux, flux_ivar, zred)
         values = np.stack([checks.with_samples(None), checks.with_samples(samples)], axis=1)
         own = np.array([(measured == pattern).all(axis=1) for pattern in patterns]).reshape(-1, len(flux))
@@ -246,10 +250,10 @@ class OutlierModel:
         """What photometry alone says; flux, flux_ivar (n, n_band), both 0 where unmeasured, and zred (n,), None if unknown."""
         measured = flux_ivar > 0
         sigma = np.where(measured, flux_ivar, np.nan) ** -0.5
-        magnitude = np.where(measured, asinh_magnitude(flux, self.bands), np.nan)
-        error = asinh_magnitude_error(flux, sigma, self.bands)
+        magnitude = np.where(measured, asinh_magnitude(flux, self.softening), np.nan)
+        error = asinh_magnitude_error(flux, sigma, self.softening)
         expected = self.density.expected(magnitude, error, zred)
-        flux_away = np.abs(flux - asinh_flux(expected, self.bands))
+        flux_away = np.abs(flux - asinh_flux(expected, self.softening))
         # With these, magnitudes are as far from what the other bands let expect as fluxes are. The error at the observed
         # flux is wide enough for anything where that flux is lost in its noise.
         secant = sigma * np.abs(magnitude - expected) / flux_away
@@ -377,7 +381,9 @@ class OutlierModel:
         return named | self.density.to_arrays(prefix + "density_")
 
     @classmethod
-    def from_arrays(cls, bands: tuple[str, ...], arrays: Mapping[str, np.ndarray], prefix: str) -> "OutlierModel":
+    def from_arrays(
+        cls, bands: tuple[str, ...], softening: np.ndarray, arrays: Mapping[str, np.ndarray], prefix: str
+    ) -> "OutlierModel":
         """The model that `to_arrays` described.
 
         Raises
@@ -401,7 +407,7 @@ class OutlierModel:
             raise ArtifactError(
                 f"arrays of the outlier score do not fit {n_band} bands ({wrong}): the file is of another version"
             )
-        return cls(bands, PhotometryDensity.from_arrays(n_band, arrays, prefix + "density_"), **found)
+        return cls(bands, softening, PhotometryDensity.from_arrays(n_band, arrays, prefix + "density_"), **found)
 
 
 def _harmonic_mean(log_p: np.ndarray) -> np.ndarray:
@@ -410,7 +416,9 @@ def _harmonic_mean(log_p: np.ndarray) -> np.ndarray:
     return np.asarray(np.log(weight.sum(axis=1)) - np.log(np.nansum(weight * np.exp(-log_p), axis=1)))
 
 
-def _usual_errors(bands: tuple[str, ...], flux: np.ndarray, flux_ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _usual_errors(
+    bands: tuple[str, ...], softening: np.ndarray, flux: np.ndarray, flux_ivar: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and scatter of the log magnitude error in bins of observed magnitude, (n_band, n_bin) each, after the magnitudes."""
     tables = np.empty((3, len(bands), _ERROR_BINS))
     for b, band in enumerate(bands):
@@ -420,8 +428,8 @@ def _usual_errors(bands: tuple[str, ...], flux: np.ndarray, flux_ivar: np.ndarra
                 f"{rows.sum()} of {len(flux)} mocks are measured in {band}, expected {_LEAST_IN_BIN} at least: draw more, "
                 "n_calibration in [outliers]"
             )
-        magnitude = asinh_magnitude(flux[rows, b], band)
-        ln_error = np.log(asinh_magnitude_error(flux[rows, b], flux_ivar[rows, b] ** -0.5, band))
+        magnitude = asinh_magnitude(flux[rows, b], softening[b])
+        ln_error = np.log(asinh_magnitude_error(flux[rows, b], flux_ivar[rows, b] ** -0.5, softening[b]))
         n_bin = max(1, min(_ERROR_BINS, len(magnitude) // _IN_BIN))
         for k, members in enumerate(np.array_split(np.argsort(magnitude), n_bin)):
             middle = magnitude[members].mean()

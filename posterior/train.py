@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -139,6 +139,8 @@ class TrainingProgress(Protocol):
 class TrainingSet:
     """Mock galaxies to train on: theta_unbounded (n, 11), flux, flux_ivar (n, n_band), zred (n,), and their configuration.
 
+    `softening` (n_band,), nanomaggies, is that of the noise model by which they were observed; () for the usual ones.
+
     Raises
     ------
     ParameterError : if rows are not finite, repeat each other, or a column is constant; all are counted.
@@ -149,6 +151,7 @@ class TrainingSet:
     flux_ivar: np.ndarray
     zred: np.ndarray
     config: SimulationConfig
+    softening: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         n, n_band = len(self.zred), len(self.config.bands)
@@ -205,6 +208,8 @@ def read_training_set(path: str | Path) -> TrainingSet:
             names = [str(name) for name in file.attrs["free_parameter_names"]]
             config = parse_config(json.loads(file.attrs["config"]), SimulationConfig, f"{path}, attribute 'config'")
             made_with = json.loads(file.attrs.get("artifacts", "{}"))
+            # Files of before softenings were learnt have none.
+            softening = tuple(float(b) for b in file.attrs.get("softening", ()))
     except SedcastError:
         raise
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -213,7 +218,7 @@ def read_training_set(path: str | Path) -> TrainingSet:
         raise ConfigError(f"{path} was simulated with another {changed[0]} than is there now: put that back, or simulate again")
     if names != list(FREE_PARAMETER_NAMES):
         raise ConfigError(f"{path} has parameters {names}, this sedcast {list(FREE_PARAMETER_NAMES)}: simulate again")
-    return TrainingSet(theta_unbounded, flux, flux_ivar, zred, config)
+    return TrainingSet(theta_unbounded, flux, flux_ivar, zred, config, softening)
 
 
 def train_posterior(
@@ -254,7 +259,7 @@ def _experts(config: PosteriorConfig) -> list[PosteriorEstimator]:
     check_experts(
         experts,
         name=config.name,
-        context=_transform(config, simulation),
+        context=_transform(config, simulation, noise_model(simulation).softening),
         zred_range=(simulation.zred.min, simulation.zred.max),
         prior=Prior.from_dict(simulation.prior),
         cosmology=emulator.cosmology,
@@ -266,12 +271,20 @@ def _experts(config: PosteriorConfig) -> list[PosteriorEstimator]:
     return experts
 
 
-def _transform(config: PosteriorConfig, simulation: SimulationConfig) -> ContextTransform:
+def _transform(config: PosteriorConfig, simulation: SimulationConfig, softening: Iterable[float]) -> ContextTransform:
     mask = config.stream is not None and config.stream.missing is not None
-    return ContextTransform(simulation.band_names, mask=mask, redshift=config.redshift == "observed")
+    return ContextTransform(
+        simulation.band_names, mask=mask, redshift=config.redshift == "observed", softening=tuple(softening)
+    )
 
 
-def _check(config: PosteriorConfig, simulation: SimulationConfig, n_galaxies: int, checkpoint: str | Path | None) -> None:
+def _check(
+    config: PosteriorConfig,
+    simulation: SimulationConfig,
+    softening: Iterable[float],
+    n_galaxies: int,
+    checkpoint: str | Path | None,
+) -> None:
     """Refuse before the simulation and the emulator of the bands what would be refused after these minutes."""
     emulator, start = _emulator(simulation), _found_start(config)
     points = np.zeros((1, len(FREE_PARAMETER_NAMES) + (config.redshift == "inferred")))
@@ -280,7 +293,7 @@ def _check(config: PosteriorConfig, simulation: SimulationConfig, n_galaxies: in
     n_train = n_galaxies if config.stream is not None else n_galaxies - config.training.n_held_out(n_galaxies)
     _trainer(config, None, checkpoint, None).check(dim, n_train)
     if start is not None:
-        check_start(start, config.flow, transform=_transform(config, simulation), dim=dim)
+        check_start(start, config.flow, transform=_transform(config, simulation, softening), dim=dim)
     if config.amplitudes is not None:
         stream = config.stream or StreamConfig()
         finished_bands(config.amplitudes, simulation, stream, emulator, start=start, checkpoint=checkpoint)
@@ -289,10 +302,11 @@ def _check(config: PosteriorConfig, simulation: SimulationConfig, n_galaxies: in
 def _train(config: PosteriorConfig, *, checkpoint: str | Path | None, progress: TrainingProgress | None) -> PosteriorEstimator:
     if config.simulation_file is not None:
         training_set = read_training_set(config.simulation_file)
-        _check(config, training_set.config, len(training_set), checkpoint)
+        _check(config, training_set.config, training_set.softening, len(training_set), checkpoint)
     else:
         assert config.simulation is not None
-        _check(config, config.simulation, config.simulation.n_galaxies, checkpoint)
+        softening = noise_model(config.simulation).softening
+        _check(config, config.simulation, softening, config.simulation.n_galaxies, checkpoint)
         if config.stream is not None:
             return _train_on_stream(config, checkpoint=checkpoint, progress=progress)
         with tempfile.TemporaryDirectory() as folder:
@@ -338,7 +352,7 @@ def fit_posterior(
         )
     if (bands is None) != (config.amplitudes is None):
         raise ParameterError("[amplitudes] needs a trained emulator of the bands, and only it does: use train_posterior")
-    transform = _transform(config, training_set.config)
+    transform = _transform(config, training_set.config, training_set.softening)
     observed = _observed(training_set, transform)
     context = transform(*observed)
     points = joint_points(training_set, training_set.config, config)
@@ -453,14 +467,15 @@ def training_stream(
     simulation, stream_config = config.simulation, config.stream
     assert simulation is not None
     assert stream_config is not None
-    transform = _transform(config, simulation)
+    noise = noise_model(simulation)
+    transform = _transform(config, simulation, noise.softening)
     prior, cosmology = Prior.from_dict(simulation.prior), _emulator(simulation).cosmology
 
     def pairs(galaxies: Galaxies) -> tuple[np.ndarray, np.ndarray]:
         points = joint_points(galaxies, simulation, config)
         return _learnt(points, galaxies.zred, config, prior, cosmology), transform(*_observed(galaxies, transform))
 
-    with GalaxyStream(default_simulator(simulation), noise_model(simulation), simulation, stream_config) as stream:
+    with GalaxyStream(default_simulator(simulation), noise, simulation, stream_config) as stream:
         yield stream, transform, pairs
 
 

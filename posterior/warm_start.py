@@ -99,7 +99,8 @@ def check_start(estimator: PosteriorEstimator, config: FlowConfig, *, transform:
         return estimator.context.from_wider(transform)
     except ParameterError as error:
         raise ConfigError(
-            f"start: {error}, which {estimator.name} needs: start from a posterior for some of the bands"
+            f"start: {error}, which {estimator.name} needs: start from a posterior for some of the bands, "
+            "of the same softening (NoiseModel.from_catalog takes it)"
         ) from error
 
 

@@ -34,8 +34,14 @@ def others(transform: ContextTransform, dim: int, n_options: int = 1) -> MaskedA
     return MaskedAutoregressiveFlow(config, arrays)
 
 
-def flow(*, mask: bool = False, redshift_prior: RedshiftPrior | None = None, n_options: int = 1) -> FlowWithAmplitudes:
-    transform = ContextTransform(BANDS, mask=mask, redshift=redshift_prior is None)
+def flow(
+    *,
+    mask: bool = False,
+    redshift_prior: RedshiftPrior | None = None,
+    n_options: int = 1,
+    softening: tuple[float, ...] = (),
+) -> FlowWithAmplitudes:
+    transform = ContextTransform(BANDS, mask=mask, redshift=redshift_prior is None, softening=softening)
     dim = 9 + (redshift_prior is not None)
     return FlowWithAmplitudes(others(transform, dim, n_options), small_band_emulator()[0], transform, redshift_prior)
 
@@ -151,7 +157,14 @@ def test_a_row_depends_on_its_key_and_data_only():
     assert not np.allclose(made.sample(context, 100, seed=4, row_keys=keys)[..., 0], whole[..., 0])
 
 
-@pytest.mark.parametrize("settings", [{"mask": True, "n_options": 3}, {"redshift_prior": RedshiftPrior(min=0.01, max=0.29)}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mask": True, "n_options": 3},
+        {"redshift_prior": RedshiftPrior(min=0.01, max=0.29)},
+        {"softening": (0.14, 0.09, 0.004, 0.18, 0.74)},
+    ],
+)
 def test_arrays_make_the_same_flow(settings):
     made = flow(**settings)
     again = flow_from_arrays(made.to_arrays())

@@ -177,3 +177,33 @@ def test_a_masked_redshift_is_none():
     catalog = Catalog(np.arange(2), transform.bands, np.ones((2, 5)), np.ones((2, 5)), zred)
     assert catalog.status[0] == ""
     assert "redshift" in catalog.status[1]
+
+
+DEEP = (0.2, 0.003, 0.004, 0.15, 0.7)
+
+
+def test_softening_decides_what_is_faint():
+    transform = ContextTransform(BANDS, softening=DEEP)
+    flux, ivar, zred = mock_photometry(50, 3)
+    flux[0, 1], flux[1, 1] = 0.01, 0.02
+    ivar[:2, 1] = 0.003**-2
+    context = transform(flux, ivar, zred)
+    one, two = (context[row, 0] + context[row, 2] for row in (0, 1))
+    # Of so deep a band these are nearly ordinary magnitudes, and their errors.
+    assert one == pytest.approx(22.5 - 2.5 * np.log10(0.01), abs=0.1)
+    assert one - two == pytest.approx(2.5 * np.log10(2), abs=0.1)
+    assert np.exp(context[1, 7]) == pytest.approx(1.0857 * 0.15, rel=0.1)
+    observed = transform.observed(context)
+    assert (np.abs(observed[0] - flux) * np.sqrt(ivar)).max() < 1e-3
+    np.testing.assert_allclose(observed[1], ivar, rtol=1e-5)
+    domain = TrainingDomain.of(transform, flux, ivar, zred, zred_range=ZRED_RANGE)
+    faintest = domain.magnitude[1, 1]
+    assert faintest == pytest.approx(one, abs=1e-4)
+
+
+def test_contexts_of_other_softenings_are_no_linear_map_of_each_other():
+    with pytest.raises(ParameterError, match=r"in g of a softening of 0\.003 nanomaggies in place of 0\.09"):
+        ContextTransform(("g", "r")).from_wider(ContextTransform(BANDS, softening=DEEP))
+    for wrong in ((0.1,), (0.1, 0.1, 0.1, 0.1, -1.0), (0.1, 0.1, 0.1, 0.1, np.nan)):
+        with pytest.raises(ParameterError, match="expected a positive number, nanomaggies, for each of u g r i z"):
+            ContextTransform(BANDS, softening=wrong)

@@ -148,10 +148,11 @@ def test_masked_estimator_serves_every_row_with_a_measurement(tmp_path):
 
 
 def test_save_and_load(tmp_path):
-    estimator = gaussian_estimator(mean=0.2, std=0.5)
+    estimator = gaussian_estimator(mean=0.2, std=0.5, softening=(0.14, 0.09, 0.004, 0.18, 0.74))
     path = tmp_path / "posterior.npz"
     estimator.save(path)
     again = PosteriorEstimator.load(path)
+    assert again.context == estimator.context
     assert (again.name, again.bands, again.zred_range) == ("stand-in", BANDS, (0.005, 0.3))
     assert again.prior == estimator.prior
     assert again.card["kind"] == "posterior-estimator"
@@ -171,6 +172,12 @@ def test_load_refuses_what_does_not_fit(tmp_path):
     save_artifact(path, "posterior-estimator", {k: v for k, v in arrays.items() if k != "bases_sfh"}, card)
     with pytest.raises(ArtifactError, match="bases_sfh"):
         PosteriorEstimator.load(path)
+    save_artifact(path, "posterior-estimator", arrays, card | {"softening": [0.1, 0.1, 0.1, 0.1, 0.0]})
+    with pytest.raises(ArtifactError, match="expected a positive number, nanomaggies"):
+        PosteriorEstimator.load(path)
+    old = {name: value for name, value in card.items() if name != "softening"}
+    save_artifact(path, "posterior-estimator", arrays, old)
+    assert PosteriorEstimator.load(path).context == estimator.context
     save_artifact(path, "noise-model", arrays, card)
     with pytest.raises(ArtifactError, match="noise-model"):
         PosteriorEstimator.load(path)

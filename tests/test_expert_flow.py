@@ -120,6 +120,9 @@ def test_what_does_not_fit_is_refused(general, five):
         )
     with pytest.raises(ConfigError, match="was trained with another curve of g than other"):
         check_experts([five], name="other", redshift_prior=None, emulator=None, own_files={"g": "another"}, **model)
+    deep = gaussian_estimator(softening=(0.14, 0.09, 0.004, 0.18, 0.74))
+    with pytest.raises(ConfigError, match="stand-in has asinh magnitudes of another softening in r than stand-in"):
+        gaussian_estimator(mask=True).with_experts(deep)
     made_with = five.card["provenance"] | {"emulator": {"sha256": "0" * 64}}
     with pytest.raises(ConfigError, match="another emulator of spectra"):
         general.with_experts(replace(five, card=five.card | {"provenance": made_with}))

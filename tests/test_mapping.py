@@ -12,7 +12,7 @@ from astropy.io import fits
 from astropy.table import MaskedColumn, QTable, Table
 
 from sedcast.data.artifacts import load_artifact
-from sedcast.data.asinh import SOFTENING, asinh_magnitude
+from sedcast.data.asinh import SOFTENING, asinh_magnitude, softening_nanomaggies
 from sedcast.data.catalog import Catalog, load_sdss_sample, read_catalog
 from sedcast.data.config import parse_config
 from sedcast.data.errors import CatalogError, ConfigError, ParameterError
@@ -454,7 +454,7 @@ def test_nanojanskys_and_names_in_other_capitals(tmp_path: Path) -> None:
 
 
 def test_softening_of_asinh_magnitudes_of_other_surveys(tmp_path: Path) -> None:
-    columns = {"flux_r": asinh_magnitude(np.array([0.3, 3.0]), "z"), "err": [0.1, 0.1]}
+    columns = {"flux_r": asinh_magnitude(np.array([0.3, 3.0]), softening_nanomaggies("z")), "err": [0.1, 0.1]}
     softening = SOFTENING["z"]
     Table(columns).write(tmp_path / "t.fits")
     bands = {"mine_z": {"flux": "flux_r", "error": "err", "unit": "asinh"}}

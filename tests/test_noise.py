@@ -1,10 +1,14 @@
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
+from standin import deep_catalog
 
-from sedcast.data.asinh import POGSON, asinh_magnitude, asinh_magnitude_error
+from sedcast.data.artifacts import load_artifact, save_artifact
+from sedcast.data.asinh import POGSON, asinh_magnitude, asinh_magnitude_error, softening_nanomaggies
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
 from sedcast.data.noise import SCATTER_FLOOR, NoiseModel
@@ -109,7 +113,7 @@ def test_limits_beyond_the_catalogue(sdss: NoiseModel) -> None:
     bright = np.full((1, 5), 1e5)
     # kcorrect's floors, in magnitudes, dominate bright galaxies
     sigma = np.exp([sdss._interpolate(b, bright[:, b], sdss.median)[0][0] for b in range(5)])
-    error = asinh_magnitude_error(bright[0], sigma, sdss.bands)
+    error = asinh_magnitude_error(bright[0], sigma, softening_nanomaggies(sdss.bands))
     np.testing.assert_allclose(error, [0.055, 0.0205, 0.0205, 0.0205, 0.031], rtol=0.1)
     assert error == pytest.approx(POGSON * sigma / 1e5)
     # the sky dominates faint ones
@@ -202,7 +206,7 @@ def test_missing_measurements_are_left_out() -> None:
     ivar[::3, 0] = 0.0
     holed = NoiseModel.from_catalog(Catalog(catalog.ids, catalog.bands, catalog.flux, ivar, catalog.zred))
     full = NoiseModel.from_catalog(catalog)
-    magnitude = asinh_magnitude(catalog.flux[:, 0], "u")
+    magnitude = asinh_magnitude(catalog.flux[:, 0], softening_nanomaggies("u"))
     assert holed.magnitude_range[0] == pytest.approx(full.magnitude_range[0], abs=0.5)
     assert np.ptp(magnitude) > 0
     np.testing.assert_array_equal(holed.median[1:], full.median[1:])
@@ -211,6 +215,76 @@ def test_missing_measurements_are_left_out() -> None:
 def test_the_bundled_model_is_that_of_the_bundled_sample():
     sample = load_sdss_sample(bands=("FUV", "NUV", "u", "g", "r", "i", "z"))
     made, bundled = NoiseModel.from_catalog(sample), NoiseModel.sdss(sample.bands)
-    for name in ("median", "scatter", "magnitude_range", "ln_sigma_range", "log_cap", "log_norm"):
+    for name in ("softening", "median", "scatter", "magnitude_range", "ln_sigma_range", "log_cap", "log_norm"):
         np.testing.assert_allclose(getattr(made, name), getattr(bundled, name), rtol=1e-6, atol=1e-9)
     assert made.draw(sample.flux, np.random.default_rng(0))[2].max() <= 0
+
+
+LSST = ("r", "lsst2023-r", "lsst2023-i")
+
+
+@pytest.mark.parametrize("depth", [26.5, 31.0])
+def test_a_deep_survey_has_a_softening_of_its_own(depth: float) -> None:
+    """By which faint fluxes are told apart, and errors are those of the catalogue down to the faintest."""
+    depths = np.array([22.5, depth, depth])
+    catalog, true = deep_catalog(depths, LSST, 60_000, seed=1)
+    model = NoiseModel.from_catalog(catalog)
+    sky = 10 ** (-0.4 * (depths - 22.5)) / 5
+    assert model.softening[0] == softening_nanomaggies("r")
+    # At the limit of detection, errors are 5% larger than the sky's.
+    np.testing.assert_allclose(model.softening[1:] / sky[1:], 1.042 * 1.05, rtol=0.03)
+    rng = np.random.default_rng(2)
+    flux, sigma, log_weight = model.draw(true, rng)
+    kept = model.accept(log_weight, rng) & model.in_range(flux, sigma)
+    edges = np.array([1, 2, 3, 5, 10, 30]) * sky[1]
+    for low, high in itertools.pairwise(edges):
+        drawn, real = (
+            np.median(errors[(values > low) & (values < high)])
+            for errors, values in ((sigma[kept, 1], flux[kept, 1]), (catalog.sigma[:, 1], catalog.flux[:, 1]))
+        )
+        assert drawn == pytest.approx(real, rel=0.03)
+    # Neither its range of magnitudes nor the grid ends before the faintest fluxes.
+    faint = np.median(catalog.flux[:, 1]) > flux[:, 1]
+    assert 0.9 < model.in_range(flux[faint], sigma[faint]).mean() < 1
+
+
+def test_softenings_are_kept_and_may_be_given(tmp_path: Path) -> None:
+    catalog, _ = deep_catalog(np.array([22.5, 31.0, 26.5]), LSST, 5_000, seed=3)
+    model = NoiseModel.from_catalog(catalog)
+    path = tmp_path / "noise.npz"
+    model.save(path)
+    again = NoiseModel.load(path)
+    true = catalog.flux[:300]
+    for one, two in zip(again.draw(true, np.random.default_rng(0)), model.draw(true, np.random.default_rng(0)), strict=True):
+        np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(model.select(LSST[:0:-1]).softening, model.softening[:0:-1])
+    given = NoiseModel.from_catalog(catalog, softening={"lsst2023-r": 0.004})
+    np.testing.assert_array_equal(given.softening, [model.softening[0], 0.004, model.softening[2]])
+    for wrong, said in (
+        ({"r": 0.1}, "r has a fixed one"),
+        ({"lsst2023-y": 0.1}, "lsst2023-y is not in the catalogue"),
+        ({"lsst2023-r": 0.0}, "must be finite and positive"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            NoiseModel.from_catalog(catalog, softening=wrong)
+    arrays, card = load_artifact(path, "noise-model")
+    save_artifact(path, "noise-model", arrays | {"softening": np.array([0.1, -0.1, 0.1])}, card)
+    with pytest.raises(ArtifactError, match="softening of lsst2023-r must be finite and positive"):
+        NoiseModel.load(path)
+
+
+def test_a_deep_catalogue_in_a_band_of_sdss_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    NoiseModel.from_catalog(load_sdss_sample())
+    assert not caplog.records
+    catalog, _ = deep_catalog(np.array([27.5, 27.5]), ("lsst2023-r", "r"), 2_000, seed=5)
+    assert NoiseModel.from_catalog(catalog).softening[1] == softening_nanomaggies("r")
+    (record,) = caplog.records
+    assert "band r: faint errors are 53 times smaller than the fixed softening" in record.getMessage()
+
+
+def test_an_artifact_without_softenings_has_the_usual_ones(tmp_path: Path, sdss: NoiseModel) -> None:
+    path = tmp_path / "noise.npz"
+    replace(sdss, bands=("u", "g", "mine", "i", "z")).save(path)
+    arrays, card = load_artifact(path, "noise-model")
+    save_artifact(path, "noise-model", {name: array for name, array in arrays.items() if name != "softening"}, card)
+    np.testing.assert_array_equal(NoiseModel.load(path).softening, softening_nanomaggies(("u", "g", "mine", "i", "z")))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from standin import BANDS, gaussian_estimator, mock_photometry
 
-from sedcast.data.asinh import asinh_magnitude
+from sedcast.data.asinh import asinh_magnitude, softening_nanomaggies
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior.estimator import PosteriorEstimator
@@ -17,6 +17,7 @@ from sedcast.posterior.outliers import FALSE_ALARM_RATE, OutlierModel, SampleChe
 from sedcast.posterior.photometry_density import PhotometryDensity
 from sedcast.posterior.posterior_catalog import read_posteriors
 
+SOFTENING = softening_nanomaggies(BANDS)
 SIMULATION = {"n_galaxies": 10, "seed": 3, "bands": BANDS}
 
 
@@ -25,11 +26,11 @@ def model() -> OutlierModel:
     """Of the stand-in's galaxies; a third of those it is calibrated on lack u."""
     rng = np.random.default_rng(0)
     flux, _, zred = mock_photometry(6000, 30)
-    density = PhotometryDensity.fit(asinh_magnitude(flux, BANDS), zred, n_components=2, seed=0)
+    density = PhotometryDensity.fit(asinh_magnitude(flux, SOFTENING), zred, n_components=2, seed=0)
     flux, ivar, zred = mock_photometry(9000, 31)
     flux[6000:, 0] = ivar[6000:, 0] = 0.0
     samples = of_fit(rng.chisquare(4, 9000))
-    return OutlierModel.calibrated(BANDS, density, flux=flux, flux_ivar=ivar, zred=zred, samples=samples)
+    return OutlierModel.calibrated(BANDS, SOFTENING, density, flux=flux, flux_ivar=ivar, zred=zred, samples=samples)
 
 
 def of_fit(fit):
@@ -116,7 +117,7 @@ def test_the_evidence_is_the_density_of_galaxies_where_it_is_known(model):
     checks, fit = model.check(flux, ivar, zred), np.full(300, 4.0)
     # The volume of fluxes per volume of magnitudes, by differences.
     step = 1e-4 * np.abs(flux)
-    slope = 2 * step / np.abs(asinh_magnitude(flux + step, BANDS) - asinh_magnitude(flux - step, BANDS))
+    slope = 2 * step / np.abs(asinh_magnitude(flux + step, SOFTENING) - asinh_magnitude(flux - step, SOFTENING))
     same = SampleChecks(fit, -checks.values[:, 0] - np.log(slope).sum(axis=1))
     np.testing.assert_allclose(checks.with_samples(same)[:, :4], checks.values, atol=1e-5)
     fainter = checks.with_samples(same._replace(log_evidence=same.log_evidence - 20))
@@ -141,12 +142,14 @@ def test_misfit_is_the_mean_of_the_best_tenth(rng):
 def test_too_few_mocks_and_broken_arrays_are_refused(model):
     flux, ivar, zred = mock_photometry(400, 36)
     with pytest.raises(ParameterError, match="400 mocks"):
-        OutlierModel.calibrated(BANDS, model.density, flux=flux, flux_ivar=ivar, zred=zred, samples=of_fit(np.ones(400)))
+        OutlierModel.calibrated(
+            BANDS, SOFTENING, model.density, flux=flux, flux_ivar=ivar, zred=zred, samples=of_fit(np.ones(400))
+        )
     arrays = model.to_arrays("o_")
     with pytest.raises(ArtifactError, match="o_least"):
-        OutlierModel.from_arrays(BANDS, {name: array for name, array in arrays.items() if name != "o_least"}, "o_")
+        OutlierModel.from_arrays(BANDS, SOFTENING, {name: array for name, array in arrays.items() if name != "o_least"}, "o_")
     with pytest.raises(ArtifactError, match="quantiles"):
-        OutlierModel.from_arrays(BANDS, arrays | {"o_quantiles": np.ones((2, 4, 3))}, "o_")
+        OutlierModel.from_arrays(BANDS, SOFTENING, arrays | {"o_quantiles": np.ones((2, 4, 3))}, "o_")
 
 
 def test_rare_sets_of_bands_are_not_judged_by_the_common_ones_with_as_many(model):
@@ -157,7 +160,7 @@ def test_rare_sets_of_bands_are_not_judged_by_the_common_ones_with_as_many(model
         values[:6000] += 0.9 * (np.median(values, axis=0) - values[:6000])
     flux[np.arange(9000), lacking] = ivar[np.arange(9000), lacking] = 0.0
     samples = of_fit(np.ones(9000))
-    made = OutlierModel.calibrated(BANDS, model.density, flux=flux, flux_ivar=ivar, zred=zred, samples=samples)
+    made = OutlierModel.calibrated(BANDS, SOFTENING, model.density, flux=flux, flux_ivar=ivar, zred=zred, samples=samples)
     others, ivar, zred = mock_photometry(6000, 42)
     others[:, 1] = ivar[:, 1] = 0.0
     flagged = np.mean(judged(made, others, ivar, zred).score <= FALSE_ALARM_RATE)
@@ -169,7 +172,7 @@ def test_bands_that_few_mocks_have_are_judged_in_wider_bins_or_refused(model):
         flux, ivar, zred = mock_photometry(3000, 43)
         flux[n_with_u:, 0] = ivar[n_with_u:, 0] = 0.0
         samples = of_fit(np.ones(3000))
-        return OutlierModel.calibrated(BANDS, model.density, flux=flux, flux_ivar=ivar, zred=zred, samples=samples)
+        return OutlierModel.calibrated(BANDS, SOFTENING, model.density, flux=flux, flux_ivar=ivar, zred=zred, samples=samples)
 
     scatter = made(60).error_scatter
     assert (scatter > 0.05).all()

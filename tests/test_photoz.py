@@ -14,7 +14,7 @@ from standin import BANDS, gaussian_estimator, mock_photometry
 from sedcast import cli
 from sedcast.baselines.compare import compare_galaxies
 from sedcast.baselines.outcomes import CompareConfig, Setting
-from sedcast.data.asinh import asinh_flux
+from sedcast.data.asinh import asinh_flux, softening_nanomaggies
 from sedcast.data.catalog import Catalog, load_sdss_sample, read_catalog
 from sedcast.data.config import load_config, parse_config
 from sedcast.data.cosmology import Cosmology
@@ -65,7 +65,9 @@ def galaxies_of_known_posterior(n: int, seed: int) -> TrainingSet:
     magnitude = np.array([20.0, 19.0, 18.3, 18.0, 17.8]) + rng.normal(0, 0.5, (n, 1)) + rng.normal(0, 0.05, (n, 5))
     magnitude[:, 0] = magnitude[:, 1] + 1.5 + 0.5 * (PRIOR.to_unbounded(zred) + WIDTH * rng.standard_normal(n))
     theta = rng.standard_normal((n, 11)).astype(np.float32)
-    return TrainingSet(theta, asinh_flux(magnitude, BANDS), ivar, zred, SimulationConfig.model_validate(SIMULATION))
+    return TrainingSet(
+        theta, asinh_flux(magnitude, softening_nanomaggies(BANDS)), ivar, zred, SimulationConfig.model_validate(SIMULATION)
+    )
 
 
 def test_training_learns_a_known_posterior(tmp_path):

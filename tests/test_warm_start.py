@@ -81,6 +81,9 @@ def test_what_does_not_fit_is_refused(estimator):
     four = ContextTransform(("u", "g", "r", "i"))
     with pytest.raises(ConfigError, match="lacks the columns mag_z-mean, ln_magerr_z, which sdss-ugriz needs"):
         warm_start(estimator, own.config, transform=four, context=context[:, : four.n_context], dim=own.dim)
+    deep = ContextTransform((*four.bands, "z"), softening=(0.14, 0.09, 0.004, 0.18, 0.74))
+    with pytest.raises(ConfigError, match=r"in r of a softening of 0\.004 nanomaggies in place of 0\.12, which"):
+        warm_start(estimator, own.config, transform=deep, context=np.zeros((2, deep.n_context)), dim=own.dim)
     unknown = ContextTransform(("u", "g", "r", "i", "z"), redshift=False)
     with pytest.raises(ConfigError, match="is given the redshift, unlike this training"):
         warm_start(estimator, own.config, transform=unknown, context=context[:, : unknown.n_context], dim=own.dim)

@@ -164,7 +164,7 @@ def make_figures(
 
     save("fig2_posterior", _posterior(estimator, simulator, comparison, row))
     training = draw_mocks(_N_TRAINING, simulator, estimator, noise, seed=seed)
-    save("fig1_training", training_figure(training, catalog))
+    save("fig1_training", training_figure(training, catalog, estimator.context.softening))
     mocks = draw_mocks(n_mocks, simulator, estimator, noise, seed=seed + 1)
     result = calibrate(estimator, mocks, seed=seed + 1, progress=progress)
     for name, figure in _calibration(result, comparison).items():

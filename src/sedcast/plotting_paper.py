@@ -28,19 +28,19 @@ _CORNER = (
 _SED_HEIGHT = 4.0
 
 
-def training_figure(training: Mocks, catalog: Catalog) -> Figure:
+def training_figure(training: Mocks, catalog: Catalog, softening: Sequence[float]) -> Figure:
     """Magnitude, colours, errors and redshift of training galaxies and of a catalogue with every band measured.
 
     Parameters
     ----------
     training : drawn as the training set was, in the catalogue's bands.
     catalog : real galaxies.
+    softening : of each band's asinh magnitudes, nanomaggies.
     """
     bands = catalog.bands
-    middle = bands[len(bands) // 2]
     columns = {
-        "training simulations": _columns(training.flux, training.flux_ivar, training.zred, bands, middle),
-        "catalogue": _columns(catalog.flux, catalog.flux_ivar, catalog.zred, bands, middle),
+        "training simulations": _columns(training.flux, training.flux_ivar, training.zred, bands, np.array(softening)),
+        "catalogue": _columns(catalog.flux, catalog.flux_ivar, catalog.zred, bands, np.array(softening)),
     }
     labels = training_labels(bands)
     return corner_plot(columns, labels, labels=labels, counted="galaxies")
@@ -58,9 +58,9 @@ def training_labels(bands: Sequence[str]) -> list[str]:
     ]
 
 
-def _columns(flux: np.ndarray, ivar: np.ndarray, zred: np.ndarray, bands: Sequence[str], middle: str) -> np.ndarray:
-    magnitude, error = asinh_magnitude(flux, bands), asinh_magnitude_error(flux, ivar**-0.5, bands)
-    k = bands.index(middle)
+def _columns(flux: np.ndarray, ivar: np.ndarray, zred: np.ndarray, bands: Sequence[str], softening: np.ndarray) -> np.ndarray:
+    magnitude, error = asinh_magnitude(flux, softening), asinh_magnitude_error(flux, ivar**-0.5, softening)
+    k = len(bands) // 2
     return np.column_stack(
         [magnitude[:, k], magnitude[:, :-1] - magnitude[:, 1:], np.log10(error[:, 0]), np.log10(error[:, k]), zred]
     )

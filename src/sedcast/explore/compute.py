@@ -96,7 +96,7 @@ class Explorer:
         if simulator.bands != estimator.bands:
             raise ParameterError(f"the model's bands {simulator.bands} are not the estimator's, {estimator.bands}")
         self.estimator, self.simulator, self.catalog, self.name = estimator, simulator, catalog, name
-        self._scorer = OutlierScorer(estimator)
+        self._scorer, self._softening = OutlierScorer(estimator), np.array(estimator.context.softening)
         self._excluded = estimator.status(catalog).excluded
         good = np.flatnonzero(self._excluded == "")
         if not len(good):
@@ -130,10 +130,10 @@ class Explorer:
         """
         if not 0 <= row < len(self.catalog):
             raise ParameterError(f"galaxy {row}: {self.name} has rows 0 … {len(self.catalog) - 1}")
-        bands, flux, sigma = self.estimator.bands, self.catalog.flux[row], self.catalog.sigma[row]
+        flux, sigma = self.catalog.flux[row], self.catalog.sigma[row]
         seen = np.isfinite(sigma)
-        magnitude = asinh_magnitude(flux, bands)
-        error = asinh_magnitude_error(flux, np.where(seen, sigma, 1.0), bands)
+        magnitude = asinh_magnitude(flux, self._softening)
+        error = asinh_magnitude_error(flux, np.where(seen, sigma, 1.0), self._softening)
         zred = float(self.catalog.zred[row])
         return {
             "row": row,
@@ -172,8 +172,8 @@ class Explorer:
             raise ParameterError("redshift: expected a number, got nothing")
         _within("redshift", zred, self.estimator.zred_range, f", which {self.estimator.name} was trained for")
         magnitudes, errors = (np.array([0.0 if value is None else value for value in values]) for values in (magnitude, error))
-        flux = asinh_flux(magnitudes, bands)
-        sigma = asinh_flux_error(flux, np.where(seen, errors, 1.0), bands)
+        flux = asinh_flux(magnitudes, self._softening)
+        sigma = asinh_flux_error(flux, np.where(seen, errors, 1.0), self._softening)
         return Observed(np.where(seen, flux, 0.0), np.where(seen, sigma**-2.0, 0.0), zred)
 
     def sample(self, observed: Observed, n_samples: int = _N_SAMPLES) -> np.ndarray:
