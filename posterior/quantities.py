@@ -1,10 +1,11 @@
 """How the quantities of a posterior are called: in words for tables, by symbols where room is short, in TeX for pictures."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sedcast.emulator.prior import PARAMETER_LABELS
 
-__all__ = ["QUANTITIES", "QUANTITY_LABELS", "SHOWN_QUANTITIES", "Quantity", "column_unit", "description"]
+__all__ = ["QUANTITIES", "QUANTITY_LABELS", "SHOWN_QUANTITIES", "Quantity", "column_unit", "description", "table_cells"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ QUANTITIES = {
 _WEIGHTS = {f"beta{k}_sfh": f"weight of basis {k} of the star-formation history" for k in range(1, 5)}
 _WEIGHTS |= {f"gamma{k}_zh": f"weight of basis {k} of the metallicity history" for k in range(1, 3)}
 
+# Of those that two digits after the point would not tell apart.
+_FORMATS = {"zred": ".4f", "gamma1_zh": ".1g", "gamma2_zh": ".1g"}
+
 _COLUMNS = {
     "id": "id of the galaxy",
     "flux": "AB fluxes in the file's bands [nanomaggies]",
@@ -79,6 +83,16 @@ def description(name: str, percentile: str = "") -> str:
     quantity = QUANTITIES[name]
     unit = quantity.unit or (f"at {quantity.wavelength.replace('Å', 'Angstrom')}" if quantity.wavelength else "")
     return quantity.words + (f" [{unit}]" if unit else "")
+
+
+def table_cells(name: str, values: Iterable[float]) -> tuple[str, ...]:
+    """A quantity's line of a table: its words, its unit, and values in six columns or fewer.
+
+    Weights of the bases, which mean little alone, are called by their name.
+    """
+    quantity = QUANTITIES.get(name)
+    told = (name, "") if quantity is None else (quantity.words, quantity.shown_unit)
+    return (*told, *(format(value, _FORMATS.get(name, ".2f")) for value in values))
 
 
 def column_unit(name: str) -> str | None:
