@@ -153,6 +153,7 @@ def show(
     screen = make_screen(as_json)
     from sedcast.posterior.lookup import read_summary
     from sedcast.posterior.posterior_catalog import PERCENTILES
+    from sedcast.posterior.quantities import table_cells
 
     found = read_summary(posteriors, galaxy_id, row=row)
     if as_json:
@@ -161,5 +162,10 @@ def show(
     # As text, for an id with commas between thousands is none that --id takes.
     about = {name: value if isinstance(value, float) else str(value) for name, value in found.about.items()}
     screen.result({"row": str(found.row)} | about, title=str(posteriors))
-    lines = [(name, *values) for name, values in found.percentiles.items()]
-    screen.table("Percentiles of the posterior", ("", *(f"{percentile:g}%" for percentile in PERCENTILES)), lines)
+    lines = []
+    for name, percentiles in found.percentiles.items():
+        words, unit, *values = table_cells(name, percentiles)
+        lines.append((f"{words} [{unit}]" if unit else words, *values))
+    screen.table(
+        "Percentiles of the posterior", ("quantity [unit]", *(f"{percentile:g}%" for percentile in PERCENTILES)), lines
+    )
