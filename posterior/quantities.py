@@ -5,7 +5,16 @@ from dataclasses import dataclass
 
 from sedcast.emulator.prior import PARAMETER_LABELS
 
-__all__ = ["QUANTITIES", "QUANTITY_LABELS", "SHOWN_QUANTITIES", "Quantity", "column_unit", "description", "table_cells"]
+__all__ = [
+    "QUANTITIES",
+    "QUANTITY_LABELS",
+    "SHOWN_QUANTITIES",
+    "Quantity",
+    "column_unit",
+    "description",
+    "table_cells",
+    "with_unit",
+]
 
 
 @dataclass(frozen=True)
@@ -85,14 +94,17 @@ def description(name: str, percentile: str = "") -> str:
     return quantity.words + (f" [{unit}]" if unit else "")
 
 
-def table_cells(name: str, values: Iterable[float]) -> tuple[str, ...]:
-    """A quantity's line of a table: its words, its unit, and values in six columns or fewer.
-
-    Weights of the bases, which mean little alone, are called by their name.
-    """
+def with_unit(name: str) -> str:
+    """A quantity's words and unit; weights of the bases, which mean little alone, are called by their name."""
     quantity = QUANTITIES.get(name)
-    told = (name, "") if quantity is None else (quantity.words, quantity.shown_unit)
-    return (*told, *(format(value, _FORMATS.get(name, ".2f")) for value in values))
+    if quantity is None:
+        return name
+    return quantity.words + (f" [{quantity.shown_unit}]" if quantity.shown_unit else "")
+
+
+def table_cells(name: str, values: Iterable[float]) -> tuple[str, ...]:
+    """Values of a quantity for a table, in six columns or fewer."""
+    return tuple(format(value, _FORMATS.get(name, ".2f")) for value in values)
 
 
 def column_unit(name: str) -> str | None:
@@ -105,6 +117,7 @@ def column_unit(name: str) -> str | None:
 
 
 QUANTITY_LABELS = {
+    "log_mstar_surviving": r"$\log_{10} M_\ast$ surviving [M$_\odot$]",
     "log_sfr_1gyr": r"$\log_{10}\,{\rm SFR}_{\rm 1\ Gyr}$ [M$_\odot$ yr$^{-1}$]",
     "log_sfr_100myr": r"$\log_{10}\,{\rm SFR}_{\rm 100\ Myr}$ [M$_\odot$ yr$^{-1}$]",
     "log_ssfr_1gyr": r"$\log_{10}\,{\rm sSFR}_{\rm 1\ Gyr}$ [yr$^{-1}$]",

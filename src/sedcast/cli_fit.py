@@ -80,7 +80,12 @@ def fit(
         f"{' '.join(magnitudes)} and {given}, by {found.estimator.name}",
         ("quantity", "unit", "median", "68% from", "to", "width/prior"),
         [
-            (*table_cells(row["name"], (row["median"], row["p16"], row["p84"])), f"{row['width']:.2f}")
+            (
+                row["quantity"],
+                row["unit"],
+                *table_cells(row["name"], (row["median"], row["p16"], row["p84"])),
+                f"{row['width']:.2f}",
+            )
             for row in found.summary()
         ],
     )
