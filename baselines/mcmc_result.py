@@ -7,9 +7,9 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from sedcast.data.config import Config
-from sedcast.data.errors import MissingDependencyError
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
 from sedcast.posterior.exact import rows_at_most
+from sedcast.posterior.inference_data import from_groups
 
 __all__ = ["MIN_KEPT", "N_DIM", "McmcConfig", "McmcResult"]
 
@@ -144,15 +144,9 @@ class McmcResult:
         ------
         MissingDependencyError : if arviz is not installed.
         """
-        try:
-            import arviz
-        except ImportError as error:
-            raise MissingDependencyError("to_arviz needs arviz: install it with 'pip install arviz'") from error
         n_step, n_walker = self.log_prob.shape
         by_group = (n_step, self.n_groups, n_walker // self.n_groups)
         theta = self.theta.reshape(*by_group, -1).swapaxes(0, 1).reshape(self.n_groups, -1, len(PARAMETER_NAMES))
         log_prob = self.log_prob.reshape(by_group).swapaxes(0, 1).reshape(self.n_groups, -1)
         posterior = {name: theta[..., k] for k, name in enumerate(PARAMETER_NAMES)}
-        groups = {"posterior": posterior, "sample_stats": {"lp": log_prob}}
-        # ArviZ 1 takes the groups as one mapping, earlier ones as keywords.
-        return arviz.from_dict(**groups) if arviz.__version__.startswith("0.") else arviz.from_dict(groups)
+        return from_groups({"posterior": posterior, "sample_stats": {"lp": log_prob}})

@@ -195,7 +195,7 @@ def run_path(folder: str | Path, group: str, row: int, method: str) -> Path:
 def run_key(setting: Setting, galaxy: Galaxy, method: Method) -> str:
     """A digest of everything that the run's result depends on."""
     config = setting.config
-    used: dict[str, Any] = {"n_draws": config.n_draws}
+    used: dict[str, Any] = {"n_draws": config.n_draws, "quantities": [COMPARED_NAMES, PHYSICAL_NAMES]}
     if method in SAMPLERS:
         used |= {"mcmc": config.mcmc.model_dump(mode="json", exclude={"seed"}), "independent": config.independent}
     else:

@@ -10,7 +10,7 @@ from sedcast.baselines.outcomes import COMPARED_NAMES, PHYSICAL_NAMES, Outcome
 from sedcast.baselines.two_sample_tests import TwoSamples
 from sedcast.data.provenance import jsonable
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
-from sedcast.posterior.quantities import SHOWN_QUANTITIES
+from sedcast.posterior.quantities import SHOWN_QUANTITIES, with_unit
 from sedcast.posterior.ranks import ks_p_values, smallest
 
 __all__ = ["GROUPS", "cost_rows", "pair_name", "pair_rows", "summarise", "to_json", "to_markdown"]
@@ -276,7 +276,7 @@ def _calibration_lines(calibration: dict[str, Any]) -> list[str]:
 
 
 def _galaxy_lines(comparison: Comparison) -> list[str]:
-    names = [f"`{name}`" for name in SHOWN_QUANTITIES]
+    names = [with_unit(name) for name in SHOWN_QUANTITIES]
     header = ("galaxy", "method", *names, "C2ST", "ESS", "wall, s", "evaluations", "how it ended")
     columns = [PHYSICAL_NAMES.index(name) for name in SHOWN_QUANTITIES]
     rows = []

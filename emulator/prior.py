@@ -53,7 +53,7 @@ FREE_PARAMETER_NAMES = (
 """Order of the columns of every ``theta_unbounded`` array; the four SFH weights become three stick-breaking coordinates."""
 
 PARAMETER_LABELS = {
-    "log_mstar": r"$\log_{10} M_\ast / M_\odot$",
+    "log_mstar": r"$\log_{10} M_\ast$ formed [M$_\odot$]",
     "beta1_sfh": r"$\beta_1$",
     "beta2_sfh": r"$\beta_2$",
     "beta3_sfh": r"$\beta_3$",

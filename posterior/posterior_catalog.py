@@ -14,11 +14,12 @@ import numpy as np
 from astropy.table import Column, Table
 
 from sedcast.data.artifacts import consistent
-from sedcast.data.errors import ArtifactError, MissingDependencyError, ParameterError
+from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.hdf5 import check_size, check_type, open_hdf5, read_whole
 from sedcast.data.outputs import refuse_foreign
 from sedcast.emulator.histories import DERIVED_NAMES, SURVIVING_NAME
 from sedcast.emulator.prior import PARAMETER_NAMES
+from sedcast.posterior.inference_data import inference_data
 from sedcast.posterior.quantities import column_unit, description
 
 __all__ = [
@@ -50,6 +51,8 @@ FORMAT = "sedcast-posteriors-1"
 """What such a file says that it is."""
 
 _IDS_AT_A_TIME = 1 << 18
+# Of a galaxy, in inference data.
+_TOLD = ("id", "flags", "score", *WEIGHT_NAMES)
 # Files of before do not have these.
 _ADDED = ("log_ssfr_100myr", "t50_gyr", "a_v")
 
@@ -256,6 +259,10 @@ class PosteriorCatalog:
     def to_arviz(self, galaxy_id: int | str) -> Any:
         """The samples of one galaxy as ArviZ inference data, one chain; a draw and its copies are beside each other.
 
+        Its photometry is the group ``observed_data`` (``flux``, ``flux_error`` along ``band``), with the attribute ``zred``.
+        Quantities have their unit and description as attributes, the posterior the row's ``id``, ``flags``, ``score``,
+        ``efficiency`` and ``log_evidence``, as far as they are known.
+
         Raises
         ------
         MissingDependencyError : if arviz is not installed.
@@ -264,13 +271,10 @@ class PosteriorCatalog:
         row = self.row(galaxy_id)
         if reason := _values(self.file, "status", row, row + 1)[0]:
             raise ParameterError(f"galaxy {galaxy_id!r} has no posterior: {reason}")
-        try:
-            import arviz
-        except ImportError as error:
-            raise MissingDependencyError("to_arviz needs arviz: install it with 'pip install arviz'") from error
-        groups = {"posterior": {name: values[None] for name, values in self.samples(row).items()}}
-        # ArviZ 1 takes the groups as one mapping, earlier ones as keywords.
-        return arviz.from_dict(**groups) if arviz.__version__.startswith("0.") else arviz.from_dict(groups)
+        flux, flux_ivar, zred = (_values(self.file, name, row, row + 1)[0] for name in ("flux", "flux_ivar", "zred"))
+        places = {name: place for name in _TOLD for place in (f"refinement/{name}", name) if place in self.file}
+        told = {name: _values(self.file, place, row, row + 1)[0].item() for name, place in places.items()}
+        return inference_data(self.samples(row), self.bands, flux, flux_ivar, zred, attributes=told)
 
 
 def find_row(galaxy_id: int | str, ids: Callable[[int, int], np.ndarray], n_rows: int) -> int:

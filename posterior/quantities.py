@@ -1,10 +1,20 @@
 """How the quantities of a posterior are called: in words for tables, by symbols where room is short, in TeX for pictures."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sedcast.emulator.prior import PARAMETER_LABELS
 
-__all__ = ["QUANTITIES", "QUANTITY_LABELS", "SHOWN_QUANTITIES", "Quantity", "column_unit", "description"]
+__all__ = [
+    "QUANTITIES",
+    "QUANTITY_LABELS",
+    "SHOWN_QUANTITIES",
+    "Quantity",
+    "column_unit",
+    "description",
+    "table_cells",
+    "with_unit",
+]
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,9 @@ QUANTITIES = {
 _WEIGHTS = {f"beta{k}_sfh": f"weight of basis {k} of the star-formation history" for k in range(1, 5)}
 _WEIGHTS |= {f"gamma{k}_zh": f"weight of basis {k} of the metallicity history" for k in range(1, 3)}
 
+# Of those that two digits after the point would not tell apart.
+_FORMATS = {"zred": ".4f", "gamma1_zh": ".1g", "gamma2_zh": ".1g"}
+
 _COLUMNS = {
     "id": "id of the galaxy",
     "flux": "AB fluxes in the file's bands [nanomaggies]",
@@ -81,6 +94,19 @@ def description(name: str, percentile: str = "") -> str:
     return quantity.words + (f" [{unit}]" if unit else "")
 
 
+def with_unit(name: str) -> str:
+    """A quantity's words and unit; weights of the bases, which mean little alone, are called by their name."""
+    quantity = QUANTITIES.get(name)
+    if quantity is None:
+        return name
+    return quantity.words + (f" [{quantity.shown_unit}]" if quantity.shown_unit else "")
+
+
+def table_cells(name: str, values: Iterable[float]) -> tuple[str, ...]:
+    """Values of a quantity for a table, in six columns or fewer."""
+    return tuple(format(value, _FORMATS.get(name, ".2f")) for value in values)
+
+
 def column_unit(name: str) -> str | None:
     """The unit of a quantity's numbers, as FITS spells it; None if they have none, as logarithms: `description` has theirs.
 
@@ -91,6 +117,7 @@ def column_unit(name: str) -> str | None:
 
 
 QUANTITY_LABELS = {
+    "log_mstar_surviving": r"$\log_{10} M_\ast$ surviving [M$_\odot$]",
     "log_sfr_1gyr": r"$\log_{10}\,{\rm SFR}_{\rm 1\ Gyr}$ [M$_\odot$ yr$^{-1}$]",
     "log_sfr_100myr": r"$\log_{10}\,{\rm SFR}_{\rm 100\ Myr}$ [M$_\odot$ yr$^{-1}$]",
     "log_ssfr_1gyr": r"$\log_{10}\,{\rm sSFR}_{\rm 1\ Gyr}$ [yr$^{-1}$]",

@@ -351,7 +351,7 @@ def test_compare_sets_methods_side_by_side(run: Run, galaxies: Path, tmp_path: P
     status, out, _ = run("-q", *arguments, "-o", tmp_path / "c")
     assert status == 0
     assert "Galaxy g2" in out
-    assert all(word in out for word in ("flow", "refined", "emcee", "log_mstar", "Real galaxies, medians of 1"))
+    assert all(word in out for word in ("flow", "refined", "emcee", "log mass formed [Msun]", "Real galaxies, medians of 1"))
     assert {"c2st.png", "differences.png", "comparison.json", "comparison.md", "corner_real_2.png", "runs"} == {
         path.name for path in (tmp_path / "c").iterdir()
     }

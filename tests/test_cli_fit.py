@@ -106,7 +106,9 @@ def test_without_a_redshift_it_is_inferred(tmp_path: Path) -> None:
         (["--mags", "u=18,u=19", "--errors", "0.1", "-z", "0.1"], "twice"),
         (["--mags", "u=-5", "--errors", "0.1", "-z", "0.1"], "no AB magnitude"),
         (["--mags", "u=18,g=17", "--errors", "0.1,0.1,0.1", "-z", "0.1"], "3 numbers for the 2 bands"),
-        (["--mags", "u=18,g=17", "--errors", "0.1,0", "-z", "0.1"], "'0' is not an error"),
+        (["--mags", "u=18,g=17", "--errors", "0.1,0", "-z", "0.1"], "g=0 is not an error"),
+        (["--mags", "u=18,g=17", "--errors", "0.1,x", "-z", "0.1"], "'x' is not an error"),
+        (["--mags", "u=18,g=17", "--errors", "g=0.1,r=0.2", "-z", "0.1"], "name the same bands"),
         (["--mags", "Y=18", "--errors", "0.1", "-z", "0.1"], "no posterior for Y with a redshift"),
         (["--mags", MAGS, "--errors", ERRORS, "-z", "3"], "beyond the training range"),
         ([*FIVE[1:], "-o", "x.txt"], "expected a name that ends in .csv"),
@@ -121,13 +123,13 @@ def test_mistakes_are_explained(arguments: list[str], said: str) -> None:
 
 
 def test_errors_by_name_and_one_for_all() -> None:
-    bands = tuple(parse_magnitudes("u=18.9, g=17.6"))
-    assert parse_errors("g=0.1,u=0.2", bands) == {"u": 0.2, "g": 0.1}
-    assert parse_errors("0.3", bands) == {"u": 0.3, "g": 0.3}
-    with pytest.raises(ParameterError, match="name the same bands"):
-        parse_errors("g=0.1,r=0.2", bands)
-    with pytest.raises(ParameterError, match="names a band twice"):
-        parse_errors("u=0.1,g=0.2,u=0.3", bands)
+    assert parse_magnitudes("u=18.9, g=17.6") == {"u": 18.9, "g": 17.6}
+    assert parse_errors("g=0.1,u=0.2") == {"g": 0.1, "u": 0.2}
+    assert parse_errors("0.3") == 0.3
+    assert parse_errors("0.3, 0.1") == [0.3, 0.1]
+    for text, said in (("u=0.1,g=0.2,u=0.3", "names a band twice"), ("u=0.1,0.2", "of every error, or of none")):
+        with pytest.raises(ParameterError, match=said):
+            parse_errors(text)
     assert set(quantity_names(PosteriorEstimator.default())) - set(QUANTITIES) == {
         *(f"beta{i}_sfh" for i in range(1, 5)),
         "gamma1_zh",

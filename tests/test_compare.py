@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sedcast.baselines import outcomes
 from sedcast.baselines.compare import FLOOR, _compare_pairs, _PairTask, compare_galaxies, compared_pairs
 from sedcast.baselines.mcmc import McmcConfig, run_emcee
 from sedcast.baselines.outcomes import COMPARED_NAMES, PHYSICAL_NAMES, CompareConfig, Galaxy, Outcome, Setting, run_key
@@ -290,8 +291,14 @@ def test_the_floor_is_of_one_half_against_the_other(tmp_path):
     assert pairs["emcee", FLOOR].c2st > 0.9
 
 
-def test_a_run_is_known_by_all_that_it_depends_on():
+def test_a_run_is_known_by_all_that_it_depends_on(monkeypatch):
     one = setting()
     key = run_key(one, galaxy(0), "emcee")
     for other in (replace(one, simulator_name="other"), setting(n_draws=30), setting(0.5)):
         assert run_key(other, galaxy(0), "emcee") != key
+    # Quantiles of other quantities are no result of today's.
+    for names in ("COMPARED_NAMES", "PHYSICAL_NAMES"):
+        with monkeypatch.context() as patched:
+            patched.setattr(outcomes, names, (*getattr(outcomes, names)[:-1], "t50_gyr"))
+            assert run_key(one, galaxy(0), "emcee") != key
+    assert run_key(setting(), galaxy(0), "emcee") == key

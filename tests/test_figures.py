@@ -84,6 +84,25 @@ def test_ranks_are_those_of_the_names_asked_for(tmp_path: Path, estimator: Poste
     assert ranks.shape == (3, 2)
 
 
+def test_ranks_are_those_of_the_names_that_were_compared_then(tmp_path: Path, estimator: PosteriorEstimator) -> None:
+    """A file of an earlier version may hold other quantities, in another order."""
+    path = write_record(tmp_path, estimator, n_mocks=2) / "comparison.json"
+    record = json.loads(path.read_text())
+    record["compared"] = ["t_mw_gyr", "log_mstar", "t50_gyr"]
+    for galaxy in record["galaxies"]:
+        galaxy["ranks"] = {name: ranks[:3] for name, ranks in galaxy["ranks"].items()}
+    path.write_text(json.dumps(record))
+    comparison = read_comparison(tmp_path, estimator)
+    held = [galaxy["ranks"]["emcee"] for galaxy in record["galaxies"][1:]]
+    np.testing.assert_array_equal(comparison.ranks(("log_mstar", "t_mw_gyr")), [[one[1], one[0]] for one in held])
+    with pytest.raises(ParameterError, match="not dust2: run 'sedcast compare' again"):
+        comparison.ranks(("log_mstar", "dust2"))
+    del record["compared"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(ArtifactError, match="not readable as a comparison"):
+        read_comparison(tmp_path, estimator)
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path, estimator: PosteriorEstimator) -> None:
     with pytest.raises(ArtifactError, match="sedcast compare"):
         read_comparison(tmp_path, estimator)

@@ -18,6 +18,7 @@ from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior import infer
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import infer_catalog
+from sedcast.posterior.inference_data import inference_data
 from sedcast.posterior.lookup import read_summary
 from sedcast.posterior.posterior_catalog import PERCENTILES, QUANTITY_NAMES, read_posteriors
 
@@ -276,9 +277,52 @@ def test_arviz(written):
     pytest.importorskip("arviz")
     with read_posteriors(written[0]) as posteriors:
         data = posteriors.to_arviz("gal-3")
-        np.testing.assert_array_equal(data.posterior["log_mstar"].values[0], posteriors.samples(3)["log_mstar"])
+        posterior, observed = data["posterior"], data["observed_data"]
+        np.testing.assert_array_equal(posterior["log_mstar"].values[0], posteriors.samples(3)["log_mstar"])
+        assert posterior["log_mstar"].attrs == {"description": "log mass formed [Msun]", "units": "log10(Msun)"}
+        assert posterior["t_mw_gyr"].attrs["units"] == "Gyr"
+        assert "units" not in posterior["fburst"].attrs
+        assert posterior.attrs["id"] == "gal-3"
+        assert posterior.attrs["flags"] == posteriors.flags[3]
+        # Its flow knows no likelihood, hence no evidence.
+        assert np.isnan(posteriors.log_evidence[3])
+        assert "log_evidence" not in posterior.attrs
+        np.testing.assert_array_equal(observed["flux"], posteriors.flux[3])
+        np.testing.assert_allclose(observed["flux_error"], posteriors.flux_ivar[3] ** -0.5)
+        assert tuple(observed["band"].values) == posteriors.bands
+        assert observed["flux"].attrs["units"] == "nanomaggies"
+        assert observed.attrs["zred"] == posteriors.zred[3]
         with pytest.raises(ParameterError, match="no posterior"):
             posteriors.to_arviz("gal-1")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_arviz_takes_what_it_is_given(written):
+    arviz = pytest.importorskip("arviz")
+    with read_posteriors(written[0]) as posteriors:
+        data = posteriors.to_arviz("gal-3")
+        expected = float(posteriors.samples(3)["dust2"].mean())
+    summary = arviz.summary(data, kind="stats", round_to=6)
+    assert summary.loc["dust2", "mean"] == pytest.approx(expected, abs=1e-3)
+    names = ["log_mstar", "dust2"]
+    arviz.plot_pair(data, var_names=names)
+    # Of ArviZ before 1.
+    if hasattr(arviz, "plot_posterior"):
+        arviz.plot_posterior(data, var_names=names)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_arviz_is_not_told_of_bands_that_were_not_measured():
+    pytest.importorskip("arviz")
+    told = {"flags": "", "score": np.nan}
+    samples = {"dust2": np.arange(3.0)}
+    data = inference_data(
+        samples, ("u", "g", "r"), np.array([0.0, 2.0, 3.0]), np.array([0, 4.0, np.nan]), np.nan, attributes=told
+    )
+    assert data["observed_data"]["band"].values.tolist() == ["g"]
+    assert data["observed_data"]["flux_error"].values.tolist() == [0.5]
+    assert "zred" not in data["observed_data"].attrs
+    assert "score" not in data["posterior"].attrs
 
 
 def test_it_warns_when_most_posteriors_are_extrapolations(tmp_path, caplog):

@@ -69,6 +69,21 @@ def test_the_id_that_is_shown_is_one_to_ask_for(folder: Path) -> None:
     assert CliRunner().invoke(app, ["show", str(long_id), "--id", "1237648720142401002"]).exit_code == 0
 
 
+@pytest.mark.parametrize("name", ["s.parquet", "fits.h5"])
+def test_what_is_shown_has_units_within_80_columns(folder: Path, name: str) -> None:
+    shown = CliRunner().invoke(app, ["show", str(folder / name), "--row", "2"], catch_exceptions=False).stdout
+    lines = [line for line in shown.partition("Percentiles of the posterior")[2].splitlines() if "│" in line]
+    found = read_summary(folder / name, row=2).percentiles
+    assert len(lines) == len(found)
+    assert max(map(len, lines)) <= 80
+    cells = {line.split("│")[1].strip(): line.split("│")[2:-1] for line in lines}
+    for label, quantity in (("log mass formed [Msun]", "log_mstar"), ("log SFR, last 100 Myr [Msun/yr]", "log_sfr_100myr")):
+        np.testing.assert_allclose(np.array(cells[label], float), found[quantity], atol=0.0051)
+    assert {"diffuse dust, depth [5500 Å]", "slope of dust curve", "beta1_sfh"} <= set(cells)
+    # Metallicities of 10^-4 are not shown as zero.
+    assert (np.array(cells["gamma1_zh"], float) > 0).all()
+
+
 @pytest.mark.parametrize("name", ["s.fits", "fits.h5"])
 def test_wrong_ids_rows_and_files_are_refused(folder: Path, name: str) -> None:
     with pytest.raises(ParameterError, match="'23' is that of 0 rows"):

@@ -24,8 +24,10 @@ from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.plotting import corner_plot, mass_sfr_plane, save_figure, sed_plot
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
+from sedcast.plotting_galex import galex_plot
 from sedcast.plotting_paper import training_labels
 from sedcast.posterior.prior_edges import EdgeRanks
+from sedcast.posterior.quantities import QUANTITY_LABELS
 from sedcast.posterior.ranks import tarp
 from sedcast.sampled_seds import SampledSeds, sampled_seds
 
@@ -201,6 +203,29 @@ def test_mass_sfr_plane_refuses_nothing_to_draw() -> None:
         mass_sfr_plane(np.array([np.nan]), np.array([1.0]))
     with pytest.raises(ParameterError, match="equal length"):
         mass_sfr_plane(np.zeros(3), np.zeros(4))
+
+
+def test_pictures_say_that_mass_is_the_mass_formed(rng: np.random.Generator) -> None:
+    samples = rng.normal(size=(300, 3))
+    corner_labels = [axes.get_xlabel() for axes in drawn(corner_plot({"flow": samples}, NAMES)).axes]
+    plane = drawn(mass_sfr_plane(samples[:, 0], samples[:, 1])).axes[0]
+    ranks = rng.random((400, 11))
+    titles = [axes.get_title() for axes in drawn(sbc_plot(ranks, FREE_PARAMETER_NAMES)).axes]
+    legend = legend_texts(drawn(pp_plot(ranks, FREE_PARAMETER_NAMES)))
+    for shown in (corner_labels, [plane.get_xlabel()], titles, legend):
+        assert sum("formed" in text for text in shown) == 1
+    assert plane.get_xlabel() == QUANTITY_LABELS["log_mstar"]
+    assert QUANTITY_LABELS["log_mstar_surviving"] == QUANTITY_LABELS["log_mstar"].replace("formed", "surviving")
+
+
+def test_galex_plot_names_quantities_and_units(rng: np.random.Generator) -> None:
+    widths = {name: (rng.random(20), rng.random(20)) for name in ("dust2", "log_sfr_1gyr", "t_mw_gyr")}
+    panels = drawn(galex_plot(widths)).axes
+    for axes, name, unit in zip(panels, widths, ("", " [dex]", " [Gyr]"), strict=True):
+        assert axes.get_title() == QUANTITY_LABELS[name].split(" [")[0]
+        assert axes.get_xlabel() == f"u g r i z: half the 68% interval{unit}"
+        assert axes.get_ylabel() == f"FUV NUV u g r i z: half the 68% interval{unit}"
+        np.testing.assert_array_equal(points(axes.lines[0]), widths[name])
 
 
 def test_pp_plot_shows_the_empirical_distribution(rng: np.random.Generator) -> None:

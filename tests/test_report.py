@@ -39,6 +39,12 @@ def test_report_is_self_contained_and_escaped(posteriors: Path, tmp_path: Path) 
     text = output.read_text(encoding="utf-8")
     assert "<script" not in text
     assert "<th>log_sfr_1gyr: log SFR, last 1 Gyr [Msun/yr]</th>" in text
+    # Empty entries, as of limits that the outlier score does not have, are left out.
+    provenance = text.partition('id="provenance"')[2]
+    assert "<th>cosmology</th>" in provenance
+    assert "<th>outlier_limits</th>" not in provenance
+    assert "<td>&#34;&#34;</td>" not in provenance
+    assert "Stellar mass formed and star-formation rate" in text
     assert row != 0 or "&lt;script&gt;alert(1)" in text
     assert text.count('src="data:image/png;base64,') == len(re.findall(r"<img ", text)) == 8
     assert not re.search(r"""(src|href)=["']?(https?:|//)""", text)

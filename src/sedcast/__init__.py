@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sedcast.emulator.simulation import PhotometrySimulator
     from sedcast.emulator.spectrum_emulator import SpectrumEmulator
     from sedcast.emulator.sps import SPSModel
+    from sedcast.galaxy_fit import GalaxyFit, fit_galaxy
     from sedcast.posterior.estimator import PosteriorEstimator
     from sedcast.posterior.infer import infer_catalog
 
@@ -24,6 +25,7 @@ __all__ = [
     "FREE_PARAMETER_NAMES",
     "PARAMETER_NAMES",
     "Catalog",
+    "GalaxyFit",
     "NoiseModel",
     "PhotometrySimulator",
     "PosteriorEstimator",
@@ -33,6 +35,7 @@ __all__ = [
     "SedcastError",
     "SpectrumEmulator",
     "__version__",
+    "fit_galaxy",
     "infer_catalog",
     "load_sdss_sample",
     "read_catalog",
@@ -50,6 +53,7 @@ __getattr__ = lazy_getattr(
         "sedcast.data.ssp": ("SSPLibrary",),
         "sedcast.data.errors": ("SedcastError",),
         "sedcast.emulator.spectrum_emulator": ("SpectrumEmulator",),
+        "sedcast.galaxy_fit": ("GalaxyFit", "fit_galaxy"),
         "sedcast.posterior.infer": ("infer_catalog",),
     },
 )

@@ -201,7 +201,7 @@ def _show(screen: "Screen", comparison: "Comparison") -> None:
     """A summary of each group; and the galaxies one by one, if they are few."""
     from sedcast.baselines.outcomes import PHYSICAL_NAMES
     from sedcast.baselines.report_tables import GROUPS, cost_rows, pair_rows, summarise
-    from sedcast.posterior.quantities import SHOWN_QUANTITIES
+    from sedcast.posterior.quantities import SHOWN_QUANTITIES, with_unit
 
     for name, group in summarise(comparison).items():
         screen.table(f"{GROUPS[name].capitalize()}, medians of {group['n_galaxies']}", *cost_rows(group))
@@ -222,7 +222,7 @@ def _show(screen: "Screen", comparison: "Comparison") -> None:
             for method, outcome in one.outcomes.items()
             if not outcome.failed
         }
-        lines = [(name, *(cells[k] for cells in values.values())) for k, name in enumerate(SHOWN_QUANTITIES)]
+        lines = [(with_unit(name), *(cells[k] for cells in values.values())) for k, name in enumerate(SHOWN_QUANTITIES)]
         title = f"Galaxy {one.galaxy.name}, z = {one.galaxy.zred:.4f}: median ± half the 68% interval"
         screen.table(title, ("", *values), lines)
         for method, outcome in one.outcomes.items():

@@ -151,6 +151,7 @@ def show(
     screen = make_screen(as_json)
     from sedcast.posterior.lookup import read_summary
     from sedcast.posterior.posterior_catalog import PERCENTILES
+    from sedcast.posterior.quantities import table_cells, with_unit
 
     found = read_summary(posteriors, galaxy_id, row=row)
     if as_json:
@@ -159,5 +160,7 @@ def show(
     # As text, for an id with commas between thousands is none that --id takes.
     about = {name: value if isinstance(value, float) else str(value) for name, value in found.about.items()}
     screen.result({"row": str(found.row)} | about, title=str(posteriors))
-    lines = [(name, *values) for name, values in found.percentiles.items()]
-    screen.table("Percentiles of the posterior", ("", *(f"{percentile:g}%" for percentile in PERCENTILES)), lines)
+    lines = [(with_unit(name), *table_cells(name, values)) for name, values in found.percentiles.items()]
+    screen.table(
+        "Percentiles of the posterior", ("quantity [unit]", *(f"{percentile:g}%" for percentile in PERCENTILES)), lines
+    )

@@ -36,7 +36,7 @@ _FILES = {
     "posteriors.h5": "samples and summaries of every galaxy; open it with sedcast.posterior.read_posteriors",
     "corner.png": "posterior of one galaxy: sedcast's samples beside emcee's on the same likelihood",
     "sed.png": "observed photometry of that galaxy against what its posterior predicts",
-    "mass_sfr.png": "stellar mass and star-formation rate of the sample",
+    "mass_sfr.png": "stellar mass formed and star-formation rate of the sample",
     "summary.json": "the figures that the demonstration printed",
 }
 _TITLE = "# What `sedcast demo` wrote"

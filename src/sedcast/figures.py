@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from sedcast.baselines.outcomes import COMPARED_NAMES, PHYSICAL_NAMES, physical, run_draws, run_path
+from sedcast.baselines.outcomes import PHYSICAL_NAMES, physical, run_draws, run_path
 from sedcast.cli_common import simulator_of
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, ParameterError
@@ -84,10 +84,20 @@ class ComparisonRecord:
         return dict(chosen[0])
 
     def ranks(self, names: tuple[str, ...]) -> np.ndarray:
-        """Ranks of the mocks' truths (n_mock, n_name) in the chain's posteriors."""
-        columns = [COMPARED_NAMES.index(name) for name in names]
+        """Ranks of the mocks' truths (n_mock, n_name) in the chain's posteriors.
+
+        Raises
+        ------
+        ParameterError : if a name is none of those that were compared.
+        """
+        compared = list(self.record["compared"])
+        if missing := [name for name in names if name not in compared]:
+            raise ParameterError(
+                f"{self.folder} compares {', '.join(compared)}, not {', '.join(missing)}: run 'sedcast compare' again"
+            )
+        columns = [compared.index(name) for name in names]
         rows = [one["ranks"][self.chain] for one in self.record["galaxies"] if self.chain in one["ranks"]]
-        return np.array(rows, dtype=float).reshape(-1, len(COMPARED_NAMES))[:, columns]
+        return np.array(rows, dtype=float).reshape(-1, len(compared))[:, columns]
 
 
 def read_comparison(folder: Path, estimator: PosteriorEstimator) -> ComparisonRecord:
@@ -100,7 +110,7 @@ def read_comparison(folder: Path, estimator: PosteriorEstimator) -> ComparisonRe
     path = folder / "comparison.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        model = record["about"]["model"]
+        model, _ = record["about"]["model"], record["compared"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is not readable as a comparison ({error}): make it with 'sedcast compare'") from error
     if str(estimator.card.get("sha256", ""))[:12] not in model:

@@ -333,7 +333,7 @@ def mass_sfr_plane(
     quenched_log_ssfr: float | None = -11.0,
     sfr_label: str = QUANTITY_LABELS["log_sfr_1gyr"],
 ) -> Figure:
-    """Stellar mass against star-formation rate of a sample: posterior medians as points, or as density from 2,000 on.
+    """Stellar mass formed against star-formation rate of a sample: posterior medians as points, or as density from 2,000 on.
 
     Parameters
     ----------
@@ -371,7 +371,7 @@ def mass_sfr_plane(
         dx, dy = np.nanmedian(np.asarray(log_mstar_error)[finite]), np.nanmedian(np.asarray(log_sfr_error)[finite])
         at = (xlim[1] - 0.06 * np.ptp(xlim) - dx, ylim[0] + 0.06 * np.ptp(ylim) + dy)
         axes.errorbar([at[0]], [at[1]], xerr=[dx], yerr=[dy], color=_ORANGE, capsize=3, label="typical 68% interval")
-    axes.set(xlim=xlim, ylim=ylim, xlabel=r"$\log_{10} M_\ast$ formed [M$_\odot$]", ylabel=sfr_label)
+    axes.set(xlim=xlim, ylim=ylim, xlabel=QUANTITY_LABELS["log_mstar"], ylabel=sfr_label)
     axes.legend(loc="upper left", fontsize=9, frameon=False)
     return figure
 

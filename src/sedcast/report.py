@@ -78,7 +78,7 @@ def write_report(
         galaxies=[_galaxy(posteriors, estimator, simulator, row) for row in rows],
         diagnostics=_diagnostics(posteriors, calibration),
         calibration=[] if calibration is None else _calibration_pictures(calibration),
-        provenance=[(name, json.dumps(value)) for name, value in posteriors.provenance.items()],
+        provenance=[(name, json.dumps(value)) for name, value in posteriors.provenance.items() if value != ""],
     )
     write_text(Path(output), text if text.endswith("\n") else f"{text}\n")
 
@@ -101,7 +101,7 @@ def _sample_pictures(posteriors: PosteriorCatalog) -> list[tuple[str, str]]:
     axes = histogram.subplots()
     axes.hist(zred, bins=40, color="#0072B2")
     axes.set(xlabel="redshift", ylabel="galaxies")
-    return [("Stellar mass and star-formation rate of the sample", _png(plane)), ("Redshifts", _png(histogram))]
+    return [("Stellar mass formed and star-formation rate of the sample", _png(plane)), ("Redshifts", _png(histogram))]
 
 
 def _galaxy(
