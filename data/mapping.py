@@ -31,6 +31,7 @@ __all__ = [
     "BandColumns",
     "CatalogMapping",
     "Extinction",
+    "bundled_mapping",
     "load_mapping",
     "map_rows",
     "read_mapped",
@@ -155,10 +156,22 @@ def load_mapping(mapping: str | Path) -> CatalogMapping:
     """
     path = Path(mapping)
     if str(mapping) in BUNDLED_MAPPINGS:
-        path = Path(str(files("sedcast.data").joinpath("bundled", f"mapping_{mapping}.toml")))
+        path = bundled_mapping(str(mapping))
     elif not path.is_file():
         raise ConfigError(f"no mapping {str(mapping)!r}: expected a TOML file, or one of {', '.join(BUNDLED_MAPPINGS)}")
     return load_config(path, CatalogMapping)
+
+
+def bundled_mapping(name: str) -> Path:
+    """The file of a bundled mapping.
+
+    Raises
+    ------
+    ConfigError : if there is no such mapping.
+    """
+    if name not in BUNDLED_MAPPINGS:
+        raise ConfigError(f"no bundled mapping {name!r}: expected one of {', '.join(BUNDLED_MAPPINGS)}")
+    return Path(str(files("sedcast.data").joinpath("bundled", f"mapping_{name}.toml")))
 
 
 def read_mapped(path: str | Path, mapping: CatalogMapping, *, n_rows: int | None = None) -> Catalog:
