@@ -184,7 +184,7 @@ def no_column(table: Table, *wanted: str) -> CatalogError:
     listed = ", ".join(table.colnames[:40]) + (" ..." if len(table.colnames) > 40 else "")
     other = ""
     if wanted[0] == "zred":
-        other = " Without redshifts, take a model that infers them (--model sdss-photoz)."
+        other = " Without redshifts, 'sedcast infer' can take a model that infers them (--model sdss-photoz)."
     elif wanted[0].startswith("flux_") and not same:
         other = " A model for any subset of bands needs not all of them (--model galex-sdss)."
     return CatalogError(

@@ -132,8 +132,9 @@ def check_redshift_named(mapping: CatalogMapping, estimator: PosteriorEstimator)
     """Refuse a mapping without a redshift for an estimator that needs one."""
     if mapping.redshift is None and not estimator.infers_redshift:
         raise ConfigError(
-            f"the mapping names no redshift, which {estimator.name!r} needs: add redshift = 'its column', or take a posterior "
-            "that infers it, such as the bundled sdss-photoz"
+            f"the mapping names no redshift, which {estimator.name!r} needs: add redshift = 'its column' (to edit a bundled "
+            "mapping: sedcast init mapping --like its name); or let 'sedcast infer' find it with a posterior that infers it, "
+            "such as the bundled sdss-photoz"
         )
 
 
