@@ -14,8 +14,8 @@ from astropy.units import MagUnit, UnitsWarning
 
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.filters import BANDS
-from sedcast.data.sdss import SDSS_BANDS, needed_sdss_columns
-from sedcast.data.tables import ColumnsInHdf5, RowsInHdf5, open_table, reading
+from sedcast.data.sdss import SDSS_BANDS, is_sdss_layout, needed_sdss_columns
+from sedcast.data.tables import ColumnsInHdf5, RowsInHdf5, TableFile, open_table, reading
 from sedcast.data.units import as_floats, as_nanomaggies, contradicts, known_unit, unknown_unit
 
 __all__ = [
@@ -67,8 +67,11 @@ _FORMATS = {
 """Astropy's readers by suffix, which .gz may follow; None for those that have one here."""
 
 
-def read_table(path: Path) -> Table:
-    """A file's table, by its suffix; a CatalogError if there is none, it cannot be read, or it has no rows."""
+def read_table(path: Path, columns: Mapping[str, str]) -> Table:
+    """A file's table, by its suffix; a CatalogError if there is none, it cannot be read, or it has no rows.
+
+    Of several tables in a FITS file, the only one that has fluxes, under their own names or those that `columns` gives.
+    """
     if not path.is_file():
         raise CatalogError(f"no catalogue at {path}: check the path")
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
@@ -77,13 +80,17 @@ def read_table(path: Path) -> Table:
     kind = _FORMATS[suffix]
     # Astropy believes a header's sizes, and reads a damaged archive for ever: they are checked, and unpacked, before.
     checked = open_table(path) if path.suffix.lower() == ".gz" or kind != "ascii.ecsv" else None
+    if checked is not None and len(checked.tables) > 1:
+        checked = open_table(path, _only_with_fluxes(checked, columns))
     source = path if checked is None else checked.source
     if checked is not None and (kind is None or isinstance(checked, ColumnsInHdf5)):
         table = Table({name: checked.read(name, 0, checked.n_rows) for name in checked.names})
         for name in checked.units.keys() & set(table.colnames):
             table[name].unit = checked.units[name]
     else:
-        within = {"path": checked.place} if isinstance(checked, RowsInHdf5) else {}
+        within: dict[str, Any] = {"path": checked.place} if isinstance(checked, RowsInHdf5) else {}
+        if checked is not None and checked.hdu is not None:
+            within = {"hdu": checked.hdu}
         with reading(path), source.open("rb") as handle, warnings.catch_warnings():
             # Astropy warns of units such as "nanomaggy", which are known here.
             warnings.simplefilter("ignore", UnitsWarning)
@@ -95,6 +102,23 @@ def read_table(path: Path) -> Table:
     if len(table) == 0:
         raise CatalogError(f"{path} has no rows: a catalogue needs at least one galaxy")
     return table
+
+
+def _only_with_fluxes(table: TableFile, columns: Mapping[str, str]) -> str | int:
+    """Which of a FITS file's tables has columns of fluxes."""
+    own = {name for key, name in columns.items() if key.startswith("flux_")}
+    having = [
+        key
+        for key, names in table.tables.items()
+        if is_sdss_layout(names) or own.intersection(names) or any(name.startswith("flux_") for name in names)
+    ]
+    if len(having) != 1:
+        raise CatalogError(
+            f"{table.path} has the tables {', '.join(map(repr, table.tables))}, and {', '.join(map(repr, having)) or 'none'} "
+            "of them has columns of fluxes, such as flux_r, expected one: say in a mapping file which to read (sedcast init "
+            f"mapping), by hdu = {(having or list(table.tables))[0]!r}"
+        )
+    return having[0]
 
 
 def as_texts(name: str, values: np.ndarray) -> np.ndarray:

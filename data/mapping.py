@@ -126,6 +126,7 @@ class CatalogMapping(Config):
     id : column, or columns to join by ``-``; row numbers if not given.
     redshift : column, if the catalogue has one.
     missing : values that mean that there is no measurement, besides NaN.
+    hdu : which table of a FITS file, by name or number (1 is the first extension); by default the first that there is.
     """
 
     bands: dict[str, BandColumns] = Field(min_length=1)
@@ -133,6 +134,7 @@ class CatalogMapping(Config):
     id: str | list[str] | None = None
     redshift: str | None = None
     missing: list[float] = Field(default_factory=list)
+    hdu: str | int | None = None
 
     @model_validator(mode="after")
     def _errors_of_magnitudes(self) -> "CatalogMapping":
@@ -176,7 +178,7 @@ def bundled_mapping(name: str) -> Path:
 
 def read_mapped(path: str | Path, mapping: CatalogMapping, *, n_rows: int | None = None) -> Catalog:
     """A whole catalogue, or its first rows, as `map_rows` reads it."""
-    table = open_table(path)
+    table = open_table(path, mapping.hdu)
     return map_rows(table, mapping, 0, table.n_rows if n_rows is None else min(n_rows, table.n_rows))
 
 
@@ -267,8 +269,20 @@ def _named(table: TableFile, name: str) -> str:
     same = [other for other in table.names if other.lower() == name.lower()]
     if len(same) != 1:
         listed = ", ".join(table.names[:40]) + (" ..." if len(table.names) > 40 else "")
-        raise CatalogError(f"no column {name!r}, which the mapping names. The table has: {listed}")
+        which = f"table {table.hdu!r}" if len(table.tables) > 1 else "table"
+        raise CatalogError(f"no column {name!r}, which the mapping names. The {which} has: {listed}{_elsewhere(table, name)}")
     return same[0]
+
+
+def _elsewhere(table: TableFile, name: str) -> str:
+    """Which other tables of the file have a column."""
+    others = {key: {column.lower() for column in columns} for key, columns in table.tables.items() if key != table.hdu}
+    if having := [repr(key) for key, columns in others.items() if name.lower() in columns]:
+        return (
+            f". Of the file's other tables {', '.join(having)} has it: say hdu = {having[0]} in the mapping; columns of "
+            "several tables must be joined first"
+        )
+    return f". The file's other tables, {', '.join(map(repr, others))}, do not have it either" if others else ""
 
 
 def _column(table: TableFile, name: str, start: int, stop: int) -> np.ndarray:

@@ -88,7 +88,7 @@ def infer_file(
         no output of sedcast.
     """
     check_redshift_named(mapping, estimator)
-    started, output, table = time.perf_counter(), Path(output), open_table(catalog)
+    started, output, table = time.perf_counter(), Path(output), open_table(catalog, mapping.hdu)
     rows_per_segment = (
         (ROWS_PER_SEGMENT if refiner is None else _REFINED_ROWS) if rows_per_segment is None else rows_per_segment
     )

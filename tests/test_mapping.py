@@ -1,5 +1,6 @@
 """Mapping files and table readers on small files of the surveys' own layouts."""
 
+import pickle
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -489,3 +490,64 @@ def test_units_that_astropy_writes_beside_a_table_are_heeded(suffix: str, tmp_pa
         read_mapped(tmp_path / f"t.{suffix}", parse_config(mapping, CatalogMapping, "test"))
     right = read_mapped(tmp_path / f"t.{suffix}", parse_config(mapping | {"unit": "uJy"}, CatalogMapping, "test"))
     np.testing.assert_allclose(right.flux, [[1.0]])
+
+
+def of_two_tables(path: Path) -> dict[str, Any]:
+    """A FITS file of redshifts in 'SPEC' and of fluxes in 'PHOT' and, half as large, in a table without a name."""
+    phot = {"ID": [5, 6], "flux_r": [10.0, 20.0], "err": [1.0, 1.0]}
+    tables = [{"Z": [0.1, 0.2, 0.3], "N": [1, 2, 3]}, phot, phot | {"flux_r": [5.0, 10.0]}]
+    hdus = [fits.BinTableHDU(Table(columns)) for columns in tables]
+    hdus[0].name, hdus[1].name = "SPEC", "PHOT"
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path)
+    return {"id": "ID", "bands": {"r": {"flux": "flux_r", "error": "err"}}}
+
+
+@pytest.mark.parametrize(("hdu", "flux"), [("PHOT", 10.0), ("phot", 10.0), (2, 10.0), (3, 5.0)])
+def test_a_table_of_several_in_fits_is_named_or_numbered(hdu: str | int, flux: float, tmp_path: Path) -> None:
+    mapping = parse_config(of_two_tables(tmp_path / "t.fits") | {"hdu": hdu}, CatalogMapping)
+    catalog = read_mapped(tmp_path / "t.fits", mapping)
+    assert catalog.flux.tolist() == [[flux], [2 * flux]]
+    assert catalog.ids.tolist() == [5, 6]
+    # Another process opens the same one.
+    table = pickle.loads(pickle.dumps(open_table(tmp_path / "t.fits", hdu)))
+    assert table.read("flux_r", 0, 1).tolist() == [flux]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, r"no column 'flux_r'.* The table 'SPEC' has: Z, N. Of the file's other tables 'PHOT', 3 has it: say hdu = 'PHOT'"),
+        ({"hdu": 3, "redshift": "z"}, "The table 3 has: ID, flux_r, err. Of the file's other tables 'SPEC' has it"),
+        ({"hdu": "PHOT", "redshift": "zspec"}, "The file's other tables, 'SPEC', 3, do not have it either"),
+        ({"hdu": "phots"}, r"has no table 'phots': expected as hdu .* of 'SPEC' \(1\), 'PHOT' \(2\), 3"),
+        ({"hdu": 0}, "has no table 0"),
+    ],
+)
+def test_columns_of_another_table_are_told_where_they_are(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    mapping = parse_config(of_two_tables(tmp_path / "t.fits") | change, CatalogMapping)
+    with pytest.raises(CatalogError, match=said):
+        read_mapped(tmp_path / "t.fits", mapping)
+
+
+def test_only_fits_has_several_tables(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("flux_r,err\n1,1\n")
+    mapping = parse_config({"hdu": 1, "bands": {"r": {"flux": "flux_r", "error": "err"}}}, CatalogMapping)
+    with pytest.raises(CatalogError, match="hdu = 1 is which table of a FITS file, and this is none"):
+        read_mapped(tmp_path / "t.csv", mapping)
+
+
+@pytest.mark.parametrize("suffix", ["fits", "fits.gz"])
+def test_without_a_mapping_the_only_table_with_fluxes_is_read(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"t.{suffix}"
+    rows = {"flux_r": [10.0, 20.0], "flux_err_r": [1.0, 1.0], "zred": [0.1, 0.2]}
+    named = rows | {"FLUX": rows["flux_r"]}
+    del named["flux_r"]
+    for columns, renamed in ((rows, {}), (named, {"flux_r": "FLUX"})):
+        tables = [fits.BinTableHDU(Table(one)) for one in ({"RA": [1.0, 2.0, 3.0]}, columns)]
+        fits.HDUList([fits.PrimaryHDU(), *tables]).writeto(path, overwrite=True)
+        assert read_catalog(path, bands=["r"], columns=renamed).flux.tolist() == [[10.0], [20.0]]
+    for others, said in (([], "and none of them"), ([rows, rows], "and 2, 3 of them")):
+        tables = [fits.BinTableHDU(Table(one)) for one in ({"RA": [1.0]}, *others, {"DEC": [1.0]})]
+        fits.HDUList([fits.PrimaryHDU(), *tables]).writeto(path, overwrite=True)
+        with pytest.raises(CatalogError, match=f"{said} has columns of fluxes, .* by hdu = "):
+            read_catalog(path)
