@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -50,6 +50,9 @@ _MOST_CODES = 5
 # Beyond it, in magnitudes, an extinction that is too low is a code for none; measured ones scatter about zero.
 _LEAST_EXTINCTION = -0.5
 
+Index = Annotated[int, Field(ge=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+"""Of an element of a vector, or, a number for each axis, of a longer array; from 0."""
+
 Unit = Literal["nanomaggies", "maggies", "nJy", "uJy", "mJy", "Jy", "AB", "asinh"]
 
 
@@ -58,13 +61,13 @@ class Extinction(Config):
 
     Parameters
     ----------
-    column, index : where it is; `index` in a vector column.
+    column, index : where it is; `index` in a vector column, a list of numbers in one of more axes.
     kind : ``magnitudes``, or ``transmission``, a factor of flux.
     factor : what magnitudes are multiplied by: A per magnitude of the column, where that is E(B-V).
     """
 
     column: str
-    index: int | None = Field(default=None, ge=0)
+    index: Index | None = None
     kind: Literal["magnitudes", "transmission"] = "magnitudes"
     factor: float = Field(default=1.0, gt=0)
 
@@ -90,7 +93,9 @@ class BandColumns(Config):
     Parameters
     ----------
     flux : column of fluxes or magnitudes.
-    index : element of vector columns.
+    index : element of vector columns; of columns of more axes (FITS: TDIM) a list, one number an axis, in the order of NumPy
+        and HDF5, which is the reverse of TDIM's.
+    error_index : that of `ivar` or `error`, if not the same.
     ivar, error : one of them: inverse variance of the flux, or error in the unit of the flux (of a magnitude, magnitudes).
     unit : if not the mapping's.
     extinction : if the fluxes are not corrected for it.
@@ -100,7 +105,8 @@ class BandColumns(Config):
     """
 
     flux: str
-    index: int | None = Field(default=None, ge=0)
+    index: Index | None = None
+    error_index: Index | None = None
     ivar: str | None = None
     error: str | None = None
     unit: Unit | None = None
@@ -289,14 +295,21 @@ def _column(table: TableFile, name: str, start: int, stop: int) -> np.ndarray:
     return table.read(_named(table, name), start, stop)
 
 
-def _numbers(table: TableFile, name: str, index: int | None, start: int, stop: int) -> np.ndarray:
+def _numbers(table: TableFile, name: str, index: Index | None, start: int, stop: int) -> np.ndarray:
     """A column, or an element of a vector one, as float64 (n,)."""
     values = as_numbers(name, _column(table, name, start, stop), start)
-    if values.ndim != (1 if index is None else 2) or (index is not None and index >= values.shape[1]):
+    place = [] if index is None else [index] if isinstance(index, int) else index
+    shape = values.shape[1:]
+    if len(place) != len(shape) or any(number >= length for number, length in zip(place, shape, strict=True)):
+        expected = " and ".join(f"0 to {length - 1}" for length in shape)
+        expected = f"index = {'one number' if len(shape) == 1 else f'a list of {len(shape)}'}, {expected}" if shape else "none"
         raise CatalogError(
-            f"column {name!r} has shape {values.shape[1:]} per row, which does not go with index={index} in the mapping"
+            f"column {name!r} has shape {shape} per row, which does not go with index={index} in the mapping: "
+            f"expected {expected}"
         )
-    return values if index is None else values[:, index]
+    for number in place:
+        values = values[:, number]
+    return values
 
 
 def _ids(table: TableFile, names: str | list[str] | None, start: int, stop: int) -> np.ndarray:
@@ -318,7 +331,7 @@ def _band(
     for column in (band.flux, band.error):
         _check_unit(table, column, unit)
     _check_unit(table, band.ivar, unit, inverse_variance=True)
-    spread = _numbers(table, band.ivar or str(band.error), band.index, start, stop)
+    spread = _spread(table, band, start, stop)
     is_magnitude = unit in _MAGNITUDES
     value[is_one_of(value, missing) | is_missing_code(value, magnitudes=is_magnitude)] = np.nan
     spread[is_one_of(spread, missing) | (is_magnitude & is_missing_code(spread, magnitudes=True))] = np.nan
@@ -337,6 +350,12 @@ def _band(
         flux, sigma = flux * factor, sigma * factor
         variance = sigma**2 + (band.floor * flux / POGSON) ** 2
         return flux, np.where(np.isfinite(flux) & (variance > 0), 1.0 / variance, 0.0)
+
+
+def _spread(table: TableFile, band: BandColumns, start: int, stop: int) -> np.ndarray:
+    """The column of inverse variances or errors, (n,)."""
+    index = band.index if band.error_index is None else band.error_index
+    return _numbers(table, band.ivar or str(band.error), index, start, stop)
 
 
 def _dereddening(table: TableFile, extinction: Extinction | None, missing: list[float], start: int, stop: int) -> np.ndarray:

@@ -336,13 +336,24 @@ def _as_array(column: Any, name: str) -> np.ndarray:
             column.fill_null(0).to_numpy(zero_copy_only=False), column.is_null().to_numpy(zero_copy_only=False)
         )
     values = column.to_numpy(zero_copy_only=False)
-    known = [value for value in values if value is not None] if types.is_nested(column.type) else []
+    if not types.is_nested(column.type):
+        return np.asarray(values)
+    known = [_whole(value) for value in values if value is not None]
     if not known:
         return np.asarray(values)
     if len({np.shape(value) for value in known}) != 1 or np.shape(known[0]) == ():
         raise CatalogError(f"column {name!r} holds {column.type}, expected numbers, texts or vectors of one length")
     nothing = np.full(np.shape(known[0]), np.nan)
-    return np.stack([nothing if value is None else value for value in values])
+    rows = iter(known)
+    return np.stack([nothing if value is None else next(rows) for value in values])
+
+
+def _whole(value: Any) -> Any:
+    """Vectors of vectors of one length, which pyarrow nests, as an array, None if lengths differ; any other value as it is."""
+    if not isinstance(value, np.ndarray) or value.dtype != object or not any(isinstance(one, np.ndarray) for one in value):
+        return value
+    parts = [_whole(one) for one in value]
+    return np.stack(parts) if len({np.shape(part) for part in parts}) == 1 else None
 
 
 def _in_text(kind: str) -> Callable[[Path, Path], TableFile]:

@@ -551,3 +551,47 @@ def test_without_a_mapping_the_only_table_with_fluxes_is_read(suffix: str, tmp_p
         fits.HDUList([fits.PrimaryHDU(), *tables]).writeto(path, overwrite=True)
         with pytest.raises(CatalogError, match=f"{said} has columns of fluxes, .* by hdu = "):
             read_catalog(path)
+
+
+@pytest.mark.parametrize("suffix", ["fits", "h5", "parquet"])
+def test_elements_of_columns_with_two_axes(suffix: str, tmp_path: Path) -> None:
+    # A band's flux and its error, (n, band, 2), as in one column; their extinction beside them.
+    values = np.arange(1.0, 25.0).reshape(4, 3, 2)
+    path = tmp_path / f"t.{suffix}"
+    if suffix == "h5":
+        with h5py.File(path, "w") as file:
+            file["P"], file["A"] = values, values / 100
+    elif suffix == "parquet":
+        pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.table({"P": values.tolist(), "A": (values / 100).tolist()}), path)
+    else:
+        Table({"P": values, "A": values / 100}).write(path)
+        assert fits.getval(path, "TDIM1", ext=1) == "(2,3)"
+    band = {"flux": "P", "index": [2, 0], "error": "P", "error_index": [2, 1]}
+    catalog = read_mapped(path, parse_config({"bands": {"r": band}}, CatalogMapping))
+    np.testing.assert_allclose(catalog.flux[:, 0], values[:, 2, 0])
+    np.testing.assert_allclose(catalog.sigma[:, 0], values[:, 2, 1])
+    band["extinction"] = {"column": "A", "index": [0, 1]}
+    dust = read_mapped(path, parse_config({"bands": {"r": band}}, CatalogMapping))
+    np.testing.assert_allclose(dust.flux[:, 0], values[:, 2, 0] * 10 ** (0.004 * values[:, 0, 1]))
+    for index, said in ((2, "index=2"), ([2, 2], r"index=\[2, 2\]"), ([2, 0, 0], "index="), (None, "index=None")):
+        bands = {"r": {"flux": "P", "error": "P"} | ({} if index is None else {"index": index})}
+        with pytest.raises(CatalogError, match=f"{said}.* expected index = a list of 2, 0 to 2 and 0 to 1"):
+            read_mapped(path, parse_config({"bands": bands}, CatalogMapping))
+
+
+@pytest.mark.parametrize("index", [-1, [], [0, -1], 1.5])
+def test_an_index_is_not_negative(index: object) -> None:
+    with pytest.raises(ConfigError, match=r"bands\.r\.index"):
+        parse_config({"bands": {"r": {"flux": "F", "error": "E", "index": index}}}, CatalogMapping)
+
+
+def test_the_index_of_the_error_may_be_another(tmp_path: Path) -> None:
+    columns = {"F": [[1.0, 2.0], [3.0, 4.0]], "I": [[9.0, 4.0, 1.0], [9.0, 16.0, 1.0]]}
+    Table(columns).write(tmp_path / "t.fits")
+    band = {"flux": "F", "index": 0, "ivar": "I", "error_index": 1}
+    catalog = read_mapped(tmp_path / "t.fits", parse_config({"bands": {"r": band}}, CatalogMapping))
+    np.testing.assert_allclose(catalog.flux[:, 0], [1.0, 3.0])
+    np.testing.assert_allclose(catalog.flux_ivar[:, 0], [4.0, 16.0])
