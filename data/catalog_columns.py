@@ -1,5 +1,6 @@
 """Columns of a catalogue's table: found by their names, read as numbers in their units, refused where they cannot be fluxes."""
 
+import contextlib
 import difflib
 import itertools
 import logging
@@ -13,7 +14,7 @@ from astropy.table import MaskedColumn, Table
 from astropy.units import MagUnit, UnitsWarning
 
 from sedcast.data.errors import CatalogError, ParameterError
-from sedcast.data.filters import BANDS
+from sedcast.data.filters import load_filter
 from sedcast.data.sdss import SDSS_BANDS, is_sdss_layout, needed_sdss_columns
 from sedcast.data.tables import ColumnsInHdf5, RowsInHdf5, TableFile, open_table, reading
 from sedcast.data.units import as_floats, as_nanomaggies, contradicts, known_unit, unknown_unit
@@ -30,6 +31,7 @@ __all__ = [
     "find_column",
     "has_band",
     "is_missing_code",
+    "is_not_detected",
     "is_one_of",
     "no_column",
     "numbers",
@@ -140,6 +142,11 @@ def as_texts(name: str, values: np.ndarray) -> np.ndarray:
 def is_missing_code(values: np.ndarray, *, magnitudes: bool = False) -> np.ndarray:
     """Where fluxes are -99, -999 or -9999, or magnitudes beyond ±90: there is no measurement."""
     return np.abs(values) > _NO_MAGNITUDE if magnitudes else is_one_of(values, _MISSING_CODES)
+
+
+def is_not_detected(magnitudes: np.ndarray) -> np.ndarray:
+    """Where magnitudes are 99 or its like, which SExtractor, among others, writes for sources without a positive flux."""
+    return is_one_of(magnitudes, _MISSING_MAGNITUDES)
 
 
 def is_one_of(values: np.ndarray, codes: Sequence[float]) -> np.ndarray:
@@ -377,6 +384,15 @@ def sdss_columns(table: Table, bands: Sequence[str], redshift: bool) -> dict[str
     return found
 
 
+def _by_wavelength(bands: Sequence[str]) -> list[str]:
+    """Those of the bands whose curves are known, from blue to red."""
+    waves = {}
+    for band in bands:
+        with contextlib.suppress(ParameterError):
+            waves[band] = load_filter(band).effective_wave
+    return sorted(waves, key=lambda band: waves[band])
+
+
 def check_not_magnitudes(flux: np.ndarray, bands: Sequence[str], path: Path) -> None:
     """Refuse tables whose fluxes are magnitudes.
 
@@ -387,12 +403,12 @@ def check_not_magnitudes(flux: np.ndarray, bands: Sequence[str], path: Path) -> 
     with np.errstate(invalid="ignore"):
         possible = (flux >= 8) & (flux <= 32)
     # Faint magnitudes, and codes for none, may be anything.
-    seen = flux[np.isfinite(flux) & (flux != 0) & ~is_one_of(flux, _MISSING_MAGNITUDES)]
+    seen = flux[np.isfinite(flux) & (flux != 0) & ~is_not_detected(flux)]
     if not possible.any() or possible.sum() < _ENOUGH_MAGNITUDES * seen.size:
         return
     flux = np.where(possible, flux, np.nan)
     seen = flux[possible]
-    order = [name for name in BANDS if name in bands]
+    order = _by_wavelength(bands)
     if len(order) >= 2:
         difference = flux[:, bands.index(order[0])] - flux[:, bands.index(order[-1])]
         difference = difference[np.isfinite(difference)]

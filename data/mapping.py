@@ -22,6 +22,14 @@ from sedcast.data.catalog_columns import (
 )
 from sedcast.data.config import Config, load_config
 from sedcast.data.errors import CatalogError, ConfigError
+from sedcast.data.mapping_checks import (
+    USUAL_MAGNITUDES,
+    USUAL_TRANSMISSION,
+    check_spread,
+    check_usual,
+    find_limits,
+    warn_of_limits,
+)
 from sedcast.data.sdss import SDSS_BANDS
 from sedcast.data.tables import TableFile, open_table
 from sedcast.data.units import contradicts, unknown_unit
@@ -43,10 +51,6 @@ BUNDLED_MAPPINGS = ("nsa-v0", "nsa-v1", "nsa-v1-sersic", "kcorrect-sdss", "kcorr
 _MAGNITUDES = ("AB", "asinh")
 _ENOUGH_ROWS = 30
 _COLOUR_EXCESS = re.compile(r"e[_(]?b[-_]?m?v")
-# Of magnitudes, and of what dust lets through: what most values of a column are, if they are that.
-_USUAL_MAGNITUDES = (5.0, 40.0)
-_USUAL_TRANSMISSION = (0.2, 1.001)
-_MOST_CODES = 5
 # Beyond it, in magnitudes, an extinction that is too low is a code for none; measured ones scatter about zero.
 _LEAST_EXTINCTION = -0.5
 
@@ -219,28 +223,26 @@ def _check_first(table: TableFile, mapping: CatalogMapping, rows: tuple[int, int
         read = np.stack([_numbers(table, band.flux, band.index, *rows) for _, band in linear], axis=1)
         read[is_one_of(read, mapping.missing) | is_missing_code(read)] = np.nan
         check_not_magnitudes(read, tuple(mapping.bands), table.path)
+    limits = {}
     for name, band, unit in bands:
+        read, spread = _numbers(table, band.flux, band.index, *rows), _spread(table, band, *rows)
         if unit in _MAGNITUDES:
-            read = _numbers(table, band.flux, band.index, *rows) + band.ab_offset
-            _check_usual(
-                read, _USUAL_MAGNITUDES, f"column {band.flux!r} of band {name!r}", "magnitudes: fluxes need another unit"
-            )
+            limits[name] = int(find_limits(read, spread, mapping.missing).sum())
+            what = f"column {band.flux!r} of band {name!r}"
+            check_usual(read + band.ab_offset, USUAL_MAGNITUDES, what, "magnitudes: fluxes need another unit")
+        else:
+            read[is_one_of(read, mapping.missing) | is_missing_code(read)] = np.nan
+            spread[is_one_of(spread, mapping.missing)] = np.nan
+            check_spread(read, spread, band.ivar or str(band.error), name, inverse_variance=band.ivar is not None)
         if band.extinction is not None and band.extinction.kind == "transmission":
             read = _numbers(table, band.extinction.column, band.extinction.index, *rows)
             what = f"column {band.extinction.column!r} of band {name!r}"
-            _check_usual(read, _USUAL_TRANSMISSION, what, "factors of flux: extinctions need kind = 'magnitudes'")
+            check_usual(read, USUAL_TRANSMISSION, what, "factors of flux: extinctions need kind = 'magnitudes'")
+    warn_of_limits(limits, rows[1], table.path)
     if mapping.redshift is not None:
         zred = _redshifts(table, mapping, *rows)
         # The first rows may well be stars.
         check_redshifts(zred[zred > 0], mapping.redshift)
-
-
-def _check_usual(values: np.ndarray, usual: tuple[float, float], what: str, expected: str) -> None:
-    """Refuse values (n,) of which most are beyond an interval, and more than codes for "not measured" are."""
-    seen = values[np.isfinite(values)]
-    odd = seen[(seen < usual[0]) | (seen > usual[1])]
-    if 2 * odd.size > seen.size and np.unique(odd).size > _MOST_CODES:
-        raise CatalogError(f"{what} runs from {seen.min():.4g} to {seen.max():.4g}: most values are no {expected}")
 
 
 def _redshifts(table: TableFile, mapping: CatalogMapping, start: int, stop: int) -> np.ndarray:

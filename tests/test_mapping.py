@@ -595,3 +595,96 @@ def test_the_index_of_the_error_may_be_another(tmp_path: Path) -> None:
     catalog = read_mapped(tmp_path / "t.fits", parse_config({"bands": {"r": band}}, CatalogMapping))
     np.testing.assert_allclose(catalog.flux[:, 0], [1.0, 3.0])
     np.testing.assert_allclose(catalog.flux_ivar[:, 0], [4.0, 16.0])
+
+
+@pytest.mark.parametrize("bands", [("decam2014-z", "decam2014-g"), ("z", "wise2010-W1", "lsst2023-g")])
+def test_few_magnitudes_in_any_bands_are_no_fluxes(bands: tuple[str, ...], tmp_path: Path) -> None:
+    magnitudes = dict(zip(bands, (18.3, 17.1, 19.0) if len(bands) == 3 else (18.3, 20.0), strict=True))
+    Table({band: [m, m + 1, m + 2] for band, m in magnitudes.items()} | {"S": [0.1] * 3}).write(tmp_path / "m.fits")
+    mapping = parse_config({"bands": {band: {"flux": band, "error": "S"} for band in bands}}, CatalogMapping)
+    with pytest.raises(CatalogError, match="look like magnitudes"):
+        read_mapped(tmp_path / "m.fits", mapping)
+    fluxes = {band: 10 ** (0.4 * (22.0 - m)) * np.ones(3) for band, m in magnitudes.items()}
+    Table(fluxes | {"S": [0.1] * 3}).write(tmp_path / "f.fits")
+    assert (read_mapped(tmp_path / "f.fits", mapping).flux > 0).all()
+
+
+ALL = ("FUV", "NUV", "u", "g", "r", "i", "z", "J", "H", "Ks")
+
+
+def sky_and_photons(scale: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Fluxes and errors, nanomaggies times `scale`: the bundled sample and faint galaxies of a deep survey."""
+    sample = load_sdss_sample(bands=ALL, calibrate=False)
+    sample = sample.subset(slice(None, None, 4))
+    found = {band: (sample.flux[:, k], sample.sigma[:, k]) for k, band in enumerate(ALL)}
+    rng = np.random.default_rng(8)
+    faint = 10 ** rng.uniform(-1.5, 1.5, 3000)
+    for band, sky, gain in (("lsst2023-u", 0.02, 2000.0), ("decam2014-g", 0.06, 200.0)):
+        sigma = np.sqrt((sky * rng.uniform(0.7, 1.5, 3000)) ** 2 + faint / gain)
+        found[band] = (rng.normal(faint, sigma), sigma)
+    # Nothing but noise.
+    found["wise2010-W2"] = (rng.normal(0, sigma), sigma)
+    return {band: (flux * scale, sigma * scale) for band, (flux, sigma) in found.items()}
+
+
+def one_band(path: Path, band: str, key: str, flux: np.ndarray, values: np.ndarray) -> Catalog:
+    Table({"F": flux, "S": np.where(np.isfinite(values), values, 0)}).write(path, overwrite=True)
+    return read_mapped(path, parse_config({"bands": {band: {"flux": "F", key: "S"}}}, CatalogMapping))
+
+
+SCALES = {"nanomaggies": 1.0, "maggies": 1e-9, "nJy": 3631.0, "uJy": 3.631}
+
+
+@pytest.mark.parametrize("unit", SCALES)
+def test_errors_and_inverse_variances_are_told_apart(unit: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    not_told = []
+    for band, (flux, sigma) in sky_and_photons(SCALES[unit]).items():
+        with np.errstate(divide="ignore"):
+            right = {"error": sigma, "ivar": sigma**-2.0}
+        for key, other in (("error", "ivar"), ("ivar", "error")):
+            one_band(tmp_path / "t.fits", band, key, flux, right[key])
+            assert not caplog.messages, (band, key)
+            try:
+                one_band(tmp_path / "t.fits", band, key, flux, right[other])
+            except CatalogError as error:
+                said = [str(error)]
+            else:
+                said = caplog.messages
+            if any(f"column 'S', the {key} of band '{band}', seems to be its {other}" in text for text in said):
+                assert f"rite {other} = 'S' in the mapping" in said[0]
+            else:
+                not_told.append((band, key))
+            caplog.clear()
+    assert not not_told
+
+
+def test_inverse_variances_cannot_be_errors_where_nothing_would_be_seen(tmp_path: Path) -> None:
+    flux, sigma = sky_and_photons(1e-9)["g"]
+    with pytest.raises(CatalogError, match=r"as error the median signal-to-noise is .*e-26, as ivar 1"):
+        one_band(tmp_path / "t.fits", "g", "error", flux, sigma**-2.0)
+    # Few rows tell nothing, and constant errors have no trend.
+    assert one_band(tmp_path / "t.fits", "g", "error", flux[:5], sigma[:5] ** -2.0).flux.shape == (5, 1)
+    assert one_band(tmp_path / "t.fits", "g", "error", np.arange(1.0, 41.0), np.full(40, 0.1)).flux.shape == (40, 1)
+
+
+def test_limits_in_magnitudes_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    columns = {
+        "u": np.array([99.0, 20.0, 99.9, 20.0, -99.0], dtype="f4"),
+        "e_u": [26.0, -1.0, 0.1, 0.1, -1.0],
+        "r": [19.0] * 5,
+        "e_r": [0.1] * 5,
+        "z": [0.1] * 5,
+    }
+    Table(columns).write(tmp_path / "t.fits")
+    bands = {band: {"flux": band, "error": f"e_{band}"} for band in "ur"}
+    mapping = {"unit": "AB", "redshift": "z", "bands": bands}
+    catalog = read_mapped(tmp_path / "t.fits", parse_config(mapping, CatalogMapping))
+    assert [status != "" for status in catalog.status] == [True, True, True, False, True]
+    [said] = caplog.messages
+    assert "of the first 5 rows have limits (magnitudes of 99, errors of -1): 3 in u. They are read as bands" in said
+    assert "in r" not in said
+    caplog.clear()
+    # Runs of rows that follow are not told again, and codes that the mapping lists are no limits.
+    map_rows(open_table(tmp_path / "t.fits"), parse_config(mapping, CatalogMapping), 1, 5)
+    read_mapped(tmp_path / "t.fits", parse_config(mapping | {"missing": [99.0, 99.9, -1.0]}, CatalogMapping))
+    assert not caplog.messages
