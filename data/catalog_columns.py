@@ -300,12 +300,17 @@ def band_columns(table: Table, band: str, columns: Mapping[str, str], unit: str)
 def check_ids(name: str, column: np.ndarray, first_row: int = 0) -> np.ndarray:
     """A column of ids; integers as int64, which outputs hold, whole floats as the texts of integers, missing texts empty.
 
+    Texts lose the blanks around them, which one format keeps and another does not: the same id is the same text.
+
     Raises
     ------
     CatalogError : if a number is missing, rounded or too large; `name` and `first_row` say where.
     """
     if column.dtype.kind in "USO":
-        return np.asarray(column.filled("") if isinstance(column, np.ma.MaskedArray) else column)
+        texts = np.asarray(column.filled("") if isinstance(column, np.ma.MaskedArray) else column)
+        if texts.dtype.kind == "O":
+            return np.array([text.strip() if isinstance(text, str | bytes) else text for text in texts], dtype=object)
+        return np.char.strip(texts)
     none = np.ma.getmaskarray(column)
     column = np.asarray(column)
     if column.dtype.kind == "f":

@@ -688,3 +688,30 @@ def test_limits_in_magnitudes_are_counted(tmp_path: Path, caplog: pytest.LogCapt
     map_rows(open_table(tmp_path / "t.fits"), parse_config(mapping, CatalogMapping), 1, 5)
     read_mapped(tmp_path / "t.fits", parse_config(mapping | {"missing": [99.0, 99.9, -1.0]}, CatalogMapping))
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("suffix", ["fits", "csv", "ecsv", "h5", "parquet"])
+def test_blanks_around_ids_do_not_count_in_any_format(suffix: str, tmp_path: Path) -> None:
+    columns = {
+        "id": [" a 1", "b ", "\tc"],
+        "n": [" 7 ", "8", " 9"],
+        "flux_r": [3.0] * 3,
+        "flux_err_r": [1.0] * 3,
+        "zred": [0.1] * 3,
+    }
+    path = tmp_path / f"t.{suffix}"
+    if suffix == "h5":
+        with h5py.File(path, "w") as file:
+            for name, values in columns.items():
+                file[name] = values
+    elif suffix == "parquet":
+        pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.table(columns), path)
+    else:
+        Table(columns).write(path)
+    mapping = {"redshift": "zred", "bands": {"r": {"flux": "flux_r", "error": "flux_err_r"}}}
+    for ids, expected in (("id", ["a 1", "b", "c"]), (["id", "n"], ["a 1-7", "b-8", "c-9"])):
+        assert read_mapped(path, parse_config(mapping | {"id": ids}, CatalogMapping)).ids.tolist() == expected
+    assert read_catalog(path).ids.tolist() == ["a 1", "b", "c"]
