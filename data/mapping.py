@@ -29,6 +29,7 @@ from sedcast.data.mapping_checks import (
     check_usual,
     find_limits,
     warn_of_limits,
+    warn_of_spreads,
 )
 from sedcast.data.sdss import SDSS_BANDS
 from sedcast.data.tables import TableFile, open_table
@@ -223,7 +224,7 @@ def _check_first(table: TableFile, mapping: CatalogMapping, rows: tuple[int, int
         read = np.stack([_numbers(table, band.flux, band.index, *rows) for _, band in linear], axis=1)
         read[is_one_of(read, mapping.missing) | is_missing_code(read)] = np.nan
         check_not_magnitudes(read, tuple(mapping.bands), table.path)
-    limits = {}
+    limits, doubts = {}, []
     for name, band, unit in bands:
         read, spread = _numbers(table, band.flux, band.index, *rows), _spread(table, band, *rows)
         if unit in _MAGNITUDES:
@@ -233,11 +234,13 @@ def _check_first(table: TableFile, mapping: CatalogMapping, rows: tuple[int, int
         else:
             read[is_one_of(read, mapping.missing) | is_missing_code(read)] = np.nan
             spread[is_one_of(spread, mapping.missing)] = np.nan
-            check_spread(read, spread, band.ivar or str(band.error), name, inverse_variance=band.ivar is not None)
+            column, is_ivar = band.ivar or str(band.error), band.ivar is not None
+            doubts.append(check_spread(read, spread, column, name, inverse_variance=is_ivar))
         if band.extinction is not None and band.extinction.kind == "transmission":
             read = _numbers(table, band.extinction.column, band.extinction.index, *rows)
             what = f"column {band.extinction.column!r} of band {name!r}"
             check_usual(read, USUAL_TRANSMISSION, what, "factors of flux: extinctions need kind = 'magnitudes'")
+    warn_of_spreads(doubts, table.path)
     warn_of_limits(limits, rows[1], table.path)
     if mapping.redshift is not None:
         zred = _redshifts(table, mapping, *rows)

@@ -9,7 +9,15 @@ import numpy as np
 from sedcast.data.catalog_columns import is_not_detected, is_one_of
 from sedcast.data.errors import CatalogError
 
-__all__ = ["USUAL_MAGNITUDES", "USUAL_TRANSMISSION", "check_spread", "check_usual", "find_limits", "warn_of_limits"]
+__all__ = [
+    "USUAL_MAGNITUDES",
+    "USUAL_TRANSMISSION",
+    "check_spread",
+    "check_usual",
+    "find_limits",
+    "warn_of_limits",
+    "warn_of_spreads",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +41,8 @@ def check_usual(values: np.ndarray, usual: tuple[float, float], what: str, expec
         raise CatalogError(f"{what} runs from {seen.min():.4g} to {seen.max():.4g}: most values are no {expected}")
 
 
-def check_spread(flux: np.ndarray, spread: np.ndarray, name: str, band: str, *, inverse_variance: bool) -> None:
-    """Refuse inverse variances that are read as errors, or the reverse, or warn where it is not certain.
+def check_spread(flux: np.ndarray, spread: np.ndarray, name: str, band: str, *, inverse_variance: bool) -> str:
+    """Refuse inverse variances that are read as errors, or the reverse, or say why they may be, where it is not certain.
 
     Parameters
     ----------
@@ -42,18 +50,22 @@ def check_spread(flux: np.ndarray, spread: np.ndarray, name: str, band: str, *, 
     name, band : of the column of `spread`.
     inverse_variance : it is read as that.
 
+    Returns
+    -------
+    doubt : "" if there is none.
+
     Raises
     ------
     CatalogError : if as the other of the two it would make sense, and as it is read it cannot.
     """
     used = np.isfinite(flux) & np.isfinite(spread) & (flux != 0) & (spread > 0)
     if used.sum() < _ENOUGH_ROWS:
-        return
+        return ""
     flux, spread = np.abs(flux[used]), spread[used]
     as_ivar, as_error = float(np.median(flux * np.sqrt(spread))), float(np.median(flux / spread))
     read, other = (as_ivar, as_error) if inverse_variance else (as_error, as_ivar)
     if not _LIKELY_SIGNAL_TO_NOISE < other < _MOST_SIGNAL_TO_NOISE:
-        return
+        return ""
     trend = _rank_correlation(flux, spread) * (-1 if inverse_variance else 1)
     too_good = read > _MOST_SIGNAL_TO_NOISE
     key, right = ("ivar", "error") if inverse_variance else ("error", "ivar")
@@ -64,8 +76,14 @@ def check_spread(flux: np.ndarray, spread: np.ndarray, name: str, band: str, *, 
     said += ", and brighter sources would have smaller errors" if trend < _OPPOSITE_TREND else ""
     if read < _LEAST_SIGNAL_TO_NOISE or (too_good and trend < _OPPOSITE_TREND):
         raise CatalogError(f"{said}. Write {right} = {name!r} in the mapping; or if it is the {key}, check its unit")
-    if trend < _OPPOSITE_TREND or (too_good and trend < _RIGHT_TREND):
-        logger.warning("%s. If so, write %s = %r in the mapping", said, right, name)
+    doubtful = trend < _OPPOSITE_TREND or (too_good and trend < _RIGHT_TREND)
+    return f"{said}. If so, write {right} = {name!r} in the mapping" if doubtful else ""
+
+
+def warn_of_spreads(doubts: Sequence[str], path: Path) -> None:
+    """Warn of what `check_spread` said of each band, if it said anything."""
+    if found := [doubt for doubt in doubts if doubt]:
+        logger.warning("%s: %s%s", path, found[0], f" ({len(found)} bands of {len(doubts)})" if len(doubts) > 1 else "")
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
@@ -91,7 +109,7 @@ def warn_of_limits(n_limits: Mapping[str, int], n_rows: int, path: Path) -> None
     """Warn of the number of limits by band, if there are any, among the first `n_rows` of a table."""
     if found := ", ".join(f"{n} in {band}" for band, n in n_limits.items() if n):
         logger.warning(
-            "%s: of the first %d rows have limits (magnitudes of 99, errors of -1): %s. They are read as bands that nobody "
+            "%s: among the first %d rows are limits (magnitudes of 99, errors of -1), %s. They are read as bands that nobody "
             "looked at, which biases the posteriors of such rows: give the measured flux and its error, be it negative; if the "
             "codes are no limits, list them under missing in the mapping",
             path,

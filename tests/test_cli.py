@@ -346,6 +346,7 @@ def test_compare_refuses_galaxies_that_are_not_there(run: Run, galaxies: Path) -
         (["--rows", "0,99"], "there is no row 99"),
         (["--rows", "one"], "expected row numbers"),
         (["--ids", "g1,nobody"], "galaxy nobody is in 0 rows"),
+        (["--ids", " g1 , nobody"], "galaxy nobody is in 0 rows"),
         (["-n", "0"], "-n 0 without --mocks"),
         (["--rows", "1", "--ids", "g1"], "cannot both be given"),
         (["--rows", "6"], "cannot be inferred: redshift"),

@@ -658,6 +658,20 @@ def test_errors_and_inverse_variances_are_told_apart(unit: str, tmp_path: Path, 
     assert not not_told
 
 
+def test_doubts_of_several_bands_are_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    columns, bands = {}, {}
+    for band, (flux, sigma) in sky_and_photons(1.0).items():
+        if band in "ugr":
+            columns |= {f"F{band}": flux, f"I{band}": sigma**-2.0}
+            bands[band] = {"flux": f"F{band}", "error": f"I{band}"}
+    bands["r"] = {"flux": "Fr", "ivar": "Ir"}
+    Table(columns).write(tmp_path / "t.fits")
+    read_mapped(tmp_path / "t.fits", parse_config({"bands": bands}, CatalogMapping))
+    [said] = caplog.messages
+    assert "column 'Iu', the error of band 'u', seems to be its ivar" in said
+    assert said.endswith("write ivar = 'Iu' in the mapping (2 bands of 3)")
+
+
 def test_inverse_variances_cannot_be_errors_where_nothing_would_be_seen(tmp_path: Path) -> None:
     flux, sigma = sky_and_photons(1e-9)["g"]
     with pytest.raises(CatalogError, match=r"as error the median signal-to-noise is .*e-26, as ivar 1"):
@@ -681,7 +695,7 @@ def test_limits_in_magnitudes_are_counted(tmp_path: Path, caplog: pytest.LogCapt
     catalog = read_mapped(tmp_path / "t.fits", parse_config(mapping, CatalogMapping))
     assert [status != "" for status in catalog.status] == [True, True, True, False, True]
     [said] = caplog.messages
-    assert "of the first 5 rows have limits (magnitudes of 99, errors of -1): 3 in u. They are read as bands" in said
+    assert "among the first 5 rows are limits (magnitudes of 99, errors of -1), 3 in u. They are read as bands" in said
     assert "in r" not in said
     caplog.clear()
     # Runs of rows that follow are not told again, and codes that the mapping lists are no limits.
