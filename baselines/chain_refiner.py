@@ -69,7 +69,8 @@ class ChainRefiner:
         flow = FlowMap.at(self.estimator, flux, flux_ivar, zred) if self.use_flow else None
         own_seed = int(np.random.SeedSequence((seed, key)).generate_state(1)[0])
         try:
-            result = run_emcee(likelihood, self.config.model_copy(update={"seed": own_seed}), flow=flow)
+            seeded = self.config.model_copy(update={"seed": own_seed})
+            result = run_emcee(likelihood, seeded, flow=flow).unless_interrupted()
         except SedcastError as error:
             logger.warning("emcee failed on row %d, the flow's samples stand in: %s", key, error)
             return self._without_chain((flux, flux_ivar, zred), likelihood.n_evaluations, n_samples, seed=seed, key=key)

@@ -26,7 +26,7 @@ class _Emcee:
     def __call__(self, likelihood: GaussianLikelihood, start: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
         seeded = self.config.model_copy(update={"seed": seed % 2**32})
         try:
-            result = self._run(likelihood, seeded, start)
+            result = self._run(likelihood, seeded, start).unless_interrupted()
         except SedcastError as error:
             logger.warning("the fallback to emcee failed: %s", error)
             return np.empty((0, len(FREE_PARAMETER_NAMES))), FAILED

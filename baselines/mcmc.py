@@ -57,7 +57,8 @@ def run_emcee(
 
     Raises
     ------
-    ParameterError : if start points are too few, or the posterior is zero at all of them.
+    ParameterError : if start points are too few, the posterior is zero at all of them, or the likelihood is not
+        `GaussianLikelihood.resolved`.
     ConfigError : if another process is writing the checkpoint.
     ArtifactError : if the checkpoint is damaged, or of another galaxy, model, prior, sampler, start or configuration.
 

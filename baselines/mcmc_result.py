@@ -1,7 +1,7 @@
 """What is asked of a run of MCMC or nested sampling, and what comes of it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -125,6 +125,17 @@ class McmcResult:
     def thinned(self, n: int) -> np.ndarray:
         """(n, 12) samples spread evenly over steps and walkers; all of them if they are fewer."""
         return self.theta[rows_at_most(len(self.theta), n)]
+
+    def unless_interrupted(self) -> Self:
+        """The result itself, for work that is to end when the user ends its chains.
+
+        Raises
+        ------
+        KeyboardInterrupt : if `interrupted`.
+        """
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return self
 
     def to_arviz(self) -> Any:
         """The parameters as ArviZ inference data: every independent group a chain, its draws step by step.

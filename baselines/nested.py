@@ -42,7 +42,7 @@ def run_nautilus(likelihood: GaussianLikelihood, config: McmcConfig) -> McmcResu
     Raises
     ------
     MissingDependencyError : if nautilus is not installed.
-    ParameterError : if the likelihood is zero at all of the prior draws.
+    ParameterError : if the likelihood is zero at all of the prior draws, or not `GaussianLikelihood.resolved`.
 
     References
     ----------
@@ -52,6 +52,7 @@ def run_nautilus(likelihood: GaussianLikelihood, config: McmcConfig) -> McmcResu
         from nautilus import Sampler
     except ImportError as error:
         raise MissingDependencyError("nested sampling needs nautilus: pip install 'sedcast[nautilus]'") from error
+    likelihood.refuse_unresolved()
     meter = Meter(likelihood)
     rng = np.random.default_rng(config.seed)
     no_mass = _proportional(likelihood, rng)

@@ -183,7 +183,7 @@ def _sampled(setting: Setting, galaxy: Galaxy, likelihood: GaussianLikelihood, m
         flow = None
         if isinstance(setting.estimator, PosteriorEstimator) and not config.independent:
             flow = FlowMap.at(setting.estimator, galaxy.flux, galaxy.flux_ivar, galaxy.zred)
-        result = _CHAINS[method](likelihood, settings, flow=flow)
+        result = _CHAINS[method](likelihood, settings, flow=flow).unless_interrupted()
     ess = float(result.ess.min())
     samples = result.theta_unbounded
     kept = samples[rows_at_most(len(samples), _MAX_FOR_QUANTILES)]

@@ -88,8 +88,10 @@ def find_start(
 
     Raises
     ------
-    ParameterError : if the posterior is zero at all of the points, `start` holds too few, or both are given.
+    ParameterError : if the posterior is zero at all of the points, `start` holds too few, or both are given; if the
+        likelihood is not `GaussianLikelihood.resolved`.
     """
+    likelihood.refuse_unresolved()
     if start is not None and flow is not None:
         raise ParameterError("start and flow were both given: with a flow the start points are its own; pass one of them")
     rng = np.random.default_rng(seed)

@@ -20,7 +20,7 @@ from sedcast.data.provenance import read_provenance
 __all__ = ["check_replaceable", "mark_for", "refuse_foreign", "refuse_inputs", "write_text"]
 
 _MARK = re.compile(rb"sedcast-run:([0-9a-f]{16}):([0-9a-f]{16}|-):([\w%./~-]*)")
-_HEADED = (".h5", ".hdf5", ".fits", ".parquet")
+_HEADED = (".h5", ".hdf5", ".fits", ".parquet", ".ecsv")
 _SILENT = (".csv", ".pkl", ".toml")
 """Kinds in which there is no room for a mark."""
 
@@ -119,8 +119,8 @@ def _made_by(path: Path) -> dict[str, str] | None:
         else:
             return _marked_by(path)
     except (SedcastError, ImportError):
-        # Parquet without pyarrow.
-        return None
+        # Parquet without pyarrow, for one. A table of one galaxy's samples has but a mark.
+        return _marked_by(path) if path.suffix == ".ecsv" else None
     if not isinstance(found, dict) or not isinstance(found.get("run"), str):
         return None
     return {"command": str(found.get("command")), "run": found["run"]}

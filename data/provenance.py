@@ -1,5 +1,6 @@
 """Where an output comes from: the header that every output carries, and with which ``sedcast rerun`` repeats it."""
 
+import itertools
 import json
 import math
 import os
@@ -11,11 +12,13 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
+from astropy.table.meta import get_header_from_yaml
 
 from sedcast.data.artifacts import consistent, read_card, software_versions
 from sedcast.data.errors import ArtifactError
 from sedcast.data.hdf5 import open_hdf5
 from sedcast.data.invocation import invocation
+from sedcast.data.tables import reading
 
 __all__ = ["jsonable", "processor_name", "provenance", "read_provenance"]
 
@@ -75,7 +78,7 @@ def jsonable(value: Any) -> Any:
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:
-    """The header of an output: HDF5, FITS, Parquet, an artifact, or the folder of a comparison.
+    """The header of an output: HDF5, FITS, Parquet, ECSV, an artifact, or the folder of a comparison.
 
     Raises
     ------
@@ -109,4 +112,8 @@ def _read(path: Path) -> Any:
         from pyarrow import parquet
 
         return json.loads(parquet.read_schema(path).metadata[b"sedcast"])
-    raise ArtifactError(f"{path}: expected .h5, .fits, .parquet, .npz, or the folder of a comparison")
+    if path.suffix == ".ecsv":
+        with reading(path), path.open(encoding="utf-8") as handle:
+            head = [line[2:].rstrip("\n") for line in itertools.takewhile(lambda line: line.startswith("#"), handle)]
+            return json.loads(get_header_from_yaml(head[1:])["meta"]["sedcast"])
+    raise ArtifactError(f"{path}: expected .h5, .fits, .parquet, .ecsv, .npz, or the folder of a comparison")

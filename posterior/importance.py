@@ -49,6 +49,7 @@ __all__ = ["Fallback", "RefineConfig", "Refiner"]
 
 INEFFICIENT = "importance sampling inefficient: samples approximate"
 HEAVY_TAIL = "importance weights have a heavy tail: samples approximate"
+UNRESOLVED = "signal-to-noise ratio so large that the likelihood is lost in rounding: samples approximate"
 
 _TEST_POINTS = 16
 # Of evidences, nats; by Markov's inequality an estimate is too large by as much in at most one case of seven.
@@ -192,9 +193,12 @@ class Refiner:
         for one in self._steps(likelihood, flux, flux_ivar, stream, rng, threads):
             tried.append((one.step, one.efficiency, one.khat, time.perf_counter() - began))
             draws = one if draws is None else self._better(draws, one)
+            if not likelihood.resolved:
+                break
         assert draws is not None
-        points, step, flag = _equal_weights(draws, likelihood, n_samples, rng), draws.step, self._flag(draws)
-        if flag and self.fallback is not None:
+        points, step = _equal_weights(draws, likelihood, n_samples, rng), draws.step
+        flag = self._flag(draws) if likelihood.resolved else UNRESOLVED
+        if flag and flag != UNRESOLVED and self.fallback is not None:
             chain_seed = int(np.random.SeedSequence(stream).generate_state(1)[0])
             chain, flag = self.fallback(likelihood, _start_points(draws, likelihood, rng), chain_seed)
             if len(chain):

@@ -12,6 +12,9 @@ __all__ = ["UNBOUNDED_LIMIT", "GaussianLikelihood"]
 UNBOUNDED_LIMIT = 7.0
 """Points beyond it in any probit coordinate have zero posterior: 3e-12 of the prior, where the prior's CDF is clipped."""
 
+# The rounding of its square is then a hundredth of a nat.
+_MAX_SIGNAL_TO_NOISE = 1e7
+
 
 class GaussianLikelihood:
     """Independent Gaussian errors in flux space for one galaxy, with the catalogue's inverse variances.
@@ -104,7 +107,30 @@ class GaussianLikelihood:
     @property
     def observed_signal_to_noise(self) -> float:
         """Total signal-to-noise ratio of the observed fluxes."""
-        return float(np.sqrt(np.sum((self._flux * self._root_ivar) ** 2)))
+        with np.errstate(over="ignore"):
+            return float(np.sqrt(np.sum((self._flux * self._root_ivar) ** 2)))
+
+    @property
+    def resolved(self) -> bool:
+        """Whether double precision tells likelihoods of different models apart.
+
+        Far beyond any real photometry's signal-to-noise ratio it does not: all weights and steps of chains then look alike.
+        """
+        return self.observed_signal_to_noise <= _MAX_SIGNAL_TO_NOISE
+
+    def refuse_unresolved(self) -> None:
+        """Refuse to sample a likelihood that is not `resolved`.
+
+        Raises
+        ------
+        ParameterError : if it is not.
+        """
+        if not self.resolved:
+            raise ParameterError(
+                f"the photometry's signal-to-noise ratio is {self.observed_signal_to_noise:.1e}: beyond "
+                f"{_MAX_SIGNAL_TO_NOISE:.0e} differences of the likelihood are lost in rounding; check the unit of the fluxes "
+                "and their errors"
+            )
 
     def log_prob_flux(self, model: np.ndarray) -> np.ndarray:
         """Log probability density of the observed fluxes given `model_flux`, nanomaggies^-n_measured, (n,); never NaN."""

@@ -240,6 +240,8 @@ class OutlierModel:
     def _log_levels(self, table: int) -> np.ndarray:
         return np.linspace(0.0, np.log(self.least[table]), _LEVELS)
 
+    # Of photometry far beyond any real one, squares and exponentials overflow: statistics that are not known are not judged.
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def check(self, flux: np.ndarray, flux_ivar: np.ndarray, zred: np.ndarray | None) -> PhotometryChecks:
         """What photometry alone says; flux, flux_ivar (n, n_band), both 0 where unmeasured, and zred (n,), None if unknown."""
         measured = flux_ivar > 0
@@ -248,11 +250,10 @@ class OutlierModel:
         error = asinh_magnitude_error(flux, sigma, self.bands)
         expected = self.density.expected(magnitude, error, zred)
         flux_away = np.abs(flux - asinh_flux(expected, self.bands))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            # With these, magnitudes are as far from what the other bands let expect as fluxes are. The error at the observed
-            # flux is wide enough for anything where that flux is lost in its noise.
-            secant = sigma * np.abs(magnitude - expected) / flux_away
-            error_of_expected = np.where(flux_away > _RESOLVED * sigma, secant, error)
+        # With these, magnitudes are as far from what the other bands let expect as fluxes are. The error at the observed
+        # flux is wide enough for anything where that flux is lost in its noise.
+        secant = sigma * np.abs(magnitude - expected) / flux_away
+        error_of_expected = np.where(flux_away > _RESOLVED * sigma, secant, error)
         seen = self.density.statistics(magnitude, error_of_expected, zred, inflation=UNDERSTATEMENT)
         deviation = np.zeros(measured.shape)
         for b in range(len(self.bands)):

@@ -17,6 +17,7 @@ from astropy.table import Column, Table
 from sedcast.data.artifacts import consistent
 from sedcast.data.errors import ArtifactError, MissingDependencyError, ParameterError
 from sedcast.data.hdf5 import check_size, check_type, open_hdf5, read_whole
+from sedcast.data.outputs import refuse_foreign
 from sedcast.emulator.histories import DERIVED_NAMES, SURVIVING_NAME
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.posterior.quantities import column_unit, description
@@ -229,6 +230,29 @@ class PosteriorCatalog:
         for column in table.itercols():
             column.description = column.description or description(column.name)
         return table
+
+    def write_summary(self, path: str | Path) -> None:
+        """Write the columns of `summary`, with units, descriptions and this file's provenance, as ``sedcast infer`` does.
+
+        Parameters
+        ----------
+        path : ends in ``.fits``, ``.parquet`` or ``.ecsv``.
+
+        Raises
+        ------
+        ArtifactError : if this file is damaged.
+        MissingDependencyError : for Parquet without pyarrow.
+        ParameterError : if the ending is another, or a file is there that is no output of sedcast.
+        """
+        # Imported here, for it needs this module's names.
+        from sedcast.posterior.summary_tables import check_table, summary_rows, write_table
+
+        path = Path(path)
+        check_table(path)
+        refuse_foreign(path)
+        with self._consistent():
+            rows = summary_rows(self.file)
+        write_table(path, iter([rows]), len(rows), self.provenance)
 
     def to_arviz(self, galaxy_id: int | str) -> Any:
         """The samples of one galaxy as ArviZ inference data, one chain; a draw and its copies are beside each other.

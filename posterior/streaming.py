@@ -1,9 +1,10 @@
-"""From a catalogue of any length to files of posteriors: a run of rows at a time, resumable, in constant memory.
+"""From a catalogue of any length to a table of summaries, and a file of samples: a run of rows at a time, resumable.
 
 Each run of rows is a task of its own, which reads its rows and writes them to a segment: here, in the threads of this process,
 or in the processes of a `TaskPool`, which then need the same files (a shared file system).
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,23 +12,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sedcast.data.artifacts import FULL, software_versions
-from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
+from sedcast.data.catalog import Catalog
+from sedcast.data.errors import ArtifactError, CatalogError, ConfigError, ParameterError
 from sedcast.data.executors import TaskPool
 from sedcast.data.mapping import CatalogMapping, map_rows
 from sedcast.data.outputs import refuse_foreign
 from sedcast.data.provenance import provenance, read_provenance
-from sedcast.data.tables import TableFile, open_table
-from sedcast.emulator.segments import Segments, open_segments, partial_folder, write_segment
+from sedcast.data.tables import open_table
+from sedcast.emulator.segments import Segments, array_digest, open_segments, partial_folder, write_segment
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler
 from sedcast.posterior.infer import infer_catalog, quantity_names
-from sedcast.posterior.joined_posteriors import dataset_types, import_parquet, join_samples, join_summaries
+from sedcast.posterior.joined_posteriors import dataset_types, join_samples, join_summaries
 from sedcast.posterior.resampling import SAMPLES_VERSION
+from sedcast.posterior.summary_tables import check_table
 
 __all__ = ["ROWS_PER_SEGMENT", "SampleOptions", "infer_file"]
 
 ROWS_PER_SEGMENT, _REFINED_ROWS = 16_384, 256
-_SUFFIXES = (".fits", ".parquet")
 
 SampleOptions = tuple[Path, Literal["float16", "float32"], Literal["gzip", "lzf"] | None]
 """Where samples are written, their type, their compression."""
@@ -35,8 +37,8 @@ SampleOptions = tuple[Path, Literal["float16", "float32"], Literal["gzip", "lzf"
 
 def infer_file(
     estimator: PosteriorEstimator,
-    catalog: str | Path,
-    mapping: CatalogMapping,
+    catalog: str | Path | Catalog,
+    mapping: CatalogMapping | None,
     output: str | Path,
     *,
     samples: SampleOptions | None = None,
@@ -59,16 +61,16 @@ def infer_file(
     Parameters
     ----------
     estimator : the trained posterior.
-    catalog : a table that `sedcast.data.tables.open_table` reads.
-    mapping : its columns.
-    output : ``.fits`` or ``.parquet``.
+    catalog : a table that `sedcast.data.tables.open_table` reads; or a catalogue in memory, as `read_catalog` has it.
+    mapping : the table's columns; None with a catalogue in memory.
+    output : ``.fits``, ``.parquet`` or ``.ecsv``.
     samples : where samples are written; None leaves them out.
     n_samples, seed : samples per galaxy, and their seed.
     refiner : of the same estimator, as in `infer_catalog`; its figures are columns of the summaries.
     rows_per_segment : rows read and written at a time, 16,384 by default (256 with a refiner); the results do not depend on it.
     n_threads : threads without a pool; the number of usable cores by default.
-    pool : processes that share the work; they need the catalogue and the output's folder under the same names. The results do
-        not depend on it where processors and libraries are alike.
+    pool : processes that share the work; they need the table and the output's folder under the same names (a catalogue in
+        memory is sent to each). The results do not depend on it where processors and libraries are alike.
     command : the command that asked for it, for the provenance.
     progress : called as (rows done, rows).
 
@@ -80,31 +82,31 @@ def infer_file(
     Raises
     ------
     ArtifactError : if a file cannot be written.
-    CatalogError : if the catalogue cannot be read as the mapping says.
+    CatalogError : if the catalogue cannot be read as the mapping says, is empty, or lacks a band of the estimator.
     ConfigError : if the mapping lacks the redshift that the estimator needs, another run writes this output, or an interrupted
         run of something else is in its place.
     MissingDependencyError : for Parquet without pyarrow.
-    ParameterError : if a number is not positive, the output's kind is unknown, or an output is there that is the catalogue, or
-        no output of sedcast.
+    ParameterError : if a number is not positive, the output's kind is unknown, a table comes without a mapping or a catalogue
+        in memory with one, or an output is there that is the catalogue, or no output of sedcast.
     """
-    check_redshift_named(mapping, estimator)
-    started, output, table = time.perf_counter(), Path(output), open_table(catalog, mapping.hdu)
+    started, output = time.perf_counter(), Path(output)
+    source = _source(catalog, mapping, estimator)
     rows_per_segment = (
         (ROWS_PER_SEGMENT if refiner is None else _REFINED_ROWS) if rows_per_segment is None else rows_per_segment
     )
     _check(output, samples, n_samples, seed, rows_per_segment)
     for path in (output, *([] if samples is None else [samples[0]])):
-        if path.exists() and path.samefile(catalog):
+        if not isinstance(catalog, Catalog) and path.exists() and path.samefile(catalog):
             raise ParameterError(f"{path} is the catalogue itself, and would be overwritten: give another name")
         refuse_foreign(path)
-    manifest = _manifest(estimator, Path(catalog), mapping, n_samples, seed, rows_per_segment, samples, refiner)
+    manifest = _manifest(estimator, source.about, n_samples, seed, rows_per_segment, samples, refiner)
     n_threads = 1 if pool is not None else n_threads
-    n_segments = -(-table.n_rows // rows_per_segment)
+    n_segments = -(-source.n_rows // rows_per_segment)
     try:
         with open_segments(output, manifest) as segments:
             absent = segments.absent(n_segments)
-            job = _Job(estimator, table, mapping, segments, rows_per_segment, n_samples, seed, samples, n_threads, refiner)
-            resumed = table.n_rows - sum(len(job.rows(number)) for number in absent)
+            job = _Job(estimator, source, segments, rows_per_segment, n_samples, seed, samples, n_threads, refiner)
+            resumed = source.n_rows - sum(len(job.rows(number)) for number in absent)
             _fill(job, absent, pool, resumed, progress)
             segments.count()
             artifacts = {"estimator": manifest["estimator"]["sha256"]}
@@ -139,12 +141,52 @@ def check_redshift_named(mapping: CatalogMapping, estimator: PosteriorEstimator)
 
 
 @dataclass(frozen=True)
+class _Source:
+    """Where rows come from.
+
+    Attributes
+    ----------
+    n_rows : how many there are.
+    read : those from one to before another.
+    about : the entries of the manifest by which they are known.
+    """
+
+    n_rows: int
+    read: Callable[[int, int], Catalog]
+    about: dict[str, Any]
+
+
+def _source(catalog: str | Path | Catalog, mapping: CatalogMapping | None, estimator: PosteriorEstimator) -> _Source:
+    if isinstance(catalog, Catalog):
+        if mapping is not None:
+            raise ParameterError("mapping is that of a table's columns, and the catalogue is in memory: give mapping=None")
+        if len(catalog) == 0:
+            raise CatalogError("the catalogue has no rows: nothing to infer")
+        ids = catalog.ids if catalog.ids.dtype.kind in "iu" else catalog.ids.astype(str)
+        digest = array_digest(ids, catalog.flux, catalog.flux_ivar, catalog.zred, catalog.status)
+        about = {"catalog": {"rows": len(catalog), "bands": list(catalog.bands), "sha256": digest}, "mapping": None}
+        return _Source(len(catalog), functools.partial(_rows_of, catalog), about)
+    if mapping is None:
+        raise ParameterError(f"mapping is None, expected that of {catalog}'s columns; or give read_catalog({str(catalog)!r})")
+    check_redshift_named(mapping, estimator)
+    table = open_table(catalog, mapping.hdu)
+    # A digest of the table would mean to read it all.
+    stat = Path(catalog).stat()
+    known = {"name": str(Path(catalog).resolve()), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+    about = {"catalog": known, "mapping": mapping.model_dump(mode="json")}
+    return _Source(table.n_rows, functools.partial(map_rows, table, mapping), about)
+
+
+def _rows_of(catalog: Catalog, start: int, stop: int) -> Catalog:
+    return catalog.subset(slice(start, stop))
+
+
+@dataclass(frozen=True)
 class _Job:
     """What every segment of an output has in common; goes to each process once."""
 
     estimator: PosteriorEstimator
-    table: TableFile
-    mapping: CatalogMapping
+    source: _Source
     segments: Segments
     rows_per_segment: int
     n_samples: int
@@ -156,13 +198,13 @@ class _Job:
     def rows(self, number: int) -> range:
         """The rows of a segment."""
         start = number * self.rows_per_segment
-        return range(start, min(start + self.rows_per_segment, self.table.n_rows))
+        return range(start, min(start + self.rows_per_segment, self.source.n_rows))
 
 
 def _infer_segment(job: _Job, number: int) -> int:
     """Infer the rows of a segment and put it on disk; returns how many they are."""
     rows = job.rows(number)
-    catalog = map_rows(job.table, job.mapping, rows.start, rows.stop)
+    catalog = job.source.read(rows.start, rows.stop)
 
     def write(path: Path) -> None:
         infer_catalog(
@@ -191,12 +233,11 @@ def _fill(job: _Job, absent: list[int], pool: TaskPool | None, done: int, progre
     for n_rows in made:
         done += n_rows
         if progress is not None:
-            progress(done, job.table.n_rows)
+            progress(done, job.source.n_rows)
 
 
 def _check(output: Path, samples: SampleOptions | None, n_samples: int, seed: int, rows_per_segment: int) -> None:
-    if output.suffix not in _SUFFIXES:
-        raise ParameterError(f"output {output} ends in {output.suffix!r}: expected one of {', '.join(_SUFFIXES)} for summaries")
+    check_table(output)
     if n_samples < 1 or rows_per_segment < 1 or seed < 0:
         raise ParameterError(
             f"n_samples={n_samples}, rows_per_segment={rows_per_segment} must be positive, seed={seed} not negative"
@@ -205,25 +246,19 @@ def _check(output: Path, samples: SampleOptions | None, n_samples: int, seed: in
         raise ParameterError(f"samples as {samples[1:]}: expected float16 or float32, and no compression, gzip or lzf")
     if samples is not None and samples[0].resolve() == output.resolve():
         raise ParameterError(f"{output} is to hold both the summaries and the samples: give two names")
-    if output.suffix == ".parquet":
-        import_parquet()
 
 
 def _manifest(
     estimator: PosteriorEstimator,
-    catalog: Path,
-    mapping: CatalogMapping,
+    about: dict[str, Any],
     n_samples: int,
     seed: int,
     rows_per_segment: int,
     samples: SampleOptions | None,
     refiner: ExactSampler | None,
 ) -> dict[str, Any]:
-    """All that decides the output; a catalogue is known by its name, size and time, as a digest would mean to read it all."""
-    about = catalog.stat()
-    return {
-        "catalog": {"name": str(catalog.resolve()), "bytes": about.st_size, "modified_ns": about.st_mtime_ns},
-        "mapping": mapping.model_dump(mode="json"),
+    """All that decides the output; `about` its catalogue."""
+    return about | {
         "estimator": {"name": estimator.name, "sha256": estimator.digest},
         "quantities": list(quantity_names(estimator)),
         "n_samples": n_samples,

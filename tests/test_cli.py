@@ -292,8 +292,7 @@ def test_infer_shows_reasons_in_its_table(run: Run, galaxies: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["mine.csv", "-o", "out.csv"], "ends in .h5"),
-        (["mine.csv", "-o", "out.fits"], "with --mapping"),
+        (["mine.csv", "-o", "out.csv"], "ends in .h5, or for summaries in .fits, .parquet, .ecsv"),
         (["sdss", "-o", "out.h5", "--unit", "uJy"], "--unit uJy is that of a file"),
         (["sdss", "-o", "out.h5", "--mapping", "nsa-v1"], "--mapping nsa-v1 is that of a file"),
         (["mine.csv", "-o", "out.h5", "--mapping", "nsa-v1", "--unit", "uJy"], "unit = 'uJy' into the mapping"),
@@ -303,7 +302,6 @@ def test_infer_shows_reasons_in_its_table(run: Run, galaxies: Path, tmp_path: Pa
         (["mine.csv", "-o", "out.h5", "--unit", "AB"], "read with a mapping file"),
         (["mine.csv", "-o", "out.h5", "--compression", "gzip"], "are those of --samples"),
         (["mine.csv", "-o", "out.h5", "--fallback", "mcmc"], "are those of --refine"),
-        (["mine.csv", "-o", "out.fits", "--mapping", "nsa-v1", "--first", "3"], "--first goes with an .h5"),
         (["mine.csv", "-o", "out.h5", "--model", "nosuch"], "or one of sdss-ugriz, galex-sdss"),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sedcast.baselines.compare import FLOOR, _compare_pairs, _PairTask, compare_galaxies, compared_pairs
-from sedcast.baselines.mcmc import McmcConfig
+from sedcast.baselines.mcmc import McmcConfig, run_emcee
 from sedcast.baselines.outcomes import COMPARED_NAMES, PHYSICAL_NAMES, CompareConfig, Galaxy, Outcome, Setting, run_key
 from sedcast.baselines.report_tables import _table, pair_name, summarise, to_json, to_markdown
 from sedcast.baselines.runs import independent_draws
@@ -18,6 +18,7 @@ from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.prior import Prior
+from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.resampling import PosteriorDraws
 
 PRIOR = Prior()
@@ -179,6 +180,26 @@ def test_an_interrupted_comparison_goes_on(tmp_path):
     seen = []
     compare_galaxies(setting(), galaxies, tmp_path, n_workers=1, progress=lambda done, total: seen.append(done))
     assert seen[0] == 1
+
+
+def test_a_chain_that_the_user_interrupts_is_no_finished_run(tmp_path):
+    """Late enough for `run_emcee` to have kept steps, which it would return."""
+
+    class StopLate(Linear):
+        def flux(self, theta, zred):
+            if self.calls == 900:
+                self.calls += 1
+                raise KeyboardInterrupt
+            return super().flux(theta, zred)
+
+    late = replace(setting(methods=("emcee",)), simulator=StopLate())
+    stopped = run_emcee(
+        GaussianLikelihood(StopLate(), PRIOR, flux=galaxy(0).flux, flux_ivar=galaxy(0).flux_ivar, zred=0.1), CONFIG.mcmc
+    )
+    assert stopped.interrupted
+    with pytest.raises(KeyboardInterrupt):
+        compare_galaxies(late, [galaxy(0), galaxy(1)], tmp_path, n_workers=1)
+    assert list((tmp_path / "runs").glob("*.npz")) == []
 
 
 def test_ranks_of_mocks_are_uniform_for_the_exact_posterior_and_not_for_a_shifted_one(tmp_path):

@@ -98,6 +98,20 @@ def test_errors_of_files_are_explained() -> None:
     assert explain_os_error(ValueError("x")) is None
 
 
+def test_a_full_disk_is_known_by_numpys_words_too(tmp_path: Path) -> None:
+    """They have no number: written as `sedcast fit -o galaxy.fits` writes."""
+    code = (
+        "import resource, sys; import numpy as np; from astropy.table import Table\n"
+        "from sedcast.cli_common import explain_os_error\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))\n"
+        "try: Table({'a': np.zeros(100_000)}).write(sys.argv[1])\n"
+        "except OSError as error: print(error.errno, explain_os_error(error))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "x.fits")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("None cannot write a file: the disk is full"), done.stdout
+
+
 def test_the_second_of_two_runs_is_refused_and_the_lock_goes(tmp_path: Path) -> None:
     output = tmp_path / "out.npz"
     with output_lock(output):

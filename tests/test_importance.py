@@ -8,14 +8,14 @@ import pytest
 from scipy.stats import kstest, multivariate_normal, norm
 from standin import gaussian_estimator, mock_photometry
 
-from sedcast.baselines.fallback import NOT_CONVERGED, emcee_fallback
-from sedcast.baselines.mcmc import McmcConfig
+from sedcast.baselines.fallback import FAILED, NOT_CONVERGED, emcee_fallback
+from sedcast.baselines.mcmc import McmcConfig, run_emcee
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import Refined
-from sedcast.posterior.importance import HEAVY_TAIL, INEFFICIENT, RefineConfig, Refiner
+from sedcast.posterior.importance import HEAVY_TAIL, INEFFICIENT, UNRESOLVED, RefineConfig, Refiner
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.mass import MassConditional
@@ -181,6 +181,49 @@ def test_emcee_fallback_samples_the_linear_model_and_says_when_it_stopped_early(
     assert flag == NOT_CONVERGED
     assert samples.shape[1] == 11
     assert len(samples) > 100
+
+
+@pytest.mark.parametrize("flux", [1e30, -1e30, 1e9])
+def test_weights_lost_in_rounding_are_no_good_ones(flux):
+    """At a signal-to-noise ratio of 1e30 all draws had the same weight: an efficiency of 1, and no flag."""
+
+    def chain(likelihood, start, seed):
+        raise AssertionError("its steps would be lost in rounding too")
+
+    one = replace(refiner(prior=Prior()), fallback=chain)
+    observed = np.where(np.arange(5) == 2, flux, FLUX)
+    result = one(observed, np.full(5, 0.05**-2), ZRED, 100, seed=2)
+    assert (result.step, result.flag) == ("flow", UNRESOLVED)
+    assert np.isfinite(result.theta).all()
+    likelihood = GaussianLikelihood(one.simulator, Prior(), flux=observed, flux_ivar=np.full(5, 0.05**-2), zred=ZRED)
+    with pytest.raises(ParameterError, match=r"signal-to-noise ratio is .* lost in rounding"):
+        run_emcee(likelihood, McmcConfig())
+    samples, flag = emcee_fallback()(likelihood, np.empty((0, 12)), 3)
+    assert (len(samples), flag) == (0, FAILED)
+
+
+def test_the_brightest_real_photometry_is_resolved():
+    one = refiner(prior=Prior())
+    bright = GaussianLikelihood(one.simulator, Prior(), flux=1e5 * FLUX, flux_ivar=np.full(5, 1.0), zred=ZRED)
+    assert bright.observed_signal_to_noise > 1e6
+    assert bright.resolved
+
+
+def test_a_fallback_that_the_user_interrupts_is_no_result():
+    model = Linear(Prior())
+    calls = []
+
+    class Stopping:
+        def flux(self, theta, zred):
+            calls.append(len(theta))
+            if len(calls) == 150:
+                raise KeyboardInterrupt
+            return model.flux(theta, zred)
+
+    likelihood = GaussianLikelihood(Stopping(), Prior(), flux=FLUX, flux_ivar=np.full(5, 1 / 9), zred=ZRED)
+    endless = emcee_fallback(McmcConfig(thin=1, check_every=20, n_walkers=32, target_ess=1e6))
+    with pytest.raises(KeyboardInterrupt):
+        endless(likelihood, np.empty((0, 12)), 3)
 
 
 def test_a_simulator_not_proportional_to_the_mass_is_refused():

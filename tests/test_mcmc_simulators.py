@@ -1,5 +1,7 @@
 """Chains with any simulator: the emulator, the direct tabulated model, FSPS; nested sampling beside importance refinement."""
 
+from dataclasses import replace
+
 import emcee
 import numpy as np
 import pytest
@@ -104,6 +106,20 @@ def test_galaxies_far_from_all_that_the_flow_draws_are_sampled_and_end_no_catalo
         assert "MCMC failed" in posteriors.flags[1]
         assert posteriors.refinement["step"][1] == "flow"
         assert np.isfinite(posteriors.samples(1)["log_mstar"]).all()
+
+
+def test_a_chain_of_a_catalogue_that_the_user_interrupts_is_no_result(monkeypatch):
+    estimator = PosteriorEstimator.default()
+    simulator = training_simulator(estimator)
+    catalog = load_sdss_sample(bands=estimator.bands).subset(np.array([1]))
+    refiner = ChainRefiner(estimator, simulator, SHORT.model_copy(update={"n_screen": 4096}))
+
+    def stopped(*arguments, **options):
+        return replace(run_emcee(*arguments, **options), interrupted=True)
+
+    monkeypatch.setattr("sedcast.baselines.chain_refiner.run_emcee", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        refiner(catalog.flux[0], catalog.flux_ivar[0], float(catalog.zred[0]), 50, seed=0)
 
 
 @pytest.mark.slow

@@ -54,6 +54,18 @@ def test_false_alarms_are_those_stated(model, lacking, with_fit, rng):
     assert np.mean(scores.score <= 0.3) == pytest.approx(0.3, abs=0.05)
 
 
+def test_photometry_beyond_all_sense_is_judged_without_a_warning():
+    """Warnings are errors here, as for `python -W error`, where one such row ended the catalogue."""
+    model = PosteriorEstimator.default().outliers
+    flux, ivar = np.array([10.0, 25.0, 40.0, 55.0, 70.0]), np.full(5, 1.0)
+    factors = np.array([1e-320, 1e30, -1e30, 1e150, 1e300])[:, None]
+    fluxes = np.concatenate([flux * factors, np.tile(flux, (10, 1))])
+    ivars = np.concatenate([np.tile(ivar, (5, 1)), ivar * abs(factors), ivar / np.maximum(abs(factors), 1e-300)])
+    scores = judged(model, fluxes, np.minimum(ivars, 1e300), np.full(15, 0.1))
+    assert (scores.score <= FALSE_ALARM_RATE).all()
+    assert (scores.flags != "").all()
+
+
 def test_planted_outliers_are_flagged_in_words(model):
     flux, ivar, zred = mock_photometry(300, 33)
     blue, faint, z_bright = flux.copy(), flux.copy(), flux.copy()

@@ -23,6 +23,7 @@ from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.simulation import SimulationConfig
 from sedcast.posterior.infer import infer_catalog
+from sedcast.posterior.posterior_catalog import read_posteriors
 from sedcast.posterior.streaming import infer_file
 
 Words = list[str]
@@ -66,6 +67,8 @@ INFER = ["infer", "mine.fits", "--model", "model.npz", "--n-samples", "5"]
     [
         ([*INFER, "-o", "out.h5"], ["--seed", "1"], ["out.h5"]),
         ([*INFER, "--mapping", "mine.toml", "-o", "o.fits", "--samples", "o.h5"], ["--seed", "1"], ["o.fits", "o.h5"]),
+        ([*INFER, "-o", "o.fits", "--samples", "o.h5"], ["--seed", "1"], ["o.fits", "o.h5"]),
+        ([*INFER, "-o", "o.ecsv"], ["--first", "3"], ["o.ecsv"]),
         ([*FIT, "-o", "one.h5", "--plot", "one.png"], ["--seed", "1"], ["one.h5", "one.png"]),
         ([*FIT, "-o", "one.ecsv", "--plot", "one.pdf"], ["--seed", "1"], ["one.ecsv", "one.pdf"]),
         ([*FIT, "-o", "one.fits"], ["--seed", "1"], ["one.fits"]),
@@ -223,10 +226,17 @@ def test_calls_from_python_replace_outputs_of_sedcast_alone(folder: Path) -> Non
     estimator, mapping = gaussian_estimator(), load_mapping("mine.toml")
     catalog = read_mapped("mine.fits", mapping)
     config = SimulationConfig(n_galaxies=300, bands=("g", "r"))
-    for name in ("p.h5", "p.fits", "s.h5"):
+    infer_catalog(estimator, catalog, "whole.h5", n_samples=5)
+
+    def write_summary(path: str | Path) -> None:
+        with read_posteriors("whole.h5") as posteriors:
+            posteriors.write_summary(path)
+
+    for name in ("p.h5", "p.fits", "p.ecsv", "s.h5"):
         calls: dict[str, Callable[[str | Path], Any]] = {
             "p.h5": lambda path: infer_catalog(estimator, catalog, path, n_samples=5),
             "p.fits": lambda path: infer_file(estimator, "mine.fits", mapping, path, n_samples=5),
+            "p.ecsv": write_summary,
             "s.h5": lambda path: simulate(config, path),
         }
         calls[name](name)

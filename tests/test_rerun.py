@@ -76,7 +76,7 @@ def test_a_repeated_command_keeps_the_options_of_the_screen(catalog: Path, tmp_p
     assert (screen_options.debug, screen_options.quiet, screen_options.verbose) == (True, True, False)
 
 
-@pytest.mark.parametrize("name", ["out.h5", "out.fits", "out.parquet"])
+@pytest.mark.parametrize("name", ["out.h5", "out.fits", "out.parquet", "out.ecsv"])
 def test_inferred_catalogues_are_repeated(
     name: str, catalog: Path, mapping: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from scipy.stats import beta, gaussian_kde, kstest, norm
+from scipy.stats import beta, kstest, norm
 
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.histories import DERIVED_NAMES
 from sedcast.emulator.prior import Prior
 from sedcast.posterior.reweight import PriorModel, reweight_to
 
@@ -64,22 +65,32 @@ def test_samples_where_the_prior_has_no_draws_are_counted(theta):
 
 
 def test_two_derived_properties(theta):
-    few = theta[:2000]
-    names = ["a_v", "t50_gyr"]
-    drawn = MODEL.columns(Prior().sample(20_000, 0), ZRED)
-    prior = gaussian_kde(np.stack([drawn[name] for name in names]))
-    ends = [(drawn[name].min(), drawn[name].max()) for name in names]
-    # Where no edge is within reach of a kernel.
-    margin = 5 * np.sqrt(np.diag(prior.covariance))
+    # A priori these two know nothing of each other.
+    wanted = {"a_v": norm(1.5, 0.3), "t50_gyr": norm(6.0, 1.0)}
+    values = MODEL.columns(theta, ZRED)
+    result = reweight_to(
+        theta, lambda c: sum(w.logpdf(c[name]) for name, w in wanted.items()), [*wanted], model=MODEL, zred=ZRED
+    )
+    means = {name: result.weights @ values[name] for name in wanted}
+    for name, density in wanted.items():
+        assert means[name] == pytest.approx(density.mean(), abs=5 * density.std() / np.sqrt(result.ess))
+        spread = result.weights @ (values[name] - means[name]) ** 2
+        assert np.sqrt(spread) == pytest.approx(density.std(), rel=0.05)
+    together = result.weights @ ((values["a_v"] - means["a_v"]) * (values["t50_gyr"] - means["t50_gyr"]))
+    assert abs(together) / (0.3 * 1.0) < 5 / np.sqrt(result.ess)
+    assert result.uncovered < 0.01
 
-    def wanted(columns):
-        values = np.stack([columns[name] for name in names])
-        inner = [(v > low + m) & (v < high - m) for v, (low, high), m in zip(values, ends, margin, strict=True)]
-        return np.where(np.all(inner, axis=0), prior.logpdf(values), -np.inf)
 
-    n_inner = np.isfinite(wanted(MODEL.columns(few, ZRED))).sum()
-    assert n_inner > 0.5 * len(few)
-    assert reweight_to(few, wanted, names, model=MODEL, zred=ZRED).ess > 0.99 * n_inner
+@pytest.mark.parametrize("name", DERIVED_NAMES)
+def test_a_flat_density_over_a_derived_property_makes_it_flat(theta, name):
+    values = MODEL.columns(theta, ZRED)[name]
+    low, high = np.quantile(values, [0.01, 0.99])
+    inside = lambda c: np.where((c[name] >= low) & (c[name] < high), 0.0, -np.inf)  # noqa: E731
+    weights = reweight_to(theta, inside, [name], model=MODEL, zred=ZRED).weights
+    bins = np.digitize(values, np.linspace(low, high, 9)[1:-1])
+    for k in range(8):
+        share, noise = weights[bins == k].sum(), np.sqrt((weights[bins == k] ** 2).sum())
+        assert share == pytest.approx(1 / 8, abs=0.06 / 8 + 4 * noise)
 
 
 def test_the_induced_density_stands_up_to_a_hard_edge(theta):

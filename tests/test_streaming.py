@@ -96,8 +96,8 @@ def test_reasons_are_text_that_fits_files_may_hold(
     assert described["status"] == "why there is no posterior, empty if there is one"
     assert None not in described.values()
     units = {header[f"TTYPE{k}"]: header[f"TUNIT{k}"] for k in range(1, header["TFIELDS"] + 1) if f"TUNIT{k}" in header}
-    assert set(units) == {f"{name}_p{p:g}" for name in ("tburst", "t_mw_gyr") for p in PERCENTILES}
-    assert set(units.values()) == {"Gyr"}
+    expected = {"tburst": "Gyr", "t_mw_gyr": "Gyr", "t50_gyr": "Gyr", "a_v": "mag"}
+    assert units == {f"{name}_p{p:g}": unit for name, unit in expected.items() for p in PERCENTILES}
     assert status[3] == "redshift 0.5 beyond the training range, 0.005 to 0.3"
 
 
@@ -304,6 +304,16 @@ def test_good_rows_are_told_whatever_reads_the_summaries(
     assert 10 < expected.sum() < 40
     assert Table.read(tmp_path / "s.fits")["good"].tolist() == expected.tolist()
     assert read_summary(tmp_path / "s.fits", row=5).about["good"] is False
+
+
+def test_a_table_beyond_the_first_is_streamed(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path
+) -> None:
+    hdus = [fits.PrimaryHDU(), fits.BinTableHDU(Table({"Z": [0.1]})), fits.BinTableHDU(Table.read(catalog), name="PHOT")]
+    fits.HDUList(hdus).writeto(tmp_path / "two.fits")
+    infer_file(estimator, tmp_path / "two.fits", mapping.model_copy(update={"hdu": "PHOT"}), tmp_path / "a.fits", n_samples=5)
+    infer_file(estimator, catalog, mapping, tmp_path / "b.fits", n_samples=5)
+    assert fits.getdata(tmp_path / "a.fits", 1).tobytes() == fits.getdata(tmp_path / "b.fits", 1).tobytes()
 
 
 def test_a_mapping_needs_the_redshift_that_the_posterior_needs(

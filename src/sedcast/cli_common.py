@@ -62,7 +62,7 @@ __all__ = [
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 EXIT_INTERRUPTED = 130
-STREAMED, HDF5 = (".fits", ".parquet"), (".h5", ".hdf5")
+STREAMED, HDF5 = (".fits", ".parquet", ".ecsv"), (".h5", ".hdf5")
 INTERRUPTED = "interrupted"
 _GOES_ON = "; the work goes on from where it was when the same command is given again"
 _RESUMED = ("simulate", "train emulator", "train posterior", "compare", "figures")
@@ -308,6 +308,9 @@ def explain_os_error(error: BaseException) -> str | None:
     # HDF5 says the number in its message only, and not always in an OSError.
     found = re.search(r"errno = (\d+)", str(error))
     number = error.errno if isinstance(error, OSError) and error.errno else int(found[1]) if found else None
+    if number is None and isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", str(error)):
+        # NumPy's own words, in which Astropy's tables are written; without a number.
+        number = errno.ENOSPC
     if number is None:
         return None
     name = getattr(error, "filename", None) or "a file"

@@ -49,7 +49,8 @@ def add_infer_commands(app: typer.Typer) -> None:
 def infer(
     catalog: Source,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="HDF5 file to write; .fits or .parquet, with --mapping: summaries, streamed.")
+        Path,
+        typer.Option("-o", "--output", help="File to write: .h5, samples and summaries; .fits, .parquet, .ecsv, summaries."),
     ],
     model: Model = "bundled",
     n_samples: Annotated[int, typer.Option(min=1, help="Samples per galaxy.")] = 1000,
@@ -67,13 +68,11 @@ def infer(
     ] = None,
     mapping: Columns = None,
     samples: Annotated[
-        Path | None, typer.Option(help="With -o .fits or .parquet: HDF5 file for the samples; left out if not given.")
+        Path | None, typer.Option(help="With -o .fits, .parquet or .ecsv: HDF5 file for the samples; left out if not given.")
     ] = None,
     sample_type: Annotated[str | None, typer.Option(help="With --samples: float32, the default, or float16.")] = None,
     compression: Annotated[str | None, typer.Option(help="With --samples: gzip or lzf.")] = None,
-    first: Annotated[
-        int | None, typer.Option(min=1, help="Only so many rows, the first of the file, to try. With an .h5 output.")
-    ] = None,
+    first: Annotated[int | None, typer.Option(min=1, help="Only so many rows, the first of the file, to try.")] = None,
     scheduler: Scheduler = None,
     n_workers: Workers = None,
     overwrite: Overwrite = False,
@@ -83,8 +82,8 @@ def infer(
 
     Rows that cannot be inferred stay in the file with the reason. A table needs the columns flux_u, flux_ivar_u (or
     flux_err_u) … for each band of the model, and zred unless the model infers it; SDSS's own layout is recognised; any other
-    is read with --mapping. With an output that ends in .fits or .parquet memory does not grow with the catalogue, and an
-    interrupted run goes on where it stopped when the same command is given again.
+    is read with --mapping. With an output of summaries, .fits, .parquet or .ecsv, an interrupted run goes on where it stopped
+    when the same command is given again; with --mapping as well, memory does not grow with the catalogue.
     """
     screen = make_screen(as_json)
     from sedcast.data.errors import ParameterError
@@ -99,11 +98,9 @@ def infer(
             check_writable(path, option, overwrite=overwrite)
     streamed = output.suffix in STREAMED
     if not streamed and output.suffix not in HDF5:
-        raise ParameterError(f"-o {output}: expected a name that ends in .h5, or with --mapping in .fits or .parquet")
-    if streamed and mapping is None:
-        raise ParameterError(f"-o {output}: summaries are streamed with --mapping; or give an .h5 file")
+        raise ParameterError(f"-o {output}: expected a name that ends in .h5, or for summaries in {', '.join(STREAMED)}")
     if not streamed and (samples is not None or scheduler is not None):
-        raise ParameterError(f"--samples and --scheduler go with -o .fits or .parquet: {output} is written by one process")
+        raise ParameterError(f"--samples and --scheduler go with -o {', '.join(STREAMED)}: {output} is written by one process")
     if samples is not None and samples.suffix not in HDF5:
         raise ParameterError(f"--samples {samples}: expected a name that ends in .h5, for samples are written as HDF5")
     if samples is None and (sample_type, compression) != (None, None):
@@ -112,18 +109,19 @@ def infer(
         raise ParameterError("--fallback and --n-draws are those of --refine: give that too, or leave them out")
     check_mapping(catalog, mapping=mapping, unit=unit, calibrate=calibrate)
     check_workers(scheduler, n_workers)
-    if streamed and first is not None:
-        raise ParameterError(f"--first goes with an .h5 output: {output} is streamed")
     estimator = load_posterior(model)
     refiner = _refiner(estimator, n_draws, fallback) if refine else None
     common: dict[str, Any] = {"n_samples": n_samples, "seed": seed, "refiner": refiner}
+    # A mapped table may be of any length: it is read as it is needed.
+    mapped = load_mapping(mapping) if streamed and mapping is not None and first is None else None
+    galaxies: Any = catalog
+    if mapped is None:
+        galaxies = load_catalog(catalog, estimator, mapping=mapping, unit=unit, calibrate=calibrate, n_rows=first)
     if streamed:
         kept: Any = None if samples is None else (samples, sample_type or "float32", compression)
-        columns = load_mapping(str(mapping))
         with pool_of(scheduler, n_workers) as pool, screen.progress("inferring galaxies") as report:
-            figures = infer_file(estimator, catalog, columns, output, samples=kept, pool=pool, progress=report, **common)
+            figures = infer_file(estimator, galaxies, mapped, output, samples=kept, pool=pool, progress=report, **common)
     else:
-        galaxies = load_catalog(catalog, estimator, mapping=mapping, unit=unit, calibrate=calibrate, n_rows=first)
         with screen.progress("inferring galaxies") as report:
             figures = infer_catalog(estimator, galaxies, output, progress=report, **common)
     screen.note(f"wrote {output}" + ("" if samples is None else f" and {samples}"))

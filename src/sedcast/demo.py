@@ -97,7 +97,8 @@ def run_demo(
     with screen.progress("emcee on one galaxy, steps") as report:
         # In the flow's coordinates chains converge far sooner, to the same posterior.
         flow = FlowMap.at(estimator, galaxy.flux, galaxy.flux_ivar, galaxy.zred)
-        chain = run_emcee(likelihood, _MCMC.model_copy(update={"seed": seed}), flow=flow, progress=report)
+        config = _MCMC.model_copy(update={"seed": seed})
+        chain = run_emcee(likelihood, config, flow=flow, progress=report).unless_interrupted()
         report(chain.n_steps, chain.n_steps)
     comparison = _compare(galaxy, chain, estimator, folder)
     _show_comparison(screen, galaxy, chain, comparison)

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 from astropy.io import fits
+from astropy.table import Table
 
 from sedcast.data.artifacts import load_artifact, read_card
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
@@ -159,6 +160,9 @@ def _contents(path: Path) -> dict[str, np.ndarray]:
 
         table = parquet.read_table(path)
         return {name: table[name].to_numpy() for name in table.column_names}
+    if path.suffix == ".ecsv":
+        rows = Table.read(path, format="ascii.ecsv")
+        return {name: np.asarray(rows[name]) for name in rows.colnames}
     found: dict[str, np.ndarray] = {}
     with open_hdf5(path) as file:
         file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
