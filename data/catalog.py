@@ -251,7 +251,8 @@ def read_catalog(
             '(unit = "AB" or "asinh" there)'
         )
     chosen = None if bands is None else tuple(bands)
-    table, columns = path if isinstance(path, Table) else read_table(source), dict(columns or {})
+    columns = dict(columns or {})
+    table = path if isinstance(path, Table) else read_table(source, columns)
     # A band of a user's own filter curve is known by its column only; where bands may be missing, not even by that.
     others = tuple(band for band in chosen or () if band not in BANDS and not find_column(table, columns, f"flux_{band}"))
     if others and not ragged:

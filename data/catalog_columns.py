@@ -1,5 +1,6 @@
 """Columns of a catalogue's table: found by their names, read as numbers in their units, refused where they cannot be fluxes."""
 
+import contextlib
 import difflib
 import itertools
 import logging
@@ -13,9 +14,9 @@ from astropy.table import MaskedColumn, Table
 from astropy.units import MagUnit, UnitsWarning
 
 from sedcast.data.errors import CatalogError, ParameterError
-from sedcast.data.filters import BANDS
-from sedcast.data.sdss import SDSS_BANDS, needed_sdss_columns
-from sedcast.data.tables import ColumnsInHdf5, RowsInHdf5, open_table, reading
+from sedcast.data.filters import load_filter
+from sedcast.data.sdss import SDSS_BANDS, is_sdss_layout, needed_sdss_columns
+from sedcast.data.tables import ColumnsInHdf5, RowsInHdf5, TableFile, open_table, reading
 from sedcast.data.units import as_floats, as_nanomaggies, contradicts, known_unit, unknown_unit
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "find_column",
     "has_band",
     "is_missing_code",
+    "is_not_detected",
     "is_one_of",
     "no_column",
     "numbers",
@@ -67,8 +69,11 @@ _FORMATS = {
 """Astropy's readers by suffix, which .gz may follow; None for those that have one here."""
 
 
-def read_table(path: Path) -> Table:
-    """A file's table, by its suffix; a CatalogError if there is none, it cannot be read, or it has no rows."""
+def read_table(path: Path, columns: Mapping[str, str]) -> Table:
+    """A file's table, by its suffix; a CatalogError if there is none, it cannot be read, or it has no rows.
+
+    Of several tables in a FITS file, the only one that has fluxes, under their own names or those that `columns` gives.
+    """
     if not path.is_file():
         raise CatalogError(f"no catalogue at {path}: check the path")
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
@@ -77,13 +82,17 @@ def read_table(path: Path) -> Table:
     kind = _FORMATS[suffix]
     # Astropy believes a header's sizes, and reads a damaged archive for ever: they are checked, and unpacked, before.
     checked = open_table(path) if path.suffix.lower() == ".gz" or kind != "ascii.ecsv" else None
+    if checked is not None and len(checked.tables) > 1:
+        checked = open_table(path, _only_with_fluxes(checked, columns))
     source = path if checked is None else checked.source
     if checked is not None and (kind is None or isinstance(checked, ColumnsInHdf5)):
         table = Table({name: checked.read(name, 0, checked.n_rows) for name in checked.names})
         for name in checked.units.keys() & set(table.colnames):
             table[name].unit = checked.units[name]
     else:
-        within = {"path": checked.place} if isinstance(checked, RowsInHdf5) else {}
+        within: dict[str, Any] = {"path": checked.place} if isinstance(checked, RowsInHdf5) else {}
+        if checked is not None and checked.hdu is not None:
+            within = {"hdu": checked.hdu}
         with reading(path), source.open("rb") as handle, warnings.catch_warnings():
             # Astropy warns of units such as "nanomaggy", which are known here.
             warnings.simplefilter("ignore", UnitsWarning)
@@ -95,6 +104,23 @@ def read_table(path: Path) -> Table:
     if len(table) == 0:
         raise CatalogError(f"{path} has no rows: a catalogue needs at least one galaxy")
     return table
+
+
+def _only_with_fluxes(table: TableFile, columns: Mapping[str, str]) -> str | int:
+    """Which of a FITS file's tables has columns of fluxes."""
+    own = {name for key, name in columns.items() if key.startswith("flux_")}
+    having = [
+        key
+        for key, names in table.tables.items()
+        if is_sdss_layout(names) or own.intersection(names) or any(name.startswith("flux_") for name in names)
+    ]
+    if len(having) != 1:
+        raise CatalogError(
+            f"{table.path} has the tables {', '.join(map(repr, table.tables))}, and {', '.join(map(repr, having)) or 'none'} "
+            "of them has columns of fluxes, such as flux_r, expected one: say in a mapping file which to read (sedcast init "
+            f"mapping), by hdu = {(having or list(table.tables))[0]!r}"
+        )
+    return having[0]
 
 
 def as_texts(name: str, values: np.ndarray) -> np.ndarray:
@@ -116,6 +142,11 @@ def as_texts(name: str, values: np.ndarray) -> np.ndarray:
 def is_missing_code(values: np.ndarray, *, magnitudes: bool = False) -> np.ndarray:
     """Where fluxes are -99, -999 or -9999, or magnitudes beyond ±90: there is no measurement."""
     return np.abs(values) > _NO_MAGNITUDE if magnitudes else is_one_of(values, _MISSING_CODES)
+
+
+def is_not_detected(magnitudes: np.ndarray) -> np.ndarray:
+    """Where magnitudes are 99 or its like, which SExtractor, among others, writes for sources without a positive flux."""
+    return is_one_of(magnitudes, _MISSING_MAGNITUDES)
 
 
 def is_one_of(values: np.ndarray, codes: Sequence[float]) -> np.ndarray:
@@ -184,7 +215,7 @@ def no_column(table: Table, *wanted: str) -> CatalogError:
     listed = ", ".join(table.colnames[:40]) + (" ..." if len(table.colnames) > 40 else "")
     other = ""
     if wanted[0] == "zred":
-        other = " Without redshifts, take a model that infers them (--model sdss-photoz)."
+        other = " Without redshifts, 'sedcast infer' can take a model that infers them (--model sdss-photoz)."
     elif wanted[0].startswith("flux_") and not same:
         other = " A model for any subset of bands needs not all of them (--model galex-sdss)."
     return CatalogError(
@@ -269,12 +300,17 @@ def band_columns(table: Table, band: str, columns: Mapping[str, str], unit: str)
 def check_ids(name: str, column: np.ndarray, first_row: int = 0) -> np.ndarray:
     """A column of ids; integers as int64, which outputs hold, whole floats as the texts of integers, missing texts empty.
 
+    Texts lose the blanks around them, which one format keeps and another does not: the same id is the same text.
+
     Raises
     ------
     CatalogError : if a number is missing, rounded or too large; `name` and `first_row` say where.
     """
     if column.dtype.kind in "USO":
-        return np.asarray(column.filled("") if isinstance(column, np.ma.MaskedArray) else column)
+        texts = np.asarray(column.filled("") if isinstance(column, np.ma.MaskedArray) else column)
+        if texts.dtype.kind == "O":
+            return np.array([text.strip() if isinstance(text, str | bytes) else text for text in texts], dtype=object)
+        return np.char.strip(texts)
     none = np.ma.getmaskarray(column)
     column = np.asarray(column)
     if column.dtype.kind == "f":
@@ -353,6 +389,15 @@ def sdss_columns(table: Table, bands: Sequence[str], redshift: bool) -> dict[str
     return found
 
 
+def _by_wavelength(bands: Sequence[str]) -> list[str]:
+    """Those of the bands whose curves are known, from blue to red."""
+    waves = {}
+    for band in bands:
+        with contextlib.suppress(ParameterError):
+            waves[band] = load_filter(band).effective_wave
+    return sorted(waves, key=lambda band: waves[band])
+
+
 def check_not_magnitudes(flux: np.ndarray, bands: Sequence[str], path: Path) -> None:
     """Refuse tables whose fluxes are magnitudes.
 
@@ -363,12 +408,12 @@ def check_not_magnitudes(flux: np.ndarray, bands: Sequence[str], path: Path) -> 
     with np.errstate(invalid="ignore"):
         possible = (flux >= 8) & (flux <= 32)
     # Faint magnitudes, and codes for none, may be anything.
-    seen = flux[np.isfinite(flux) & (flux != 0) & ~is_one_of(flux, _MISSING_MAGNITUDES)]
+    seen = flux[np.isfinite(flux) & (flux != 0) & ~is_not_detected(flux)]
     if not possible.any() or possible.sum() < _ENOUGH_MAGNITUDES * seen.size:
         return
     flux = np.where(possible, flux, np.nan)
     seen = flux[possible]
-    order = [name for name in BANDS if name in bands]
+    order = _by_wavelength(bands)
     if len(order) >= 2:
         difference = flux[:, bands.index(order[0])] - flux[:, bands.index(order[-1])]
         difference = difference[np.isfinite(difference)]

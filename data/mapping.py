@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -22,6 +22,15 @@ from sedcast.data.catalog_columns import (
 )
 from sedcast.data.config import Config, load_config
 from sedcast.data.errors import CatalogError, ConfigError
+from sedcast.data.mapping_checks import (
+    USUAL_MAGNITUDES,
+    USUAL_TRANSMISSION,
+    check_spread,
+    check_usual,
+    find_limits,
+    warn_of_limits,
+    warn_of_spreads,
+)
 from sedcast.data.sdss import SDSS_BANDS
 from sedcast.data.tables import TableFile, open_table
 from sedcast.data.units import contradicts, unknown_unit
@@ -31,6 +40,7 @@ __all__ = [
     "BandColumns",
     "CatalogMapping",
     "Extinction",
+    "bundled_mapping",
     "load_mapping",
     "map_rows",
     "read_mapped",
@@ -42,12 +52,11 @@ BUNDLED_MAPPINGS = ("nsa-v0", "nsa-v1", "nsa-v1-sersic", "kcorrect-sdss", "kcorr
 _MAGNITUDES = ("AB", "asinh")
 _ENOUGH_ROWS = 30
 _COLOUR_EXCESS = re.compile(r"e[_(]?b[-_]?m?v")
-# Of magnitudes, and of what dust lets through: what most values of a column are, if they are that.
-_USUAL_MAGNITUDES = (5.0, 40.0)
-_USUAL_TRANSMISSION = (0.2, 1.001)
-_MOST_CODES = 5
 # Beyond it, in magnitudes, an extinction that is too low is a code for none; measured ones scatter about zero.
 _LEAST_EXTINCTION = -0.5
+
+Index = Annotated[int, Field(ge=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+"""Of an element of a vector, or, a number for each axis, of a longer array; from 0."""
 
 Unit = Literal["nanomaggies", "maggies", "nJy", "uJy", "mJy", "Jy", "AB", "asinh"]
 
@@ -57,13 +66,13 @@ class Extinction(Config):
 
     Parameters
     ----------
-    column, index : where it is; `index` in a vector column.
+    column, index : where it is; `index` in a vector column, a list of numbers in one of more axes.
     kind : ``magnitudes``, or ``transmission``, a factor of flux.
     factor : what magnitudes are multiplied by: A per magnitude of the column, where that is E(B-V).
     """
 
     column: str
-    index: int | None = Field(default=None, ge=0)
+    index: Index | None = None
     kind: Literal["magnitudes", "transmission"] = "magnitudes"
     factor: float = Field(default=1.0, gt=0)
 
@@ -89,7 +98,9 @@ class BandColumns(Config):
     Parameters
     ----------
     flux : column of fluxes or magnitudes.
-    index : element of vector columns.
+    index : element of vector columns; of columns of more axes (FITS: TDIM) a list, one number an axis, in the order of NumPy
+        and HDF5, which is the reverse of TDIM's.
+    error_index : that of `ivar` or `error`, if not the same.
     ivar, error : one of them: inverse variance of the flux, or error in the unit of the flux (of a magnitude, magnitudes).
     unit : if not the mapping's.
     extinction : if the fluxes are not corrected for it.
@@ -99,7 +110,8 @@ class BandColumns(Config):
     """
 
     flux: str
-    index: int | None = Field(default=None, ge=0)
+    index: Index | None = None
+    error_index: Index | None = None
     ivar: str | None = None
     error: str | None = None
     unit: Unit | None = None
@@ -125,6 +137,7 @@ class CatalogMapping(Config):
     id : column, or columns to join by ``-``; row numbers if not given.
     redshift : column, if the catalogue has one.
     missing : values that mean that there is no measurement, besides NaN.
+    hdu : which table of a FITS file, by name or number (1 is the first extension); by default the first that there is.
     """
 
     bands: dict[str, BandColumns] = Field(min_length=1)
@@ -132,6 +145,7 @@ class CatalogMapping(Config):
     id: str | list[str] | None = None
     redshift: str | None = None
     missing: list[float] = Field(default_factory=list)
+    hdu: str | int | None = None
 
     @model_validator(mode="after")
     def _errors_of_magnitudes(self) -> "CatalogMapping":
@@ -155,15 +169,27 @@ def load_mapping(mapping: str | Path) -> CatalogMapping:
     """
     path = Path(mapping)
     if str(mapping) in BUNDLED_MAPPINGS:
-        path = Path(str(files("sedcast.data").joinpath("bundled", f"mapping_{mapping}.toml")))
+        path = bundled_mapping(str(mapping))
     elif not path.is_file():
         raise ConfigError(f"no mapping {str(mapping)!r}: expected a TOML file, or one of {', '.join(BUNDLED_MAPPINGS)}")
     return load_config(path, CatalogMapping)
 
 
+def bundled_mapping(name: str) -> Path:
+    """The file of a bundled mapping.
+
+    Raises
+    ------
+    ConfigError : if there is no such mapping.
+    """
+    if name not in BUNDLED_MAPPINGS:
+        raise ConfigError(f"no bundled mapping {name!r}: expected one of {', '.join(BUNDLED_MAPPINGS)}")
+    return Path(str(files("sedcast.data").joinpath("bundled", f"mapping_{name}.toml")))
+
+
 def read_mapped(path: str | Path, mapping: CatalogMapping, *, n_rows: int | None = None) -> Catalog:
     """A whole catalogue, or its first rows, as `map_rows` reads it."""
-    table = open_table(path)
+    table = open_table(path, mapping.hdu)
     return map_rows(table, mapping, 0, table.n_rows if n_rows is None else min(n_rows, table.n_rows))
 
 
@@ -198,28 +224,28 @@ def _check_first(table: TableFile, mapping: CatalogMapping, rows: tuple[int, int
         read = np.stack([_numbers(table, band.flux, band.index, *rows) for _, band in linear], axis=1)
         read[is_one_of(read, mapping.missing) | is_missing_code(read)] = np.nan
         check_not_magnitudes(read, tuple(mapping.bands), table.path)
+    limits, doubts = {}, []
     for name, band, unit in bands:
+        read, spread = _numbers(table, band.flux, band.index, *rows), _spread(table, band, *rows)
         if unit in _MAGNITUDES:
-            read = _numbers(table, band.flux, band.index, *rows) + band.ab_offset
-            _check_usual(
-                read, _USUAL_MAGNITUDES, f"column {band.flux!r} of band {name!r}", "magnitudes: fluxes need another unit"
-            )
+            limits[name] = int(find_limits(read, spread, mapping.missing).sum())
+            what = f"column {band.flux!r} of band {name!r}"
+            check_usual(read + band.ab_offset, USUAL_MAGNITUDES, what, "magnitudes: fluxes need another unit")
+        else:
+            read[is_one_of(read, mapping.missing) | is_missing_code(read)] = np.nan
+            spread[is_one_of(spread, mapping.missing)] = np.nan
+            column, is_ivar = band.ivar or str(band.error), band.ivar is not None
+            doubts.append(check_spread(read, spread, column, name, inverse_variance=is_ivar))
         if band.extinction is not None and band.extinction.kind == "transmission":
             read = _numbers(table, band.extinction.column, band.extinction.index, *rows)
             what = f"column {band.extinction.column!r} of band {name!r}"
-            _check_usual(read, _USUAL_TRANSMISSION, what, "factors of flux: extinctions need kind = 'magnitudes'")
+            check_usual(read, USUAL_TRANSMISSION, what, "factors of flux: extinctions need kind = 'magnitudes'")
+    warn_of_spreads(doubts, table.path)
+    warn_of_limits(limits, rows[1], table.path)
     if mapping.redshift is not None:
         zred = _redshifts(table, mapping, *rows)
         # The first rows may well be stars.
         check_redshifts(zred[zred > 0], mapping.redshift)
-
-
-def _check_usual(values: np.ndarray, usual: tuple[float, float], what: str, expected: str) -> None:
-    """Refuse values (n,) of which most are beyond an interval, and more than codes for "not measured" are."""
-    seen = values[np.isfinite(values)]
-    odd = seen[(seen < usual[0]) | (seen > usual[1])]
-    if 2 * odd.size > seen.size and np.unique(odd).size > _MOST_CODES:
-        raise CatalogError(f"{what} runs from {seen.min():.4g} to {seen.max():.4g}: most values are no {expected}")
 
 
 def _redshifts(table: TableFile, mapping: CatalogMapping, start: int, stop: int) -> np.ndarray:
@@ -254,22 +280,41 @@ def _named(table: TableFile, name: str) -> str:
     same = [other for other in table.names if other.lower() == name.lower()]
     if len(same) != 1:
         listed = ", ".join(table.names[:40]) + (" ..." if len(table.names) > 40 else "")
-        raise CatalogError(f"no column {name!r}, which the mapping names. The table has: {listed}")
+        which = f"table {table.hdu!r}" if len(table.tables) > 1 else "table"
+        raise CatalogError(f"no column {name!r}, which the mapping names. The {which} has: {listed}{_elsewhere(table, name)}")
     return same[0]
+
+
+def _elsewhere(table: TableFile, name: str) -> str:
+    """Which other tables of the file have a column."""
+    others = {key: {column.lower() for column in columns} for key, columns in table.tables.items() if key != table.hdu}
+    if having := [repr(key) for key, columns in others.items() if name.lower() in columns]:
+        return (
+            f". Of the file's other tables {', '.join(having)} has it: say hdu = {having[0]} in the mapping; columns of "
+            "several tables must be joined first"
+        )
+    return f". The file's other tables, {', '.join(map(repr, others))}, do not have it either" if others else ""
 
 
 def _column(table: TableFile, name: str, start: int, stop: int) -> np.ndarray:
     return table.read(_named(table, name), start, stop)
 
 
-def _numbers(table: TableFile, name: str, index: int | None, start: int, stop: int) -> np.ndarray:
+def _numbers(table: TableFile, name: str, index: Index | None, start: int, stop: int) -> np.ndarray:
     """A column, or an element of a vector one, as float64 (n,)."""
     values = as_numbers(name, _column(table, name, start, stop), start)
-    if values.ndim != (1 if index is None else 2) or (index is not None and index >= values.shape[1]):
+    place = [] if index is None else [index] if isinstance(index, int) else index
+    shape = values.shape[1:]
+    if len(place) != len(shape) or any(number >= length for number, length in zip(place, shape, strict=True)):
+        expected = " and ".join(f"0 to {length - 1}" for length in shape)
+        expected = f"index = {'one number' if len(shape) == 1 else f'a list of {len(shape)}'}, {expected}" if shape else "none"
         raise CatalogError(
-            f"column {name!r} has shape {values.shape[1:]} per row, which does not go with index={index} in the mapping"
+            f"column {name!r} has shape {shape} per row, which does not go with index={index} in the mapping: "
+            f"expected {expected}"
         )
-    return values if index is None else values[:, index]
+    for number in place:
+        values = values[:, number]
+    return values
 
 
 def _ids(table: TableFile, names: str | list[str] | None, start: int, stop: int) -> np.ndarray:
@@ -291,7 +336,7 @@ def _band(
     for column in (band.flux, band.error):
         _check_unit(table, column, unit)
     _check_unit(table, band.ivar, unit, inverse_variance=True)
-    spread = _numbers(table, band.ivar or str(band.error), band.index, start, stop)
+    spread = _spread(table, band, start, stop)
     is_magnitude = unit in _MAGNITUDES
     value[is_one_of(value, missing) | is_missing_code(value, magnitudes=is_magnitude)] = np.nan
     spread[is_one_of(spread, missing) | (is_magnitude & is_missing_code(spread, magnitudes=True))] = np.nan
@@ -310,6 +355,12 @@ def _band(
         flux, sigma = flux * factor, sigma * factor
         variance = sigma**2 + (band.floor * flux / POGSON) ** 2
         return flux, np.where(np.isfinite(flux) & (variance > 0), 1.0 / variance, 0.0)
+
+
+def _spread(table: TableFile, band: BandColumns, start: int, stop: int) -> np.ndarray:
+    """The column of inverse variances or errors, (n,)."""
+    index = band.index if band.error_index is None else band.error_index
+    return _numbers(table, band.ivar or str(band.error), index, start, stop)
 
 
 def _dereddening(table: TableFile, extinction: Extinction | None, missing: list[float], start: int, stop: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import os
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -60,6 +61,8 @@ class TableFile(ABC):
     names : of the columns.
     units : of those columns of which the file says it.
     n_rows : number of rows.
+    tables : columns of every table in the file by its name, or number where it has none; of FITS alone, else empty.
+    hdu : which of them it is.
     """
 
     path: Path
@@ -67,6 +70,8 @@ class TableFile(ABC):
     names: tuple[str, ...]
     n_rows: int
     units: Mapping[str, str] = MappingProxyType({})
+    tables: Mapping[str | int, tuple[str, ...]] = MappingProxyType({})
+    hdu: str | int | None = None
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows `start` to `stop` of a column, (n, ...); missing numbers are NaN.
@@ -90,7 +95,7 @@ class TableFile(ABC):
     def _read(self, name: str, start: int, stop: int) -> np.ndarray: ...
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return open_table, (self.path.absolute(),)
+        return open_table, (self.path.absolute(), self.hdu)
 
 
 def _hidden(values: np.ndarray, hidden: np.ndarray) -> np.ndarray:
@@ -105,16 +110,24 @@ def _hidden(values: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 class _Fits(TableFile):
     """A binary table, read by its place in the file: memory mapped pages would count as the process's memory."""
 
-    def __init__(self, path: Path, source: Path) -> None:
+    def __init__(self, path: Path, source: Path, hdu: str | int | None = None) -> None:
         # Opened here, because astropy leaves a file open that it cannot make sense of.
         with source.open("rb") as handle:
             _check_headers(handle, path)
         with source.open("rb") as handle, fits.open(handle, memmap=False) as hdus:
-            tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)]
-            if not tables:
+            found = {number: table for number, table in enumerate(hdus) if isinstance(table, fits.BinTableHDU)}
+            if not found:
                 raise CatalogError(f"{path} has no binary table: expected one in an extension")
-            self._columns, self._offset = tables[0].columns, tables[0].fileinfo()["datLoc"]
-            self.n_rows = int(tables[0].header["NAXIS2"])
+            times = Counter(table.name.lower() for table in found.values())
+            keys = {
+                number: table.name if table.name and times[table.name.lower()] == 1 else number
+                for number, table in found.items()
+            }
+            self.tables = {keys[number]: tuple(table.columns.names) for number, table in found.items()}
+            number = _chosen(keys, hdu, path)
+            table, self.hdu = found[number], keys[number]
+            self._columns, self._offset = table.columns, table.fileinfo()["datLoc"]
+            self.n_rows = int(table.header["NAXIS2"])
             self._dtype = self._columns.dtype.newbyteorder(">")
         if source.stat().st_size < self._offset + self.n_rows * self._dtype.itemsize:
             raise CatalogError(f"{path} is truncated: it ends before row {self.n_rows}, the last of its header")
@@ -154,6 +167,17 @@ class _Fits(TableFile):
             values = values.astype(float) * scale + zero
         # Floats would round the last digits of a column without any.
         return np.where(null, np.nan, values) if null.any() else np.asarray(values)
+
+
+def _chosen(keys: Mapping[int, str | int], hdu: str | int | None, path: Path) -> int:
+    """The number of the table that `hdu` means, by default the first, among tables by number with their names."""
+    if hdu is None:
+        return min(keys)
+    for number, key in keys.items():
+        if hdu == number or (isinstance(hdu, str) and hdu.lower() == str(key).lower()):
+            return number
+    listed = ", ".join(repr(key) if key == number else f"{key!r} ({number})" for number, key in keys.items())
+    raise CatalogError(f"{path} has no table {hdu!r}: expected as hdu a name, if no other table has it, or number of {listed}")
 
 
 def _check_headers(handle: BinaryIO, path: Path) -> None:
@@ -312,13 +336,24 @@ def _as_array(column: Any, name: str) -> np.ndarray:
             column.fill_null(0).to_numpy(zero_copy_only=False), column.is_null().to_numpy(zero_copy_only=False)
         )
     values = column.to_numpy(zero_copy_only=False)
-    known = [value for value in values if value is not None] if types.is_nested(column.type) else []
+    if not types.is_nested(column.type):
+        return np.asarray(values)
+    known = [_whole(value) for value in values if value is not None]
     if not known:
         return np.asarray(values)
     if len({np.shape(value) for value in known}) != 1 or np.shape(known[0]) == ():
         raise CatalogError(f"column {name!r} holds {column.type}, expected numbers, texts or vectors of one length")
     nothing = np.full(np.shape(known[0]), np.nan)
-    return np.stack([nothing if value is None else value for value in values])
+    rows = iter(known)
+    return np.stack([nothing if value is None else next(rows) for value in values])
+
+
+def _whole(value: Any) -> Any:
+    """Vectors of vectors of one length, which pyarrow nests, as an array, None if lengths differ; any other value as it is."""
+    if not isinstance(value, np.ndarray) or value.dtype != object or not any(isinstance(one, np.ndarray) for one in value):
+        return value
+    parts = [_whole(one) for one in value]
+    return np.stack(parts) if len({np.shape(part) for part in parts}) == 1 else None
 
 
 def _in_text(kind: str) -> Callable[[Path, Path], TableFile]:
@@ -330,9 +365,8 @@ def _in_text(kind: str) -> Callable[[Path, Path], TableFile]:
     return open_text
 
 
+_FITS = (".fits", ".fit")
 _READERS: dict[str, Callable[[Path, Path], TableFile]] = {
-    ".fits": _Fits,
-    ".fit": _Fits,
     ".hdf5": _open_hdf5,
     ".h5": _open_hdf5,
     ".parquet": _Parquet,
@@ -342,12 +376,18 @@ _READERS: dict[str, Callable[[Path, Path], TableFile]] = {
 }
 
 
-def open_table(path: str | Path) -> TableFile:
+def open_table(path: str | Path, hdu: str | int | None = None) -> TableFile:
     """Open a table by its name's ending; ``.gz`` may follow it.
+
+    Parameters
+    ----------
+    path : of the file.
+    hdu : which table of a FITS file, by its name (EXTNAME, in any capitals) or number (1 is the first extension); by default
+        the first that there is.
 
     Raises
     ------
-    CatalogError : if it is missing, of an unknown kind, damaged or empty.
+    CatalogError : if it is missing, of an unknown kind, damaged or empty, or has no table `hdu`.
     MissingDependencyError : for Parquet without pyarrow.
     """
     path = Path(path)
@@ -355,12 +395,14 @@ def open_table(path: str | Path) -> TableFile:
         raise CatalogError(f"no catalogue at {path}: check the path")
     packed = path.name.lower().endswith(".gz")
     suffix = Path(path.stem if packed else path.name).suffix.lower()
-    if suffix not in _READERS:
-        raise CatalogError(f"{path}: unknown kind of file {suffix!r}; expected one of {', '.join(_READERS)}")
+    if suffix not in (*_FITS, *_READERS):
+        raise CatalogError(f"{path}: unknown kind of file {suffix!r}; expected one of {', '.join((*_FITS, *_READERS))}")
+    if hdu is not None and suffix not in _FITS:
+        raise CatalogError(f"{path}: hdu = {hdu!r} is which table of a FITS file, and this is none: leave it out")
     with reading(path):
         source = _unpacked(path) if packed else path
         try:
-            table = _READERS[suffix](path, source)
+            table = _Fits(path, source, hdu) if suffix in _FITS else _READERS[suffix](path, source)
             table.source = source
         except BaseException:
             if packed:

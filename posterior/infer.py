@@ -32,7 +32,7 @@ from sedcast.posterior.posterior_catalog import (
     all_quantity_names,
 )
 from sedcast.posterior.quantities import description
-from sedcast.posterior.resampling import n_draws
+from sedcast.posterior.resampling import FEW_EFFECTIVE, n_draws
 
 __all__ = [
     "AT_EDGE",
@@ -50,6 +50,17 @@ AT_EDGE = "redshift at the edge of its prior"
 """Flag of rows whose inferred redshift lies there: the galaxy may well be beyond."""
 
 NOT_FINITE = "no draw of the flow has a posterior: the photometry is far outside the training set"
+# By words of a flag, the first that fit; as docs/quantities.md has it.
+_ADVICE = {
+    AT_EDGE: "the galaxies may be beyond it, and need a model with a wider prior",
+    FEW_EFFECTIVE: "make them exact with --refine, if the model is one for known redshifts",
+    "importance": "refinement fell short, let MCMC go on from there with --fallback mcmc",
+    "MCMC": "look at these galaxies; longer chains may converge",
+    "star": "keep to galaxies, which their sizes or spectra tell from stars",
+    "bad fit": "the model has no such galaxies (AGN, emission lines, blends), or the unit of the fluxes is wrong",
+    "error": "check the unit and the errors of the fluxes, which need the floors of the calibration",
+    "": "check the unit of the fluxes, their calibration and extinction",
+}
 _SAMPLES_PER_BLOCK = 65_536
 _ROWS_PER_REFINED_BLOCK = 4
 _EDGE_SHARE = 0.02
@@ -225,7 +236,7 @@ def warn_of_excluded(inferred: int, excluded: Mapping[str, int]) -> None:
 
 
 def warn_of_flags(inferred: int, rows_by_flags: Counter[str]) -> None:
-    """Warn if most posteriors are flagged, naming the commonest reason.
+    """Warn if most posteriors are flagged, naming the commonest reason and what to do about it.
 
     Parameters
     ----------
@@ -238,12 +249,9 @@ def warn_of_flags(inferred: int, rows_by_flags: Counter[str]) -> None:
     reasons: Counter[str] = Counter()
     for flags, n_rows in rows_by_flags.items():
         reasons.update({flag: n_rows for flag in flags.split("; ") if flag})
-    logger.warning(
-        "%d of %d posteriors are flagged, most often for %r: check the unit and the errors of the fluxes",
-        flagged,
-        inferred,
-        reasons.most_common(1)[0][0],
-    )
+    commonest = reasons.most_common(1)[0][0]
+    advice = next(advice for words, advice in _ADVICE.items() if words in commonest)
+    logger.warning("%d of %d posteriors are flagged, most often for %r: %s", flagged, inferred, commonest, advice)
 
 
 def quantity_names(estimator: PosteriorEstimator) -> tuple[str, ...]:

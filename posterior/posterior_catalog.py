@@ -3,7 +3,8 @@
 import contextlib
 import functools
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -280,17 +281,34 @@ class PosteriorCatalog:
 def find_row(galaxy_id: int | str, ids: Callable[[int, int], np.ndarray], n_rows: int) -> int:
     """The row of an id among many, of which ``ids(start, stop)`` gives a run, numbers or text, so that memory is bounded.
 
+    Blanks around ids do not count.
+
     Raises
     ------
     ParameterError : if no row, or more than one, has that id.
     """
     found: list[int] = []
-    for start in range(0, n_rows, _IDS_AT_A_TIME):
-        run = ids(start, min(start + _IDS_AT_A_TIME, n_rows))
-        found += (start + np.flatnonzero(run.astype(str) == str(galaxy_id))).tolist()
-    if len(found) != 1:
-        raise ParameterError(f"id {galaxy_id!r} is that of {len(found)} rows, expected 1: use row numbers, or check the id")
+    wanted = str(galaxy_id).strip()
+    for start, run in _runs_of(ids, n_rows):
+        found += (start + np.flatnonzero(run == wanted)).tolist()
+    if not found:
+        alike = (one for _, run in _runs_of(ids, n_rows) for one in run.tolist() if _core(one) == _core(wanted))
+        near = next(alike, None)
+        hint = "" if near is None else f"; there is one of {near!r}"
+        raise ParameterError(f"id {galaxy_id!r} is that of 0 rows, expected 1{hint}: use row numbers, or check the id")
+    if len(found) > 1:
+        raise ParameterError(f"id {galaxy_id!r} is that of {len(found)} rows, expected 1: use row numbers")
     return found[0]
+
+
+def _runs_of(ids: Callable[[int, int], np.ndarray], n_rows: int) -> Iterator[tuple[int, np.ndarray]]:
+    for start in range(0, n_rows, _IDS_AT_A_TIME):
+        yield start, np.char.strip(ids(start, min(start + _IDS_AT_A_TIME, n_rows)).astype(str))
+
+
+def _core(text: str) -> str:
+    """What is left of an id without capitals, separators and leading zeros, in which it may be written otherwise elsewhere."""
+    return re.sub(r"[\W_]+", "", text).lower().lstrip("0")
 
 
 def _values(file: h5py.File, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:

@@ -138,8 +138,9 @@ def check_redshift_named(mapping: CatalogMapping, estimator: PosteriorEstimator)
     """Refuse a mapping without a redshift for an estimator that needs one."""
     if mapping.redshift is None and not estimator.infers_redshift:
         raise ConfigError(
-            f"the mapping names no redshift, which {estimator.name!r} needs: add redshift = 'its column', or take a posterior "
-            "that infers it, such as the bundled sdss-photoz"
+            f"the mapping names no redshift, which {estimator.name!r} needs: add redshift = 'its column' (to edit a bundled "
+            "mapping: sedcast init mapping --like its name); or let 'sedcast infer' find it with a posterior that infers it, "
+            "such as the bundled sdss-photoz"
         )
 
 
@@ -172,7 +173,7 @@ def _source(catalog: str | Path | Catalog, mapping: CatalogMapping | None, estim
     if mapping is None:
         raise ParameterError(f"mapping is None, expected that of {catalog}'s columns; or give read_catalog({str(catalog)!r})")
     check_redshift_named(mapping, estimator)
-    table = open_table(catalog)
+    table = open_table(catalog, mapping.hdu)
     about = {"catalog": _known(catalog), "mapping": mapping.model_dump(mode="json")}
     return _Source(table.n_rows, functools.partial(map_rows, table, mapping), about)
 

@@ -206,12 +206,25 @@ def test_catalogues_are_read_by_a_mapping(command: str, run: Run, tmp_path: Path
     output = [] if command == "explore" else ["-o", tmp_path / ("x.h5" if command == "infer" else "x")]
     for options, said in {
         ("--mapping", "nsa-v1"): "no column 'ELPETRO_NMGY', which the mapping names",
-        ("--mapping", "desi-legacy"): "the mapping names no redshift",
+        ("--mapping", "desi-legacy"): "add redshift = 'its column' (to edit a bundled mapping: sedcast init mapping --like",
         ("--mapping", "nsa-v1", "--unit", "uJy"): "--unit uJy goes without --mapping",
         ("--mapping", "nsa-v1", "--no-calibrate"): "--no-calibrate is for SDSS's own columns",
     }.items():
         status, _, err = run("--quiet", command, tmp_path / "t.csv", *options, *output)
         assert (status, said in " ".join(err.split())) == (2, True), err
+
+
+@pytest.mark.parametrize("command", ["explore", "compare", "figures"])
+def test_commands_that_need_redshifts_do_not_advise_a_model_that_they_refuse(command: str, run: Run, tmp_path: Path) -> None:
+    columns = [f"{name}_{band}" for band in "ugriz" for name in ("flux", "flux_err")]
+    (tmp_path / "t.csv").write_text(",".join(columns) + "\n" + ",".join(["9.5"] * 10) + "\n")
+    output = [] if command == "explore" else ["-o", tmp_path / "x"]
+    for options in ([], ["--mapping", "desi-legacy"]):
+        status, _, err = run("--quiet", command, tmp_path / "t.csv", *options, *output)
+        assert status == 2
+        assert "'sedcast infer'" in err[: err.index("sdss-photoz")]
+    status, _, err = run("--quiet", command, tmp_path / "t.csv", "--model", "sdss-photoz", *output)
+    assert (status, "use an estimator for known redshifts" in " ".join(err.split())) == (2, True)
 
 
 def test_simulate_says_where_own_curves_are(run: Run, tmp_path: Path) -> None:
@@ -331,6 +344,7 @@ def test_compare_refuses_galaxies_that_are_not_there(run: Run, galaxies: Path) -
         (["--rows", "0,99"], "there is no row 99"),
         (["--rows", "one"], "expected row numbers"),
         (["--ids", "g1,nobody"], "galaxy nobody is in 0 rows"),
+        (["--ids", " g1 , nobody"], "galaxy nobody is in 0 rows"),
         (["-n", "0"], "-n 0 without --mocks"),
         (["--rows", "1", "--ids", "g1"], "cannot both be given"),
         (["--rows", "6"], "cannot be inferred: redshift"),

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from sedcast import cli, cli_setup
 from sedcast.cli_common import Options, options
 from sedcast.data.config import load_config
-from sedcast.data.mapping import CatalogMapping
+from sedcast.data.mapping import BUNDLED_MAPPINGS, CatalogMapping, load_mapping
 from sedcast.emulator.simulation import SimulationConfig
 from sedcast.emulator.spectrum_emulator import EmulatorConfig
 from sedcast.posterior.train import PosteriorConfig
@@ -46,6 +46,32 @@ def test_init_replaces_nothing_unless_told(tmp_path: Path) -> None:
     assert mine.read_text() == "mine"
     assert CliRunner().invoke(cli.app, ["init", "simulate", "-o", str(tmp_path), "--overwrite"]).exit_code == 0
     assert mine.read_text() == (EXAMPLES / "simulate.toml").read_text()
+
+
+@pytest.mark.parametrize("name", BUNDLED_MAPPINGS)
+def test_init_writes_a_bundled_mapping_to_edit(name: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.app, ["init", "mapping", "--like", name, "-o", str(tmp_path)])
+    assert result.exit_code == 0
+    [path] = tmp_path.iterdir()
+    assert f"use it with: sedcast infer mine.fits --mapping {path} -o mine.h5" in " ".join(result.output.split())
+    assert load_mapping(path) == load_mapping(name)
+    if name.startswith("desi"):
+        path.write_text(path.read_text().replace("# redshift", "redshift"))
+        assert load_mapping(path).redshift == "Z"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["mapping", "--like", "desi"], "no bundled mapping 'desi': expected one of nsa-v0"),
+        (["posterior", "--like", "nsa-v0"], "--like nsa-v0 is of the mapping alone: sedcast init mapping --like nsa-v0"),
+        (["--like", "nsa-v0"], "--like nsa-v0 is of the mapping alone"),
+    ],
+)
+def test_init_refuses_what_is_not_like_a_bundled_mapping(arguments: list[str], said: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.app, ["init", *arguments, "-o", str(tmp_path)])
+    assert said in str(result.exception)
+    assert not list(tmp_path.iterdir())
 
 
 def test_init_refuses_a_file_as_folder(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import h5py
@@ -10,6 +11,7 @@ import pytest
 from astropy import units as u
 from standin import BANDS, gaussian_estimator, mock_photometry
 
+from sedcast.baselines.fallback import NOT_CONVERGED
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
 from sedcast.emulator.histories import DERIVED_NAMES, derived_properties
@@ -17,10 +19,12 @@ from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior import infer
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.infer import infer_catalog
+from sedcast.posterior.importance import HEAVY_TAIL, INEFFICIENT
+from sedcast.posterior.infer import AT_EDGE, infer_catalog, warn_of_flags
 from sedcast.posterior.inference_data import inference_data
 from sedcast.posterior.lookup import read_summary
 from sedcast.posterior.posterior_catalog import PERCENTILES, QUANTITY_NAMES, read_posteriors
+from sedcast.posterior.resampling import FEW_EFFECTIVE
 
 
 def broken_catalog() -> Catalog:
@@ -335,3 +339,27 @@ def test_it_warns_when_most_posteriors_are_extrapolations(tmp_path, caplog):
     caplog.clear()
     infer_catalog(estimator, Catalog(ids, BANDS, flux, ivar, zred), tmp_path / "b.h5", n_samples=20)
     assert "flagged" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("flag", "advice"),
+    [
+        (INEFFICIENT, "--fallback mcmc"),
+        (HEAVY_TAIL, "--fallback mcmc"),
+        (FEW_EFFECTIVE, "--refine"),
+        (NOT_CONVERGED, "longer chains"),
+        (AT_EDGE, "a wider prior"),
+        ("colours of a star", "keep to galaxies"),
+        ("bad fit", "the model has no such galaxies"),
+        ("errors understated?", "check the unit and the errors of the fluxes"),
+        ("u error smaller than the training range", "check the unit and the errors of the fluxes"),
+        ("photometry unlike the training set", "check the unit of the fluxes, their calibration"),
+        ("g magnitude brighter than the training range", "check the unit of the fluxes, their calibration"),
+    ],
+)
+def test_the_advice_fits_the_commonest_flag(flag: str, advice: str, caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_flags(5, Counter({"": 1, flag: 3, "too blue in u-g": 1}))
+    [said] = caplog.messages
+    assert said.startswith(f"4 of 5 posteriors are flagged, most often for {flag!r}: ")
+    assert advice in said
+    assert ("unit" in said) == ("flux" in advice or "no such" in advice)

@@ -96,6 +96,24 @@ def test_wrong_ids_rows_and_files_are_refused(folder: Path, name: str) -> None:
         read_summary(folder / "nsa.fits", 22)
 
 
+def test_ids_are_found_with_blanks_and_told_where_they_are_written_otherwise(folder: Path) -> None:
+    named = folder / "named.h5"
+    with h5py.File(folder / "fits.h5") as file, h5py.File(named, "w") as copy:
+        for name in set(file) - {"id"}:
+            file.copy(name, copy)
+        copy.attrs.update(file.attrs)
+        # As earlier versions wrote those of FITS.
+        copy["id"] = np.array([f"  NGC {row:04}".encode() for row in range(N)])
+    assert read_summary(named, "NGC 0003").row == read_summary(named, " NGC 0003 ").row == 3
+    for wrong in ("ngc 0003", "NGC0003", "ngc-0003"):
+        with pytest.raises(ParameterError, match=f"'{wrong}' is that of 0 rows, expected 1; there is one of 'NGC 0003'"):
+            read_summary(named, wrong)
+    with pytest.raises(ParameterError, match="'NGC 99' is that of 0 rows, expected 1: use row numbers, or check the id"):
+        read_summary(named, "NGC 99")
+    with pytest.raises(ParameterError, match="'0022' is that of 0 rows, expected 1; there is one of '22'"):
+        read_summary(folder / "s.fits", "0022")
+
+
 def test_a_row_goes_to_arviz(folder: Path) -> None:
     pytest.importorskip("arviz")
     with read_posteriors(folder / "fits.h5") as posteriors:

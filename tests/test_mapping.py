@@ -1,5 +1,6 @@
 """Mapping files and table readers on small files of the surveys' own layouts."""
 
+import pickle
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -489,3 +490,242 @@ def test_units_that_astropy_writes_beside_a_table_are_heeded(suffix: str, tmp_pa
         read_mapped(tmp_path / f"t.{suffix}", parse_config(mapping, CatalogMapping, "test"))
     right = read_mapped(tmp_path / f"t.{suffix}", parse_config(mapping | {"unit": "uJy"}, CatalogMapping, "test"))
     np.testing.assert_allclose(right.flux, [[1.0]])
+
+
+def of_two_tables(path: Path) -> dict[str, Any]:
+    """A FITS file of redshifts in 'SPEC' and of fluxes in 'PHOT' and, half as large, in a table without a name."""
+    phot = {"ID": [5, 6], "flux_r": [10.0, 20.0], "err": [1.0, 1.0]}
+    tables = [{"Z": [0.1, 0.2, 0.3], "N": [1, 2, 3]}, phot, phot | {"flux_r": [5.0, 10.0]}]
+    hdus = [fits.BinTableHDU(Table(columns)) for columns in tables]
+    hdus[0].name, hdus[1].name = "SPEC", "PHOT"
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path)
+    return {"id": "ID", "bands": {"r": {"flux": "flux_r", "error": "err"}}}
+
+
+@pytest.mark.parametrize(("hdu", "flux"), [("PHOT", 10.0), ("phot", 10.0), (2, 10.0), (3, 5.0)])
+def test_a_table_of_several_in_fits_is_named_or_numbered(hdu: str | int, flux: float, tmp_path: Path) -> None:
+    mapping = parse_config(of_two_tables(tmp_path / "t.fits") | {"hdu": hdu}, CatalogMapping)
+    catalog = read_mapped(tmp_path / "t.fits", mapping)
+    assert catalog.flux.tolist() == [[flux], [2 * flux]]
+    assert catalog.ids.tolist() == [5, 6]
+    # Another process opens the same one.
+    table = pickle.loads(pickle.dumps(open_table(tmp_path / "t.fits", hdu)))
+    assert table.read("flux_r", 0, 1).tolist() == [flux]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, r"no column 'flux_r'.* The table 'SPEC' has: Z, N. Of the file's other tables 'PHOT', 3 has it: say hdu = 'PHOT'"),
+        ({"hdu": 3, "redshift": "z"}, "The table 3 has: ID, flux_r, err. Of the file's other tables 'SPEC' has it"),
+        ({"hdu": "PHOT", "redshift": "zspec"}, "The file's other tables, 'SPEC', 3, do not have it either"),
+        ({"hdu": "phots"}, r"has no table 'phots': expected as hdu .* of 'SPEC' \(1\), 'PHOT' \(2\), 3"),
+        ({"hdu": 0}, "has no table 0"),
+    ],
+)
+def test_columns_of_another_table_are_told_where_they_are(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    mapping = parse_config(of_two_tables(tmp_path / "t.fits") | change, CatalogMapping)
+    with pytest.raises(CatalogError, match=said):
+        read_mapped(tmp_path / "t.fits", mapping)
+
+
+def test_only_fits_has_several_tables(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("flux_r,err\n1,1\n")
+    mapping = parse_config({"hdu": 1, "bands": {"r": {"flux": "flux_r", "error": "err"}}}, CatalogMapping)
+    with pytest.raises(CatalogError, match="hdu = 1 is which table of a FITS file, and this is none"):
+        read_mapped(tmp_path / "t.csv", mapping)
+
+
+@pytest.mark.parametrize("suffix", ["fits", "fits.gz"])
+def test_without_a_mapping_the_only_table_with_fluxes_is_read(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"t.{suffix}"
+    rows = {"flux_r": [10.0, 20.0], "flux_err_r": [1.0, 1.0], "zred": [0.1, 0.2]}
+    named = rows | {"FLUX": rows["flux_r"]}
+    del named["flux_r"]
+    for columns, renamed in ((rows, {}), (named, {"flux_r": "FLUX"})):
+        tables = [fits.BinTableHDU(Table(one)) for one in ({"RA": [1.0, 2.0, 3.0]}, columns)]
+        fits.HDUList([fits.PrimaryHDU(), *tables]).writeto(path, overwrite=True)
+        assert read_catalog(path, bands=["r"], columns=renamed).flux.tolist() == [[10.0], [20.0]]
+    for others, said in (([], "and none of them"), ([rows, rows], "and 2, 3 of them")):
+        tables = [fits.BinTableHDU(Table(one)) for one in ({"RA": [1.0]}, *others, {"DEC": [1.0]})]
+        fits.HDUList([fits.PrimaryHDU(), *tables]).writeto(path, overwrite=True)
+        with pytest.raises(CatalogError, match=f"{said} has columns of fluxes, .* by hdu = "):
+            read_catalog(path)
+
+
+@pytest.mark.parametrize("suffix", ["fits", "h5", "parquet"])
+def test_elements_of_columns_with_two_axes(suffix: str, tmp_path: Path) -> None:
+    # A band's flux and its error, (n, band, 2), as in one column; their extinction beside them.
+    values = np.arange(1.0, 25.0).reshape(4, 3, 2)
+    path = tmp_path / f"t.{suffix}"
+    if suffix == "h5":
+        with h5py.File(path, "w") as file:
+            file["P"], file["A"] = values, values / 100
+    elif suffix == "parquet":
+        pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.table({"P": values.tolist(), "A": (values / 100).tolist()}), path)
+    else:
+        Table({"P": values, "A": values / 100}).write(path)
+        assert fits.getval(path, "TDIM1", ext=1) == "(2,3)"
+    band = {"flux": "P", "index": [2, 0], "error": "P", "error_index": [2, 1]}
+    catalog = read_mapped(path, parse_config({"bands": {"r": band}}, CatalogMapping))
+    np.testing.assert_allclose(catalog.flux[:, 0], values[:, 2, 0])
+    np.testing.assert_allclose(catalog.sigma[:, 0], values[:, 2, 1])
+    band["extinction"] = {"column": "A", "index": [0, 1]}
+    dust = read_mapped(path, parse_config({"bands": {"r": band}}, CatalogMapping))
+    np.testing.assert_allclose(dust.flux[:, 0], values[:, 2, 0] * 10 ** (0.004 * values[:, 0, 1]))
+    for index, said in ((2, "index=2"), ([2, 2], r"index=\[2, 2\]"), ([2, 0, 0], "index="), (None, "index=None")):
+        bands = {"r": {"flux": "P", "error": "P"} | ({} if index is None else {"index": index})}
+        with pytest.raises(CatalogError, match=f"{said}.* expected index = a list of 2, 0 to 2 and 0 to 1"):
+            read_mapped(path, parse_config({"bands": bands}, CatalogMapping))
+
+
+@pytest.mark.parametrize("index", [-1, [], [0, -1], 1.5])
+def test_an_index_is_not_negative(index: object) -> None:
+    with pytest.raises(ConfigError, match=r"bands\.r\.index"):
+        parse_config({"bands": {"r": {"flux": "F", "error": "E", "index": index}}}, CatalogMapping)
+
+
+def test_the_index_of_the_error_may_be_another(tmp_path: Path) -> None:
+    columns = {"F": [[1.0, 2.0], [3.0, 4.0]], "I": [[9.0, 4.0, 1.0], [9.0, 16.0, 1.0]]}
+    Table(columns).write(tmp_path / "t.fits")
+    band = {"flux": "F", "index": 0, "ivar": "I", "error_index": 1}
+    catalog = read_mapped(tmp_path / "t.fits", parse_config({"bands": {"r": band}}, CatalogMapping))
+    np.testing.assert_allclose(catalog.flux[:, 0], [1.0, 3.0])
+    np.testing.assert_allclose(catalog.flux_ivar[:, 0], [4.0, 16.0])
+
+
+@pytest.mark.parametrize("bands", [("decam2014-z", "decam2014-g"), ("z", "wise2010-W1", "lsst2023-g")])
+def test_few_magnitudes_in_any_bands_are_no_fluxes(bands: tuple[str, ...], tmp_path: Path) -> None:
+    magnitudes = dict(zip(bands, (18.3, 17.1, 19.0) if len(bands) == 3 else (18.3, 20.0), strict=True))
+    Table({band: [m, m + 1, m + 2] for band, m in magnitudes.items()} | {"S": [0.1] * 3}).write(tmp_path / "m.fits")
+    mapping = parse_config({"bands": {band: {"flux": band, "error": "S"} for band in bands}}, CatalogMapping)
+    with pytest.raises(CatalogError, match="look like magnitudes"):
+        read_mapped(tmp_path / "m.fits", mapping)
+    fluxes = {band: 10 ** (0.4 * (22.0 - m)) * np.ones(3) for band, m in magnitudes.items()}
+    Table(fluxes | {"S": [0.1] * 3}).write(tmp_path / "f.fits")
+    assert (read_mapped(tmp_path / "f.fits", mapping).flux > 0).all()
+
+
+ALL = ("FUV", "NUV", "u", "g", "r", "i", "z", "J", "H", "Ks")
+
+
+def sky_and_photons(scale: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Fluxes and errors, nanomaggies times `scale`: the bundled sample and faint galaxies of a deep survey."""
+    sample = load_sdss_sample(bands=ALL, calibrate=False)
+    sample = sample.subset(slice(None, None, 4))
+    found = {band: (sample.flux[:, k], sample.sigma[:, k]) for k, band in enumerate(ALL)}
+    rng = np.random.default_rng(8)
+    faint = 10 ** rng.uniform(-1.5, 1.5, 3000)
+    for band, sky, gain in (("lsst2023-u", 0.02, 2000.0), ("decam2014-g", 0.06, 200.0)):
+        sigma = np.sqrt((sky * rng.uniform(0.7, 1.5, 3000)) ** 2 + faint / gain)
+        found[band] = (rng.normal(faint, sigma), sigma)
+    # Nothing but noise.
+    found["wise2010-W2"] = (rng.normal(0, sigma), sigma)
+    return {band: (flux * scale, sigma * scale) for band, (flux, sigma) in found.items()}
+
+
+def one_band(path: Path, band: str, key: str, flux: np.ndarray, values: np.ndarray) -> Catalog:
+    Table({"F": flux, "S": np.where(np.isfinite(values), values, 0)}).write(path, overwrite=True)
+    return read_mapped(path, parse_config({"bands": {band: {"flux": "F", key: "S"}}}, CatalogMapping))
+
+
+SCALES = {"nanomaggies": 1.0, "maggies": 1e-9, "nJy": 3631.0, "uJy": 3.631}
+
+
+@pytest.mark.parametrize("unit", SCALES)
+def test_errors_and_inverse_variances_are_told_apart(unit: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    not_told = []
+    for band, (flux, sigma) in sky_and_photons(SCALES[unit]).items():
+        with np.errstate(divide="ignore"):
+            right = {"error": sigma, "ivar": sigma**-2.0}
+        for key, other in (("error", "ivar"), ("ivar", "error")):
+            one_band(tmp_path / "t.fits", band, key, flux, right[key])
+            assert not caplog.messages, (band, key)
+            try:
+                one_band(tmp_path / "t.fits", band, key, flux, right[other])
+            except CatalogError as error:
+                said = [str(error)]
+            else:
+                said = caplog.messages
+            if any(f"column 'S', the {key} of band '{band}', seems to be its {other}" in text for text in said):
+                assert f"rite {other} = 'S' in the mapping" in said[0]
+            else:
+                not_told.append((band, key))
+            caplog.clear()
+    assert not not_told
+
+
+def test_doubts_of_several_bands_are_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    columns, bands = {}, {}
+    for band, (flux, sigma) in sky_and_photons(1.0).items():
+        if band in "ugr":
+            columns |= {f"F{band}": flux, f"I{band}": sigma**-2.0}
+            bands[band] = {"flux": f"F{band}", "error": f"I{band}"}
+    bands["r"] = {"flux": "Fr", "ivar": "Ir"}
+    Table(columns).write(tmp_path / "t.fits")
+    read_mapped(tmp_path / "t.fits", parse_config({"bands": bands}, CatalogMapping))
+    [said] = caplog.messages
+    assert "column 'Iu', the error of band 'u', seems to be its ivar" in said
+    assert said.endswith("write ivar = 'Iu' in the mapping (2 bands of 3)")
+
+
+def test_inverse_variances_cannot_be_errors_where_nothing_would_be_seen(tmp_path: Path) -> None:
+    flux, sigma = sky_and_photons(1e-9)["g"]
+    with pytest.raises(CatalogError, match=r"as error the median signal-to-noise is .*e-26, as ivar 1"):
+        one_band(tmp_path / "t.fits", "g", "error", flux, sigma**-2.0)
+    # Few rows tell nothing, and constant errors have no trend.
+    assert one_band(tmp_path / "t.fits", "g", "error", flux[:5], sigma[:5] ** -2.0).flux.shape == (5, 1)
+    assert one_band(tmp_path / "t.fits", "g", "error", np.arange(1.0, 41.0), np.full(40, 0.1)).flux.shape == (40, 1)
+
+
+def test_limits_in_magnitudes_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    columns = {
+        "u": np.array([99.0, 20.0, 99.9, 20.0, -99.0], dtype="f4"),
+        "e_u": [26.0, -1.0, 0.1, 0.1, -1.0],
+        "r": [19.0] * 5,
+        "e_r": [0.1] * 5,
+        "z": [0.1] * 5,
+    }
+    Table(columns).write(tmp_path / "t.fits")
+    bands = {band: {"flux": band, "error": f"e_{band}"} for band in "ur"}
+    mapping = {"unit": "AB", "redshift": "z", "bands": bands}
+    catalog = read_mapped(tmp_path / "t.fits", parse_config(mapping, CatalogMapping))
+    assert [status != "" for status in catalog.status] == [True, True, True, False, True]
+    [said] = caplog.messages
+    assert "among the first 5 rows are limits (magnitudes of 99, errors of -1), 3 in u. They are read as bands" in said
+    assert "in r" not in said
+    caplog.clear()
+    # Runs of rows that follow are not told again, and codes that the mapping lists are no limits.
+    map_rows(open_table(tmp_path / "t.fits"), parse_config(mapping, CatalogMapping), 1, 5)
+    read_mapped(tmp_path / "t.fits", parse_config(mapping | {"missing": [99.0, 99.9, -1.0]}, CatalogMapping))
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("suffix", ["fits", "csv", "ecsv", "h5", "parquet"])
+def test_blanks_around_ids_do_not_count_in_any_format(suffix: str, tmp_path: Path) -> None:
+    columns = {
+        "id": [" a 1", "b ", "\tc"],
+        "n": [" 7 ", "8", " 9"],
+        "flux_r": [3.0] * 3,
+        "flux_err_r": [1.0] * 3,
+        "zred": [0.1] * 3,
+    }
+    path = tmp_path / f"t.{suffix}"
+    if suffix == "h5":
+        with h5py.File(path, "w") as file:
+            for name, values in columns.items():
+                file[name] = values
+    elif suffix == "parquet":
+        pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.table(columns), path)
+    else:
+        Table(columns).write(path)
+    mapping = {"redshift": "zred", "bands": {"r": {"flux": "flux_r", "error": "flux_err_r"}}}
+    for ids, expected in (("id", ["a 1", "b", "c"]), (["id", "n"], ["a 1-7", "b-8", "c-9"])):
+        assert read_mapped(path, parse_config(mapping | {"id": ids}, CatalogMapping)).ids.tolist() == expected
+    assert read_catalog(path).ids.tolist() == ["a 1", "b", "c"]

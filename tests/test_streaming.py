@@ -338,6 +338,16 @@ def test_good_rows_are_told_whatever_reads_the_summaries(
     assert read_summary(tmp_path / "s.fits", row=5).about["good"] is False
 
 
+def test_a_table_beyond_the_first_is_streamed(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path
+) -> None:
+    hdus = [fits.PrimaryHDU(), fits.BinTableHDU(Table({"Z": [0.1]})), fits.BinTableHDU(Table.read(catalog), name="PHOT")]
+    fits.HDUList(hdus).writeto(tmp_path / "two.fits")
+    infer_file(estimator, tmp_path / "two.fits", mapping.model_copy(update={"hdu": "PHOT"}), tmp_path / "a.fits", n_samples=5)
+    infer_file(estimator, catalog, mapping, tmp_path / "b.fits", n_samples=5)
+    assert fits.getdata(tmp_path / "a.fits", 1).tobytes() == fits.getdata(tmp_path / "b.fits", 1).tobytes()
+
+
 def test_a_mapping_needs_the_redshift_that_the_posterior_needs(
     estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path
 ) -> None:

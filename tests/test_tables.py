@@ -81,6 +81,18 @@ def test_vectors_in_every_binary_format(tmp_path: Path) -> None:
         np.testing.assert_array_equal(open_table(path).read("v", 2, 7), values[2:7])
 
 
+def test_vectors_of_vectors_in_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    from pyarrow import parquet
+
+    rows = [[[1.0, 2.0], [3.0, 4.0]], None, [[5.0, 6.0], [7.0, 8.0]]]
+    parquet.write_table(pyarrow.table({"v": rows, "bad": [[[1.0], [2.0, 3.0]]] * 3}), tmp_path / "v.parquet")
+    table = open_table(tmp_path / "v.parquet")
+    np.testing.assert_array_equal(table.read("v", 0, 3), [rows[0], np.full((2, 2), np.nan), rows[2]])
+    with pytest.raises(CatalogError, match=r"column 'bad' holds list.* expected numbers, texts or vectors of one length"):
+        table.read("bad", 0, 3)
+
+
 def test_blank_cells_quotes_and_byte_order_marks(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b'\xef\xbb\xbfid,flux,n\r\n\r\n"a, b",1.5,7\r\nc,,8\r\n')

@@ -88,7 +88,7 @@ Columns = Annotated[
     str | None,
     typer.Option(
         "--mapping",
-        help="Which columns are which band: a TOML file ('sedcast init mapping' writes a template), or nsa-v0, nsa-v1, "
+        help="Which columns are which band: a TOML file ('sedcast init mapping' writes one to start from), or nsa-v0, nsa-v1, "
         "nsa-v1-sersic, kcorrect-sdss, kcorrect-full, desi-legacy, desi-legacy-dr10.",
     ),
 ]

@@ -33,7 +33,10 @@ class Template(StrEnum):
 
 def add_setup_commands(app: typer.Typer) -> None:
     """Give a program the commands `init`, `doctor` and `report`."""
-    app.command(epilog="Examples:  sedcast init    |    one of them: sedcast init posterior -o my-project")(init)
+    app.command(
+        epilog="Examples:  sedcast init    |    one of them: sedcast init posterior -o my-project    |    "
+        "a bundled mapping to edit: sedcast init mapping --like desi-legacy"
+    )(init)
     app.command(epilog="Example:  sedcast doctor")(doctor)
     app.command(epilog="Example:  sedcast report posteriors.h5 -o report.html --rows 0,5,12")(report)
 
@@ -41,17 +44,28 @@ def add_setup_commands(app: typer.Typer) -> None:
 def init(
     templates: Annotated[list[Template] | None, typer.Argument(help="Which to write; all of them by default.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")] = Path(),
+    like: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With mapping: a copy of this bundled one, NAME.toml, to edit.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write commented configuration templates, for `simulate`, `train` and `--mapping`."""
     screen = make_screen()
     from sedcast.data.errors import ParameterError
+    from sedcast.data.mapping import bundled_mapping
     from sedcast.data.outputs import check_replaceable, write_text
 
     refuse_file(output)
-    held = files("sedcast") / "examples"
-    names = [f"{template}.toml" for template in templates or Template]
-    wanted = {output / name: (held / name).read_text(encoding="utf-8") for name in names}
+    if like is not None:
+        if templates != [Template.MAPPING]:
+            raise ParameterError(f"--like {like} is of the mapping alone: sedcast init mapping --like {like}")
+        name = f"{like}.toml"
+        copied = bundled_mapping(like).read_text(encoding="utf-8")
+        wanted = {output / name: f"# sedcast infer mine.fits --mapping {name} -o mine.h5\n{copied}"}
+    else:
+        held = files("sedcast") / "examples"
+        names = [f"{template}.toml" for template in templates or Template]
+        wanted = {output / name: (held / name).read_text(encoding="utf-8") for name in names}
     # A template that is there as it would be written is no loss; one that was filled in is.
     check_replaceable(
         (path for path, text in wanted.items() if not (path.is_file() and path.read_bytes() == text.encode())),

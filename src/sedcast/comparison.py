@@ -83,7 +83,7 @@ def choose_galaxies(
         raise ParameterError("--rows and --ids cannot both be given: use one of them")
     excluded = estimator.status(catalog).excluded
     if ids is not None:
-        of_id: dict[str, list[int]] = {name: [] for name in ids.split(",")}
+        of_id: dict[str, list[int]] = {name.strip(): [] for name in ids.split(",")}
         for row, galaxy in enumerate(catalog.ids):
             of_id.get(str(galaxy), []).append(row)
         for name, found in of_id.items():
