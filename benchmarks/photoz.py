@@ -19,9 +19,9 @@ from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.plotting_photoz import photoz_plot
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.infer import AT_EDGE, redshift_at_edge
 from sedcast.posterior.photoz import RedshiftFigures, redshift_figures
 from sedcast.posterior.reweight import LogDensity, PriorModel, reweight_to
+from sedcast.posterior.row_reasons import AT_EDGE, redshift_at_edge
 
 _ROWS_PER_BLOCK = 256
 _COLUMNS = ("n", "bias", "sigma_nmad", "outliers_5", "outliers_15", "sigma_median", "coverage_68", "ks")

@@ -11,8 +11,8 @@ import numpy as np
 
 from sedcast.data.artifacts import atomic_path
 from sedcast.emulator.segments import Segments
-from sedcast.posterior.infer import count_reasons, warn_of_excluded, warn_of_flags
 from sedcast.posterior.posterior_catalog import PERCENTILES
+from sedcast.posterior.row_reasons import count_reasons, warn_of_excluded, warn_of_flags
 from sedcast.posterior.summary_tables import summary_rows, write_table
 
 __all__ = ["DATA_MODEL_NAMES", "dataset_types", "join_samples", "join_summaries"]

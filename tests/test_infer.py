@@ -17,14 +17,14 @@ from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
 from sedcast.emulator.histories import DERIVED_NAMES, derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.surviving import SurvivingMass
-from sedcast.posterior import infer
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import HEAVY_TAIL, INEFFICIENT
-from sedcast.posterior.infer import AT_EDGE, infer_catalog, warn_of_flags
+from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.inference_data import inference_data
 from sedcast.posterior.lookup import read_summary
 from sedcast.posterior.posterior_catalog import PERCENTILES, QUANTITY_NAMES, read_posteriors
 from sedcast.posterior.resampling import FEW_EFFECTIVE
+from sedcast.posterior.row_reasons import AT_EDGE, NOT_FINITE, warn_of_flags
 
 
 def broken_catalog() -> Catalog:
@@ -219,9 +219,9 @@ def test_non_finite_samples_exclude_a_row_with_a_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(type(estimator), "draw", spoiled)
     catalog = Catalog(np.arange(3), BANDS, *mock_photometry(3, 23))
     figures = infer_catalog(estimator, catalog, tmp_path / "spoiled.h5", n_samples=20)
-    assert figures["excluded"] == {infer.NOT_FINITE: 1}
+    assert figures["excluded"] == {NOT_FINITE: 1}
     with read_posteriors(tmp_path / "spoiled.h5") as posteriors:
-        assert posteriors.status.tolist() == ["", infer.NOT_FINITE, ""]
+        assert posteriors.status.tolist() == ["", NOT_FINITE, ""]
         assert np.isnan(posteriors.theta(1)).all()
         assert np.isfinite(posteriors.theta(2)).all()
 

@@ -29,12 +29,13 @@ from sedcast.plotting_photoz import photoz_plot
 from sedcast.posterior.calibration import calibrate
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import Refiner
-from sedcast.posterior.infer import AT_EDGE, infer_catalog
+from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.mocks import Mocks, draw_mocks
 from sedcast.posterior.outlier_training import OutlierConfig, draw_like_training, fit_outliers, training_simulator
 from sedcast.posterior.photoz import redshift_figures
 from sedcast.posterior.posterior_catalog import read_posteriors
 from sedcast.posterior.reweight import PriorModel, reweight_to
+from sedcast.posterior.row_reasons import AT_EDGE
 from sedcast.posterior.train import PosteriorConfig, TrainingSet, fit_posterior, train_posterior
 
 PRIOR = RedshiftPrior(min=0.005, max=0.3, z0=0.07)

@@ -22,9 +22,9 @@ from sedcast.plotting_model import history_plot
 from sedcast.posterior.calibration import CalibrationResult
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import rows_at_most
-from sedcast.posterior.infer import count_reasons
 from sedcast.posterior.posterior_catalog import PosteriorCatalog
 from sedcast.posterior.quantities import SHOWN_QUANTITIES, description
+from sedcast.posterior.row_reasons import count_reasons
 from sedcast.sampled_seds import sampled_seds
 
 __all__ = ["write_report"]

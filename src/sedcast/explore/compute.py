@@ -17,10 +17,10 @@ from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import rows_at_most
-from sedcast.posterior.infer import joined_flags
 from sedcast.posterior.outlier_training import OutlierScorer
 from sedcast.posterior.quantities import QUANTITIES, SHOWN_QUANTITIES
 from sedcast.posterior.resampling import PosteriorDraws
+from sedcast.posterior.row_reasons import joined_flags
 from sedcast.sampled_histories import sampled_histories
 
 __all__ = ["MAX_SAMPLES", "OFFERED", "Explorer", "Observed"]
