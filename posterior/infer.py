@@ -124,15 +124,20 @@ def infer_catalog(
     Raises
     ------
     CatalogError : if the catalogue is empty, or lacks a band of the estimator.
-    ParameterError : if a number is not positive, the refiner is another estimator's, or `output` is there and no output of
-        sedcast.
+    ParameterError : if a number is no positive integer, the refiner is another estimator's, or `output` is there and no output
+        of sedcast.
     """
     if len(catalog) == 0:
         raise CatalogError("the catalogue has no rows: nothing to infer")
     numbers = {"n_samples": n_samples, "rows_per_block": rows_per_block, "n_threads": n_threads}
-    wrong = [f"{name}={number}" for name, number in numbers.items() if number is not None and number < 1]
+    wrong = [
+        f"{name}={number!r}"
+        for name, number in numbers.items()
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1)
+    ]
     if wrong or seed < 0:
-        raise ParameterError(f"{', '.join(wrong) or f'seed={seed}'}: must be {'positive' if wrong else 'zero or more'}")
+        expected = "positive and an integer" if wrong else "zero or more"
+        raise ParameterError(f"{', '.join(wrong) or f'seed={seed}'}: must be {expected}")
     if refiner is not None and refiner.estimator is not estimator:
         raise ParameterError("refiner holds another estimator than the one given: make it as Refiner(estimator, simulator)")
     refuse_foreign(Path(output))

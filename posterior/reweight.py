@@ -34,6 +34,7 @@ LogDensity = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 _BETA = PARAMETER_NAMES[1:5]
 _MOST_DERIVED = 2
+_LEAST_PRIOR, _USUAL_PRIOR = 100, 100_000
 # Prior draws within reach of a sample below which the density estimate there is a guess.
 _FEWEST_DRAWS = 10
 # Of kernels, in Scott's (1992) for a Gaussian: the induced densities have steep flanks.
@@ -108,7 +109,7 @@ def reweight_to(
     *,
     model: PriorModel,
     zred: float | np.ndarray,
-    n_prior: int = 100_000,
+    n_prior: int = _USUAL_PRIOR,
     seed: int = 0,
 ) -> Reweighted:
     """Weigh one galaxy's posterior samples for another prior on some quantities.
@@ -123,7 +124,7 @@ def reweight_to(
         properties; not both. If the redshift is inferred: parameters and ``zred``.
     model : the prior that the samples were made with.
     zred : the galaxy's redshift, on which derived properties depend; if it is inferred, that of each sample, (n,).
-    n_prior : prior draws for the density of derived properties.
+    n_prior : prior draws for the density of derived properties, 100 at least.
     seed : of these draws.
 
     Returns
@@ -133,11 +134,13 @@ def reweight_to(
     Raises
     ------
     ParameterError : unknown or mixed names, samples outside the prior, redshifts that are not one per sample where they are
-        inferred, or a density that is NaN, inf, of the wrong shape or zero at every sample.
+        inferred, a density that is NaN, inf, of the wrong shape or zero at every sample, or too few prior draws.
     """
     theta = model.prior.validate(samples)
     if not len(theta):
         raise ParameterError("samples has no rows: expected (n, 12) with n of at least 1; has the galaxy a posterior?")
+    if not isinstance(n_prior, int | np.integer) or n_prior < _LEAST_PRIOR:
+        raise ParameterError(f"n_prior={n_prior!r}: expected an integer of at least {_LEAST_PRIOR}, better {_USUAL_PRIOR}")
     names = tuple(over)
     of_parameters = _check_names(names, model)
     expected = (len(theta),) if model.redshift_prior is not None else ()
