@@ -21,6 +21,7 @@ from scipy.ndimage import gaussian_filter
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.checks import as_floats
 from sedcast.emulator.histories import DERIVED_NAMES, derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
@@ -147,10 +148,9 @@ def reweight_to(
     if np.shape(zred) != expected:
         what = "each sample's, the redshift being inferred" if expected else "the galaxy's"
         raise ParameterError(f"zred has shape {np.shape(zred)}, expected {expected}: {what}")
-    if model.redshift_prior is not None:
-        zred = model.redshift_prior.in_range(zred)
+    zred = as_floats("zred", zred) if model.redshift_prior is None else model.redshift_prior.in_range(zred)
     if of_parameters:
-        columns = dict(zip(PARAMETER_NAMES, theta.T, strict=True)) | {"zred": np.asarray(zred, dtype=float)}
+        columns = dict(zip(PARAMETER_NAMES, theta.T, strict=True)) | {"zred": zred}
     else:
         columns = model.columns(theta, float(zred))
     chosen = _Columns({name: columns[name] for name in names})

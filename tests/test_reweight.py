@@ -140,3 +140,11 @@ def test_no_samples_are_named_as_such(theta):
 def test_too_few_prior_draws_are_refused(theta, n_prior):
     with pytest.raises(ParameterError, match=r"n_prior=.* expected an integer of at least 100"):
         reweight_to(theta[:50], lambda c: c["a_v"], ["a_v"], model=MODEL, zred=ZRED, n_prior=n_prior)
+
+
+@pytest.mark.parametrize(
+    ("zred", "said"), [(np.ma.masked, "zred must be finite"), ("near", "zred must be an array of numbers")]
+)
+def test_a_redshift_that_is_none_is_refused(theta, zred, said):
+    with pytest.raises(ParameterError, match=said):
+        reweight_to(theta[:50], lambda c: c["a_v"], ["a_v"], model=MODEL, zred=zred)
