@@ -33,6 +33,7 @@ from sedcast.posterior.posterior_catalog import (
 )
 from sedcast.posterior.quantities import description
 from sedcast.posterior.resampling import FEW_EFFECTIVE, n_draws
+from sedcast.posterior.summary_tables import TABLE_SUFFIXES
 
 __all__ = [
     "AT_EDGE",
@@ -125,7 +126,7 @@ def infer_catalog(
     ------
     CatalogError : if the catalogue is empty, or lacks a band of the estimator.
     ParameterError : if a number is no positive integer, the refiner is another estimator's, or `output` is there and no output
-        of sedcast.
+        of sedcast, or has the name of a table (.fits, .parquet, .ecsv).
     """
     if len(catalog) == 0:
         raise CatalogError("the catalogue has no rows: nothing to infer")
@@ -140,6 +141,11 @@ def infer_catalog(
         raise ParameterError(f"{', '.join(wrong) or f'seed={seed}'}: must be {expected}")
     if refiner is not None and refiner.estimator is not estimator:
         raise ParameterError("refiner holds another estimator than the one given: make it as Refiner(estimator, simulator)")
+    if Path(output).suffix in TABLE_SUFFIXES:
+        raise ParameterError(
+            f"output {output}: this is written as HDF5, expected a name that ends in .h5; `infer_file` writes summaries as "
+            f"{', '.join(TABLE_SUFFIXES)}, and so does `PosteriorCatalog.write_summary`"
+        )
     refuse_foreign(Path(output))
     started, offset = time.perf_counter(), first_row or 0
     if catalog.bands != estimator.bands or estimator.context.mask or estimator.infers_redshift:
