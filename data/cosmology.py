@@ -9,6 +9,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from sedcast.data.errors import ParameterError
+from sedcast.data.units import as_floats
 
 __all__ = ["ZRED_MAX", "Cosmology"]
 
@@ -64,7 +65,7 @@ class Cosmology:
 
 
 def _check_zred(zred: np.ndarray | float) -> np.ndarray:
-    zred = np.asarray(zred, dtype=np.float64)
+    zred = as_floats(zred)
     # What is not a number compares as false.
     good = (zred >= 0) & (zred <= ZRED_MAX)
     if not good.all():

@@ -13,6 +13,7 @@ import numpy as np
 from sedcast.data.asinh import POGSON
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
+from sedcast.emulator.checks import one_per_galaxy
 from sedcast.emulator.dust import diffuse_a_v
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.posterior.likelihood import GaussianLikelihood
@@ -115,15 +116,16 @@ def to_bagpipes(
 
     Raises
     ------
-    ParameterError : if a quantity or the redshift is missing.
+    ParameterError : if a quantity or the redshift is missing, or the redshift is none.
     """
     check_redshift_given(samples, zred)
     needed = ("log_mstar", "log_sfr_100myr", "log_z_mw", "t_mw_gyr", "dust1", "dust2", "dust_index")
     mass, log_sfr, log_z, age, clouds, diffuse, slope = stacked(samples, needed).T.astype(float)
-    redshift = np.full(len(mass), zred) if zred is not None else stacked(samples, ("zred",))[:, 0]
+    redshift = one_per_galaxy(zred, len(mass)).copy() if zred is not None else stacked(samples, ("zred",))[:, 0]
     a_v = diffuse_a_v(diffuse, slope)
-    with np.errstate(divide="ignore"):
-        ratio = 1 + POGSON * clouds / a_v
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Where there is no dust at all, as in float16 there may not be, any ratio would do.
+        ratio = 1 + np.where(clouds > 0, POGSON * clouds / a_v, 0.0)
     found = {
         "redshift": redshift,
         "formed_mass": mass,

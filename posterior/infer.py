@@ -36,6 +36,7 @@ from sedcast.posterior.row_reasons import (
     warn_of_flags,
     weight_figures,
 )
+from sedcast.posterior.summary_tables import TABLE_SUFFIXES
 
 __all__ = ["infer_catalog", "quantity_names"]
 
@@ -103,17 +104,27 @@ def infer_catalog(
     Raises
     ------
     CatalogError : if the catalogue is empty, or lacks a band of the estimator.
-    ParameterError : if a number is not positive, the refiner is another estimator's, or `output` is there and no output of
-        sedcast.
+    ParameterError : if a number is no positive integer, the refiner is another estimator's, or `output` is there and no output
+        of sedcast, or has the name of a table (.fits, .parquet, .ecsv).
     """
     if len(catalog) == 0:
         raise CatalogError("the catalogue has no rows: nothing to infer")
     numbers = {"n_samples": n_samples, "rows_per_block": rows_per_block, "n_threads": n_threads}
-    wrong = [f"{name}={number}" for name, number in numbers.items() if number is not None and number < 1]
+    wrong = [
+        f"{name}={number!r}"
+        for name, number in numbers.items()
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1)
+    ]
     if wrong or seed < 0:
-        raise ParameterError(f"{', '.join(wrong) or f'seed={seed}'}: must be {'positive' if wrong else 'zero or more'}")
+        expected = "positive and an integer" if wrong else "zero or more"
+        raise ParameterError(f"{', '.join(wrong) or f'seed={seed}'}: must be {expected}")
     if refiner is not None and refiner.estimator is not estimator:
         raise ParameterError("refiner holds another estimator than the one given: make it as Refiner(estimator, simulator)")
+    if Path(output).suffix in TABLE_SUFFIXES:
+        raise ParameterError(
+            f"output {output}: this is written as HDF5, expected a name that ends in .h5; `infer_file` writes summaries as "
+            f"{', '.join(TABLE_SUFFIXES)}, and so does `PosteriorCatalog.write_summary`"
+        )
     refuse_foreign(Path(output))
     started, n_rows = time.perf_counter(), len(catalog)
     if catalog.bands != estimator.bands or estimator.context.mask or estimator.infers_redshift:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sedcast.data.errors import ParameterError
+from sedcast.emulator.checks import as_floats
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulation import PhotometrySimulator, SpectrumModel
 from sedcast.posterior.estimator import PosteriorEstimator
@@ -60,7 +61,7 @@ def rest_frame_magnitudes(
     if zred is None:
         redshifts = np.asarray(samples["zred"])[..., kept]
     elif np.shape(zred) in ((), theta.shape[:-2]):
-        redshifts = np.broadcast_to(np.asarray(zred, dtype=float)[..., None], theta.shape[:-1])
+        redshifts = np.broadcast_to(as_floats("zred", zred)[..., None], theta.shape[:-1])
     else:
         raise ParameterError(f"zred has shape {np.shape(zred)}, expected one redshift or {theta.shape[:-2]}, one a galaxy")
     # Rows without a posterior are NaN throughout.

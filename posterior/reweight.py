@@ -21,6 +21,7 @@ from scipy.ndimage import gaussian_filter
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.checks import as_floats
 from sedcast.emulator.histories import DERIVED_NAMES, derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
@@ -34,6 +35,7 @@ LogDensity = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 _BETA = PARAMETER_NAMES[1:5]
 _MOST_DERIVED = 2
+_LEAST_PRIOR, _USUAL_PRIOR = 100, 100_000
 # Prior draws within reach of a sample below which the density estimate there is a guess.
 _FEWEST_DRAWS = 10
 # Of kernels, in Scott's (1992) for a Gaussian: the induced densities have steep flanks.
@@ -108,7 +110,7 @@ def reweight_to(
     *,
     model: PriorModel,
     zred: float | np.ndarray,
-    n_prior: int = 100_000,
+    n_prior: int = _USUAL_PRIOR,
     seed: int = 0,
 ) -> Reweighted:
     """Weigh one galaxy's posterior samples for another prior on some quantities.
@@ -123,7 +125,7 @@ def reweight_to(
         properties; not both. If the redshift is inferred: parameters and ``zred``.
     model : the prior that the samples were made with.
     zred : the galaxy's redshift, on which derived properties depend; if it is inferred, that of each sample, (n,).
-    n_prior : prior draws for the density of derived properties.
+    n_prior : prior draws for the density of derived properties, 100 at least.
     seed : of these draws.
 
     Returns
@@ -133,21 +135,22 @@ def reweight_to(
     Raises
     ------
     ParameterError : unknown or mixed names, samples outside the prior, redshifts that are not one per sample where they are
-        inferred, or a density that is NaN, inf, of the wrong shape or zero at every sample.
+        inferred, a density that is NaN, inf, of the wrong shape or zero at every sample, or too few prior draws.
     """
     theta = model.prior.validate(samples)
     if not len(theta):
         raise ParameterError("samples has no rows: expected (n, 12) with n of at least 1; has the galaxy a posterior?")
+    if not isinstance(n_prior, int | np.integer) or n_prior < _LEAST_PRIOR:
+        raise ParameterError(f"n_prior={n_prior!r}: expected an integer of at least {_LEAST_PRIOR}, better {_USUAL_PRIOR}")
     names = tuple(over)
     of_parameters = _check_names(names, model)
     expected = (len(theta),) if model.redshift_prior is not None else ()
     if np.shape(zred) != expected:
         what = "each sample's, the redshift being inferred" if expected else "the galaxy's"
         raise ParameterError(f"zred has shape {np.shape(zred)}, expected {expected}: {what}")
-    if model.redshift_prior is not None:
-        zred = model.redshift_prior.in_range(zred)
+    zred = as_floats("zred", zred) if model.redshift_prior is None else model.redshift_prior.in_range(zred)
     if of_parameters:
-        columns = dict(zip(PARAMETER_NAMES, theta.T, strict=True)) | {"zred": np.asarray(zred, dtype=float)}
+        columns = dict(zip(PARAMETER_NAMES, theta.T, strict=True)) | {"zred": zred}
     else:
         columns = model.columns(theta, float(zred))
     chosen = _Columns({name: columns[name] for name in names})

@@ -18,7 +18,7 @@ from sedcast.data.hdf5 import read_whole
 from sedcast.posterior.posterior_catalog import PERCENTILES, WEIGHT_NAMES, all_quantity_names
 from sedcast.posterior.quantities import column_unit, description
 
-__all__ = ["check_table", "summary_rows", "write_table"]
+__all__ = ["TABLE_SUFFIXES", "check_table", "summary_rows", "write_table"]
 
 _FITS_BLOCK = 2880
 _FITS_TYPES = {np.dtype(bool): np.dtype("i1")}
@@ -175,3 +175,6 @@ def _write_ecsv(path: Path, runs: Iterator[np.ndarray], _: int, header: str) -> 
 
 
 _WRITERS = {".fits": _write_fits, ".parquet": _write_parquet, ".ecsv": _write_ecsv}
+
+TABLE_SUFFIXES = tuple(_WRITERS)
+"""Ends of the names of files that are tables of summaries."""

@@ -29,6 +29,8 @@ def test_impossible_redshifts_are_refused(zred: float) -> None:
         Cosmology().age_gyr(np.array([0.1, zred]))
     with pytest.raises(ParameterError, match="zred must be finite"):
         Cosmology().luminosity_distance_cm(zred)
+    with pytest.raises(ParameterError, match="zred must be finite"):
+        Cosmology().age_gyr(np.ma.array([0.1, 0.2], mask=[False, True]))
 
 
 def test_an_unknown_cosmology_is_refused_with_the_known_ones() -> None:

@@ -80,10 +80,20 @@ def test_bagpipes_samples(samples: dict[str, np.ndarray]) -> None:
     assert np.allclose(more["redshift"], 0.2)
 
 
+def test_without_dust_the_young_stars_have_as_much(samples: dict[str, np.ndarray]) -> None:
+    none = np.zeros(40)
+    np.testing.assert_array_equal(to_bagpipes(samples | {"dust1": none, "dust2": none}, zred=0.1)["dust:eta"], 1.0)
+    assert np.isinf(to_bagpipes(samples | {"dust2": none}, zred=0.1)["dust:eta"]).all()
+
+
 def test_what_is_missing_is_named(samples: dict[str, np.ndarray]) -> None:
     likelihood = GaussianLikelihood(Flat(), Prior(), flux=FLUX, flux_ivar=SIGMA**-2, zred=0.1)
     with pytest.raises(ParameterError, match="redshift must be given once"):
         to_bagpipes(samples)
+    with pytest.raises(ParameterError, match="zred must be finite"):
+        to_bagpipes(samples, zred=np.ma.masked)
+    with pytest.raises(ParameterError, match=r"zred must have shape \(40,\)"):
+        to_bagpipes(samples, zred=np.array([0.1, 0.2]))
     with pytest.raises(ParameterError, match="lack t_mw_gyr"):
         to_bagpipes({name: values for name, values in samples.items() if name != "t_mw_gyr"}, zred=0.1)
     with pytest.raises(ParameterError, match="inferred redshifts"):

@@ -1,5 +1,6 @@
 """One call for one galaxy."""
 
+from collections.abc import Iterator, KeysView
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,25 @@ MAGS = {"u": 18.95, "g": 17.67, "r": 16.94, "i": 16.53, "z": 16.26}
 ERRORS = [0.067, 0.021, 0.021, 0.021, 0.033]
 FLUX = {band: 10 ** (0.4 * (22.5 - mag)) for band, mag in MAGS.items()}
 FLUX_ERRORS = np.array([flux * error / POGSON for flux, error in zip(FLUX.values(), ERRORS, strict=True)])
+
+
+class Labelled:
+    """Values with names that is no mapping, as a Series of pandas."""
+
+    def __init__(self, values: dict[str, float]) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self.values.values())
+
+    def keys(self) -> KeysView[str]:
+        return self.values.keys()
+
+    def __getitem__(self, name: str) -> float:
+        return self.values[name]
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +72,14 @@ def test_it_is_the_estimator_and_its_derived_properties(fitted: GalaxyFit) -> No
     [
         {"mags": {band: mag * u.ABmag for band, mag in MAGS.items()}, "errors": ERRORS * u.mag},
         {"mags": dict(reversed(MAGS.items())), "errors": dict(zip(MAGS, ERRORS, strict=True))},
+        {"mags": Labelled(MAGS), "errors": Labelled(dict(reversed(list(zip(MAGS, ERRORS, strict=True)))))},
         {"flux": FLUX, "errors": FLUX_ERRORS},
         {"flux": {band: 3.631 * flux * u.uJy for band, flux in FLUX.items()}, "errors": 3.631 * FLUX_ERRORS * u.uJy},
         {"flux": {band: 3631 * flux * u.nJy for band, flux in FLUX.items()}, "errors": ERRORS * u.mag},
     ],
 )
 def test_the_same_photometry_said_otherwise(fitted: GalaxyFit, given: dict[str, Any]) -> None:
-    same = fit_galaxy(**given, zred=0.09, n_samples=300, seed=3)
+    same = fit_galaxy(**given, zred=np.array(0.09), n_samples=300, seed=3)
     assert same.log_evidence == pytest.approx(fitted.log_evidence, abs=1e-6)
     np.testing.assert_allclose(same.samples["log_mstar"], fitted.samples["log_mstar"], atol=1e-3)
 
@@ -116,7 +137,11 @@ def test_it_goes_to_arviz(fitted: GalaxyFit) -> None:
         ({"mags": [18.0, 17.0], "errors": 0.1}, "one number a band"),
         ({"mags": MAGS | {"u": -5}, "errors": 0.1}, "u=-5 is no AB magnitude"),
         ({"mags": MAGS | {"u": float("nan")}, "errors": 0.1}, "u=nan is no AB magnitude"),
+        ({"mags": MAGS | {"u": 99}, "errors": 0.1}, "not measured is left out"),
         ({"mags": MAGS | {"u": "faint"}, "errors": 0.1}, "u='faint' is no number"),
+        ({"mags": MAGS | {"u": True}, "errors": 0.1}, "u=True is no number"),
+        ({"mags": MAGS | {"u": [18, 19] * u.ABmag}, "errors": 0.1}, "mags: u=.* is no number; for many .* infer_catalog"),
+        ({"mags": {1: 18.0}, "errors": 0.1}, "one number a band"),
         ({"mags": MAGS | {"u": 3 * u.uJy}, "errors": 0.1}, "u has the unit uJy: expected AB magnitudes .*flux="),
         ({"mags": MAGS | {"u": 18 * u.STmag}, "errors": 0.1}, "expected AB magnitudes"),
         ({"mags": MAGS, "errors": 0.1 * u.uJy}, "errors: u has the unit uJy: expected mag"),
@@ -124,15 +149,22 @@ def test_it_goes_to_arviz(fitted: GalaxyFit) -> None:
         ({"mags": MAGS, "errors": {"u": 0.1}}, "name the same bands"),
         ({"mags": MAGS, "errors": 0.0}, "u=0 is not an error"),
         ({"flux": FLUX | {"u": float("nan")}, "errors": 0.1}, "leave out a band"),
+        ({"flux": FLUX | {"u": [1, 2] * u.uJy}, "errors": 0.1 * u.uJy}, "flux: u=.* is no number"),
+        ({"flux": FLUX, "errors": np.full((len(FLUX), 1), 0.1)}, "errors: .* is no number"),
         ({"flux": FLUX, "errors": -1.0}, "not an error of a flux"),
+        ({"flux": FLUX, "errors": 1e-200}, "not an error of a flux"),
         ({"flux": FLUX, "errors": float("nan") * u.uJy}, "both with units, or neither"),
         ({"flux": {"g": 3 * u.uJy}, "errors": float("nan") * u.uJy}, "not an error of a flux"),
         ({"flux": {"g": 18 * u.ABmag}, "errors": 0.1 * u.mag}, "go in as mags="),
         ({"mags": {"Y": 18}, "errors": 0.1}, "no posterior for Y with a redshift"),
         ({"mags": MAGS, "errors": 0.1, "zred": 3.0}, "beyond the training range"),
         ({"mags": MAGS, "errors": 0.1, "zred": "0.1"}, "zred: expected a number"),
+        ({"mags": MAGS, "errors": 0.1, "zred": True}, "zred: expected a number"),
+        ({"mags": MAGS, "errors": 0.1, "zred": np.ma.masked}, "zred: expected a number"),
+        ({"mags": MAGS, "errors": 0.1, "zred": np.array([0.1])}, "zred: expected a number"),
         ({"mags": MAGS, "errors": 0.1, "zred": None, "model": "sdss-ugriz"}, "needs a redshift"),
         ({"mags": MAGS, "errors": 0.1, "n_samples": 0}, "n_samples=0"),
+        ({"mags": MAGS, "errors": 0.1, "n_samples": 100.0}, "n_samples=100.0: must be positive and an integer"),
     ],
 )
 def test_mistakes_are_explained(given: dict[str, Any], said: str) -> None:

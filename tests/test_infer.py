@@ -258,6 +258,11 @@ def test_bad_input(tmp_path):
         infer_catalog(estimator, catalog, tmp_path / "out.h5", n_threads=-1)
     with pytest.raises(ParameterError, match="seed=-1: must be zero or more"):
         infer_catalog(estimator, catalog, tmp_path / "out.h5", seed=-1)
+    with pytest.raises(ParameterError, match=r"n_samples=2\.5: must be positive and an integer"):
+        infer_catalog(estimator, catalog, tmp_path / "out.h5", n_samples=2.5)
+    # HDF5 by the name of a table would be read by no program.
+    with pytest.raises(ParameterError, match=r"written as HDF5.*\.h5; `infer_file`"):
+        infer_catalog(estimator, catalog, tmp_path / "out.fits")
 
 
 def test_reading_other_files(tmp_path, written):

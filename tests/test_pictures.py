@@ -119,6 +119,17 @@ def test_the_history_that_is_drawn_forms_the_mass(rng: np.random.Generator) -> N
     assert histories.edges_gyr[-1] == pytest.approx(Cosmology().age_gyr(np.array([0.1]))[0])
 
 
+def test_histories_are_of_one_redshift(rng: np.random.Generator) -> None:
+    theta = Prior().sample(5, rng)
+    for zred, said in (
+        (np.full(5, 0.1), r"shape \(5,\), expected one number"),
+        (np.ma.masked, "must be finite"),
+        ("z", "numbers"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            sampled_histories(theta, zred, SFHBases.default(), Cosmology())
+
+
 def test_the_gallery_s_code_runs() -> None:
     text = (Path(__file__).parent.parent / "docs" / "pictures.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)

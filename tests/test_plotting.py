@@ -259,6 +259,10 @@ def test_spectra_of_inferred_redshifts_are_where_their_photometry_is(rng: np.ran
     np.testing.assert_allclose(at_centre, seds.flux, rtol=0.3)
     # Between the least and the most distant lie two orders of magnitude.
     assert (seds.flux[0] / seds.flux[2] > 30).all()
+    with pytest.raises(ParameterError, match=r"zred must have shape \(3,\)"):
+        sampled_seds(simulator, theta, np.array([0.03, 0.1]))
+    with pytest.raises(ParameterError, match="zred=nan"):
+        sampled_seds(simulator, theta, np.ma.masked)
 
 
 def test_tarp_plot_shows_the_curve() -> None:

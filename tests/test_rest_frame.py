@@ -112,6 +112,7 @@ def test_inferred_redshifts_and_half_precision(emulator: SpectrumEmulator) -> No
 def test_bad_input_is_named(estimator: PosteriorEstimator, emulator: SpectrumEmulator) -> None:
     samples = {name: values[0] for name, values in draws(estimator, 1, 5).items()}
     lacking = {name: values for name, values in samples.items() if name != "dust2"}
+    two_rows = draws(estimator, 2, 5)
     cases = [
         (samples, ("wise2010-W2",), {"zred": 0.1}, r"'wise2010-W2' covers rest frame 38900–55400 Å, but .* 912–49900 Å: drop"),
         (samples, ("q",), {"zred": 0.1}, "unknown band 'q'"),
@@ -121,6 +122,9 @@ def test_bad_input_is_named(estimator: PosteriorEstimator, emulator: SpectrumEmu
         (samples, ("r",), {"zred": np.full(5, 0.1)}, r"zred has shape \(5,\), expected one redshift or \(\)"),
         (samples, ("r",), {"zred": np.nan}, "zred"),
         (samples, ("r",), {"zred": 0.5}, "zred=0.5: the emulator serves"),
+        (samples, ("r",), {"zred": "near"}, "zred must be an array of numbers"),
+        # What lies below a mask is no redshift.
+        (two_rows, ("r",), {"zred": np.ma.array([0.1, 0.2], mask=[False, True])}, "zred"),
         (samples, ("r",), {"zred": 0.1, "n_samples": 0}, "n_samples=0: must be positive"),
         (lacking, ("r",), {"zred": 0.1}, "samples lack dust2"),
         (samples | {"dust2": np.full(5, 7.0)}, ("r",), {"zred": 0.1}, "dust2"),

@@ -134,3 +134,17 @@ def test_bad_input_is_refused(theta, density, over, message):
 def test_no_samples_are_named_as_such(theta):
     with pytest.raises(ParameterError, match="samples has no rows"):
         reweight_to(theta[:0], lambda c: np.zeros(0), ["dust1"], model=MODEL, zred=ZRED)
+
+
+@pytest.mark.parametrize("n_prior", [0, 1, -5, 1000.0, None])
+def test_too_few_prior_draws_are_refused(theta, n_prior):
+    with pytest.raises(ParameterError, match=r"n_prior=.* expected an integer of at least 100"):
+        reweight_to(theta[:50], lambda c: c["a_v"], ["a_v"], model=MODEL, zred=ZRED, n_prior=n_prior)
+
+
+@pytest.mark.parametrize(
+    ("zred", "said"), [(np.ma.masked, "zred must be finite"), ("near", "zred must be an array of numbers")]
+)
+def test_a_redshift_that_is_none_is_refused(theta, zred, said):
+    with pytest.raises(ParameterError, match=said):
+        reweight_to(theta[:50], lambda c: c["a_v"], ["a_v"], model=MODEL, zred=zred)

@@ -135,7 +135,8 @@ def fit_galaxy(
 
     Parameters
     ----------
-    mags : AB magnitudes by band, such as ``{"g": 17.67, "r": 16.94}``; numbers or Quantities (``u.ABmag``).
+    mags : AB magnitudes by band, such as ``{"g": 17.67, "r": 16.94}`` or a Series of pandas; numbers or Quantities
+        (``u.ABmag``).
     flux : fluxes by band, instead of `mags`: nanomaggies, or Quantities of flux per frequency (``u.uJy``); may be negative.
     errors : of `mags` in mag, of `flux` in nanomaggies, or Quantities; by band, or in the order of the bands, or one for all.
     zred : redshift; inferred with the rest if it is None.
@@ -157,12 +158,16 @@ def fit_galaxy(
     """
     if (mags is None) == (flux is None):
         raise ParameterError("give either mags or flux, one number a band, such as mags={'g': 17.67, 'r': 16.94}")
-    given, name = (mags, "mags") if mags is not None else (flux, "flux")
-    if not isinstance(given, Mapping) or not given:
+    given, name = (_named(mags), "mags") if mags is not None else (_named(flux), "flux")
+    if not isinstance(given, Mapping) or not given or not all(isinstance(band, str) for band in given):
         raise ParameterError(f"{name}: expected one number a band, such as {{'g': 17.67, 'r': 16.94}}, got {given!r}")
-    if zred is not None and not isinstance(zred, int | float | np.number):
-        raise ParameterError(f"zred: expected a number, or None to infer it, got {zred!r}")
-    by_band = _errors_by_band(errors, tuple(given), name)
+    if zred is not None:
+        zred = _redshift(zred)
+    by_band = _errors_by_band(_named(errors), tuple(given), name)
+    for role, numbers in ((name, given), ("errors", by_band)):
+        for band, value in numbers.items():
+            if isinstance(value, bool | np.bool_) or np.ndim(value):
+                raise ParameterError(f"{role}: {band}={value!r} is no number; for many galaxies there is infer_catalog")
     measured = _of_magnitudes(given, by_band) if name == "mags" else _of_fluxes(given, by_band)
     estimator = _estimator(model, tuple(given), zred)
     galaxy = _galaxy(estimator, tuple(given), *measured, zred)
@@ -177,6 +182,20 @@ def fit_galaxy(
             samples, flags = posteriors.samples(0), str(posteriors.flags[0])
             figures = {name: float(getattr(posteriors, name)[0]) for name in ("score", "efficiency", "log_evidence")}
     return GalaxyFit(estimator, galaxy, samples, _intervals(estimator, samples, zred, seed), flags, **figures)
+
+
+def _named(values: Any) -> Any:
+    """A dictionary of what has names, such as a Series of pandas, whose order need not be that of the bands; else as it is."""
+    return dict(values) if hasattr(values, "keys") else values
+
+
+def _redshift(zred: Any) -> float:
+    try:
+        if isinstance(zred, str | bool | np.bool_) or np.ndim(zred) or np.ma.is_masked(zred):
+            raise TypeError
+        return float(zred)
+    except (TypeError, ValueError):
+        raise ParameterError(f"zred: expected a number, or None to infer it, got {zred!r}") from None
 
 
 def _errors_by_band(errors: Any, bands: Sequence[str], name: str) -> dict[str, Any]:
@@ -200,7 +219,8 @@ def _of_magnitudes(mags: Mapping[str, Any], errors: Mapping[str, Any]) -> tuple[
         value, sigma = _in_magnitudes("mags", band, mag), _in_magnitudes("errors", band, errors[band])
         if not _MAG_RANGE[0] < value < _MAG_RANGE[1]:
             raise ParameterError(
-                f"mags: {band}={value:g} is no AB magnitude of a galaxy; a flux f in nanomaggies is 22.5 - 2.5 log10 f"
+                f"mags: {band}={value:g} is no AB magnitude of a galaxy; a flux f in nanomaggies is 22.5 - 2.5 log10 f, and "
+                "a band that was not measured is left out"
             )
         if not _ERROR_RANGE[0] <= sigma <= _ERROR_RANGE[1]:
             raise ParameterError(f"errors: {band}={sigma:g} is not an error of {_ERROR_RANGE[0]:g} to {_ERROR_RANGE[1]:g} mag")
@@ -234,8 +254,9 @@ def _of_fluxes(flux: Mapping[str, Any], errors: Mapping[str, Any]) -> tuple[np.n
         error = errors[band]
         units = [getattr(one, "unit", None) for one in (value, error)]
         if units == [None, None]:
-            sigma = _number("errors", band, error)
-            column[:] = _number("flux", band, value), sigma**-2.0 if sigma > 0 else 0.0
+            sigma = np.float64(_number("errors", band, error))
+            with np.errstate(over="ignore"):
+                column[:] = _number("flux", band, value), sigma**-2.0 if sigma > 0 else 0.0
         elif None in units:
             raise ParameterError(
                 f"flux of {band} has the unit {units[0]}, its error {units[1]}: give both with units, or neither"

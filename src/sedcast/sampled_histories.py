@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sedcast.data.cosmology import Cosmology
+from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import SFHBases
+from sedcast.emulator.checks import as_floats
 from sedcast.emulator.histories import BETA, GAMMA, HistoryGrid, burst_fraction, column
 
 __all__ = ["SampledHistories", "sampled_histories"]
@@ -46,11 +48,13 @@ def sampled_histories(theta: np.ndarray, zred: float, bases: SFHBases, cosmology
 
     Raises
     ------
-    ParameterError : if the redshift is outside the bases or the cosmology.
+    ParameterError : if the redshift is outside the bases or the cosmology, or there are several: their bins differ.
     """
-    theta = np.asarray(theta, dtype=float)
+    theta, redshift = np.asarray(theta, dtype=float), as_floats("zred", zred)
+    if redshift.shape:
+        raise ParameterError(f"zred has shape {redshift.shape}, expected one number: where it is inferred, say its median")
     grid = HistoryGrid(bases)
-    age = cosmology.age_gyr(np.full(len(theta), zred))
+    age = cosmology.age_gyr(np.full(len(theta), redshift))
     burst, time = burst_fraction(theta, age)[:, None], theta[:, column("tburst")]
     masses = (1 - burst) * grid.masses(theta[:, BETA], age)
     within = np.clip(np.searchsorted(grid.edges_gyr, time, side="right") - 1, 0, grid.n_bin - 1)

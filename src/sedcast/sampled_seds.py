@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sedcast.data.filters import FilterCurve, flux_density
+from sedcast.emulator.checks import one_per_galaxy
 from sedcast.emulator.simulation import PhotometrySimulator
 
 __all__ = ["SampledSeds", "sampled_seds"]
@@ -41,8 +42,12 @@ def sampled_seds(simulator: PhotometrySimulator, theta: np.ndarray, zred: np.nda
     simulator : of the galaxy's bands.
     theta : (n_sample, 12), columns `PARAMETER_NAMES`.
     zred : redshift, or (n_sample,) where it is inferred: each spectrum is then at its own, on the wavelengths of the median.
+
+    Raises
+    ------
+    ParameterError : for parameters or redshifts that the model refuses, or as many redshifts as neither one nor the samples.
     """
-    redshifts = np.broadcast_to(np.asarray(zred, dtype=float), len(theta))
+    redshifts = one_per_galaxy(zred, len(theta))
     model = simulator.model
     spectra = model.spectra(theta, redshifts)
     wave_obs = np.asarray(model.wave_rest, dtype=float) * (1 + np.median(redshifts))
