@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 from astropy import units as u
+from matplotlib import pyplot
 from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast.baselines.fallback import NOT_CONVERGED
@@ -314,10 +315,14 @@ def test_arviz_takes_what_it_is_given(written):
     summary = arviz.summary(data, kind="stats", round_to=6)
     assert summary.loc["dust2", "mean"] == pytest.approx(expected, abs=1e-3)
     names = ["log_mstar", "dust2"]
-    arviz.plot_pair(data, var_names=names)
-    # Of ArviZ before 1.
-    if hasattr(arviz, "plot_posterior"):
-        arviz.plot_posterior(data, var_names=names)
+    try:
+        arviz.plot_pair(data, var_names=names)
+        # Of ArviZ before 1.
+        if hasattr(arviz, "plot_posterior"):
+            arviz.plot_posterior(data, var_names=names)
+    finally:
+        # Its figures are pyplot's, which other tests look at.
+        pyplot.close("all")
 
 
 @pytest.mark.filterwarnings("ignore")
