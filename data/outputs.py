@@ -26,7 +26,7 @@ _SILENT = (".csv", ".pkl", ".toml")
 
 _MOST_SEARCHED = 256 * 1024**2
 _FRAMES = {".html": "<!-- {} -->\n", ".htm": "<!-- {} -->\n", ".md": "<!-- {} -->\n", ".json": '\n "made_by": "{}",'}
-_KEYS = {"png": "Comment", "pdf": "Keywords", "svg": "Description", "ecsv": "made_by"}
+_KEYS = {"png": "Comment", "pdf": "Keywords", "svg": "Description"}
 
 
 _REMEDY = "give another name, or --overwrite to replace it"
@@ -104,7 +104,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def mark_for(kind: str) -> dict[str, str]:
-    """What a picture, as matplotlib takes it, or an ECSV table says of the command that made it; `kind` such as ``png``."""
+    """What a picture, as matplotlib takes it, says of the command that made it; `kind` such as ``png``."""
     running = invocation.get()
     return {} if running is None or kind not in _KEYS else {_KEYS[kind]: running.mark()}
 
@@ -119,8 +119,8 @@ def _made_by(path: Path) -> dict[str, str] | None:
         else:
             return _marked_by(path)
     except (SedcastError, ImportError):
-        # Parquet without pyarrow, for one. A table of one galaxy's samples has but a mark.
-        return _marked_by(path) if path.suffix == ".ecsv" else None
+        # Parquet without pyarrow, for one.
+        return None
     if not isinstance(found, dict) or not isinstance(found.get("run"), str):
         return None
     return {"command": str(found.get("command")), "run": found["run"]}

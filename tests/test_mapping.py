@@ -207,7 +207,7 @@ def test_blue_fluxes_whose_unit_the_table_states_are_no_magnitudes(tmp_path: Pat
     bands = {band: {"flux": f"flux_{band}", "error": f"flux_err_{band}"} for band in "ur"}
     mapping = parse_config({"bands": bands, "redshift": "z", "unit": "nJy"}, CatalogMapping)
     table.write(tmp_path / "t.ecsv")
-    with pytest.raises(CatalogError, match="look like magnitudes .* If they are fluxes, .* state the unit"):
+    with pytest.raises(CatalogError, match=r"look like magnitudes .* If they are fluxes, .* state the unit"):
         read_mapped(tmp_path / "t.ecsv", mapping)
     for name in table.colnames[:4]:
         table[name].unit = "nJy"
