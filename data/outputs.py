@@ -17,7 +17,7 @@ from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
 from sedcast.data.invocation import invocation
 from sedcast.data.provenance import read_provenance
 
-__all__ = ["check_replaceable", "mark_for", "refuse_foreign", "refuse_inputs", "write_text"]
+__all__ = ["check_replaceable", "mark_for", "refuse_foreign", "refuse_inputs", "remove_outdated", "write_text"]
 
 _MARK = re.compile(rb"sedcast-run:([0-9a-f]{16}):([0-9a-f]{16}|-):([\w%./~-]*)")
 _HEADED = (".h5", ".hdf5", ".fits", ".parquet", ".ecsv")
@@ -68,6 +68,23 @@ def refuse_inputs(path: Path, option: str = "-o") -> None:
     running = invocation.get()
     if running is not None and path.exists() and any(path.samefile(read) for read in running.inputs):
         raise ParameterError(f"{option} {path} is read by the command itself, and would be overwritten: give another name")
+
+
+def remove_outdated(folder: Path, names: Iterable[str]) -> None:
+    """Delete what other commands wrote to a folder, once the running one, by ``--overwrite``, has written there.
+
+    Of pictures that are named by galaxy, those of other galaxies would stay, and the same command be refused for them.
+
+    Parameters
+    ----------
+    folder : that was written to.
+    names : patterns of its files; what sedcast did not write is left alone.
+    """
+    if (running := invocation.get()) is None:
+        return
+    for path in [path for name in names for path in folder.glob(name)]:
+        if (found := _made_by(path)) is not None and found["run"] != running.run:
+            path.unlink()
 
 
 def refuse_foreign(path: Path) -> None:
