@@ -280,12 +280,13 @@ def read_catalog(
         if zred_name is None and redshift:
             raise no_column(table, "zred", "z")
         warn_of_unused(table, chosen, columns, source)
-        pairs = all_with_units(table, chosen, columns) if unit is None else None
+        stated = all_with_units(table, chosen, columns) if unit is None else None
         unit = unit or "nanomaggies"
-        scale = NANOMAGGIES_PER_UNIT[unit] if pairs is None else 1.0
-        pairs = pairs or [band_columns(table, band, columns, unit) for band in chosen]
+        scale = NANOMAGGIES_PER_UNIT[unit] if stated is None else 1.0
+        pairs = stated or [band_columns(table, band, columns, unit) for band in chosen]
         flux, flux_ivar = np.stack([p[0] for p in pairs], axis=1), np.stack([p[1] for p in pairs], axis=1)
-        check_not_magnitudes(flux, chosen, source)
+        if stated is None:
+            check_not_magnitudes(flux, chosen, source)
         zred = np.full(len(table), np.nan) if zred_name is None else numbers(table, zred_name)
         catalog = Catalog(ids, chosen, flux * scale, flux_ivar / scale**2, zred)
     if redshift:

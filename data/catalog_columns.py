@@ -423,5 +423,6 @@ def check_not_magnitudes(flux: np.ndarray, bands: Sequence[str], path: Path) -> 
     if suspicious:
         raise CatalogError(
             f"{path}: the fluxes look like magnitudes (in {seen.min():.4g} to {seen.max():.4g}, smaller in redder bands); "
-            "expected linear fluxes: 10**(0.4 * (22.5 - m)) nanomaggies for an AB magnitude m"
+            "expected linear fluxes: 10**(0.4 * (22.5 - m)) nanomaggies for an AB magnitude m. If they are fluxes, of blue "
+            "galaxies, state the unit of fluxes and errors in the table, or convert them to another one"
         )

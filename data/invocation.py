@@ -52,7 +52,7 @@ class Invocation:
         """All that is read: files and folders that options name, and files that a TOML file among them names."""
         found: list[Path] = []
         for value in (value for name, value in self.options.items() if name not in WRITTEN):
-            found += [Path(text) for text in _texts(value) if _is_file(text) or Path(text, _COMPARISON).is_file()]
+            found += [Path(text) for text in _texts(value) if _is_file(text) or _is_file(str(Path(text, _COMPARISON)))]
         tables = [path for path in found if path.suffix == ".toml"]
         return (*found, *(path for table in tables for path in _named_files(table)))
 

@@ -33,7 +33,7 @@ from sedcast.data.mapping_checks import (
 )
 from sedcast.data.sdss import SDSS_BANDS
 from sedcast.data.tables import TableFile, open_table
-from sedcast.data.units import contradicts, unknown_unit
+from sedcast.data.units import contradicts, known_unit, unknown_unit
 
 __all__ = [
     "BUNDLED_MAPPINGS",
@@ -220,7 +220,8 @@ def _check_first(table: TableFile, mapping: CatalogMapping, rows: tuple[int, int
     """Refuse a table whose first rows cannot be what the mapping says."""
     bands = [(name, band, band.unit or mapping.unit) for name, band in mapping.bands.items()]
     linear = [(name, band) for name, band, unit in bands if unit not in _MAGNITUDES]
-    if len(linear) == len(bands):
+    stated = [known_unit(table.units.get(_named(table, band.flux))) for _, band in linear]
+    if len(linear) == len(bands) and None in stated:
         read = np.stack([_numbers(table, band.flux, band.index, *rows) for _, band in linear], axis=1)
         read[is_one_of(read, mapping.missing) | is_missing_code(read)] = np.nan
         check_not_magnitudes(read, tuple(mapping.bands), table.path)

@@ -17,7 +17,7 @@ from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
 from sedcast.data.invocation import invocation
 from sedcast.data.provenance import read_provenance
 
-__all__ = ["check_replaceable", "mark_for", "refuse_foreign", "refuse_inputs", "write_text"]
+__all__ = ["check_replaceable", "mark_for", "refuse_foreign", "refuse_inputs", "remove_outdated", "write_text"]
 
 _MARK = re.compile(rb"sedcast-run:([0-9a-f]{16}):([0-9a-f]{16}|-):([\w%./~-]*)")
 _HEADED = (".h5", ".hdf5", ".fits", ".parquet", ".ecsv")
@@ -26,7 +26,7 @@ _SILENT = (".csv", ".pkl", ".toml")
 
 _MOST_SEARCHED = 256 * 1024**2
 _FRAMES = {".html": "<!-- {} -->\n", ".htm": "<!-- {} -->\n", ".md": "<!-- {} -->\n", ".json": '\n "made_by": "{}",'}
-_KEYS = {"png": "Comment", "pdf": "Keywords", "svg": "Description", "ecsv": "made_by"}
+_KEYS = {"png": "Comment", "pdf": "Keywords", "svg": "Description"}
 
 
 _REMEDY = "give another name, or --overwrite to replace it"
@@ -70,6 +70,23 @@ def refuse_inputs(path: Path, option: str = "-o") -> None:
         raise ParameterError(f"{option} {path} is read by the command itself, and would be overwritten: give another name")
 
 
+def remove_outdated(folder: Path, names: Iterable[str]) -> None:
+    """Delete what other commands wrote to a folder, once the running one, by ``--overwrite``, has written there.
+
+    Of pictures that are named by galaxy, those of other galaxies would stay, and the same command be refused for them.
+
+    Parameters
+    ----------
+    folder : that was written to.
+    names : patterns of its files; what sedcast did not write is left alone.
+    """
+    if (running := invocation.get()) is None:
+        return
+    for path in [path for name in names for path in folder.glob(name)]:
+        if (found := _made_by(path)) is not None and found["run"] != running.run:
+            path.unlink()
+
+
 def refuse_foreign(path: Path) -> None:
     """Refuse, of a call from Python, to replace a file without a header of provenance; a command has asked already.
 
@@ -104,7 +121,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def mark_for(kind: str) -> dict[str, str]:
-    """What a picture, as matplotlib takes it, or an ECSV table says of the command that made it; `kind` such as ``png``."""
+    """What a picture, as matplotlib takes it, says of the command that made it; `kind` such as ``png``."""
     running = invocation.get()
     return {} if running is None or kind not in _KEYS else {_KEYS[kind]: running.mark()}
 
@@ -119,8 +136,8 @@ def _made_by(path: Path) -> dict[str, str] | None:
         else:
             return _marked_by(path)
     except (SedcastError, ImportError):
-        # Parquet without pyarrow, for one. A table of one galaxy's samples has but a mark.
-        return _marked_by(path) if path.suffix == ".ecsv" else None
+        # Parquet without pyarrow, for one.
+        return None
     if not isinstance(found, dict) or not isinstance(found.get("run"), str):
         return None
     return {"command": str(found.get("command")), "run": found["run"]}

@@ -115,5 +115,5 @@ def _read(path: Path) -> Any:
     if path.suffix == ".ecsv":
         with reading(path), path.open(encoding="utf-8") as handle:
             head = [line[2:].rstrip("\n") for line in itertools.takewhile(lambda line: line.startswith("#"), handle)]
-            return json.loads(get_header_from_yaml(head[1:])["meta"]["sedcast"])
+            return json.loads(get_header_from_yaml(head[1:]).get("meta", {}).get("sedcast", "null"))
     raise ArtifactError(f"{path}: expected .h5, .fits, .parquet, .ecsv, .npz, or the folder of a comparison")

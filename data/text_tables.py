@@ -63,8 +63,8 @@ class _Lines(TableFile):
     def _check_rows(self, n_rows: int, lines: list[str], first: int) -> None:
         if n_rows != len(lines):
             raise CatalogError(
-                f"{self.path}: rows {first} to {first + len(lines) - 1} have line breaks within quotes, expected one line for "
-                "each row: take them out"
+                f"{self.path}: rows {first} to {first + len(lines) - 1} have line breaks within quotes, or of ECSV lines that "
+                "begin with '#' and so are comments, expected one line for each row: take them out, or quote the '#'"
             )
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""One galaxy read back from any file of posteriors, however long: the samples' HDF5, or summaries in FITS or Parquet."""
+"""One galaxy read back from any file of posteriors, however long: the samples' HDF5, or summaries in FITS, Parquet or ECSV."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,9 @@
 """Tables of summaries, one row a galaxy, with units, descriptions and provenance: FITS, Parquet or ECSV, written run by run."""
 
+import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ __all__ = ["TABLE_SUFFIXES", "check_table", "summary_rows", "write_table"]
 
 _FITS_BLOCK = 2880
 _FITS_TYPES = {np.dtype(bool): np.dtype("i1")}
+_SPECIAL = re.compile(r"[#,\"\r\n]")
 _PERCENTS = {f"{percentile:g}" for percentile in PERCENTILES}
 
 
@@ -171,7 +174,19 @@ def _write_ecsv(path: Path, runs: Iterator[np.ndarray], _: int, header: str) -> 
                 handle.write(head)
                 text = io.StringIO()
             table.write(text, format="ascii.ecsv", delimiter=",")
-            handle.write(text.getvalue()[len(head) :])
+            handle.write(_without_comments(text.getvalue()[len(head) :]))
+
+
+def _without_comments(rows: str) -> str:
+    """Rows of which none is taken for a comment: astropy skips a line that begins with ``#``, pandas what follows one."""
+    if "#" not in rows:
+        return rows
+    cells = csv.reader(io.StringIO(rows, newline=""))
+    return "".join(",".join(map(_quoted, row)) + "\n" for row in cells)
+
+
+def _quoted(cell: str) -> str:
+    return f'"{cell.replace(chr(34), 2 * chr(34))}"' if _SPECIAL.search(cell) else cell
 
 
 _WRITERS = {".fits": _write_fits, ".parquet": _write_parquet, ".ecsv": _write_ecsv}

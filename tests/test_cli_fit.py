@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from sedcast import cli
 from sedcast.cli_fit import parse_errors, parse_magnitudes
 from sedcast.data.errors import ParameterError
+from sedcast.data.provenance import read_provenance
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import quantity_names
 from sedcast.posterior.posterior_catalog import read_posteriors
@@ -51,6 +52,9 @@ def test_tables_of_samples_say_what_they_hold(tmp_path: Path) -> None:
     assert (table["t_mw_gyr"] == same["t_mw_gyr"]).all()
     assert same["t_mw_gyr"].unit == table["t_mw_gyr"].unit == "Gyr"
     assert same["log_mstar"].description == told["log_mstar"][1]
+    headers = [read_provenance(tmp_path / f"galaxy.{kind}") for kind in ("fits", "ecsv")]
+    assert headers[0]["run"] == headers[1]["run"]
+    assert headers[1]["command"].startswith("sedcast fit")
 
 
 def test_files_are_written_before_anything_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,6 +201,25 @@ def test_what_a_mapping_cannot_mean_is_refused(tmp_path: Path, change: dict[str,
         read_mapped(tmp_path / "t.ecsv", parse_config(mapping | change, CatalogMapping))
 
 
+def test_blue_fluxes_whose_unit_the_table_states_are_no_magnitudes(tmp_path: Path) -> None:
+    table = Table({"flux_u": [19.0, 28.0], "flux_r": [17.0, 15.0], "flux_err_u": [1.0, 1.0], "flux_err_r": [1.0, 1.0]})
+    table["z"] = 0.1
+    bands = {band: {"flux": f"flux_{band}", "error": f"flux_err_{band}"} for band in "ur"}
+    mapping = parse_config({"bands": bands, "redshift": "z", "unit": "nJy"}, CatalogMapping)
+    table.write(tmp_path / "t.ecsv")
+    with pytest.raises(CatalogError, match=r"look like magnitudes .* If they are fluxes, .* state the unit"):
+        read_mapped(tmp_path / "t.ecsv", mapping)
+    for name in table.colnames[:4]:
+        table[name].unit = "nJy"
+    table.write(tmp_path / "t.ecsv", overwrite=True)
+    mapped = read_mapped(tmp_path / "t.ecsv", mapping)
+    np.testing.assert_allclose(mapped.flux, np.array([[19.0, 17.0], [28.0, 15.0]]) / 3631)
+    # Read by its columns' names, these would be magnitudes by their nanomaggies.
+    for name in table.colnames[:4]:
+        table[name] *= 3631
+    np.testing.assert_allclose(read_catalog(table, bands=("u", "r")).flux, 3631 * mapped.flux)
+
+
 def many(**band: Any) -> tuple[Table, CatalogMapping]:
     """Forty rows of all that may be taken for each other, and a mapping of a band."""
     rng = np.random.default_rng(0)

@@ -151,6 +151,27 @@ def test_files_that_a_configuration_names_are_inputs(folder: Path) -> None:
     assert contents(folder).items() >= before.items()
 
 
+def test_pictures_of_galaxies_that_were_replaced_do_not_stay(folder: Path) -> None:
+    words = ["compare", "-n", "1", "--mocks", "0", "--methods", "flow", "-o", "c"]
+    run(*words)
+    old = {path.name for path in Path("c").glob("corner_*.png")}
+    Path("c/corner_mine.png").write_bytes(b"mine")
+    run(*words, "--seed", "1", "--overwrite")
+    new = {path.name for path in Path("c").glob("corner_*.png")}
+    assert old
+    assert not old & new
+    assert "corner_mine.png" in new
+    Path("c/corner_mine.png").unlink()
+    run(*words, "--seed", "1")
+
+
+def test_an_option_may_be_longer_than_any_file_s_name(folder: Path) -> None:
+    magnitudes = ",".join(f"{band}=18.{number:060d}" for number, band in enumerate("ugriz"))
+    for _ in range(2):
+        run("fit", "--mags", magnitudes, *FIT[3:], "-o", "galaxy.fits")
+    assert Path("galaxy.fits").is_file()
+
+
 def _posterior(folder: Path) -> Path:
     text = f'name = "x"\n[simulation]\n{SMALL}noise = "noise.npz"\n'
     (folder / "posterior.toml").write_text(text, encoding="utf-8")

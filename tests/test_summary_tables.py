@@ -211,3 +211,18 @@ def test_parquet_without_its_library_is_refused_before_the_work(
     with pytest.raises(MissingDependencyError, match=r"pip install pyarrow.*or write \.fits or \.ecsv"):
         infer_file(gaussian_estimator(), catalog, None, tmp_path / "t.parquet")
     assert not list(tmp_path.iterdir())
+
+
+def test_ids_with_a_hash_are_no_comments(tmp_path: Path) -> None:
+    flux, ivar, zred = mock_photometry(5, 5)
+    ids = ["# first", "a#b", 'q"uote', "a,b", "plain"]
+    path = tmp_path / "t.ecsv"
+    infer_file(gaussian_estimator(), Catalog(np.array(ids), BANDS, flux, ivar, zred), None, path, n_samples=20)
+    table = Table.read(path)
+    assert list(table["id"]) == ids
+    masses = [read_summary(path, name).percentiles["log_mstar"][2] for name in ids]
+    np.testing.assert_allclose(table["log_mstar_p50"], masses)
+    pandas = pytest.importorskip("pandas", reason="needs pandas")
+    frame = pandas.read_csv(path, comment="#")
+    assert list(frame["id"]) == ids
+    np.testing.assert_allclose(frame["log_mstar_p50"], masses)

@@ -130,6 +130,13 @@ def test_texts_are_numbers_or_say_which_is_none() -> None:
         as_numbers("f", np.array([True]))
 
 
+def test_a_line_of_ecsv_that_is_a_comment_is_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "t.ecsv"
+    Table({"id": ["a", "# b"], "flux": [1.0, 2.0]}).write(path, delimiter=",")
+    with pytest.raises(CatalogError, match="begin with '#' and so are comments"):
+        open_table(path).read("id", 0, 2)
+
+
 @pytest.mark.parametrize("suffix", ["csv", "ecsv"])
 def test_line_breaks_within_quotes_are_refused(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"t.{suffix}"

@@ -296,6 +296,7 @@ def validate(
     truths at the prior's edges; again for classes of measured bands, if the posterior takes any subset of its bands.
     """
     screen = make_screen(as_json)
+    from sedcast.data.outputs import remove_outdated
     from sedcast.emulator.simulation import noise_model
     from sedcast.posterior.importance import Refiner
     from sedcast.validation import FILES, validate_estimator, validate_refined, validation_figures, write_validation
@@ -330,6 +331,8 @@ def validate(
             )
     figures = validation_figures(results, refined)
     written = [] if output is None else write_validation(results, output, refined)
+    if output is not None:
+        remove_outdated(output, FILES)
     for name, result in results.items():
         p_values = result.to_json_dict()
         rows = [(quantity, p, p_values["ks_p_holm"][quantity]) for quantity, p in p_values["ks_p"].items()]

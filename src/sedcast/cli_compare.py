@@ -95,6 +95,7 @@ def compare(
     from sedcast.data.config import parse_config
     from sedcast.data.errors import ParameterError
     from sedcast.data.invocation import invocation
+    from sedcast.data.outputs import remove_outdated
 
     if not n_mocks and not n_real and rows is None and ids is None:
         raise ParameterError("-n 0 without --mocks: there is no galaxy to compare, give one of them")
@@ -129,6 +130,7 @@ def compare(
         screen.note(f"finished runs are kept in {output}/runs: the same command goes on from there")
         raise
     written = write_comparison(comparison, setting, output)
+    remove_outdated(output, FILES)
     _show(screen, comparison)
     screen.note(f"wrote {', '.join(written)} to {output}/")
     if as_json:
@@ -160,6 +162,7 @@ def figures(
     rank histograms.
     """
     screen = make_screen()
+    from sedcast.data.outputs import remove_outdated
     from sedcast.figures import FILES, galaxies_to_show, make_figures, read_comparison
 
     check_folder(output, FILES, overwrite=overwrite)
@@ -194,6 +197,7 @@ def figures(
             seed=seed,
             progress=report,
         )
+    remove_outdated(output, FILES)
     screen.note(f"wrote {', '.join(written)} to {output}/")
 
 

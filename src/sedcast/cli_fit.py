@@ -160,18 +160,18 @@ def _write_table(path: Path, found: "GalaxyFit") -> None:
     from astropy.io import fits
 
     from sedcast.data.artifacts import atomic_path
-    from sedcast.data.outputs import mark_for
     from sedcast.data.provenance import provenance
 
     table = found.table()
+    header = json.dumps(provenance(config={}, artifacts={"estimator": found.estimator.digest}))
     with atomic_path(path) as temporary:
         if path.suffix == ".fits":
             # Astropy would write descriptions for itself alone, not as TCOMM.
             samples_hdu = fits.table_to_hdu(table, name="SAMPLES")
             for number, column in enumerate(table.itercols(), start=1):
                 samples_hdu.header.set(f"TCOMM{number}", column.description, after=f"TFORM{number}")
-            samples_hdu.header["HISTORY"] = json.dumps(provenance(config={}, artifacts={"estimator": found.estimator.digest}))
+            samples_hdu.header["HISTORY"] = header
             fits.HDUList([fits.PrimaryHDU(), samples_hdu]).writeto(temporary, overwrite=True)
         else:
-            table.meta.update(mark_for(path.suffix[1:]))
+            table.meta["sedcast"] = header
             table.write(temporary, format={".csv": "ascii.csv", ".ecsv": "ascii.ecsv"}[path.suffix], overwrite=True)
