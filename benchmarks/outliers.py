@@ -31,6 +31,7 @@ from sedcast.posterior.stream import Galaxies
 
 _BAR = 0.95
 _STAR_ZRED = 1e-4
+_MOST = 1e30
 _STAR_COLOURS = ((0.3, 0.8), (0.8, 1.4), (1.4, 2.0), (2.0, 3.5))
 _WAVE = np.arange(1000.0, 12_500.0, 5.0)
 _HC_OVER_K = 1.438777e8
@@ -108,7 +109,8 @@ class _Judged:
         error = np.log(asinh_magnitude_error(galaxies.flux, sigma, np.array(estimator.context.softening)))
         colour = -np.diff(magnitude, axis=1)
         statistics = checks.values, checks.with_samples(samples)
-        self.features = np.column_stack([magnitude, colour, error, galaxies.zred, *statistics])
+        # The misfit is infinite where no draw has a posterior.
+        self.features = np.minimum(np.column_stack([magnitude, colour, error, galaxies.zred, *statistics]), _MOST)
         self.share = float(np.mean(self.scores.score <= FALSE_ALARM_RATE))
         self.share_alone = float(np.mean(estimator.outliers.judge(checks).score <= FALSE_ALARM_RATE))
 
@@ -144,7 +146,9 @@ def by_exact_ratio(estimator: PosteriorEstimator, simulator: PhotometrySimulator
         magnitude = asinh_magnitude(galaxies.flux, np.array(estimator.context.softening))
         error = asinh_magnitude_error(galaxies.flux, sigma, np.array(estimator.context.softening))
         # Both densities are of magnitudes.
-        of_galaxies = sample_checks(estimator, simulator, galaxies, seed=0).log_evidence + np.log(sigma / error).sum(axis=1)
+        evidence = sample_checks(estimator, simulator, galaxies, seed=0).log_evidence
+        # Where no draw has a posterior, no galaxy is like this.
+        of_galaxies = np.where(np.isnan(evidence), -np.inf, evidence) + np.log(sigma / error).sum(axis=1)
         return np.asarray(star_density(estimator.bands).log_prob(magnitude, error, None) - of_galaxies)
 
     threshold = np.quantile(log_ratio(mocks), 1 - FALSE_ALARM_RATE)

@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     catalog = estimator.select(load_sdss_sample(bands=estimator.bands))
     status = estimator.status(catalog)
     rows = np.flatnonzero(status.ok & np.isfinite(catalog.zred))
-    zred, weighted, ess = _samples(estimator, catalog, rows, options.samples, options.seed)
+    rows, zred, weighted, ess = _samples(estimator, catalog, rows, options.samples, options.seed)
     spec, (low, high) = catalog.zred[rows], estimator.zred_range
     edge = redshift_at_edge(estimator.zred_range, zred)
     flagged = (status.flags[rows] != "") | edge
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "model": estimator.name,
         "trained_on": estimator.card.get("figures", {}).get("n_train"),
         "n_sample": len(catalog),
-        "n_not_inferred": int(np.count_nonzero(~status.ok)),
+        "n_not_inferred": int(np.count_nonzero(np.isfinite(catalog.zred))) - len(rows),
         "n_beyond_prior": int(beyond.sum()),
         "beyond_prior_at_edge": float(edge[beyond].mean()) if beyond.any() else None,
         "at_edge": float(edge[inside].mean()),
@@ -98,8 +98,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def _samples(
     estimator: PosteriorEstimator, catalog: Catalog, rows: np.ndarray, n_samples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Redshift samples (n, n_samples) of rows; the same reweighted; and the weights' effective numbers of samples (n,)."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows (n,) that have samples; their redshifts (n, n_samples), and reweighted; the weights' effective numbers (n,)."""
     model, wanted = PriorModel.of(estimator), _mass_function_prior(estimator.cosmology, estimator.zred_range)
     zred, weighted = np.empty((2, len(rows), n_samples), dtype=np.float32)
     ess = np.empty(len(rows))
@@ -108,9 +108,13 @@ def _samples(
         points = estimator.sample_unbounded(*estimator.observed(catalog, block), n_samples, seed=seed, row_keys=block)
         zred[start : start + len(block)] = estimator.redshifts(points, None)
         for row, theta in enumerate(estimator.to_theta(points), start=start):
+            if np.isnan(theta).any():
+                zred[row] = np.nan
+                continue
             new = reweight_to(theta, wanted, ("log_mstar", "zred"), model=model, zred=zred[row])
             weighted[row], ess[row] = zred[row, new.resample(n_samples, seed + row)], new.ess
-    return zred, weighted, ess
+    known = ~np.isnan(zred).any(axis=1)
+    return rows[known], zred[known], weighted[known], ess[known]
 
 
 def _mass_function_prior(cosmology: Cosmology, zred_range: tuple[float, float]) -> LogDensity:
