@@ -104,9 +104,9 @@ class _Judged:
         checks = estimator.outliers.check(galaxies.flux, galaxies.flux_ivar, zred)
         samples = sample_checks(estimator, simulator, galaxies, seed=0)
         self.scores: OutlierScores = estimator.outliers.judge(checks, samples)
-        magnitude = asinh_magnitude(galaxies.flux, np.array(estimator.context.softening))
+        magnitude = asinh_magnitude(galaxies.flux, estimator.context.softening)
         sigma = np.where(galaxies.flux_ivar > 0, galaxies.flux_ivar, np.nan) ** -0.5
-        error = np.log(asinh_magnitude_error(galaxies.flux, sigma, np.array(estimator.context.softening)))
+        error = np.log(asinh_magnitude_error(galaxies.flux, sigma, estimator.context.softening))
         colour = -np.diff(magnitude, axis=1)
         statistics = checks.values, checks.with_samples(samples)
         # The misfit is infinite where no draw has a posterior.
@@ -143,8 +143,8 @@ def by_exact_ratio(estimator: PosteriorEstimator, simulator: PhotometrySimulator
 
     def log_ratio(galaxies: Galaxies) -> np.ndarray:
         sigma = galaxies.flux_ivar**-0.5
-        magnitude = asinh_magnitude(galaxies.flux, np.array(estimator.context.softening))
-        error = asinh_magnitude_error(galaxies.flux, sigma, np.array(estimator.context.softening))
+        magnitude = asinh_magnitude(galaxies.flux, estimator.context.softening)
+        error = asinh_magnitude_error(galaxies.flux, sigma, estimator.context.softening)
         # Both densities are of magnitudes.
         evidence = sample_checks(estimator, simulator, galaxies, seed=0).log_evidence
         # Where no draw has a posterior, no galaxy is like this.

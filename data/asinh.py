@@ -7,6 +7,7 @@ faint source: brighter than f / f0 = 10 b it is an ordinary magnitude within 1%.
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = [
     "DEFAULT_SOFTENING",
@@ -50,7 +51,7 @@ def softening_nanomaggies(bands: str | Sequence[str]) -> np.ndarray:
     return np.array([1e9 * SOFTENING.get(band, DEFAULT_SOFTENING) for band in bands])
 
 
-def asinh_magnitude(flux: np.ndarray, softening: np.ndarray | float) -> np.ndarray:
+def asinh_magnitude(flux: np.ndarray, softening: npt.ArrayLike) -> np.ndarray:
     """Asinh magnitude of a flux (Lupton et al. 1999, Eq. 3).
 
     Parameters
@@ -62,24 +63,26 @@ def asinh_magnitude(flux: np.ndarray, softening: np.ndarray | float) -> np.ndarr
     -------
     magnitude : as `flux`, AB.
     """
-    return -POGSON * (np.arcsinh(np.asarray(flux) / (2.0 * softening)) + np.log(softening) - _LN10_9)
+    b = np.asarray(softening)
+    return -POGSON * (np.arcsinh(np.asarray(flux) / (2.0 * b)) + np.log(b) - _LN10_9)
 
 
-def asinh_flux(magnitude: np.ndarray, softening: np.ndarray | float) -> np.ndarray:
+def asinh_flux(magnitude: np.ndarray, softening: npt.ArrayLike) -> np.ndarray:
     """Flux in nanomaggies of an asinh magnitude, the inverse of `asinh_magnitude`; arguments as there."""
-    return 2.0 * softening * np.sinh(-np.asarray(magnitude) / POGSON - np.log(softening) + _LN10_9)
+    b = np.asarray(softening)
+    return 2.0 * b * np.sinh(-np.asarray(magnitude) / POGSON - np.log(b) + _LN10_9)
 
 
-def _slope(flux: np.ndarray, softening: np.ndarray | float) -> np.ndarray:
+def _slope(flux: np.ndarray, softening: npt.ArrayLike) -> np.ndarray:
     """``|dm/df|`` in magnitudes per nanomaggie."""
-    return np.asarray(POGSON / np.hypot(flux, 2.0 * softening))
+    return np.asarray(POGSON / np.hypot(flux, 2.0 * np.asarray(softening)))
 
 
-def asinh_magnitude_error(flux: np.ndarray, sigma: np.ndarray, softening: np.ndarray | float) -> np.ndarray:
+def asinh_magnitude_error(flux: np.ndarray, sigma: np.ndarray, softening: npt.ArrayLike) -> np.ndarray:
     """Error of the asinh magnitude, ``|dm/df|`` sigma; shapes as in `asinh_magnitude`, `sigma` in nanomaggies."""
     return _slope(flux, softening) * np.asarray(sigma)
 
 
-def asinh_flux_error(flux: np.ndarray, magnitude_error: np.ndarray, softening: np.ndarray | float) -> np.ndarray:
+def asinh_flux_error(flux: np.ndarray, magnitude_error: np.ndarray, softening: npt.ArrayLike) -> np.ndarray:
     """Error in nanomaggies of an asinh magnitude's error: the inverse of `asinh_magnitude_error`; as `asinh_flux`."""
     return np.asarray(magnitude_error) / _slope(flux, softening)

@@ -91,8 +91,8 @@ class ContextTransform:
         """
         flux, flux_ivar, zred = self.validate(flux, flux_ivar, zred)
         measured = flux_ivar > 0
-        magnitude = asinh_magnitude(flux, np.array(self.softening))
-        error = asinh_magnitude_error(flux, np.where(measured, flux_ivar, 1.0) ** -0.5, np.array(self.softening))
+        magnitude = asinh_magnitude(flux, self.softening)
+        error = asinh_magnitude_error(flux, np.where(measured, flux_ivar, 1.0) ** -0.5, self.softening)
         mean = magnitude.mean(axis=1, where=measured, keepdims=True)
         deviations = [np.where(measured, magnitude - mean, 0.0)] if len(self.bands) > 1 else []
         ln_error = np.where(measured, np.log(error), _LN_ERROR_UNMEASURED)
@@ -106,8 +106,8 @@ class ContextTransform:
         values = dict(zip(self.names, np.asarray(context, dtype=float).T, strict=True))
         magnitude = np.stack([values["mag_mean"] + values.get(f"mag_{band}-mean", 0.0) for band in self.bands], axis=1)
         error = np.exp(np.stack([values[f"ln_magerr_{band}"] for band in self.bands], axis=1))
-        flux = asinh_flux(magnitude, np.array(self.softening))
-        flux_ivar = asinh_flux_error(flux, error, np.array(self.softening)) ** -2.0
+        flux = asinh_flux(magnitude, self.softening)
+        flux_ivar = asinh_flux_error(flux, error, self.softening) ** -2.0
         if self.mask:
             measured = np.stack([values[f"measured_{band}"] for band in self.bands], axis=1) > 0.5
             flux, flux_ivar = np.where(measured, flux, 0.0), np.where(measured, flux_ivar, 0.0)
@@ -312,7 +312,7 @@ def _magnitude_and_ln_error(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Asinh magnitude and ln sigma, (n, n_band) each, NaN where unmeasured."""
     flux_ivar = np.where(flux_ivar > 0, flux_ivar, np.nan)
-    return np.where(flux_ivar > 0, asinh_magnitude(flux, np.array(softening)), np.nan), -0.5 * np.log(flux_ivar)
+    return np.where(flux_ivar > 0, asinh_magnitude(flux, softening), np.nan), -0.5 * np.log(flux_ivar)
 
 
 def _note(reasons: list[list[str]], tests: Sequence[tuple[np.ndarray, str]]) -> None:

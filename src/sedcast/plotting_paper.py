@@ -39,8 +39,8 @@ def training_figure(training: Mocks, catalog: Catalog, softening: Sequence[float
     """
     bands = catalog.bands
     columns = {
-        "training simulations": _columns(training.flux, training.flux_ivar, training.zred, bands, np.array(softening)),
-        "catalogue": _columns(catalog.flux, catalog.flux_ivar, catalog.zred, bands, np.array(softening)),
+        "training simulations": _columns(training.flux, training.flux_ivar, training.zred, bands, softening),
+        "catalogue": _columns(catalog.flux, catalog.flux_ivar, catalog.zred, bands, softening),
     }
     labels = training_labels(bands)
     return corner_plot(columns, labels, labels=labels, counted="galaxies")
@@ -58,7 +58,9 @@ def training_labels(bands: Sequence[str]) -> list[str]:
     ]
 
 
-def _columns(flux: np.ndarray, ivar: np.ndarray, zred: np.ndarray, bands: Sequence[str], softening: np.ndarray) -> np.ndarray:
+def _columns(
+    flux: np.ndarray, ivar: np.ndarray, zred: np.ndarray, bands: Sequence[str], softening: Sequence[float]
+) -> np.ndarray:
     magnitude, error = asinh_magnitude(flux, softening), asinh_magnitude_error(flux, ivar**-0.5, softening)
     k = len(bands) // 2
     return np.column_stack(

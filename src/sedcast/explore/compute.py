@@ -96,7 +96,7 @@ class Explorer:
         if simulator.bands != estimator.bands:
             raise ParameterError(f"the model's bands {simulator.bands} are not the estimator's, {estimator.bands}")
         self.estimator, self.simulator, self.catalog, self.name = estimator, simulator, catalog, name
-        self._scorer, self._softening = OutlierScorer(estimator), np.array(estimator.context.softening)
+        self._scorer, self._softening = OutlierScorer(estimator), estimator.context.softening
         self._excluded = estimator.status(catalog).excluded
         good = np.flatnonzero(self._excluded == "")
         if not len(good):
