@@ -11,12 +11,12 @@ from scipy.interpolate import CubicSpline
 from sedcast.data.errors import ParameterError
 from sedcast.data.units import as_floats
 
-__all__ = ["ZRED_MAX", "Cosmology"]
+__all__ = ["CM_PER_MPC", "ZRED_MAX", "Cosmology"]
 
 ZRED_MAX = 10.0
 """Largest redshift that the splines cover."""
 
-_CM_PER_MPC = 3.0856775814913673e24
+CM_PER_MPC = 3.0856775814913673e24
 _N_NODE = 400
 _STEP = float(np.log1p(ZRED_MAX)) / (_N_NODE - 1)
 _ASTROPY_LOCK = threading.Lock()
@@ -90,5 +90,5 @@ def _splines(name: str) -> tuple[np.ndarray, np.ndarray]:
         cosmology = getattr(astropy.cosmology, name)
         nodes = np.arange(_N_NODE) * _STEP
         zred = np.expm1(nodes)
-        distance = cosmology.comoving_transverse_distance(zred).to_value("Mpc") * _CM_PER_MPC
+        distance = cosmology.comoving_transverse_distance(zred).to_value("Mpc") * CM_PER_MPC
         return CubicSpline(nodes, cosmology.age(zred).to_value("Gyr")).c, CubicSpline(nodes, distance).c

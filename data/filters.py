@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import speclite.filters
 
-from sedcast.data.cosmology import Cosmology
+from sedcast.data.cosmology import CM_PER_MPC, Cosmology
 from sedcast.data.errors import ParameterError
 
 __all__ = [
@@ -41,7 +41,7 @@ LSUN_ERG_S = 3.839e33
 C_ANGSTROM_S = 2.99792458e18
 """Speed of light, Å/s."""
 _MAGGIE_ERG_S_CM2_HZ = 3.631e-20
-_TEN_PC_CM = 3.0856775814913673e19
+_TEN_PC_CM = 1e-5 * CM_PER_MPC
 _REDSHIFT_STEP = 5e-4
 _MAX_CURVE_BYTES = 10_000_000
 

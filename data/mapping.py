@@ -219,28 +219,27 @@ def map_rows(table: TableFile, mapping: CatalogMapping, start: int, stop: int) -
 def _check_first(table: TableFile, mapping: CatalogMapping, rows: tuple[int, int]) -> None:
     """Refuse a table whose first rows cannot be what the mapping says."""
     bands = [(name, band, band.unit or mapping.unit) for name, band in mapping.bands.items()]
-    linear = [(name, band) for name, band, unit in bands if unit not in _MAGNITUDES]
-    stated = [known_unit(table.units.get(_named(table, band.flux))) for _, band in linear]
-    if len(linear) == len(bands) and None in stated:
-        read = np.stack([_numbers(table, band.flux, band.index, *rows) for _, band in linear], axis=1)
+    found = [_numbers(table, band.flux, band.index, *rows) for _, band, _ in bands]
+    for read in (read for read, (_, _, unit) in zip(found, bands, strict=True) if unit not in _MAGNITUDES):
         read[is_one_of(read, mapping.missing) | is_missing_code(read)] = np.nan
-        check_not_magnitudes(read, tuple(mapping.bands), table.path)
+    stated = [known_unit(table.units.get(_named(table, band.flux))) for _, band, _ in bands]
+    if None in stated and not any(unit in _MAGNITUDES for _, _, unit in bands):
+        check_not_magnitudes(np.stack(found, axis=1), tuple(mapping.bands), table.path)
     limits, doubts = {}, []
-    for name, band, unit in bands:
-        read, spread = _numbers(table, band.flux, band.index, *rows), _spread(table, band, *rows)
+    for read, (name, band, unit) in zip(found, bands, strict=True):
+        spread = _spread(table, band, *rows)
         if unit in _MAGNITUDES:
             limits[name] = int(find_limits(read, spread, mapping.missing).sum())
             what = f"column {band.flux!r} of band {name!r}"
             check_usual(read + band.ab_offset, USUAL_MAGNITUDES, what, "magnitudes: fluxes need another unit")
         else:
-            read[is_one_of(read, mapping.missing) | is_missing_code(read)] = np.nan
             spread[is_one_of(spread, mapping.missing)] = np.nan
             column, is_ivar = band.ivar or str(band.error), band.ivar is not None
             doubts.append(check_spread(read, spread, column, name, inverse_variance=is_ivar))
         if band.extinction is not None and band.extinction.kind == "transmission":
-            read = _numbers(table, band.extinction.column, band.extinction.index, *rows)
+            through = _numbers(table, band.extinction.column, band.extinction.index, *rows)
             what = f"column {band.extinction.column!r} of band {name!r}"
-            check_usual(read, USUAL_TRANSMISSION, what, "factors of flux: extinctions need kind = 'magnitudes'")
+            check_usual(through, USUAL_TRANSMISSION, what, "factors of flux: extinctions need kind = 'magnitudes'")
     warn_of_spreads(doubts, table.path)
     warn_of_limits(limits, rows[1], table.path)
     if mapping.redshift is not None:

@@ -29,9 +29,6 @@ _FRAMES = {".html": "<!-- {} -->\n", ".htm": "<!-- {} -->\n", ".md": "<!-- {} --
 _KEYS = {"png": "Comment", "pdf": "Keywords", "svg": "Description"}
 
 
-_REMEDY = "give another name, or --overwrite to replace it"
-
-
 def check_replaceable(paths: Iterable[Path], option: str = "-o", *, overwrite: bool = False) -> None:
     """Refuse, before the work, to replace files that hold something else than the running command makes.
 
@@ -55,7 +52,9 @@ def check_replaceable(paths: Iterable[Path], option: str = "-o", *, overwrite: b
         found = None if overwrite else _made_by(path)
         if overwrite or (running is not None and found is not None and found["run"] == running.run):
             continue
-        raise ParameterError(f"{option} {path} is there already, {_described(path, found)}: {_REMEDY}")
+        raise ParameterError(
+            f"{option} {path} is there already, {_described(path, found)}: give another name, or --overwrite to replace it"
+        )
 
 
 def refuse_inputs(path: Path, option: str = "-o") -> None:

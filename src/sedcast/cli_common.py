@@ -28,7 +28,6 @@ __all__ = [
     "HDF5",
     "INTERRUPTED",
     "MOCK_SEED",
-    "STREAMED",
     "AsJson",
     "Calibrate",
     "Columns",
@@ -62,7 +61,7 @@ __all__ = [
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 EXIT_INTERRUPTED = 130
-STREAMED, HDF5 = (".fits", ".parquet", ".ecsv"), (".h5", ".hdf5")
+HDF5 = (".h5", ".hdf5")
 INTERRUPTED = "interrupted"
 _GOES_ON = "; the work goes on from where it was when the same command is given again"
 _RESUMED = ("simulate", "train emulator", "train posterior", "compare", "figures")
@@ -171,7 +170,8 @@ def _recorded(invoke: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _resumes(context: Any) -> bool:
     """Whether a command keeps what it has done when it is interrupted."""
     name = " ".join(context.command_path.split()[1:])
-    return name in _RESUMED or (name == "infer" and Path(context.params["output"]).suffix in STREAMED)
+    # Of infer, all but HDF5: tables of summaries.
+    return name in _RESUMED or (name == "infer" and Path(context.params["output"]).suffix not in HDF5)
 
 
 def as_invocation(context: Any) -> "Invocation":

@@ -7,7 +7,6 @@ import typer
 
 from sedcast.cli_common import (
     HDF5,
-    STREAMED,
     AsJson,
     Calibrate,
     Columns,
@@ -90,17 +89,20 @@ def infer(
     from sedcast.data.mapping import load_mapping
     from sedcast.posterior.infer import infer_catalog
     from sedcast.posterior.streaming import infer_file
+    from sedcast.posterior.summary_tables import TABLE_SUFFIXES
 
     if samples is not None and samples.absolute() == output.absolute():
         raise ParameterError(f"--samples {samples} is the file of the summaries, -o: give them two names")
     for option, path in {"-o": output, "--samples": samples}.items():
         if path is not None:
             check_writable(path, option, overwrite=overwrite)
-    streamed = output.suffix in STREAMED
+    streamed = output.suffix in TABLE_SUFFIXES
     if not streamed and output.suffix not in HDF5:
-        raise ParameterError(f"-o {output}: expected a name that ends in .h5, or for summaries in {', '.join(STREAMED)}")
+        raise ParameterError(f"-o {output}: expected a name that ends in .h5, or for summaries in {', '.join(TABLE_SUFFIXES)}")
     if not streamed and (samples is not None or scheduler is not None):
-        raise ParameterError(f"--samples and --scheduler go with -o {', '.join(STREAMED)}: {output} is written by one process")
+        raise ParameterError(
+            f"--samples and --scheduler go with -o {', '.join(TABLE_SUFFIXES)}: {output} is written by one process"
+        )
     if samples is not None and samples.suffix not in HDF5:
         raise ParameterError(f"--samples {samples}: expected a name that ends in .h5, for samples are written as HDF5")
     if samples is None and (sample_type, compression) != (None, None):
