@@ -15,7 +15,7 @@ import numpy as np
 
 from sedcast.data.errors import ParameterError
 from sedcast.data.provenance import jsonable
-from sedcast.emulator.histories import derived_properties
+from sedcast.emulator.histories import DERIVED_NAMES, SURVIVING_NAME, derived_properties
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.mocks import Mocks
 from sedcast.posterior.prior_edges import EdgeRanks, EdgeResult
@@ -26,7 +26,8 @@ __all__ = ["LEAST_MOCKS", "CalibrationResult", "Check", "calibrate"]
 
 logger = logging.getLogger(__name__)
 
-_DERIVED_NAMES = ("log_sfr_1gyr", "log_z_mw", "t_mw_gyr")
+_FIRST_DERIVED = ("log_sfr_1gyr", "log_z_mw", "t_mw_gyr")
+_OTHER_DERIVED = tuple(name for name in (*DERIVED_NAMES, SURVIVING_NAME) if name not in _FIRST_DERIVED)
 
 _JOINT = "joint (TARP)"
 _EFFICIENCIES = {"median": 50, "p5": 5, "p1": 1}
@@ -68,12 +69,13 @@ class CalibrationResult:
 
     Attributes
     ----------
-    names : quantities, n_quantity of them.
+    names : quantities, n_quantity of them: the free parameters, three derived ones, then `others`.
+    others : the derived quantities that are tested by themselves, not within quartiles nor at the prior's edges.
     pit : (n_mocks, n_quantity), uniform in each column if calibrated; see `rank_statistics`.
     ks_p : (n_quantity,) Kolmogorov-Smirnov p-values of uniformity.
     tarp : coverage of random regions in the joint probit space of the free parameters.
     quartiles : by observable (magnitude instead of redshift where that is inferred), the edges (5,) of its quartiles and the
-        p-values (4, n_quantity + 1) within them, TARP's (of one reference) last.
+        p-values (4, n_quantity - n_other + 1) within them, TARP's (of one reference) last.
     edges : truths at the prior's edges.
     efficiency : (n_mocks,) of the importance weights that the samples were drawn by, see `PosteriorDraws`.
     n_samples : posterior samples per mock.
@@ -82,6 +84,7 @@ class CalibrationResult:
     """
 
     names: tuple[str, ...]
+    others: tuple[str, ...]
     pit: np.ndarray
     ks_p: np.ndarray
     tarp: TarpResult
@@ -94,8 +97,12 @@ class CalibrationResult:
 
     @property
     def ks_p_min_holm(self) -> float:
-        """The smallest p-value after Holm's correction for testing several quantities."""
-        return smallest(self.ks_p)
+        """The smallest p-value of all quantities but `others`, after Holm's correction for testing several."""
+        return smallest(self.ks_p[: self._n_first])
+
+    @property
+    def _n_first(self) -> int:
+        return len(self.names) - len(self.others)
 
     @property
     def _tarp_bar(self) -> float:
@@ -109,6 +116,7 @@ class CalibrationResult:
         return (
             Check("share of mocks without samples", left_out, _MOST_EXCLUDED, at_least=False),
             Check("smallest KS p after Holm's correction", self.ks_p_min_holm, _KS_BAR),
+            Check("KS p of the other derived quantities", smallest(self.ks_p[self._n_first :]), _KS_BAR),
             Check("TARP, largest deviation", self.tarp.max_dev, self._tarp_bar, at_least=False),
             *(
                 Check(f"KS p within quartiles of {observable}", smallest(p), _SUBSET_BAR)
@@ -131,6 +139,8 @@ class CalibrationResult:
 
     def to_json_dict(self) -> dict[str, Any]:
         """Figures as JSON-serialisable values, each family of p-values also with Holm's correction over all of it."""
+        n_first = self._n_first
+        corrected = np.concatenate([holm(self.ks_p[:n_first]), holm(self.ks_p[n_first:])])
         figures = {
             "n_mocks": len(self.pit),
             "n_samples": self.n_samples,
@@ -147,7 +157,7 @@ class CalibrationResult:
                 for check in self.checks()
             ],
             "ks_p": dict(zip(self.names, self.ks_p.tolist(), strict=True)),
-            "ks_p_holm": dict(zip(self.names, holm(self.ks_p).tolist(), strict=True)),
+            "ks_p_holm": dict(zip(self.names, corrected.tolist(), strict=True)),
             "ks_p_min_holm": self.ks_p_min_holm,
             "tarp_max_dev": self.tarp.max_dev,
             "tarp_max_dev_error": self.tarp.max_dev_error,
@@ -156,7 +166,7 @@ class CalibrationResult:
             "ks_p_by_quartile": {
                 observable: {
                     "edges": edges.tolist(),
-                    "ks_p": {name: p[:, k].tolist() for k, name in enumerate((*self.names, _JOINT))},
+                    "ks_p": {name: p[:, k].tolist() for k, name in enumerate((*self.names[:n_first], _JOINT))},
                     "ks_p_min_holm": smallest(p),
                 }
                 for observable, (edges, p) in self.quartiles.items()
@@ -197,13 +207,15 @@ def calibrate(
     estimator.check_redshift(mocks.zred)
     # The truths are rounded as the samples are: where a quantity is clipped, both must meet the same value.
     draw = sampler or _Thinned(estimator)
-    names = (*estimator.free_names, *_DERIVED_NAMES)
+    first = (*estimator.free_names, *_FIRST_DERIVED)
+    others = tuple(name for name in _OTHER_DERIVED if name != SURVIVING_NAME or estimator.surviving is not None)
+    names, n_first = (*first, *others), len(first)
     points = estimator.joint_points(mocks.theta_unbounded, mocks.zred).astype(np.float32)
-    truths = _quantities(estimator, points[:, None], mocks.zred)[:, 0]
+    truths = _quantities(estimator, points[:, None], mocks.zred, names)[:, 0]
     references = np.random.default_rng([seed, 1]).standard_normal((_N_REFERENCE, *points.shape)).astype(np.float32)
     n = len(mocks)
     pit, closer, efficiency = np.full(truths.shape, np.nan), np.full((n, _N_REFERENCE), np.nan), np.full(n, np.nan)
-    edges = EdgeRanks(names, seed=seed, parameters=estimator.free_names)
+    edges = EdgeRanks(first, seed=seed, parameters=estimator.free_names)
     for start in range(0, n, _GALAXIES_PER_BLOCK):
         rows = np.arange(start, min(start + _GALAXIES_PER_BLOCK, n))
         done = int(rows[-1]) + 1
@@ -211,14 +223,16 @@ def calibrate(
         drawn, efficiency[rows], _ = draw(mocks.flux[rows], mocks.flux_ivar[rows], zred, n_samples, seed=seed, row_keys=rows)
         finite = np.isfinite(drawn).all(axis=(1, 2))
         rows, drawn = rows[finite], drawn[finite]
-        samples = _quantities(estimator, drawn, mocks.zred[rows])
-        for k in range(truths.shape[1]):
-            pit[rows, k] = rank_statistics(truths[rows, k], samples[..., k], seed=[seed, start, k])
+        samples = _quantities(estimator, drawn, mocks.zred[rows], names)
+        for k in range(len(names)):
+            # Those of the references come between.
+            stream = k if k < n_first else k + _N_REFERENCE
+            pit[rows, k] = rank_statistics(truths[rows, k], samples[..., k], seed=[seed, start, stream])
         for k, reference in enumerate(references[:, rows]):
             distance = np.linalg.norm(points[rows] - reference, axis=1)
             far = np.linalg.norm(drawn - reference[:, None], axis=2)
-            closer[rows, k] = rank_statistics(distance, far, seed=[seed, start, truths.shape[1] + k])
-        edges.add(drawn, samples, points[rows], truths[rows])
+            closer[rows, k] = rank_statistics(distance, far, seed=[seed, start, n_first + k])
+        edges.add(drawn, samples[..., :n_first], points[rows], truths[rows, :n_first])
         if progress is not None:
             progress(done, n)
     kept = np.isfinite(closer[:, 0])
@@ -230,9 +244,10 @@ def calibrate(
         logger.warning("%d of %d mocks have non-finite samples and are left out", np.count_nonzero(~kept), n)
     pit, closer = pit[kept], closer[kept]
     observables = _observables(estimator, mocks)
-    all_ranks = np.column_stack([pit, closer[:, 0]])
+    all_ranks = np.column_stack([pit[:, :n_first], closer[:, 0]])
     return CalibrationResult(
         names=names,
+        others=others,
         pit=pit,
         ks_p=ks_p_values(pit),
         tarp=tarp(closer, seed=seed),
@@ -267,12 +282,13 @@ def _observables(estimator: PosteriorEstimator, mocks: Mocks) -> dict[str, np.nd
     return first | {"signal_to_noise": mocks.signal_to_noise}
 
 
-def _quantities(estimator: PosteriorEstimator, points: np.ndarray, zred: np.ndarray) -> np.ndarray:
-    """The calibrated quantities (n, m, n_quantity) of points (n, m, dim) in probit space."""
+def _quantities(estimator: PosteriorEstimator, points: np.ndarray, zred: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """Points (n, m, dim) in probit space, then the derived quantities of `names`: (n, m, n_quantity)."""
     theta = estimator.to_theta(points)
     redshifts = estimator.redshifts(points, zred).ravel()
-    derived = derived_properties(theta.reshape(-1, theta.shape[-1]), redshifts, estimator.bases, estimator.cosmology)
-    added = [derived[name].reshape(*points.shape[:2], 1) for name in _DERIVED_NAMES]
+    flat = theta.reshape(-1, theta.shape[-1])
+    derived = derived_properties(flat, redshifts, estimator.bases, estimator.cosmology, surviving=estimator.surviving)
+    added = [derived[name].reshape(*points.shape[:2], 1) for name in names[points.shape[2] :]]
     return np.concatenate([points, *added], axis=2)
 
 

@@ -117,11 +117,15 @@ def test_calibrated_estimator_passes():
     figures = result.to_json_dict()
     json.dumps(figures, allow_nan=False)
     assert tuple(figures["ks_p"]) == result.names
-    assert len(result.names) == 14
+    assert result.names[11:14] == ("log_sfr_1gyr", "log_z_mw", "t_mw_gyr")
+    assert result.names[14:] == result.others == ("log_sfr_100myr", "log_ssfr_1gyr", "log_ssfr_100myr", "t50_gyr", "a_v")
     assert figures["ks_p_min_holm"] > 0.05
     assert figures["tarp_max_dev"] < 1.63 / np.sqrt(600)
     assert (figures["n_mocks"], figures["n_samples"], figures["n_excluded"]) == (600, 150, 0)
-    assert result.pit.shape == (600, 14)
+    assert result.pit.shape == (600, 19)
+    # Each family has a correction of its own.
+    assert figures["ks_p_holm"]["a_v"] == pytest.approx(holm(result.ks_p[14:])[4])
+    assert figures["ks_p_holm"]["dust2"] == pytest.approx(holm(result.ks_p[:14])[result.names.index("dust2")])
     for observable in ("zred", "signal_to_noise"):
         by_quartile = figures["ks_p_by_quartile"][observable]
         assert by_quartile["ks_p_min_holm"] > 0.01
@@ -140,6 +144,9 @@ def test_calibrated_estimator_passes():
 def test_wrong_estimators_fail(mean, std):
     figures = calibrate(gaussian_estimator(mean, std), prior_mocks(600, 32), n_samples=100, seed=1).to_json_dict()
     assert max(p for name, p in figures["ks_p"].items() if name in ("dust1", "dust2", "log_mstar", "fburst")) < 1e-6
+    assert max(figures["ks_p"][name] for name in ("log_ssfr_1gyr", "t50_gyr", "a_v")) < 1e-3
+    passed = {check["name"]: check["passes"] for check in figures["checks"]}
+    assert passed["KS p of the other derived quantities"] is False
     if mean == 0:
         assert figures["tarp_max_dev"] > 5 * figures["tarp_max_dev_error"]
 
