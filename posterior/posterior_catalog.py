@@ -21,7 +21,7 @@ from sedcast.data.outputs import refuse_foreign
 from sedcast.emulator.histories import DERIVED_NAMES, SURVIVING_NAME
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.posterior.inference_data import inference_data
-from sedcast.posterior.quantities import column_unit, description
+from sedcast.posterior.quantities import column_unit, description, percentile_column
 
 __all__ = [
     "FORMAT",
@@ -216,7 +216,7 @@ class PosteriorCatalog:
         return np.stack(list(self.samples(row, PARAMETER_NAMES).values()), axis=-1)
 
     def summary(self) -> Table:
-        """One row per galaxy: id, zred, status, flags, good, score, and the percentiles of each quantity, ``<name>_p2.5`` …;
+        """One row per galaxy: id, zred, status, flags, good, score, and the percentiles of each quantity, ``<name>_p2_5`` …;
         then efficiency and log_evidence, in a refined file among the other figures of `refinement`.
         """
         table = Table({name: getattr(self, name) for name in ("zred", "status", "flags", "good", "score")})
@@ -226,7 +226,9 @@ class PosteriorCatalog:
                 values = read_whole(self.file["summary"][name])
                 for column, percentile in enumerate(PERCENTILES):
                     told = description(name, f"{percentile:g}")
-                    table[f"{name}_p{percentile:g}"] = Column(values[:, column], description=told, unit=column_unit(name))
+                    table[percentile_column(name, percentile)] = Column(
+                        values[:, column], description=told, unit=column_unit(name)
+                    )
         weights = {name: getattr(self, name) for name in WEIGHT_NAMES}
         for name, values in (self.refinement or weights).items():
             table[name] = values

@@ -54,7 +54,7 @@ def infer_file(
     """Write summaries of the posterior of every row of a catalogue, and its samples if they are wanted.
 
     Every input row is there, in order. Columns of the summaries: ``id``, ``zred``, ``status``, ``flags``, ``score`` and
-    ``<name>_p2.5`` and so on, as `PosteriorCatalog.summary` has them. The file of samples is one that `read_posteriors` opens;
+    ``<name>_p2_5`` and so on, as `PosteriorCatalog.summary` has them. The file of samples is one that `read_posteriors` opens;
     its datasets bear the names of the paper's data model too (`DATA_MODEL_NAMES`). Finished segments are kept in
     ``OUTPUT.partial`` until all are there: an interrupted run goes on from there when it is repeated, to the same bytes.
 

@@ -18,14 +18,18 @@ from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import MissingDependencyError, ParameterError
 from sedcast.data.hdf5 import read_whole
 from sedcast.posterior.posterior_catalog import PERCENTILES, WEIGHT_NAMES, all_quantity_names
-from sedcast.posterior.quantities import column_unit, description
+from sedcast.posterior.quantities import column_unit, description, percentile_column
 
 __all__ = ["TABLE_SUFFIXES", "check_table", "summary_rows", "write_table"]
 
 _FITS_BLOCK = 2880
 _FITS_TYPES = {np.dtype(bool): np.dtype("i1")}
 _SPECIAL = re.compile(r"[#,\"\r\n]")
-_PERCENTS = {f"{percentile:g}" for percentile in PERCENTILES}
+_PERCENTILES_OF = {
+    percentile_column(name, percentile): (name, f"{percentile:g}")
+    for name in all_quantity_names(surviving=True, zred=True)
+    for percentile in PERCENTILES
+}
 
 
 def check_table(path: Path) -> None:
@@ -62,7 +66,7 @@ def summary_rows(file: h5py.File, dtypes: Mapping[str, np.dtype] | None = None) 
     columns["good"] = (columns["status"] == b"") & (columns["flags"] == b"")
     for name in sorted(file["summary"], key=all_quantity_names(surviving=True, zred=True).index):
         values = read_whole(file["summary"][name])
-        columns |= {f"{name}_p{percentile:g}": values[:, column] for column, percentile in enumerate(PERCENTILES)}
+        columns |= {percentile_column(name, percentile): values[:, column] for column, percentile in enumerate(PERCENTILES)}
     columns |= {name: read_whole(file[name]) for name in WEIGHT_NAMES if name in file}
     columns |= {name: texts_and_numbers(f"refinement/{name}") for name in file.get("refinement", {})}
     rows = np.empty(len(file["id"]), dtype=[(name, values.dtype) for name, values in columns.items()])
@@ -99,9 +103,7 @@ def _import_parquet() -> Any:
 
 def _about(name: str) -> tuple[str, str | None]:
     """The description and the unit of a column."""
-    quantity, _, percent = name.rpartition("_p")
-    if percent not in _PERCENTS:
-        quantity, percent = name, ""
+    quantity, percent = _PERCENTILES_OF.get(name, (name, ""))
     return description(quantity, percent), column_unit(quantity)
 
 

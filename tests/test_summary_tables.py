@@ -1,5 +1,7 @@
 """Tables of summaries of any catalogue: what the samples' file holds, with units, descriptions and provenance."""
 
+import keyword
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from astropy import units
 from astropy.io import fits
 from astropy.table import Table
 from standin import BANDS, gaussian_estimator, mock_photometry
@@ -25,7 +28,8 @@ from sedcast.posterior.importance import RefineConfig, Refiner
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.lookup import read_summary
 from sedcast.posterior.outlier_training import training_simulation
-from sedcast.posterior.posterior_catalog import PERCENTILES, read_posteriors
+from sedcast.posterior.posterior_catalog import PERCENTILES, REFINEMENT_NAMES, all_quantity_names, read_posteriors
+from sedcast.posterior.quantities import column_unit, description, percentile_column
 from sedcast.posterior.streaming import infer_file
 
 N = 20
@@ -189,6 +193,22 @@ def test_fits_and_parquet_describe_each_column(catalog: Catalog, tmp_path: Path)
         expected |= {b"unit": header[f"TUNIT{number}"].encode()} if f"TUNIT{number}" in header else {}
         assert field.metadata == expected
     assert schema.field("t_mw_gyr_p50").metadata[b"unit"] == b"Gyr"
+
+
+def test_names_of_columns_are_names_everywhere() -> None:
+    """Identifiers of FITS, SQL and Python, told apart without capitals; each fits a card of FITS."""
+    quantities = all_quantity_names(surviving=True, zred=True)
+    names = [percentile_column(name, percentile) for name in quantities for percentile in PERCENTILES]
+    names += ["id", "zred", "status", "flags", "good", "score", *REFINEMENT_NAMES, "step"]
+    assert {"log_mstar_p2_5", "log_mstar_p16", "log_mstar_p97_5"} <= set(names)
+    assert len({name.lower() for name in names}) == len(names)
+    for name in names:
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", name)
+        assert not keyword.iskeyword(name)
+        assert len(name) <= 68
+    for name in quantities:
+        assert len(description(name, "97.5")) <= 68
+        assert column_unit(name) is None or units.Unit(column_unit(name), format="fits")
 
 
 @pytest.mark.parametrize(
