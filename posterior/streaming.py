@@ -116,11 +116,10 @@ def infer_file(
             artifacts = {"estimator": manifest["estimator"]["sha256"]}
             header = provenance(config=manifest, artifacts=artifacts, command=command)
             header |= {name: manifest[name] for name in ("estimator", "n_samples", "seed")}
-            dtypes = dataset_types(segments)
             header["outlier_limits"] = read_provenance(segments.paths[0])["outlier_limits"]
             if samples is not None:
-                join_samples(segments, samples[0], dtypes, header)
-            figures = join_summaries(segments, output, dtypes, header)
+                join_samples(segments, samples[0], dataset_types(segments), header)
+            figures = join_summaries(segments, output, header)
             segments.discard()
     except (OSError, RuntimeError) as error:
         # HDF5 raises RuntimeError where a file cannot be written when it is closed.
