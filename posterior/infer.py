@@ -38,7 +38,7 @@ from sedcast.posterior.row_reasons import (
 )
 from sedcast.posterior.summary_tables import TABLE_SUFFIXES
 
-__all__ = ["infer_catalog", "quantity_names"]
+__all__ = ["check_output", "infer_catalog", "quantity_names"]
 
 logger = logging.getLogger(__name__)
 
@@ -120,12 +120,7 @@ def infer_catalog(
         raise ParameterError(f"{', '.join(wrong) or f'seed={seed}'}: must be {expected}")
     if refiner is not None and refiner.estimator is not estimator:
         raise ParameterError("refiner holds another estimator than the one given: make it as Refiner(estimator, simulator)")
-    if Path(output).suffix in TABLE_SUFFIXES:
-        raise ParameterError(
-            f"output {output}: this is written as HDF5, expected a name that ends in .h5; `infer_file` writes summaries as "
-            f"{', '.join(TABLE_SUFFIXES)}, and so does `PosteriorCatalog.write_summary`"
-        )
-    refuse_foreign(Path(output))
+    check_output(output)
     started, n_rows = time.perf_counter(), len(catalog)
     if catalog.bands != estimator.bands or estimator.context.mask or estimator.infers_redshift:
         catalog = estimator.select(catalog)
@@ -180,6 +175,21 @@ def infer_catalog(
         warn_of_flags(figures["inferred"], Counter(flags.tolist()))
     logger.info("%s: posteriors of %d of %d galaxies", output, figures["inferred"], figures["galaxies"])
     return figures
+
+
+def check_output(path: str | Path) -> None:
+    """Refuse a file of posteriors with the name of a table, or in the place of a file that is no output of sedcast.
+
+    Raises
+    ------
+    ParameterError : if it is one.
+    """
+    if Path(path).suffix in TABLE_SUFFIXES:
+        raise ParameterError(
+            f"output {path}: this is written as HDF5, expected a name that ends in .h5; `infer_file` writes summaries as "
+            f"{', '.join(TABLE_SUFFIXES)}, and so does `PosteriorCatalog.write_summary`"
+        )
+    refuse_foreign(Path(path))
 
 
 class _Inferred(NamedTuple):

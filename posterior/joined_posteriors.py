@@ -13,7 +13,7 @@ from sedcast.data.artifacts import atomic_path
 from sedcast.emulator.segments import Segments
 from sedcast.posterior.posterior_catalog import PERCENTILES
 from sedcast.posterior.row_reasons import count_reasons, warn_of_excluded, warn_of_flags
-from sedcast.posterior.summary_tables import summary_rows, write_table
+from sedcast.posterior.summary_tables import summary_columns, text_types, write_table
 
 __all__ = ["DATA_MODEL_NAMES", "dataset_types", "join_samples", "join_summaries"]
 
@@ -76,14 +76,13 @@ def join_samples(segments: Segments, path: Path, dtypes: dict[str, np.dtype], he
         joined.attrs["provenance"] = json.dumps(header)
 
 
-def join_summaries(segments: Segments, output: Path, dtypes: dict[str, np.dtype], header: dict[str, Any]) -> dict[str, Any]:
+def join_summaries(segments: Segments, output: Path, header: dict[str, Any]) -> dict[str, Any]:
     """Write the summaries of all segments to one table, of the kind that the output's name says, and count what they say.
 
     Parameters
     ----------
     segments : all of them, complete.
     output : the file to write.
-    dtypes : of the datasets, by `dataset_types`.
     header : the provenance.
 
     Returns
@@ -93,17 +92,19 @@ def join_summaries(segments: Segments, output: Path, dtypes: dict[str, np.dtype]
     flagged, reasons = Counter[str](), Counter[str]()
     efficiencies: list[np.ndarray] = []
 
-    def rows() -> Iterator[np.ndarray]:
+    def files() -> Iterator[h5py.File]:
         for path in segments.paths:
             with h5py.File(path, "r") as file:
-                run = summary_rows(file, dtypes)
+                yield file
+
+    def runs() -> Iterator[dict[str, np.ndarray]]:
+        for run in map(summary_columns, files()):
             flagged.update(np.char.decode(run["flags"], "utf-8").tolist())
             reasons.update(count_reasons(np.char.decode(run["status"], "utf-8")))
-            if "efficiency" in (run.dtype.names or ()):
-                efficiencies.append(run["efficiency"][np.isfinite(run["efficiency"])].astype(np.float32))
+            efficiencies.append(run["efficiency"][np.isfinite(run["efficiency"])].astype(np.float32))
             yield run
 
-    write_table(output, rows(), segments.n_rows, header)
+    write_table(output, runs(), segments.n_rows, header, types=text_types(output, files()))
     inferred = reasons.pop("", 0)
     warn_of_excluded(inferred, reasons)
     warn_of_flags(inferred, flagged)

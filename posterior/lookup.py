@@ -9,11 +9,13 @@ import numpy as np
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.tables import TableFile, open_table
 from sedcast.posterior.posterior_catalog import PERCENTILES, REFINEMENT_NAMES, WEIGHT_NAMES, find_row, read_posteriors
+from sedcast.posterior.quantities import percentile_column
+from sedcast.posterior.summary_tables import held_texts
 
 __all__ = ["Summary", "read_summary"]
 
 _ABOUT = ("id", "zred", "status", "flags", "score")
-_LABELS = tuple(f"_p{percentile:g}" for percentile in PERCENTILES)
+_LABELS = tuple(percentile_column("", percentile) for percentile in PERCENTILES)
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,13 @@ def read_summary(path: str | Path, galaxy_id: int | str | None = None, *, row: i
     if missing := [name for name in _ABOUT if name not in table.names]:
         raise ArtifactError(f"{path} has no columns {missing}: expected summaries that 'sedcast infer' wrote")
     if row is None:
-        row = find_row(str(galaxy_id), lambda start, stop: _text_or_numbers(table, "id", start, stop), table.n_rows)
+        # The id as the table holds it.
+        wanted = held_texts(Path(path), np.array([str(galaxy_id).strip().encode()]))[0].decode()
+        row = find_row(wanted, lambda start, stop: _text_or_numbers(table, "id", start, stop), table.n_rows)
     _check_row(row, table.n_rows)
-    cells = {name: _text_or_numbers(table, name, row, row + 1)[0].item() for name in table.names}
-    names = [name.removesuffix(_LABELS[0]) for name in table.names if name.endswith(_LABELS[0])]
+    # Tables of before have `_p2.5`.
+    cells = {name.replace(".", "_"): _text_or_numbers(table, name, row, row + 1)[0].item() for name in table.names}
+    names = [name.removesuffix(_LABELS[0]) for name in cells if name.endswith(_LABELS[0])]
     percentiles = {name: tuple(float(cells.pop(f"{name}{label}")) for label in _LABELS) for name in names}
     return Summary(row, cells, percentiles)
 

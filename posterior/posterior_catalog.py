@@ -12,7 +12,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from astropy.table import Column, Table
+from astropy.table import Table
 
 from sedcast.data.artifacts import consistent
 from sedcast.data.errors import ArtifactError, ParameterError
@@ -21,7 +21,6 @@ from sedcast.data.outputs import refuse_foreign
 from sedcast.emulator.histories import DERIVED_NAMES, SURVIVING_NAME
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.posterior.inference_data import inference_data
-from sedcast.posterior.quantities import column_unit, description
 
 __all__ = [
     "FORMAT",
@@ -32,6 +31,7 @@ __all__ = [
     "PosteriorCatalog",
     "all_quantity_names",
     "find_row",
+    "held_quantities",
     "read_posteriors",
 ]
 
@@ -61,6 +61,13 @@ _ADDED = ("log_ssfr_100myr", "t50_gyr", "a_v")
 def all_quantity_names(*, surviving: bool, zred: bool) -> tuple[str, ...]:
     """`QUANTITY_NAMES`, then `SURVIVING_NAME` and ``zred`` where they are among the quantities."""
     return (*QUANTITY_NAMES, *([SURVIVING_NAME] if surviving else []), *(["zred"] if zred else []))
+
+
+def held_quantities(file: h5py.File) -> tuple[str, ...]:
+    """Names of the quantities that a file of posteriors should hold, whichever version wrote it."""
+    held = file["summary"]
+    names = all_quantity_names(surviving=SURVIVING_NAME in held, zred="zred" in held)
+    return tuple(name for name in names if name not in _ADDED or name in held)
 
 
 @dataclass(frozen=True)
@@ -146,9 +153,7 @@ class PosteriorCatalog:
         Files of earlier versions have no ``log_ssfr_100myr``, ``t50_gyr`` and ``a_v``.
         """
         with self._consistent():
-            held = self.file["summary"]
-            names = all_quantity_names(surviving=SURVIVING_NAME in held, zred="zred" in held)
-            return tuple(name for name in names if name not in _ADDED or name in held)
+            return held_quantities(self.file)
 
     @property
     def flux(self) -> np.ndarray:
@@ -216,26 +221,19 @@ class PosteriorCatalog:
         return np.stack(list(self.samples(row, PARAMETER_NAMES).values()), axis=-1)
 
     def summary(self) -> Table:
-        """One row per galaxy: id, zred, status, flags, good, score, and the percentiles of each quantity, ``<name>_p2.5`` …;
+        """One row per galaxy: id, zred, status, flags, good, score, and the percentiles of each quantity, ``<name>_p2_5`` …;
         then efficiency and log_evidence, in a refined file among the other figures of `refinement`.
         """
-        table = Table({name: getattr(self, name) for name in ("zred", "status", "flags", "good", "score")})
-        table.add_column(self.ids, name="id", index=0)
+        # Imported here, for it needs this module's names.
+        from sedcast.posterior.summary_tables import described, summary_columns
+
         with self._consistent():
-            for name in self.quantity_names:
-                values = read_whole(self.file["summary"][name])
-                for column, percentile in enumerate(PERCENTILES):
-                    told = description(name, f"{percentile:g}")
-                    table[f"{name}_p{percentile:g}"] = Column(values[:, column], description=told, unit=column_unit(name))
-        weights = {name: getattr(self, name) for name in WEIGHT_NAMES}
-        for name, values in (self.refinement or weights).items():
-            table[name] = values
-        for column in table.itercols():
-            column.description = column.description or description(column.name)
-        return table
+            return described(summary_columns(self.file))
 
     def write_summary(self, path: str | Path) -> None:
         """Write the columns of `summary`, with units, descriptions and this file's provenance, as ``sedcast infer`` does.
+
+        What a kind of file cannot hold of a text is escaped, with a warning: of é in FITS, of line breaks in ECSV.
 
         Parameters
         ----------
@@ -247,15 +245,14 @@ class PosteriorCatalog:
         MissingDependencyError : for Parquet without pyarrow.
         ParameterError : if the ending is another, or a file is there that is no output of sedcast.
         """
-        # Imported here, for it needs this module's names.
-        from sedcast.posterior.summary_tables import check_table, summary_rows, write_table
+        from sedcast.posterior.summary_tables import check_table, summary_columns, text_types, write_table
 
         path = Path(path)
         check_table(path)
         refuse_foreign(path)
         with self._consistent():
-            rows = summary_rows(self.file)
-        write_table(path, iter([rows]), len(rows), self.provenance)
+            columns, types = summary_columns(self.file), text_types(path, [self.file])
+        write_table(path, iter([columns]), len(self), self.provenance, types=types)
 
     def to_arviz(self, galaxy_id: int | str) -> Any:
         """The samples of one galaxy as ArviZ inference data, one chain; a draw and its copies are beside each other.

@@ -12,6 +12,7 @@ __all__ = [
     "Quantity",
     "column_unit",
     "description",
+    "percentile_column",
     "table_cells",
     "with_unit",
 ]
@@ -92,6 +93,11 @@ def description(name: str, percentile: str = "") -> str:
     quantity = QUANTITIES[name]
     unit = quantity.unit or (f"at {quantity.wavelength.replace('Å', 'Angstrom')}" if quantity.wavelength else "")
     return quantity.words + (f" [{unit}]" if unit else "")
+
+
+def percentile_column(name: str, percentile: float) -> str:
+    """The column of a percentile of a quantity in tables: a name in FITS, SQL and Python alike, ``a_v_p50`` or ``a_v_p2_5``."""
+    return f"{name}_p{percentile:g}".replace(".", "_")
 
 
 def with_unit(name: str) -> str:

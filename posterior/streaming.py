@@ -54,7 +54,7 @@ def infer_file(
     """Write summaries of the posterior of every row of a catalogue, and its samples if they are wanted.
 
     Every input row is there, in order. Columns of the summaries: ``id``, ``zred``, ``status``, ``flags``, ``score`` and
-    ``<name>_p2.5`` and so on, as `PosteriorCatalog.summary` has them. The file of samples is one that `read_posteriors` opens;
+    ``<name>_p2_5`` and so on, as `PosteriorCatalog.summary` has them. The file of samples is one that `read_posteriors` opens;
     its datasets bear the names of the paper's data model too (`DATA_MODEL_NAMES`). Finished segments are kept in
     ``OUTPUT.partial`` until all are there: an interrupted run goes on from there when it is repeated, to the same bytes.
 
@@ -116,11 +116,10 @@ def infer_file(
             artifacts = {"estimator": manifest["estimator"]["sha256"]}
             header = provenance(config=manifest, artifacts=artifacts, command=command)
             header |= {name: manifest[name] for name in ("estimator", "n_samples", "seed")}
-            dtypes = dataset_types(segments)
             header["outlier_limits"] = read_provenance(segments.paths[0])["outlier_limits"]
             if samples is not None:
-                join_samples(segments, samples[0], dtypes, header)
-            figures = join_summaries(segments, output, dtypes, header)
+                join_samples(segments, samples[0], dataset_types(segments), header)
+            figures = join_summaries(segments, output, header)
             segments.discard()
     except (OSError, RuntimeError) as error:
         # HDF5 raises RuntimeError where a file cannot be written when it is closed.

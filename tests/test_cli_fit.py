@@ -40,7 +40,7 @@ def test_five_magnitudes_give_a_table_samples_and_a_picture(tmp_path: Path) -> N
 
 
 def test_tables_of_samples_say_what_they_hold(tmp_path: Path) -> None:
-    for kind in ("fits", "ecsv"):
+    for kind in ("fits", "ecsv", "csv"):
         arguments = [*FIVE, "--n-samples", "100", "-q", "-o", str(tmp_path / f"galaxy.{kind}")]
         assert CliRunner().invoke(cli.app, arguments, catch_exceptions=False).exit_code == 0
     header = fits.getheader(tmp_path / "galaxy.fits", "SAMPLES")
@@ -52,9 +52,27 @@ def test_tables_of_samples_say_what_they_hold(tmp_path: Path) -> None:
     assert (table["t_mw_gyr"] == same["t_mw_gyr"]).all()
     assert same["t_mw_gyr"].unit == table["t_mw_gyr"].unit == "Gyr"
     assert same["log_mstar"].description == told["log_mstar"][1]
+    for k in range(1, header["TFIELDS"] + 1):
+        name = header[f"TTYPE{k}"]
+        assert same[name].info.description == table[name].info.description == header[f"TCOMM{k}"]
+        np.testing.assert_array_equal(same[name], table[name])
+    lines = [line for line in (tmp_path / "galaxy.ecsv").read_text().splitlines() if not line.startswith("# ")]
+    assert lines[0] == ",".join(table.colnames)
+    assert (tmp_path / "galaxy.csv").read_text().splitlines() == lines
     headers = [read_provenance(tmp_path / f"galaxy.{kind}") for kind in ("fits", "ecsv")]
     assert headers[0]["run"] == headers[1]["run"]
     assert headers[1]["command"].startswith("sedcast fit")
+
+
+def test_samples_go_to_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="needs pyarrow")
+    for kind in ("parquet", "fits"):
+        arguments = [*FIVE, "--n-samples", "100", "-q", "-o", str(tmp_path / f"galaxy.{kind}")]
+        assert CliRunner().invoke(cli.app, arguments, catch_exceptions=False).exit_code == 0
+    table, same = Table.read(tmp_path / "galaxy.parquet"), Table.read(tmp_path / "galaxy.fits")
+    assert (table["t_mw_gyr"].unit, table["t_mw_gyr"].description) == ("Gyr", "age, mass-weighted [Gyr]")
+    np.testing.assert_array_equal(table["t_mw_gyr"], same["t_mw_gyr"])
+    assert read_provenance(tmp_path / "galaxy.parquet")["command"].startswith("sedcast fit")
 
 
 def test_files_are_written_before_anything_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,11 @@ from astropy import units as u
 
 from sedcast import GalaxyFit, PosteriorEstimator, fit_galaxy
 from sedcast.data.asinh import POGSON
+from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
+from sedcast.posterior.estimator import RowStatus
 from sedcast.posterior.infer import quantity_names
 from sedcast.posterior.posterior_catalog import read_posteriors
 
@@ -115,6 +117,29 @@ def test_its_tables_pictures_and_file(fitted: GalaxyFit, tmp_path: Path) -> None
     (tmp_path / "mine.h5").write_text("precious")
     with pytest.raises(ParameterError, match="no output of sedcast"):
         fit_galaxy(MAGS, errors=ERRORS, zred=0.09, output=tmp_path / "mine.h5")
+
+
+def test_a_galaxy_without_a_posterior_is_asked_for_once_and_leaves_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, status = [], PosteriorEstimator.status
+
+    def counted(estimator: PosteriorEstimator, catalog: Catalog) -> RowStatus:
+        asked.append(len(catalog))
+        return status(estimator, catalog)
+
+    monkeypatch.setattr(PosteriorEstimator, "status", counted)
+    output = tmp_path / "galaxy.h5"
+    fit_galaxy(MAGS, errors=ERRORS, zred=0.09, n_samples=100, output=output)
+    held = output.read_bytes()
+    with pytest.raises(ParameterError, match="redshift 3 beyond the training range"):
+        fit_galaxy(MAGS, errors=ERRORS, zred=3.0, n_samples=100, output=output)
+    assert asked == [1, 1]
+    assert output.read_bytes() == held
+    assert "have no posterior" not in caplog.text
+    with pytest.raises(ParameterError, match=r"expected a name that ends in \.h5"):
+        fit_galaxy(MAGS, errors=ERRORS, zred=0.09, output=tmp_path / "galaxy.fits")
+    assert [path.name for path in tmp_path.iterdir()] == ["galaxy.h5"]
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -24,6 +24,7 @@ from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.inference_data import inference_data
 from sedcast.posterior.lookup import read_summary
 from sedcast.posterior.posterior_catalog import PERCENTILES, QUANTITY_NAMES, read_posteriors
+from sedcast.posterior.quantities import percentile_column
 from sedcast.posterior.resampling import FEW_EFFECTIVE
 from sedcast.posterior.row_reasons import AT_EDGE, NOT_FINITE, warn_of_flags
 
@@ -116,7 +117,9 @@ def test_files_of_before_are_read(tmp_path, written):
             del file[f"samples/{name}"], file[f"summary/{name}"]
     with read_posteriors(path) as old, read_posteriors(written[0]) as new:
         assert old.quantity_names == tuple(name for name in new.quantity_names if name not in added)
-        assert set(new.summary().colnames) - set(old.summary().colnames) == {f"{n}_p{p:g}" for n in added for p in PERCENTILES}
+        assert set(new.summary().colnames) - set(old.summary().colnames) == {
+            percentile_column(n, p) for n in added for p in PERCENTILES
+        }
         np.testing.assert_array_equal(old.samples(0)["t_mw_gyr"], new.samples(0)["t_mw_gyr"])
         with pytest.raises(ParameterError, match="earlier version wrote the file: infer again"):
             old.samples(0, ("t50_gyr",))
@@ -151,7 +154,7 @@ def test_summary_is_numpys_percentiles(written):
         assert len(table) == 12
         for name in QUANTITY_NAMES:
             expected = np.percentile(posteriors.samples(3, (name,))[name].astype(float), PERCENTILES)
-            found = [table[f"{name}_p{p}"][3] for p in ("2.5", "16", "50", "84", "97.5")]
+            found = [table[f"{name}_p{p}"][3] for p in ("2_5", "16", "50", "84", "97_5")]
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
             assert np.isnan(table[f"{name}_p50"][1])
 

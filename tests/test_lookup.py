@@ -69,6 +69,16 @@ def test_the_id_that_is_shown_is_one_to_ask_for(folder: Path) -> None:
     assert CliRunner().invoke(app, ["show", str(long_id), "--id", "1237648720142401002"]).exit_code == 0
 
 
+def test_tables_of_before_are_read(folder: Path) -> None:
+    """Their columns of percentiles had a point in their names."""
+    table = Table.read(folder / "s.fits", mask_invalid=False)
+    for name in table.colnames:
+        table.rename_column(name, name.replace("p2_5", "p2.5").replace("p97_5", "p97.5"))
+    assert {"a_v_p2.5", "a_v_p97.5"} <= set(table.colnames)
+    table.write(folder / "before.fits")
+    assert read_summary(folder / "before.fits", 22).percentiles == read_summary(folder / "s.fits", 22).percentiles
+
+
 @pytest.mark.parametrize("name", ["s.parquet", "fits.h5"])
 def test_what_is_shown_has_units_within_80_columns(folder: Path, name: str) -> None:
     shown = CliRunner().invoke(app, ["show", str(folder / name), "--row", "2"], catch_exceptions=False).stdout

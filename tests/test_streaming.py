@@ -28,6 +28,7 @@ from sedcast.posterior.importance import RefineConfig, Refiner
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.lookup import read_summary
 from sedcast.posterior.posterior_catalog import PERCENTILES, read_posteriors
+from sedcast.posterior.quantities import percentile_column
 from sedcast.posterior.streaming import infer_file
 
 # On a busy machine Dask wonders about the time that its folders take.
@@ -73,7 +74,7 @@ def test_runs_give_what_the_whole_gives(
         with read_posteriors(samples[0]) as mine, read_posteriors(tmp_path / "whole.h5") as whole:
             expected, table = whole.summary(), Table.read(tmp_path / f"{rows}.fits")
             assert table["id"].tolist() == (np.arange(N) * 3).tolist()
-            for name in ("log_mstar_p50", "t_mw_gyr_p16", "dust2_p97.5"):
+            for name in ("log_mstar_p50", "t_mw_gyr_p16", "dust2_p97_5"):
                 np.testing.assert_array_equal(table[name], expected[name])
             np.testing.assert_array_equal(mine.theta(mine.row(30)), whole.theta(10))
             np.testing.assert_array_equal(mine.file["log_Z_MW"][:], mine.file["samples/log_z_mw"][:])
@@ -97,7 +98,7 @@ def test_reasons_are_text_that_fits_files_may_hold(
     assert None not in described.values()
     units = {header[f"TTYPE{k}"]: header[f"TUNIT{k}"] for k in range(1, header["TFIELDS"] + 1) if f"TUNIT{k}" in header}
     expected = {"tburst": "Gyr", "t_mw_gyr": "Gyr", "t50_gyr": "Gyr", "a_v": "mag"}
-    assert units == {f"{name}_p{p:g}": unit for name, unit in expected.items() for p in PERCENTILES}
+    assert units == {percentile_column(name, p): unit for name, unit in expected.items() for p in PERCENTILES}
     assert status[3] == "redshift 0.5 beyond the training range, 0.005 to 0.3"
 
 

@@ -1,5 +1,7 @@
 """Tables of summaries of any catalogue: what the samples' file holds, with units, descriptions and provenance."""
 
+import keyword
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from astropy import units
 from astropy.io import fits
 from astropy.table import Table
 from standin import BANDS, gaussian_estimator, mock_photometry
@@ -25,7 +28,8 @@ from sedcast.posterior.importance import RefineConfig, Refiner
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.lookup import read_summary
 from sedcast.posterior.outlier_training import training_simulation
-from sedcast.posterior.posterior_catalog import PERCENTILES, read_posteriors
+from sedcast.posterior.posterior_catalog import PERCENTILES, REFINEMENT_NAMES, all_quantity_names, read_posteriors
+from sedcast.posterior.quantities import column_unit, description, percentile_column
 from sedcast.posterior.streaming import infer_file
 
 N = 20
@@ -76,15 +80,15 @@ def assert_holds(path: str | Path, samples: str | Path) -> None:
     table = read(path)
     with read_posteriors(samples) as posteriors:
         expected = posteriors.summary()
-    assert set(table.colnames) == set(expected.colnames)
+    assert table.colnames == expected.colnames
     for name in expected.colnames:
         wanted = expected[name]
-        # Astropy leaves the texts of a FITS table as bytes.
-        got = np.char.decode(table[name], "utf-8") if table[name].dtype.kind == "S" else table[name]
+        # Astropy leaves the texts of a FITS table as bytes, and there only ASCII may be among them.
+        got = np.char.decode(table[name], "unicode_escape") if table[name].dtype.kind == "S" else table[name]
         assert got.dtype.kind == wanted.dtype.kind
         np.testing.assert_array_equal(got, wanted)
         assert table[name].unit == wanted.unit
-        assert str(path).endswith(".fits") or table[name].description == wanted.description
+        assert table[name].description == wanted.description
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -166,16 +170,20 @@ def test_samples_files_write_their_own_summaries(catalog: Catalog, tmp_path: Pat
     infer_file(estimator, catalog, None, tmp_path / f"streamed.{suffix}", n_samples=10, rows_per_segment=6)
     assert read(path).dtype == read(tmp_path / f"streamed.{suffix}").dtype
     with h5py.File(whole, "a") as file:
-        del file["score"]
+        del file["score"], file["efficiency"]
     with read_posteriors(whole) as posteriors:
         posteriors.write_summary(path)
         assert np.isnan(read(path)["score"]).all()
+        assert np.isnan(read(path)["efficiency"]).all()
+        assert_holds(path, whole)
         with pytest.raises(ParameterError, match=r"ends in '\.txt': expected one of \.fits, \.parquet, \.ecsv"):
             posteriors.write_summary(tmp_path / "t.txt")
     with h5py.File(whole, "a") as file:
         file["summary/colour"] = np.zeros((N, len(PERCENTILES)))
-    with read_posteriors(whole) as posteriors, pytest.raises(ArtifactError, match="no consistent file of posteriors"):
-        posteriors.write_summary(path)
+    with read_posteriors(whole) as posteriors:
+        for damaged in (posteriors.summary, lambda: posteriors.write_summary(path)):
+            with pytest.raises(ArtifactError, match="no consistent file of posteriors"):
+                damaged()
 
 
 def test_fits_and_parquet_describe_each_column(catalog: Catalog, tmp_path: Path) -> None:
@@ -189,6 +197,22 @@ def test_fits_and_parquet_describe_each_column(catalog: Catalog, tmp_path: Path)
         expected |= {b"unit": header[f"TUNIT{number}"].encode()} if f"TUNIT{number}" in header else {}
         assert field.metadata == expected
     assert schema.field("t_mw_gyr_p50").metadata[b"unit"] == b"Gyr"
+
+
+def test_names_of_columns_are_names_everywhere() -> None:
+    """Identifiers of FITS, SQL and Python, told apart without capitals; each fits a card of FITS."""
+    quantities = all_quantity_names(surviving=True, zred=True)
+    names = [percentile_column(name, percentile) for name in quantities for percentile in PERCENTILES]
+    names += ["id", "zred", "status", "flags", "good", "score", *REFINEMENT_NAMES, "step"]
+    assert {"log_mstar_p2_5", "log_mstar_p16", "log_mstar_p97_5"} <= set(names)
+    assert len({name.lower() for name in names}) == len(names)
+    for name in names:
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", name)
+        assert not keyword.iskeyword(name)
+        assert len(name) <= 68
+    for name in quantities:
+        assert len(description(name, "97.5")) <= 68
+        assert column_unit(name) is None or units.Unit(column_unit(name), format="fits")
 
 
 @pytest.mark.parametrize(
@@ -211,6 +235,35 @@ def test_parquet_without_its_library_is_refused_before_the_work(
     with pytest.raises(MissingDependencyError, match=r"pip install pyarrow.*or write \.fits or \.ecsv"):
         infer_file(gaussian_estimator(), catalog, None, tmp_path / "t.parquet")
     assert not list(tmp_path.iterdir())
+
+
+def test_any_id_is_written_without_loss(tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture) -> None:
+    """In FITS only printable ASCII may be, in tables of lines no breaks of them: these are escaped, wherever they occur."""
+    ids = ["plain", "", "a,b", "NGC 6", 'q"u', "nan", "back\\slash", "x" * 3000, "é", "two\nlines", "two\r\nlines", "a\u2028星"]
+    catalog = Catalog(np.array(ids), BANDS, *mock_photometry(len(ids), 5))
+    whole, streamed, path = tmp_path / "whole.h5", tmp_path / f"streamed.{suffix}", tmp_path / f"t.{suffix}"
+    infer_catalog(gaussian_estimator(), catalog, whole, n_samples=10)
+    with read_posteriors(whole) as posteriors:
+        posteriors.write_summary(path)
+    # Segments of which the first has nothing to escape, and short texts.
+    infer_file(gaussian_estimator(), catalog, None, streamed, n_samples=10, rows_per_segment=5)
+    said = [record.message for record in caplog.records if "escapes" in record.message]
+    assert len(said) == (0 if suffix == "parquet" else 2)
+    assert all(f"what .{suffix} cannot hold of a text" in message for message in said)
+    escaped = {
+        "parquet": ids,
+        "ecsv": [*ids[:9], "two\\nlines", "two\\r\\nlines", "a\\u2028星"],
+        "fits": [*ids[:8], "\\xe9", "two\\nlines", "two\\r\\nlines", "a\\u2028\\u661f"],
+    }[suffix]
+    for one in (path, streamed):
+        table = Table.read(one)
+        found = table["id"].filled("") if table.has_masked_columns else table["id"]
+        assert found.astype(str).tolist() == escaped
+        assert [read_summary(one, name).row for name in ids if name] == [0, *range(2, len(ids))]
+    if suffix == "fits":
+        with fits.open(path) as hdus:
+            hdus.verify("exception")
+            assert hdus[1].data["id"].tolist() == escaped
 
 
 def test_ids_with_a_hash_are_no_comments(tmp_path: Path) -> None:

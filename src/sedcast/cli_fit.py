@@ -2,18 +2,13 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sedcast.cli_common import AsJson, Overwrite, Seed, check_writable, make_screen
 
-if TYPE_CHECKING:
-    from sedcast.galaxy_fit import GalaxyFit
-
 __all__ = ["add_fit_command", "parse_errors", "parse_magnitudes"]
-
-_TABLES = (".csv", ".ecsv", ".fits")
 
 
 def add_fit_command(app: typer.Typer) -> None:
@@ -38,7 +33,8 @@ def fit(
         typer.Option(metavar="FILE", help="Posterior artifact or bundled one; by default the bundled one for these bands."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Samples: .csv, .ecsv or .fits; .h5 for 'show' and 'report'.")
+        Path | None,
+        typer.Option("-o", "--output", help="Samples: .csv, .ecsv, .fits or .parquet; .h5 for 'show' and 'report'."),
     ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="Draw posterior and SED: .png or .pdf.")] = None,
     n_samples: Annotated[int, typer.Option(min=100, help="Posterior samples.")] = 5000,
@@ -54,21 +50,26 @@ def fit(
     """
     screen = make_screen(as_json)
     from sedcast.data.errors import ParameterError
+    from sedcast.data.provenance import provenance
     from sedcast.galaxy_fit import fit_galaxy
     from sedcast.plotting import save_figure
     from sedcast.posterior.quantities import table_cells
+    from sedcast.posterior.summary_tables import TABLE_SUFFIXES, check_table, write_table
 
     magnitudes, sigmas = parse_magnitudes(mags), parse_errors(errors)
-    for option, path, kinds in (("-o", output, (*_TABLES, ".h5")), ("--plot", plot, (".png", ".pdf"))):
+    for option, path, kinds in (("-o", output, (".csv", *TABLE_SUFFIXES, ".h5")), ("--plot", plot, (".png", ".pdf"))):
         if path is not None:
             if path.suffix not in kinds:
                 raise ParameterError(f"{option} {path}: expected a name that ends in {', '.join(kinds)}")
             check_writable(path, option, overwrite=overwrite)
+            if path.suffix in TABLE_SUFFIXES:
+                check_table(path)
     kept = output if output is not None and output.suffix == ".h5" else None
     found = fit_galaxy(magnitudes, errors=sigmas, zred=redshift, model=model, n_samples=n_samples, seed=seed, output=kept)
     # Files first, for standard output may be a pipe that is closed.
-    if output is not None and output.suffix in _TABLES:
-        _write_table(output, found)
+    if output is not None and kept is None:
+        header = provenance(config={}, artifacts={"estimator": found.estimator.digest})
+        write_table(output, iter([found.samples]), n_samples, header, extension="SAMPLES")
     if plot is not None:
         save_figure(found.posterior_figure(), plot)
     if as_json:
@@ -152,26 +153,3 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
-
-
-def _write_table(path: Path, found: "GalaxyFit") -> None:
-    import json
-
-    from astropy.io import fits
-
-    from sedcast.data.artifacts import atomic_path
-    from sedcast.data.provenance import provenance
-
-    table = found.table()
-    header = json.dumps(provenance(config={}, artifacts={"estimator": found.estimator.digest}))
-    with atomic_path(path) as temporary:
-        if path.suffix == ".fits":
-            # Astropy would write descriptions for itself alone, not as TCOMM.
-            samples_hdu = fits.table_to_hdu(table, name="SAMPLES")
-            for number, column in enumerate(table.itercols(), start=1):
-                samples_hdu.header.set(f"TCOMM{number}", column.description, after=f"TFORM{number}")
-            samples_hdu.header["HISTORY"] = header
-            fits.HDUList([fits.PrimaryHDU(), samples_hdu]).writeto(temporary, overwrite=True)
-        else:
-            table.meta["sedcast"] = header
-            table.write(temporary, format={".csv": "ascii.csv", ".ecsv": "ascii.ecsv"}[path.suffix], overwrite=True)

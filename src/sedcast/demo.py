@@ -23,7 +23,7 @@ from sedcast.posterior.exact import rows_at_most
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.posterior_catalog import PosteriorCatalog, read_posteriors
-from sedcast.posterior.quantities import QUANTITIES, SHOWN_QUANTITIES
+from sedcast.posterior.quantities import QUANTITIES, SHOWN_QUANTITIES, percentile_column
 from sedcast.sampled_seds import sampled_seds
 
 __all__ = ["FILES", "run_demo"]
@@ -131,7 +131,8 @@ def _medians(posteriors: PosteriorCatalog) -> dict[str, np.ndarray]:
     table = posteriors.summary()
     table = table[table["status"] == ""]
     return {
-        name: np.stack([np.asarray(table[f"{name}_p{p}"], dtype=float) for p in (16, 50, 84)], axis=1) for name in _SUMMARISED
+        name: np.stack([np.asarray(table[percentile_column(name, p)], dtype=float) for p in (16, 50, 84)], axis=1)
+        for name in _SUMMARISED
     }
 
 

@@ -1,6 +1,8 @@
 """One galaxy from its photometry to its posterior, in one call: what `sedcast fit` shows."""
 
+import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,9 +10,10 @@ from typing import Any
 
 import numpy as np
 from astropy import units as u
-from astropy.table import Column, Table
+from astropy.table import Table
 from matplotlib.figure import Figure
 
+from sedcast.data.artifacts import atomic_path
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ParameterError
 from sedcast.data.units import as_nanomaggies
@@ -20,11 +23,13 @@ from sedcast.plotting import corner_plot
 from sedcast.plotting_paper import posterior_figure
 from sedcast.posterior.estimator import PosteriorEstimator, bundled_posteriors
 from sedcast.posterior.exact import rows_at_most
-from sedcast.posterior.infer import infer_catalog
+from sedcast.posterior.infer import check_output, infer_catalog
 from sedcast.posterior.inference_data import inference_data
 from sedcast.posterior.outlier_training import training_simulator
 from sedcast.posterior.posterior_catalog import read_posteriors
-from sedcast.posterior.quantities import QUANTITIES, SHOWN_QUANTITIES, column_unit, description
+from sedcast.posterior.quantities import QUANTITIES, SHOWN_QUANTITIES
+from sedcast.posterior.row_reasons import warn_of_flags
+from sedcast.posterior.summary_tables import described
 from sedcast.sampled_seds import sampled_seds
 
 __all__ = ["GalaxyFit", "fit_galaxy"]
@@ -78,12 +83,7 @@ class GalaxyFit:
 
     def table(self) -> Table:
         """The samples, (n_samples,) a column, with units and descriptions."""
-        return Table(
-            [
-                Column(values, name=name, unit=column_unit(name), description=description(name))
-                for name, values in self.samples.items()
-            ]
-        )
+        return described(self.samples)
 
     def to_arviz(self) -> Any:
         """The samples as ArviZ inference data, as `PosteriorCatalog.to_arviz` has them.
@@ -171,16 +171,21 @@ def fit_galaxy(
     measured = _of_magnitudes(given, by_band) if name == "mags" else _of_fluxes(given, by_band)
     estimator = _estimator(model, tuple(given), zred)
     galaxy = _galaxy(estimator, tuple(given), *measured, zred)
-    if excluded := str(estimator.status(estimator.select(galaxy)).excluded[0]):
-        raise ParameterError(f"no posterior by {estimator.name!r}: {excluded}")
+    if output is not None:
+        check_output(output)
     with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder) / "galaxy.h5" if output is None else Path(output)
-        infer_catalog(estimator, galaxy, kept, n_samples=n_samples, seed=seed)
-        with read_posteriors(kept) as posteriors:
+        made = Path(folder) / "galaxy.h5"
+        # As a part of a catalogue, of which infer_catalog does not warn that most of its rows are excluded or flagged.
+        infer_catalog(estimator, galaxy, made, n_samples=n_samples, seed=seed, first_row=0)
+        with read_posteriors(made) as posteriors:
             if posteriors.status[0]:
                 raise ParameterError(f"no posterior by {estimator.name!r}: {posteriors.status[0]}; check {name} and errors")
             samples, flags = posteriors.samples(0), str(posteriors.flags[0])
             figures = {name: float(getattr(posteriors, name)[0]) for name in ("score", "efficiency", "log_evidence")}
+        if output is not None:
+            with atomic_path(output) as temporary:
+                shutil.copyfile(made, temporary)
+    warn_of_flags(1, Counter([flags]))
     return GalaxyFit(estimator, galaxy, samples, _intervals(estimator, samples, zred, seed), flags, **figures)
 
 

@@ -23,7 +23,7 @@ from sedcast.posterior.calibration import CalibrationResult
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import rows_at_most
 from sedcast.posterior.posterior_catalog import PosteriorCatalog
-from sedcast.posterior.quantities import SHOWN_QUANTITIES, description
+from sedcast.posterior.quantities import SHOWN_QUANTITIES, description, percentile_column
 from sedcast.posterior.row_reasons import count_reasons
 from sedcast.sampled_seds import sampled_seds
 
@@ -95,7 +95,7 @@ def _sample_pictures(posteriors: PosteriorCatalog) -> list[tuple[str, str]]:
     table = posteriors.summary()
     good = table[table["status"] == ""]
     zred = np.asarray(good["zred_p50"] if "zred_p50" in good.colnames else good["zred"])
-    mass, sfr = (np.stack([good[f"{name}_p{q}"] for q in (16, 50, 84)]) for name in ("log_mstar", "log_sfr_1gyr"))
+    mass, sfr = (np.stack([good[percentile_column(name, q)] for q in (16, 50, 84)]) for name in ("log_mstar", "log_sfr_1gyr"))
     plane = mass_sfr_plane(mass[1], sfr[1], log_mstar_error=np.ptp(mass, axis=0) / 2, log_sfr_error=np.ptp(sfr, axis=0) / 2)
     histogram = Figure(figsize=(6.2, 3.0), layout="constrained")
     axes = histogram.subplots()
