@@ -27,6 +27,7 @@ autosummary_generate = False
 default_role = "py:obj"
 numpydoc_show_class_members = False
 html_theme = "furo"
+html_show_copyright = False
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 # Pages link to files of the repository, which are not pages of the site.

@@ -60,7 +60,7 @@ class Check:
     def as_row(self) -> tuple[str, float | str, str, str]:
         """Name, value, bar and verdict, for a table."""
         verdict = {True: "pass", False: "MISS", None: "not tested"}[self.passes]
-        return self.name, "" if self.passes is None else self.value, f"{'≥' if self.at_least else '≤'} {self.bar:g}", verdict
+        return self.name, "" if self.passes is None else self.value, f"{'≥' if self.at_least else '≤'} {self.bar:.3g}", verdict
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class CalibrationResult:
                 Check(name, float("nan") if edges[key] is None else edges[key], _SUBSET_BAR)
                 for name, key in (
                     ("KS p of truths at the prior's edges", "ks_p_min_holm"),
-                    ("p of their number", "count_p_min_holm"),
+                    ("p of the number of truths at these edges", "count_p_min_holm"),
                 )
             ),
         )

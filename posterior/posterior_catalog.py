@@ -292,7 +292,7 @@ def find_row(galaxy_id: int | str, ids: Callable[[int, int], np.ndarray], n_rows
         alike = (one for _, run in _runs_of(ids, n_rows) for one in run.tolist() if _core(one) == _core(wanted))
         near = next(alike, None)
         hint = "" if near is None else f"; there is one of {near!r}"
-        raise ParameterError(f"id {galaxy_id!r} is that of 0 rows, expected 1{hint}: use row numbers, or check the id")
+        raise ParameterError(f"no row has the id {galaxy_id!r}{hint}: use row numbers, or check the id")
     if len(found) > 1:
         raise ParameterError(f"id {galaxy_id!r} is that of {len(found)} rows, expected 1: use row numbers")
     return found[0]

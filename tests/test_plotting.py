@@ -135,6 +135,25 @@ def predictions(rng: np.random.Generator) -> SampledSeds:
     return SampledSeds(scale * [5.0, 20, 40], wave, scale * wave / 150, curves)
 
 
+def test_sed_marks_fluxes_below_zero(rng: np.random.Generator) -> None:
+    seds = predictions(rng)
+    figure = drawn(sed_plot(np.array([-1.0, 10.0, 40.0]), np.array([0.25, 1.0, 1.0]), predicted=seds))
+    mark = next(line for line in figure.axes[0].lines if line.get_label() == r"observed flux < 0, at 2$\sigma$")
+    np.testing.assert_allclose(mark.get_xydata(), [[seds.centre[0], 4.0]])
+    low, high = figure.axes[0].get_ylim()
+    assert low < 4.0 < high
+
+
+def test_the_legend_of_an_sed_is_not_on_its_photometry(rng: np.random.Generator) -> None:
+    seds = predictions(rng)
+    for flux in (np.array([1.0, 10.0, 100.0]), np.array([100.0, 10.0, 1.0])):
+        alike = replace(seds, flux=np.tile(flux, (len(seds.flux), 1)))
+        figure = drawn(sed_plot(flux, np.full(3, 100.0), predicted=alike))
+        axes = figure.axes[0]
+        points = axes.transData.transform(np.column_stack([seds.centre, flux]))
+        assert not any(axes.get_legend().get_window_extent().contains(*point) for point in points)
+
+
 def test_sed_marks_observed_bands_at_their_wavelengths(rng: np.random.Generator) -> None:
     flux, ivar = np.array([5.0, 0.0, 40.0]), np.array([4.0, 0.0, 1.0])
     figure = drawn(sed_plot(flux, ivar, predicted=predictions(rng), title="galaxy 1"))

@@ -92,9 +92,10 @@ def fit(
     )
     if math.isfinite(found.efficiency):
         screen.note(f"weighed draws of the flow: efficiency {found.efficiency:.0%}, ln evidence {found.log_evidence:.2f}")
-    screen.note(
-        f"flags: {found.flags}" if found.flags else "flags: none, the photometry is like that of the training simulations"
-    )
+    if found.flags:
+        screen.note("flags:" + "".join(f"\n- {flag}" for flag in found.flags.split("; ")))
+    else:
+        screen.note("flags: none, the photometry is like that of the training simulations")
     for path in filter(None, (output, plot)):
         screen.note(f"wrote {path}")
 

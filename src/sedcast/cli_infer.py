@@ -151,10 +151,13 @@ def show(
 ) -> None:
     """Show one galaxy of a file of posteriors, however long the file is."""
     screen = make_screen(as_json)
+    from sedcast.data.errors import ParameterError
     from sedcast.posterior.lookup import read_summary
     from sedcast.posterior.posterior_catalog import PERCENTILES
     from sedcast.posterior.quantities import table_cells, with_unit
 
+    if (galaxy_id is None) == (row is None):
+        raise ParameterError("say which galaxy, by --id ID or by --row NUMBER")
     found = read_summary(posteriors, galaxy_id, row=row)
     if as_json:
         screen.result({"row": found.row} | found.about | {name: list(values) for name, values in found.percentiles.items()})

@@ -64,7 +64,8 @@ class Screen:
         """A progress bar with rate and time left, on standard error if that is a terminal; yields its callback."""
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(bar_width=28),
+            # On a narrow screen the figures, such as a training's loss, would have no room.
+            BarColumn(bar_width=28 if self.err.width >= 100 else 12),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(elapsed_when_finished=True),

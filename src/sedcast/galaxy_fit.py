@@ -113,7 +113,7 @@ class GalaxyFit:
             self.galaxy.flux_ivar[0],
             predicted=sampled_seds(training_simulator(self.estimator), theta, zred[shown]),
             names=tuple(self.samples),
-            title=f"z = {np.median(zred):.4f}",
+            title=f"inferred z = {np.median(zred):.3f}" if "zred" in self.samples else f"z = {zred[0]:.6g}",
         )
 
 

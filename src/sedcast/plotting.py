@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, NullFormatter
 
 from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import ParameterError
@@ -40,8 +40,11 @@ _BLUE, _ORANGE, _GREY = _COLORS[0], _COLORS[1], "#666666"
 _DPI = 150
 # A label nearer to an end of its axis, as a share of it, would run into that of the panel beside it.
 _END = 0.1
+_N_BINS = 30
 # Of a spectrum, as a share of the brightest flux: what is fainter may leave the picture.
 _FAINTEST = 1e-3
+# Width and height of a spectrum's legend, inches.
+_LEGEND = (2.9, 1.2)
 
 own_style = matplotlib.style.context("default")
 """Decorator of what draws and saves: nothing of a user's matplotlibrc gets into a picture."""
@@ -160,12 +163,15 @@ def draw_corner(
     if truth is not None:
         low, high = np.where(truth < low, truth - margin, low), np.where(truth > high, truth + margin, high)
     size = corner_size(len(names))
+    # Of few samples narrow bins would draw the noise of their number as islands; histograms keep theirs.
+    n_bins = int(np.clip(3.2 * min(map(len, checked.values())) ** 0.25, 12, _N_BINS))
     for index, samples in enumerate(checked.values()):
         style = _line_style(index)
         corner.corner(
             samples,
             fig=figure,
-            bins=30,
+            bins=n_bins,
+            hist_bin_factor=_N_BINS / n_bins,
             range=list(zip(low, high, strict=True)),
             labels=shown,
             label_kwargs={"fontsize": 10},
@@ -291,11 +297,40 @@ def draw_sed(
     axes.plot(centre, median, "s", color=_ORANGE, mfc="white", ms=9, mew=1.5, label="predicted flux, 68% and 95%")
     error = flux_ivar[seen] ** -0.5
     axes.errorbar(centre[seen], flux[seen], error, fmt="o", color="black", ms=4, capsize=2.5, label="observed flux")
+    below = flux[seen] <= 0
+    if below.any():
+        # A logarithmic axis has no place for them, and without a mark they would look like bands that were not measured.
+        axes.plot(centre[seen][below], 2 * error[below], "v", color="black", ms=7, label=r"observed flux < 0, at 2$\sigma$")
     # Of a flux that is lost in the noise, the end of the error bar is to be seen.
-    _limit_sed(axes, centre, np.concatenate([np.maximum(flux[seen], error), median]), wave_obs, s50)
+    marks = np.where(below, 2 * error, np.maximum(flux[seen], error))
+    _limit_sed(axes, centre, np.concatenate([marks, median]), wave_obs, s50)
     axes.set(ylabel=r"$f_\nu$ [nanomaggies]")
+    ends = ((centre, low95, high95), (centre[seen], flux[seen] - error, flux[seen] + error))
+    along = [np.stack(np.broadcast_arrays(at, np.linspace(start, stop, 9)), axis=-1).reshape(-1, 2) for at, start, stop in ends]
+    corner = _emptiest_corner(axes, np.concatenate([*along, np.stack([wave_obs, s50], axis=1)]))
     handles, entries = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], entries[::-1], loc="lower right", fontsize=9, frameon=False)
+    axes.legend(handles[::-1], entries[::-1], loc=corner, fontsize=9, frameon=False)
+
+
+def _emptiest_corner(axes: Axes, points: np.ndarray) -> str:
+    """The place of a legend: the first corner, lower right before the others, that has fewest of the points (n, 2)."""
+    x, y = (axes.transScale + axes.transLimits).transform(points).T
+    width, height = np.array(_LEGEND) * axes.figure.dpi / axes.bbox.size
+    taken = {
+        "lower right": (x > 1 - width) & (y < height),
+        "upper left": (x < width) & (y > 1 - height),
+        "lower left": (x < width) & (y < height),
+        "upper right": (x > 1 - width) & (y > 1 - height),
+    }
+    shown = (x > 0) & (x < 1) & (y > 0) & (y < 1)
+    return min(taken, key=lambda place: int((taken[place] & shown).sum()))
+
+
+class _PlainNumbers(LogFormatter):
+    """Labels the ticks that Matplotlib would, but with 20 in place of 2 × 10¹."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def _limit_sed(axes: Axes, centre: np.ndarray, fluxes: np.ndarray, wave: np.ndarray, spectrum: np.ndarray) -> None:
@@ -306,6 +341,8 @@ def _limit_sed(axes: Axes, centre: np.ndarray, fluxes: np.ndarray, wave: np.ndar
         curve = spectrum[(wave > left) & (wave < right) & (spectrum > shown.max() * _FAINTEST)]
         ends = np.concatenate([shown, curve])
         axes.set(yscale="log", ylim=(ends.min() / 2, ends.max() * 1.8))
+        axes.yaxis.set_major_formatter(_PlainNumbers())
+        axes.yaxis.set_minor_formatter(_PlainNumbers())
     axes.xaxis.set_minor_formatter(NullFormatter())
     ticks = [t for t in (1500, 2000, 3000, 4000, 5000, 6000, 8000, 10000, 15000, 20000) if left < t < right]
     axes.set_xticks(ticks)

@@ -61,7 +61,7 @@ def pp_plot(
     if others is not None:
         method, theirs = others[0], _check_ranks(others[1], names)
         low, high = _calibrated_range(len(theirs), level)
-        entry = f"{_BAND:.0%} if calibrated, {len(theirs)} mocks"
+        entry = f"{_BAND:.0%} if calibrated, {len(theirs):,} mocks"
         axes.fill_between(level, low, high, color=_GREY, alpha=0.12, linewidth=0, label=entry)
         for index in range(len(shown)):
             axes.plot(
@@ -74,7 +74,7 @@ def pp_plot(
             )
     for index, label in enumerate(shown):
         axes.plot(level, _ecdf(ranks[:, index], level), linewidth=1.3, label=label, **_line_style(index))
-    axes.set(xlabel="posterior quantile", ylabel=f"share of {len(ranks)} mocks with truth below it")
+    axes.set(xlabel="posterior quantile", ylabel=f"share of {len(ranks):,} mocks with truth below it")
     figure.legend(loc="outside right center", fontsize=9, frameon=False)
     return figure
 
@@ -93,6 +93,8 @@ def _calibration_axes(axes: Axes, level: np.ndarray, low: np.ndarray, high: np.n
     axes.fill_between(level, low, high, color=_GREY, alpha=0.25, linewidth=0, label=f"{_BAND:.0%} if calibrated")
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    # The two zeros at the corner would touch.
+    axes.tick_params(pad=6)
 
 
 @own_style
@@ -121,15 +123,17 @@ def sbc_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] |
     for index, (axes, label) in enumerate(zip(grid.flat, shown, strict=False)):
         axes.axhspan(low, high, color=_GREY, alpha=0.25, linewidth=0)
         axes.axhline(len(ranks) / n_bins, color=_GREY, linewidth=0.8)
-        axes.hist(ranks[:, index], bins=n_bins, range=(0, 1), histtype="step", color=_BLUE, linewidth=1.3)
+        counts, edges = np.histogram(ranks[:, index], bins=n_bins, range=(0, 1))
+        axes.stairs(counts, edges, baseline=None, color=_BLUE, linewidth=1.3)
         axes.set_title(label, fontsize=10)
         axes.set(xlim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"))
+    grid[0, 0].set_ylim(bottom=0)
     for axes in grid.flat[len(shown) :]:
         axes.set_axis_off()
     for axes in grid.flat[max(0, len(shown) - n_column) : len(shown)]:
         axes.tick_params(labelbottom=True)
     figure.supxlabel("rank of the truth among the posterior samples / number of samples", fontsize=10)
-    figure.supylabel(f"mocks per bin, of {len(ranks)}", fontsize=10)
+    figure.supylabel(f"mocks per bin, of {len(ranks):,}", fontsize=10)
     return figure
 
 
@@ -152,7 +156,7 @@ def tarp_plot(result: TarpResult, n_mocks: int) -> Figure:
     _ticks_inward(axes)
     reach = ndtri((1 + _BAND) / 2) * result.ecp_error
     _calibration_axes(axes, result.levels, result.levels - reach, result.levels + reach)
-    axes.plot(result.levels, result.ecp, color=_BLUE, linewidth=1.6, label=f"coverage on {n_mocks} mocks")
+    axes.plot(result.levels, result.ecp, color=_BLUE, linewidth=1.6, label=f"coverage on {n_mocks:,} mocks")
     axes.set(xlabel="credibility level", ylabel="expected coverage")
     axes.legend(loc="upper left", fontsize=9, frameon=False)
     return figure
@@ -177,9 +181,17 @@ def edge_plot(result: EdgeResult) -> Figure:
         at = [names.index(result.edges[k].rsplit(" ", 1)[0]) + offset for k in rows]
         ratio, error = result.n_truth[rows] / result.n_expected[rows], result.n_error[rows] / result.n_expected[rows]
         axes.errorbar(
-            at, ratio, yerr=norm.isf((1 - _BAND) / 2) * error, fmt=marker, color=color, capsize=2, label=f"{side} edge"
+            at,
+            ratio,
+            yerr=norm.isf((1 - _BAND) / 2) * error,
+            fmt=marker,
+            color=color,
+            capsize=2,
+            label=f"{side} edge, {_BAND:.0%}",
         )
     axes.set_xticks(range(len(names)), [label.split(" [")[0] for label in _labels(names, None)], rotation=30, ha="right")
     axes.set(xlim=(-0.6, len(names) - 0.4), ylabel="truths at the edge / expected")
+    # No count is negative, of which the bars of few know nothing.
+    axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
     axes.legend(loc="best", fontsize=9, frameon=False)
     return figure

@@ -43,7 +43,9 @@ def c2st_plot(comparison: Comparison) -> Figure:
         Line2D([], [], color="black", linestyle=dash, label=f"{GROUPS[group]} ({len(comparison.group(group))})")
         for group, dash in zip(groups, ("-", "--"), strict=False)
     ]
-    axes.legend(handles=handles, loc="lower right", fontsize=9, frameon=False)
+    handles.append(Line2D([], [], color=_GREY, linewidth=0.8, linestyle=":", label=f"bar, {C2ST_BAR:g}"))
+    # Shares rise from the left: there, above them, is room.
+    axes.legend(handles=handles, loc="upper left", fontsize=9, frameon=False)
     axes.set(xlabel="classifier two-sample test: held-out accuracy", ylabel="share of galaxies below", ylim=(0, 1.02))
     return figure
 

@@ -56,9 +56,10 @@ def photoz_plot(figures: RedshiftFigures, zred_spec: np.ndarray, zred_range: tup
     low, high = binom.ppf([(1 - _BAND) / 2, (1 + _BAND) / 2], figures.n, 1 / _N_BINS)
     ranks.axhspan(low, high, color=_GREY, alpha=0.25, linewidth=0)
     ranks.axhline(figures.n / _N_BINS, color=_GREY, linewidth=0.8)
-    ranks.hist(figures.pit, bins=_N_BINS, range=(0, 1), histtype="step", color=_BLUE, linewidth=1.3)
+    counts, edges = np.histogram(figures.pit, bins=_N_BINS, range=(0, 1))
+    ranks.stairs(counts, edges, baseline=None, color=_BLUE, linewidth=1.3)
     ranks.set(
-        xlim=(0, 1), xlabel="PIT: rank of the spectroscopic z among the samples", ylabel=f"galaxies per bin, of {figures.n}"
+        xlim=(0, 1), xlabel="PIT: rank of the spectroscopic z among the samples", ylabel=f"galaxies per bin, of {figures.n:,}"
     )
     ranks.set_ylim(bottom=0)
     ranks.set_title(f"Kolmogorov–Smirnov distance {figures.ks:.3f}", fontsize=10)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sedcast.emulator.histories import burst_fraction
-from sedcast.plotting import _DPI, _ticks_inward, own_style
+from sedcast.plotting import _BLUE, _DPI, _ORANGE, _ticks_inward, own_style
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.reweight import PriorModel
 
@@ -54,13 +54,13 @@ def prior_plot(columns: dict[str, np.ndarray], t_age_gyr: float) -> Figure:
 
 def _histogram(axes: Axes, values: np.ndarray, smooth: np.ndarray, bins: np.ndarray) -> None:
     _ticks_inward(axes)
-    axes.hist(values, bins.tolist(), density=True, color="C0", alpha=0.35, label="all prior draws")
+    axes.hist(values, bins.tolist(), density=True, color=_BLUE, alpha=0.35, label="all prior draws")
     axes.hist(
         values[smooth],
         bins.tolist(),
         density=True,
         histtype="step",
-        color="C1",
+        color=_ORANGE,
         linewidth=1.4,
         label="bursts below 5% of the mass",
     )

@@ -23,7 +23,7 @@ from sedcast.posterior.calibration import CalibrationResult
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import rows_at_most
 from sedcast.posterior.posterior_catalog import PosteriorCatalog
-from sedcast.posterior.quantities import SHOWN_QUANTITIES, description, percentile_column
+from sedcast.posterior.quantities import SHOWN_QUANTITIES, description, percentile_column, table_cells
 from sedcast.posterior.row_reasons import count_reasons
 from sedcast.sampled_seds import sampled_seds
 
@@ -127,10 +127,11 @@ def _galaxy(
     pictures.append(("Star-formation and metallicity histories", _png(history)))
     intervals = {name: np.percentile(values, [16, 50, 84]) for name, values in samples.items()}
     return {
-        "title": f"Galaxy {posteriors.ids[row]}, row {row}, z = {at:.4f}",
+        "title": f"Galaxy {posteriors.ids[row]}, row {row}, {'' if redshifts is None else 'inferred '}z = {at:.4f}",
         "facts": [("flags", posteriors.flags[row] or "none")],
         "intervals": [
-            (f"{name}: {description(name)}", f"{q[1]:.4g}  (68%: {q[0]:.4g} to {q[2]:.4g})") for name, q in intervals.items()
+            (f"{name}: {description(name)}", "{1}  (68%: {0} to {2})".format(*table_cells(name, q)))
+            for name, q in intervals.items()
         ],
         "pictures": pictures,
     }

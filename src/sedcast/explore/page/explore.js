@@ -238,7 +238,7 @@ function drawSed() {
 function drawResiduals(ctx, box, xRange, centres) {
   const { sed } = answer;
   const rows = sed.predicted.map((row) => row.map((v, i) => (sed.flux[i] === null ? null : (sed.flux[i] - v) / sed.sigma[i])));
-  const most = Math.max(3.5, ...rows[2].map((v) => 1.25 * Math.abs(v)));
+  const most = Math.max(3.5, ...rows[2].map((v) => 1.25 * Math.abs(v)), ...[...rows[0], ...rows[4]].map((v) => 1.05 * Math.abs(v)));
   const reach = steady("residual", 0, Math.min(most, 60))[1];
   const p = panel(ctx, box, xRange, [-reach, reach], { logX: true });
   inside(p, () => {
