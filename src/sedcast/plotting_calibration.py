@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -49,33 +51,27 @@ def pp_plot(
 
     Returns
     -------
-    figure : the grey band holds 99% of the values of a calibrated posterior, at each quantile.
+    figure : above the shares, below their differences from the quantiles; the grey band holds 99% of the values of a
+        calibrated posterior, at each quantile.
     """
     ranks = _check_ranks(ranks, names)
     shown = [label.split(" [")[0] for label in _labels(names, labels)]
     level = np.linspace(0, 1, 201)
-    figure = Figure(figsize=(7.2, 5.2), dpi=_DPI, layout="constrained")
-    axes = figure.subplots()
-    _ticks_inward(axes)
-    _calibration_axes(axes, level, *_calibrated_range(len(ranks), level))
+    figure = Figure(figsize=(7.2, 6.7), dpi=_DPI, layout="constrained")
+    panels = _Calibration.of(figure, level, *_calibrated_range(len(ranks), level))
     if others is not None:
         method, theirs = others[0], _check_ranks(others[1], names)
         low, high = _calibrated_range(len(theirs), level)
-        entry = f"{_BAND:.0%} if calibrated, {len(theirs):,} mocks"
-        axes.fill_between(level, low, high, color=_GREY, alpha=0.12, linewidth=0, label=entry)
+        panels.band(low, high, alpha=0.12, label=f"{_BAND:.0%} if calibrated, {len(theirs):,} mocks")
         for index in range(len(shown)):
-            axes.plot(
-                level,
-                _ecdf(theirs[:, index], level),
-                color=_GREY,
-                linewidth=0.7,
-                alpha=0.7,
-                label=method if index == 0 else None,
-            )
+            share, label = _ecdf(theirs[:, index], level), method if index == 0 else None
+            panels.curve(share, color=_GREY, linewidth=0.7, alpha=0.7, label=label)
     for index, label in enumerate(shown):
-        axes.plot(level, _ecdf(ranks[:, index], level), linewidth=1.3, label=label, **_line_style(index))
-    axes.set(xlabel="posterior quantile", ylabel=f"share of {len(ranks):,} mocks with truth below it")
-    figure.legend(loc="outside right center", fontsize=9, frameon=False)
+        panels.curve(_ecdf(ranks[:, index], level), linewidth=1.3, label=label, **_line_style(index))
+    panels.upper.set(ylabel=f"share of {len(ranks):,} mocks with truth below it")
+    panels.lower.set(xlabel="posterior quantile", ylabel="share − quantile")
+    # One entry a curve, not one in each panel.
+    figure.legend(*panels.upper.get_legend_handles_labels(), loc="outside right center", fontsize=9, frameon=False)
     return figure
 
 
@@ -89,12 +85,32 @@ def _calibrated_range(n: int, level: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return low, high
 
 
-def _calibration_axes(axes: Axes, level: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-    axes.fill_between(level, low, high, color=_GREY, alpha=0.25, linewidth=0, label=f"{_BAND:.0%} if calibrated")
-    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8)
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    # The two zeros at the corner would touch.
-    axes.tick_params(pad=6)
+@dataclass(frozen=True)
+class _Calibration:
+    """A panel of shares that should be their levels, and one of the differences, which are too small to be seen in it."""
+
+    upper: Axes
+    lower: Axes
+    level: np.ndarray
+
+    @classmethod
+    def of(cls, figure: Figure, level: np.ndarray, low: np.ndarray, high: np.ndarray) -> "_Calibration":
+        """Panels with the diagonal, and the band of a calibrated posterior."""
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        _ticks_inward(upper, lower)
+        panels = cls(upper, lower, level)
+        panels.band(low, high, alpha=0.25, label=f"{_BAND:.0%} if calibrated")
+        panels.curve(level, color=_GREY, linewidth=0.8)
+        upper.set(xlim=(0, 1), ylim=(0, 1))
+        return panels
+
+    def band(self, low: np.ndarray, high: np.ndarray, *, alpha: float, label: str) -> None:
+        for axes, base in ((self.upper, 0.0), (self.lower, self.level)):
+            axes.fill_between(self.level, low - base, high - base, color=_GREY, alpha=alpha, linewidth=0, label=label)
+
+    def curve(self, share: np.ndarray, **style: Any) -> None:
+        self.upper.plot(self.level, share, **style)
+        self.lower.plot(self.level, share - self.level, **style)
 
 
 @own_style
@@ -148,17 +164,17 @@ def tarp_plot(result: TarpResult, n_mocks: int) -> Figure:
 
     Returns
     -------
-    figure : above the diagonal is under-confident, below is over-confident; the band is the diagonal with 99% of the coverage's
-        own bootstrap error, which many reference points for each mock make smaller than the binomial one.
+    figure : above the coverage, below its difference from the level. A coverage above its level is under-confident, one below
+        it over-confident; the band is the level with 99% of the coverage's own bootstrap error, which many reference points for
+        each mock make smaller than the binomial one.
     """
-    figure = Figure(figsize=(4.8, 4.6), dpi=_DPI, layout="constrained")
-    axes = figure.subplots()
-    _ticks_inward(axes)
+    figure = Figure(figsize=(4.8, 6.0), dpi=_DPI, layout="constrained")
     reach = ndtri((1 + _BAND) / 2) * result.ecp_error
-    _calibration_axes(axes, result.levels, result.levels - reach, result.levels + reach)
-    axes.plot(result.levels, result.ecp, color=_BLUE, linewidth=1.6, label=f"coverage on {n_mocks:,} mocks")
-    axes.set(xlabel="credibility level", ylabel="expected coverage")
-    axes.legend(loc="upper left", fontsize=9, frameon=False)
+    panels = _Calibration.of(figure, result.levels, result.levels - reach, result.levels + reach)
+    panels.curve(result.ecp, color=_BLUE, linewidth=1.6, label=f"coverage on {n_mocks:,} mocks")
+    panels.upper.set(ylabel="expected coverage")
+    panels.lower.set(xlabel="credibility level", ylabel="coverage − level")
+    panels.upper.legend(loc="upper left", fontsize=9, frameon=False)
     return figure
 
 
