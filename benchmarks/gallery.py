@@ -17,6 +17,7 @@ from sedcast.emulator.simulation import noise_model
 from sedcast.plotting import corner_plot, mass_sfr_plane, sed_plot
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
 from sedcast.plotting_model import history_plot
+from sedcast.plotting_training import training_plot
 from sedcast.posterior.calibration import calibrate
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.mocks import draw_mocks
@@ -86,4 +87,5 @@ def _of_calibration(estimator: PosteriorEstimator, seed: int) -> dict[str, Calla
         "sbc": lambda: sbc_plot(result.pit, result.names),
         "tarp": lambda: tarp_plot(result.tarp, len(result.pit)),
         "edges": lambda: edge_plot(result.edges),
+        "training": lambda: training_plot(estimator.card["history"]),
     }

@@ -90,7 +90,7 @@ def train_rates(flow: MaskedAutoregressiveFlow, options: argparse.Namespace) -> 
     training = FlowTrainingConfig(
         batch_size=options.batch, max_epochs=options.repeats + 1, patience=options.repeats + 1, seed=options.seed
     )
-    trainer = FlowTrainer(flow.config, training, progress=lambda record: note(f"  {record['galaxies_per_s']:,.0f} galaxies/s"))
+    trainer = FlowTrainer(flow.config, training, progress=lambda all_: note(f"  {all_[-1]['galaxies_per_s']:,.0f} galaxies/s"))
     validation = theta[: options.batch], context[: options.batch]
     result = trainer.fit_stream(lambda _: (theta, context), validation=validation)
     return [record["galaxies_per_s"] for record in result.history[1:]]

@@ -90,7 +90,9 @@ def train_ours(
         seed=options.seed,
     )
     trainer = FlowTrainer(
-        flow, training, progress=lambda r: note(f"  ours: epoch {r['epoch'] + 1:.0f}, validation {r['validation_nll']:.3f}")
+        flow,
+        training,
+        progress=lambda all_: note(f"  ours: epoch {len(all_)}, validation {all_[-1]['validation_nll']:.3f}"),
     )
     cpu, started = os.times(), time.monotonic()
     result = trainer.fit(pairs["theta"], pairs["context"])

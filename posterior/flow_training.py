@@ -132,7 +132,8 @@ class FlowTrainer:
     start : trained flow of this architecture to begin with, for example of `warm_start`; its standardisation is kept. None:
         random weights, and the standardisation of the data.
     checkpoint : file written every few minutes; if it exists, training resumes from it, exactly.
-    progress : called after each epoch with its record: epoch, train_nll, validation_nll (nats), galaxies_per_s, minutes.
+    progress : called after each epoch with the records of all, those before an interruption included: epoch, train_nll,
+        validation_nll (nats), galaxies_per_s, minutes.
 
     Raises
     ------
@@ -146,7 +147,7 @@ class FlowTrainer:
         *,
         start: MaskedAutoregressiveFlow | None = None,
         checkpoint: str | Path | None = None,
-        progress: Callable[[Record], None] | None = None,
+        progress: Callable[[list[Record]], None] | None = None,
     ) -> None:
         if start is not None and start.config != flow:
             raise ParameterError(f"start is of another architecture, {start.config!r}: give that, or `warm_start` of it")
@@ -322,7 +323,7 @@ class FlowTrainer:
             "epoch %(epoch)d: train %(train_nll).4f, validation %(validation_nll).4f nats, %(galaxies_per_s).0f/s", record
         )
         if self.progress:
-            self.progress(record)
+            self.progress(list(state.history))
 
     def _diverged(self, graph: "_Graph", state: _State) -> TrainingResult:
         where = f"loss became non-finite in epoch {state.epoch}, before step {state.step}"

@@ -127,6 +127,9 @@ class PosteriorConfig(Config):
             )
 
 
+Epochs = list[dict[str, float]]
+
+
 class TrainingProgress(Protocol):
     """Called as (done, total, figures): galaxies simulated, steps of the bands' emulator, epochs trained, mocks scored."""
 
@@ -222,7 +225,11 @@ def read_training_set(path: str | Path) -> TrainingSet:
 
 
 def train_posterior(
-    config: PosteriorConfig, *, checkpoint: str | Path | None = None, progress: TrainingProgress | None = None
+    config: PosteriorConfig,
+    *,
+    checkpoint: str | Path | None = None,
+    progress: TrainingProgress | None = None,
+    on_epoch: Callable[[Epochs], None] | None = None,
 ) -> PosteriorEstimator:
     """Simulate or read the training set, train an estimator on it, and fit its outlier score.
 
@@ -231,10 +238,13 @@ def train_posterior(
     config : what to make.
     checkpoint : file from which training resumes if it exists, and which is kept up to date.
     progress : see `TrainingProgress`.
+    on_epoch : called after each epoch of the flow with the records of all so far, to draw curves of while it trains: ``epoch``,
+        ``minutes``, ``train_nll`` and ``validation_nll`` (nats, of what the flow learns), ``galaxies_per_s``.
 
     Returns
     -------
-    estimator : with its configuration and figures in `card`; write it with `PosteriorEstimator.save`.
+    estimator : with its configuration and figures in `card`, and the records, of all parameters, under ``history``; write it
+        with `PosteriorEstimator.save`.
 
     Raises
     ------
@@ -242,7 +252,7 @@ def train_posterior(
         set cannot be used.
     """
     experts = _experts(config) if config.experts else []
-    estimator = _train(config, checkpoint=checkpoint, progress=progress)
+    estimator = _train(config, checkpoint=checkpoint, progress=progress, on_epoch=on_epoch)
     if experts:
         estimator = estimator.with_experts(*experts)
     library = _emulator(training_simulation(estimator)).model.library
@@ -291,7 +301,7 @@ def _check(
     zred, prior = np.array([simulation.zred.max]), Prior.from_dict(simulation.prior)
     dim = _learnt(points, zred, config, prior, emulator.cosmology).shape[1]
     n_train = n_galaxies if config.stream is not None else n_galaxies - config.training.n_held_out(n_galaxies)
-    _trainer(config, None, checkpoint, None).check(dim, n_train)
+    _trainer(config, None, checkpoint, None, None).check(dim, n_train)
     if start is not None:
         check_start(start, config.flow, transform=_transform(config, simulation, softening), dim=dim)
     if config.amplitudes is not None:
@@ -299,7 +309,13 @@ def _check(
         finished_bands(config.amplitudes, simulation, stream, emulator, start=start, checkpoint=checkpoint)
 
 
-def _train(config: PosteriorConfig, *, checkpoint: str | Path | None, progress: TrainingProgress | None) -> PosteriorEstimator:
+def _train(
+    config: PosteriorConfig,
+    *,
+    checkpoint: str | Path | None,
+    progress: TrainingProgress | None,
+    on_epoch: Callable[[Epochs], None] | None,
+) -> PosteriorEstimator:
     if config.simulation_file is not None:
         training_set = read_training_set(config.simulation_file)
         _check(config, training_set.config, training_set.softening, len(training_set), checkpoint)
@@ -308,7 +324,7 @@ def _train(config: PosteriorConfig, *, checkpoint: str | Path | None, progress: 
         softening = noise_model(config.simulation).softening
         _check(config, config.simulation, softening, config.simulation.n_galaxies, checkpoint)
         if config.stream is not None:
-            return _train_on_stream(config, checkpoint=checkpoint, progress=progress)
+            return _train_on_stream(config, checkpoint=checkpoint, progress=progress, on_epoch=on_epoch)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "simulations.h5"
             simulate(config.simulation, path, progress=progress)
@@ -323,6 +339,7 @@ def _train(config: PosteriorConfig, *, checkpoint: str | Path | None, progress: 
         bands=_bands(config, training_set.config, emulator, checkpoint, progress),
         checkpoint=checkpoint,
         progress=progress,
+        on_epoch=on_epoch,
     )
 
 
@@ -336,6 +353,7 @@ def fit_posterior(
     bands: TrainedBands | None = None,
     checkpoint: str | Path | None = None,
     progress: TrainingProgress | None = None,
+    on_epoch: Callable[[Epochs], None] | None = None,
 ) -> PosteriorEstimator:
     """Train an estimator on a training set; `bases` and `cosmology` are those of the model that simulated it.
 
@@ -358,7 +376,7 @@ def fit_posterior(
     points = joint_points(training_set, training_set.config, config)
     pairs = _learnt(points, training_set.zred, config, Prior.from_dict(training_set.config.prior), cosmology), context
     start, origin = _start(config, transform, pairs)
-    trainer = _trainer(config, start, checkpoint, progress)
+    trainer = _trainer(config, start, checkpoint, progress, on_epoch)
     result = trainer.fit(*pairs)
     trained = _trained(result, bands, (points, context), transform, training_set.config)
     n_train = len(training_set) - config.training.n_held_out(len(training_set))
@@ -480,7 +498,11 @@ def training_stream(
 
 
 def _train_on_stream(
-    config: PosteriorConfig, *, checkpoint: str | Path | None, progress: TrainingProgress | None
+    config: PosteriorConfig,
+    *,
+    checkpoint: str | Path | None,
+    progress: TrainingProgress | None,
+    on_epoch: Callable[[Epochs], None] | None,
 ) -> PosteriorEstimator:
     """Train on fresh galaxies; the domain is that of the first chunk, which is as good as any."""
     simulation, stream_config = config.simulation, config.stream
@@ -494,7 +516,7 @@ def _train_on_stream(
         first = stream.chunk(0)
         domain = _domain(transform, _observed(first, transform), simulation)
         start, origin = _start(config, transform, validation)
-        trainer = _trainer(config, start, checkpoint, progress)
+        trainer = _trainer(config, start, checkpoint, progress, on_epoch)
         result = trainer.fit_stream(lambda index: pairs(stream.chunk(index) if index else first), validation=validation)
         trained = _trained(result, bands, (joint_points(held, simulation, config), validation[1]), transform, simulation)
         n_spectra = stream.spectra_per_chunk * (len(result.history) + stream_config.pool_epochs - 1)
@@ -532,8 +554,12 @@ def _trainer(
     start: MaskedAutoregressiveFlow | None,
     checkpoint: str | Path | None,
     progress: TrainingProgress | None,
+    on_epoch: Callable[[Epochs], None] | None,
 ) -> FlowTrainer:
-    def report(record: Mapping[str, float]) -> None:
+    def report(epochs: Epochs) -> None:
+        record = epochs[-1]
+        if on_epoch is not None:
+            on_epoch(epochs)
         if progress is not None:
             figures = {"train": record["train_nll"], "validation": record["validation_nll"]}
             done, total, limit = int(record["epoch"]) + 1, config.training.max_epochs, config.training.max_minutes

@@ -128,15 +128,20 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, stream):
             return trainer.fit(theta, x)
         return trainer.fit_stream(lambda index: linear_gaussian(3000, index)[:2])
 
-    def interrupt(record):
-        if record["epoch"] == 1:
+    seen = []
+
+    def interrupt(epochs):
+        if epochs[-1]["epoch"] == 1:
             raise InterruptedRun
 
     whole = fit(FlowTrainer(SMALL, training))
     path = tmp_path / "run.npz"
     with pytest.raises(InterruptedRun):
         fit(FlowTrainer(SMALL, training, checkpoint=path, progress=interrupt))
-    resumed = fit(FlowTrainer(SMALL, training, checkpoint=path))
+    resumed = fit(FlowTrainer(SMALL, training, checkpoint=path, progress=seen.append))
+    # Curves are drawn of all epochs, those before the interruption too.
+    assert [len(epochs) for epochs in seen] == [2, 3, 4]
+    assert seen[-1] == resumed.history
     for name, array in whole.flow.to_arrays().items():
         np.testing.assert_array_equal(resumed.flow.to_arrays()[name], array)
     losses = [[record["train_nll"] for record in run.history] for run in (whole, resumed)]

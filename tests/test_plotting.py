@@ -26,6 +26,7 @@ from sedcast.plotting import corner_plot, mass_sfr_plane, save_figure, sed_plot
 from sedcast.plotting_calibration import edge_plot, pp_plot, sbc_plot, tarp_plot
 from sedcast.plotting_galex import galex_plot
 from sedcast.plotting_paper import training_labels
+from sedcast.plotting_training import training_plot
 from sedcast.posterior.prior_edges import EdgeRanks
 from sedcast.posterior.quantities import QUANTITY_LABELS
 from sedcast.posterior.ranks import tarp
@@ -251,12 +252,14 @@ def test_pp_plot_shows_the_empirical_distribution(rng: np.random.Generator) -> N
     ranks = rng.random((500, 11))
     ranks[:, 3] **= 2
     figure = drawn(pp_plot(ranks, FREE_PARAMETER_NAMES))
-    curves = [line for line in figure.axes[0].lines if len(points(line)[0]) > 2]
+    curves = figure.axes[0].lines[1:]
     assert len(curves) == 11
     # P(u^2 < 0.25) = 0.5
     assert np.interp(0.25, *points(curves[3])) == pytest.approx(0.5, abs=0.07)
     styles = {(line.get_color(), line.get_linestyle()) for line in curves}
     assert len(styles) == 11
+    level, difference = points(figure.axes[1].lines[4])
+    np.testing.assert_allclose(difference, points(curves[3])[1] - level, atol=1e-12)
 
 
 def test_sbc_plot_has_one_panel_a_parameter_and_the_binomial_band(rng: np.random.Generator) -> None:
@@ -293,7 +296,27 @@ def test_tarp_plot_shows_the_curve() -> None:
     assert result.ecp_error[50] == pytest.approx(0.5 / np.sqrt(8 * 400), rel=0.2)
     outline = figure.axes[0].collections[0].get_paths()[0].vertices
     assert np.ptp(outline[outline[:, 0] == 0.5, 1]) == pytest.approx(2 * 2.576 * result.ecp_error[50], rel=1e-3)
-    assert figure.axes[0].get_xlabel() == "credibility level"
+    np.testing.assert_allclose(points(figure.axes[1].lines[-1])[1], result.ecp - result.levels, atol=1e-12)
+    assert figure.axes[1].get_xlabel() == "credibility level"
+
+
+def test_training_plot_shows_the_losses_and_the_least_of_them() -> None:
+    epochs = [
+        {"minutes": 0.5 * k, "train_nll": 6 + 90 * (k < 1) - 0.05 * k, "validation_nll": 6.1 - 0.04 * k} for k in range(20)
+    ]
+    epochs[15]["validation_nll"] = 5.0
+    axes = drawn(training_plot(epochs)).axes[0]
+    train, held_out, least = (points(line) for line in axes.lines)
+    np.testing.assert_array_equal(train[1], [record["train_nll"] for record in epochs])
+    np.testing.assert_array_equal(held_out[0], [record["minutes"] for record in epochs])
+    assert (least[0].item(), least[1].item()) == (7.5, 5.0)
+    # The first loss would leave no room for the others.
+    assert axes.get_ylim()[1] < 7
+    drawn(training_plot(epochs[:1]))
+    drawn(training_plot([record | {"validation_nll": float("nan")} for record in epochs]))
+    for wrong in ([], [{"minutes": 1.0}]):
+        with pytest.raises(ParameterError, match=r"epochs: \d without .*train_nll"):
+            training_plot(wrong)
 
 
 def test_edge_plot_shows_each_edge_with_enough_truths(rng: np.random.Generator) -> None:

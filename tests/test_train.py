@@ -58,15 +58,19 @@ def training_set() -> TrainingSet:
 
 
 def test_fit_and_card(tmp_path):
-    epochs = []
+    epochs, curves = [], []
     estimator = fit_posterior(
         training_set(),
         config(),
         bases=SFHBases.default(),
         cosmology=Cosmology(),
         progress=lambda done, total, figures=None: epochs.append((done, total)),
+        on_epoch=curves.append,
     )
     assert epochs == [(k, 15) for k in range(1, 16)]
+    assert [len(records) for records in curves] == list(range(1, 16))
+    held_out = [record["validation_nll"] for record in curves[-1]]
+    np.testing.assert_allclose([record["validation_nll"] for record in estimator.card["history"]], held_out, rtol=1e-5)
     flux, ivar, zred = mock_photometry(200, 8)
     points = estimator.sample_unbounded(flux, ivar, zred, 200, seed=0)
     residual = points[:, :, 0].mean(axis=1) + np.log(flux[:, 2] / 40)

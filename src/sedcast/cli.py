@@ -2,8 +2,10 @@
 
 import io
 import sys
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +25,7 @@ from sedcast.cli_common import (
     Seed,
     Workers,
     check_folder,
+    check_picture,
     check_workers,
     check_writable,
     explain_os_error,
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 EXIT_UNEXPECTED, EXIT_USER_ERROR = 1, 2
+_SECONDS_BETWEEN_CURVES = 10.0
 
 app = typer.Typer(
     name="sedcast",
@@ -208,6 +212,9 @@ def _note_curves(screen: "Screen", bands: Sequence[str]) -> None:
 def train_posterior_command(
     config: ConfigPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="Artifact to write.")] = Path("posterior.npz"),
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="PNG", help="Draw the losses, again and again as it trains: .png or .pdf.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -222,15 +229,39 @@ def train_posterior_command(
 
     settings = load_config(config, PosteriorConfig)
     check_writable(output, overwrite=overwrite)
+    check_picture(plot, overwrite=overwrite)
     _note_curves(screen, settings.simulation.bands if settings.simulation else ())
-    checkpoint = _checkpoint(output)
+    checkpoint, curves = _checkpoint(output), None if plot is None else _Curves(plot)
     with screen.progress("training the posterior") as report:
-        estimator = train_posterior(settings, checkpoint=checkpoint, progress=report)
+        estimator = train_posterior(settings, checkpoint=checkpoint, progress=report, on_epoch=curves)
     estimator.save(output)
+    if curves is not None:
+        # Of all parameters, as the losses that are reported; while it trained they were what the flow learns.
+        curves.draw(estimator.card["history"])
+        screen.note(f"wrote {plot}")
     for path in (checkpoint, band_checkpoint(checkpoint)):
         path.unlink(missing_ok=True)
     screen.note(f"wrote {output}")
     screen.result(scalars(estimator.card["figures"]), title="Training figures")
+
+
+@dataclass
+class _Curves:
+    """The losses of a training, drawn into a file: after an epoch, but not more often than they can be looked at."""
+
+    path: Path
+    drawn: float = float("-inf")
+
+    def __call__(self, epochs: Sequence[Mapping[str, float]]) -> None:
+        if time.monotonic() - self.drawn >= _SECONDS_BETWEEN_CURVES:
+            self.draw(epochs)
+            self.drawn = time.monotonic()
+
+    def draw(self, epochs: Sequence[Mapping[str, float]]) -> None:
+        from sedcast.plotting import save_figure
+        from sedcast.plotting_training import training_plot
+
+        save_figure(training_plot(epochs), self.path)
 
 
 @app.command(epilog="Example:  sedcast simulate simulate.toml -o simulations.h5")
@@ -246,8 +277,6 @@ def simulate(
 
     An interrupted simulation goes on where it stopped when the same command is given again.
     """
-    import time
-
     screen = make_screen(as_json)
     from sedcast.data.config import load_config
     from sedcast.data.errors import ParameterError

@@ -45,6 +45,7 @@ __all__ = [
     "as_invocation",
     "check_folder",
     "check_mapping",
+    "check_picture",
     "check_workers",
     "check_writable",
     "explain_os_error",
@@ -62,6 +63,7 @@ __all__ = [
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 EXIT_INTERRUPTED = 130
 HDF5 = (".h5", ".hdf5")
+_PICTURES = (".png", ".pdf")
 INTERRUPTED = "interrupted"
 _GOES_ON = "; the work goes on from where it was when the same command is given again"
 _RESUMED = ("simulate", "train emulator", "train posterior", "compare", "figures")
@@ -242,6 +244,22 @@ def check_writable(output: Path, option: str = "-o", *, overwrite: bool) -> None
 
     lock_output(output, option)
     check_replaceable([output], option, overwrite=overwrite)
+
+
+def check_picture(path: Path | None, *, overwrite: bool) -> None:
+    """The same as `check_writable`, of what ``--plot`` names, if it is given: a picture.
+
+    Raises
+    ------
+    ConfigError, ParameterError : as `check_writable`; or if the name ends in something else than ``.png`` or ``.pdf``.
+    """
+    from sedcast.data.errors import ParameterError
+
+    if path is None:
+        return
+    if path.suffix not in _PICTURES:
+        raise ParameterError(f"--plot {path}: expected a name that ends in {', '.join(_PICTURES)}")
+    check_writable(path, "--plot", overwrite=overwrite)
 
 
 def check_folder(output: Path, names: Iterable[str], option: str = "-o", *, overwrite: bool) -> None:

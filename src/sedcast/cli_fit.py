@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sedcast.cli_common import AsJson, Overwrite, Seed, check_writable, make_screen
+from sedcast.cli_common import AsJson, Overwrite, Seed, check_picture, check_writable, make_screen
 
 __all__ = ["add_fit_command", "parse_errors", "parse_magnitudes"]
 
@@ -57,13 +57,13 @@ def fit(
     from sedcast.posterior.summary_tables import TABLE_SUFFIXES, check_table, write_table
 
     magnitudes, sigmas = parse_magnitudes(mags), parse_errors(errors)
-    for option, path, kinds in (("-o", output, (".csv", *TABLE_SUFFIXES, ".h5")), ("--plot", plot, (".png", ".pdf"))):
-        if path is not None:
-            if path.suffix not in kinds:
-                raise ParameterError(f"{option} {path}: expected a name that ends in {', '.join(kinds)}")
-            check_writable(path, option, overwrite=overwrite)
-            if path.suffix in TABLE_SUFFIXES:
-                check_table(path)
+    check_picture(plot, overwrite=overwrite)
+    if output is not None:
+        if output.suffix not in (kinds := (".csv", *TABLE_SUFFIXES, ".h5")):
+            raise ParameterError(f"-o {output}: expected a name that ends in {', '.join(kinds)}")
+        check_writable(output, overwrite=overwrite)
+        if output.suffix in TABLE_SUFFIXES:
+            check_table(output)
     kept = output if output is not None and output.suffix == ".h5" else None
     found = fit_galaxy(magnitudes, errors=sigmas, zred=redshift, model=model, n_samples=n_samples, seed=seed, output=kept)
     # Files first, for standard output may be a pipe that is closed.
