@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sedcast.data.artifacts import consistent, load_artifact, save_artifact
+from sedcast.data.checks import as_floats
 from sedcast.data.errors import ArtifactError, ParameterError
 
 __all__ = ["N_SFH_BASES", "N_ZH_BASES", "T_MAX_GYR", "SFHBases"]
@@ -53,7 +54,7 @@ class SFHBases:
 
     def __post_init__(self) -> None:
         for key in ("t_lookback_gyr", "sfh", "zh"):
-            array = np.array(getattr(self, key), dtype=np.float64)
+            array = as_floats(key, getattr(self, key))
             if not np.all(np.isfinite(array)):
                 raise ParameterError(
                     f"{key} must be finite, got {np.sum(~np.isfinite(array))} values that are not: remove them"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sedcast.data.artifacts import software_versions
+from sedcast.data.checks import check_kind, whole_number
 from sedcast.data.errors import ConfigError
 from sedcast.data.executors import TaskPool
 from sedcast.data.filters import load_filter
@@ -61,7 +62,8 @@ def simulate(
         not end; if ``OUTPUT.partial`` holds an interrupted run of another configuration, version or artifact.
     ParameterError : if `output` is there and no output of sedcast.
     """
-    output = Path(output)
+    output, n_workers = Path(output), whole_number("n_workers", n_workers)
+    check_kind("config", config, SimulationConfig, "SimulationConfig(n_galaxies=...), or load_config of a file")
     refuse_foreign(output)
     prior = Prior.from_dict(config.prior)
     noise = noise_model(config)

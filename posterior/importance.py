@@ -32,12 +32,12 @@ import numpy as np
 from pydantic import Field
 from scipy.special import logsumexp
 
+from sedcast.data.checks import whole_number
 from sedcast.data.config import Config
-from sedcast.data.errors import ParameterError
 from sedcast.data.threads import one_blas_thread, usable_cores
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.emulator.simulation import FluxSimulator
-from sedcast.posterior.conditional_flow import check_threads, checked_keys
+from sedcast.posterior.conditional_flow import check_threads
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import Refined, thinned_rows
 from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, GaussianLikelihood
@@ -171,10 +171,8 @@ class Refiner:
         ------
         ParameterError : as `PosteriorEstimator.sample`, or if the simulator's fluxes are not proportional to the mass.
         """
-        if n_samples < 1:
-            raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
-        checked_keys(seed, np.array([key]), 1)
-        check_threads(n_threads)
+        n_samples, key = whole_number("n_samples", n_samples), whole_number("key", key, least=0)
+        seed, n_threads = whole_number("seed", seed, least=0, bits=64), check_threads(n_threads)
         with one_blas_thread():
             return self._refine(flux, flux_ivar, zred, n_samples, (seed, key), n_threads or usable_cores())
 

@@ -14,12 +14,14 @@ import numpy as np
 
 from sedcast.data.artifacts import atomic_path
 from sedcast.data.catalog import Catalog
+from sedcast.data.checks import check_kind, whole_number
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.outputs import refuse_foreign
 from sedcast.data.provenance import provenance
 from sedcast.data.threads import one_blas_thread, usable_cores
 from sedcast.emulator.histories import DERIVED_NAMES, derived_properties
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
+from sedcast.posterior.conditional_flow import check_threads
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler, Refined
 from sedcast.posterior.outlier_training import OutlierScorer
@@ -107,18 +109,18 @@ def infer_catalog(
     ParameterError : if a number is no positive integer, the refiner is another estimator's, or `output` is there and no output
         of sedcast, or has the name of a table (.fits, .parquet, .ecsv).
     """
+    check_kind("estimator", estimator, PosteriorEstimator, "such as PosteriorEstimator.default()")
+    check_kind("catalog", catalog, Catalog, "read_catalog makes one, of a file or a Table")
     if len(catalog) == 0:
         raise CatalogError("the catalogue has no rows: nothing to infer")
-    numbers = {"n_samples": n_samples, "rows_per_block": rows_per_block, "n_threads": n_threads}
-    wrong = [
-        f"{name}={number!r}"
-        for name, number in numbers.items()
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1)
-    ]
-    if wrong or seed < 0:
-        expected = "positive and an integer" if wrong else "zero or more"
-        raise ParameterError(f"{', '.join(wrong) or f'seed={seed}'}: must be {expected}")
-    if refiner is not None and refiner.estimator is not estimator:
+    n_samples, seed = whole_number("n_samples", n_samples), whole_number("seed", seed, least=0, bits=64)
+    n_threads = check_threads(n_threads)
+    if rows_per_block is not None:
+        rows_per_block = whole_number("rows_per_block", rows_per_block)
+    if first_row is not None:
+        first_row = whole_number("first_row", first_row, least=0)
+    check_sample_type(sample_type, compression)
+    if refiner is not None and getattr(refiner, "estimator", None) is not estimator:
         raise ParameterError("refiner holds another estimator than the one given: make it as Refiner(estimator, simulator)")
     if Path(output).suffix in TABLE_SUFFIXES:
         raise ParameterError(
@@ -180,6 +182,15 @@ def infer_catalog(
         warn_of_flags(figures["inferred"], Counter(flags.tolist()))
     logger.info("%s: posteriors of %d of %d galaxies", output, figures["inferred"], figures["galaxies"])
     return figures
+
+
+def check_sample_type(sample_type: str | None, compression: str | None) -> None:
+    """Refuse a type or a compression of samples that files of posteriors do not have."""
+    if sample_type not in (None, "float16", "float32") or compression not in (None, "gzip", "lzf"):
+        raise ParameterError(
+            f"sample_type={sample_type!r}, compression={compression!r}: expected 'float16', 'float32' or None (no samples), "
+            "and 'gzip', 'lzf' or None"
+        )
 
 
 class _Inferred(NamedTuple):

@@ -15,6 +15,7 @@ import numpy as np
 from astropy.table import Column, Table
 
 from sedcast.data.artifacts import consistent
+from sedcast.data.checks import as_names
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.hdf5 import check_size, check_type, open_hdf5, read_whole
 from sedcast.data.outputs import refuse_foreign
@@ -191,14 +192,14 @@ class PosteriorCatalog:
         ------
         ParameterError : for an unknown quantity, or a row beyond the file.
         """
-        names = self.quantity_names if names is None else names
+        names = self.quantity_names if names is None else as_names("names", names)
         unknown = [name for name in names if name not in self.quantity_names]
         if unknown:
             expected = f"expected some of {', '.join(self.quantity_names)}"
             if set(unknown) <= set(_ADDED):
                 expected = f"an earlier version wrote the file: infer again, or {expected}"
             raise ParameterError(f"unknown quantities {unknown}: {expected}")
-        if not isinstance(row, slice | int | np.integer):
+        if isinstance(row, bool) or not isinstance(row, slice | int | np.integer):
             raise ParameterError(f"row must be a row number or a slice, got {row!r}: `row(galaxy_id)` finds that of an id")
         if not isinstance(row, slice) and not 0 <= row < len(self):
             raise ParameterError(f"row {row}: the file has rows 0 … {len(self) - 1}")

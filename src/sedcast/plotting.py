@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from sedcast.data.artifacts import atomic_path
+from sedcast.data.checks import as_floats, as_names
 from sedcast.data.errors import ParameterError
 from sedcast.data.outputs import mark_for
 from sedcast.posterior.quantities import QUANTITY_LABELS
@@ -69,7 +70,7 @@ def _labels(names: Sequence[str], labels: Sequence[str] | None) -> list[str]:
         return [QUANTITY_LABELS.get(name, name) for name in names]
     if len(labels) != len(names):
         raise ParameterError(f"{len(labels)} labels for {len(names)} names: pass one each")
-    return list(labels)
+    return list(as_names("labels", labels))
 
 
 def _ticks_inward(*panels: Axes) -> None:
@@ -78,11 +79,11 @@ def _ticks_inward(*panels: Axes) -> None:
 
 
 def _check_samples(posteriors: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
-    if not posteriors:
+    if not isinstance(posteriors, Mapping) or not posteriors:
         raise ParameterError("posteriors is empty: pass at least one {name: samples (n_sample, n_param)}")
     checked, least = {}, max(2, len(names))
     for key, samples in posteriors.items():
-        array = np.asarray(samples, dtype=float)
+        array = as_floats(f"posteriors[{key!r}]", samples)
         if array.ndim != 2 or array.shape[1] != len(names) or len(array) < least:
             raise ParameterError(
                 f"posteriors[{key!r}] has shape {array.shape}, expected (n_sample >= {least}, {len(names)} names)"
@@ -149,6 +150,7 @@ def draw_corner(
         # corner imports ArviZ where it is installed, which announces its own next version.
         warnings.simplefilter("ignore")
         import corner
+    names = as_names("names", names)
     checked = _check_samples(posteriors, names)
     shown = [label.replace(" [", "\n[") for label in _labels(names, labels)]
     pooled = np.concatenate(list(checked.values()))
