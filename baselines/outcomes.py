@@ -256,7 +256,9 @@ def run_draws(path: Path) -> np.ndarray:
 def save_outcome(outcome: Outcome, path: Path, *, key: str, galaxy: Galaxy, method: Method) -> None:
     """Keep a run; ``key`` is that of `run_key`."""
     arrays = {"draws": outcome.draws, "quantiles": outcome.quantiles, "physical": outcome.physical}
-    save_artifact(path, KIND, arrays, {"key": key, "galaxy": galaxy.name, "method": method, "figures": outcome.figures()})
+    save_artifact(
+        path, KIND, arrays, {"key": key, "galaxy": galaxy.name, "method": method, "figures": outcome.figures()}, overwrite=True
+    )
 
 
 def quantities(points: np.ndarray, zred: float, estimator: PosteriorSampler) -> np.ndarray:

@@ -194,11 +194,16 @@ class NoiseModel:
         index = [self.bands.index(band) for band in bands]
         return replace(self, bands=bands, **{name: getattr(self, name)[index] for name in _ARRAYS})
 
-    def save(self, path: str | Path) -> None:
-        """Write the model as an artifact of kind ``noise-model``."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the model as an artifact of kind ``noise-model``.
+
+        Raises
+        ------
+        ParameterError : if a file is there already, unless `overwrite` says that it may be replaced.
+        """
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         card = {"provenance": self.provenance, "bands": list(self.bands), "grid": _grid_card(self._grid)}
-        save_artifact(path, KIND, arrays, card)
+        save_artifact(path, KIND, arrays, card, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> "NoiseModel":
@@ -436,7 +441,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO)
     catalog = load_sdss_sample(bands=("FUV", "NUV", "u", "g", "r", "i", "z"))
     model = NoiseModel.from_catalog(catalog, "bundled SDSS + GALEX sample, error floors included")
-    model.save(arguments.out)
+    model.save(arguments.out, overwrite=True)
     logger.info("log caps %s; ln Z from %s to %s", model.log_cap, model.log_norm.min(axis=1), model.log_norm.max(axis=1))
 
 

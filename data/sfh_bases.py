@@ -115,10 +115,15 @@ class SFHBases:
                 provenance=card.get("provenance", {}),
             )
 
-    def save(self, path: str | Path) -> None:
-        """Write the bases as an artifact (``.npz``), atomically."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the bases as an artifact (``.npz``), atomically.
+
+        Raises
+        ------
+        ParameterError : if a file is there already, unless `overwrite` says that it may be replaced.
+        """
         arrays = {"t_lookback_gyr": self.t_lookback_gyr, "sfh": self.sfh, "zh": self.zh}
-        save_artifact(path, _KIND, arrays, {"name": self.name, "provenance": dict(self.provenance)})
+        save_artifact(path, _KIND, arrays, {"name": self.name, "provenance": dict(self.provenance)}, overwrite=overwrite)
 
     @classmethod
     def default(cls) -> "SFHBases":

@@ -111,12 +111,17 @@ class SSPLibrary:
         with consistent(path, "SSP library"):
             return cls(**arrays, name=str(card.get("name", "")), provenance=card.get("provenance", {}))
 
-    def save(self, path: str | Path) -> None:
-        """Write the library as an artifact (``.npz``), atomically."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the library as an artifact (``.npz``), atomically.
+
+        Raises
+        ------
+        ParameterError : if a file is there already, unless `overwrite` says that it may be replaced.
+        """
         arrays = {"wave_rest": self.wave_rest, "log_age": self.log_age, "log_z": self.log_z, "flux": self.flux}
         if self.remnant_mass is not None:
             arrays["remnant_mass"] = self.remnant_mass
-        save_artifact(path, _KIND, arrays, {"name": self.name, "provenance": dict(self.provenance)})
+        save_artifact(path, _KIND, arrays, {"name": self.name, "provenance": dict(self.provenance)}, overwrite=overwrite)
 
     @classmethod
     def popstar(cls) -> "SSPLibrary":

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from sedcast.data.artifacts import software_versions
+from sedcast.data.artifacts import output_path, software_versions
 from sedcast.data.checks import check_kind, whole_number
 from sedcast.data.errors import ConfigError
 from sedcast.data.executors import TaskPool
 from sedcast.data.filters import load_filter
 from sedcast.data.noise import NoiseModel
-from sedcast.data.outputs import refuse_foreign
 from sedcast.data.provenance import provenance
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.segments import Segments, array_digest, open_segments
@@ -43,6 +42,7 @@ def simulate(
     simulator: PhotometrySimulator | None = None,
     n_workers: int = 2,
     pool: TaskPool | None = None,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Simulate `config.n_galaxies` noisy galaxies into an HDF5 file.
@@ -60,11 +60,10 @@ def simulate(
     ------
     ConfigError : if `simulator` has other bands than the configuration; if hardly any proposal is kept, so that the run would
         not end; if ``OUTPUT.partial`` holds an interrupted run of another configuration, version or artifact.
-    ParameterError : if `output` is there and no output of sedcast.
+    ParameterError : if `output` is there already, unless `overwrite` says that it may be replaced.
     """
-    output, n_workers = Path(output), whole_number("n_workers", n_workers)
+    output, n_workers = output_path(output, overwrite=overwrite), whole_number("n_workers", n_workers)
     check_kind("config", config, SimulationConfig, "SimulationConfig(n_galaxies=...), or load_config of a file")
-    refuse_foreign(output)
     prior = Prior.from_dict(config.prior)
     noise = noise_model(config)
     if simulator is None:

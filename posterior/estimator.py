@@ -459,8 +459,13 @@ class PosteriorEstimator:
         described = {"experts": [{"bands": list(expert.bands), **expert.origin} for expert in experts]}
         return self.changed(described, flow=FlowWithExperts(self.flow.general, parts))
 
-    def save(self, path: str | Path) -> None:
-        """Write the artifact (kind ``posterior-estimator``): arrays and card, float32 weights."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the artifact (kind ``posterior-estimator``): arrays and card, float32 weights.
+
+        Raises
+        ------
+        ParameterError : if a file is there already, unless `overwrite` says that it may be replaced.
+        """
         arrays = {f"flow_{name}": array for name, array in self.flow.to_arrays().items()}
         arrays |= self.domain.to_arrays("domain_")
         arrays |= {f"bases_{name}": getattr(self.bases, name) for name in _BASES_ARRAYS}
@@ -481,7 +486,7 @@ class PosteriorEstimator:
         }
         if self.redshift_prior is not None:
             card["redshift_prior"] = self.redshift_prior.model_dump(mode="json")
-        save_artifact(path, KIND, arrays, card)
+        save_artifact(path, KIND, arrays, card, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> "PosteriorEstimator":

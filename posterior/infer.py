@@ -12,11 +12,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from sedcast.data.artifacts import atomic_path
+from sedcast.data.artifacts import atomic_path, output_path
 from sedcast.data.catalog import Catalog
 from sedcast.data.checks import check_kind, whole_number
 from sedcast.data.errors import CatalogError, ParameterError
-from sedcast.data.outputs import refuse_foreign
 from sedcast.data.provenance import provenance
 from sedcast.data.threads import one_blas_thread, usable_cores
 from sedcast.emulator.histories import DERIVED_NAMES, derived_properties
@@ -63,6 +62,7 @@ def infer_catalog(
     sample_type: Literal["float16", "float32"] | None = "float32",
     compression: Literal["gzip", "lzf"] | None = None,
     command: str = "",
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Write the posterior of every row of a catalogue to an HDF5 file.
@@ -95,6 +95,7 @@ def infer_catalog(
     sample_type : of ``samples``; None leaves them out.
     compression : of ``samples``.
     command : the command that asked for it, for the provenance.
+    overwrite : whether files that are there may be replaced.
     progress : called as (rows done, rows).
 
     Returns
@@ -106,8 +107,8 @@ def infer_catalog(
     Raises
     ------
     CatalogError : if the catalogue is empty, or lacks a band of the estimator.
-    ParameterError : if a number is no positive integer, the refiner is another estimator's, or `output` is there and no output
-        of sedcast, or has the name of a table (.fits, .parquet, .ecsv).
+    ParameterError : if a number is no positive integer, the refiner is another estimator's, or `output` is there already and
+        `overwrite` is not true, or has the name of a table (.fits, .parquet, .ecsv).
     """
     check_kind("estimator", estimator, PosteriorEstimator, "such as PosteriorEstimator.default()")
     check_kind("catalog", catalog, Catalog, "read_catalog makes one, of a file or a Table")
@@ -122,12 +123,12 @@ def infer_catalog(
     check_sample_type(sample_type, compression)
     if refiner is not None and getattr(refiner, "estimator", None) is not estimator:
         raise ParameterError("refiner holds another estimator than the one given: make it as Refiner(estimator, simulator)")
-    if Path(output).suffix in TABLE_SUFFIXES:
+    output = output_path(output, overwrite=overwrite)
+    if output.suffix in TABLE_SUFFIXES:
         raise ParameterError(
             f"output {output}: this is written as HDF5, expected a name that ends in .h5; `infer_file` writes summaries as "
             f"{', '.join(TABLE_SUFFIXES)}, and so does `PosteriorCatalog.write_summary`"
         )
-    refuse_foreign(Path(output))
     started, n_rows = time.perf_counter(), len(catalog)
     if catalog.bands != estimator.bands or estimator.context.mask or estimator.infers_redshift:
         catalog = estimator.select(catalog)

@@ -14,11 +14,10 @@ import h5py
 import numpy as np
 from astropy.table import Column, Table
 
-from sedcast.data.artifacts import consistent
+from sedcast.data.artifacts import consistent, output_path
 from sedcast.data.checks import as_names
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.hdf5 import check_size, check_type, open_hdf5, read_whole
-from sedcast.data.outputs import refuse_foreign
 from sedcast.emulator.histories import DERIVED_NAMES, SURVIVING_NAME
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.posterior.inference_data import inference_data
@@ -235,25 +234,25 @@ class PosteriorCatalog:
             column.description = column.description or description(column.name)
         return table
 
-    def write_summary(self, path: str | Path) -> None:
+    def write_summary(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the columns of `summary`, with units, descriptions and this file's provenance, as ``sedcast infer`` does.
 
         Parameters
         ----------
         path : ends in ``.fits``, ``.parquet`` or ``.ecsv``.
+        overwrite : whether a file that is there may be replaced.
 
         Raises
         ------
         ArtifactError : if this file is damaged.
         MissingDependencyError : for Parquet without pyarrow.
-        ParameterError : if the ending is another, or a file is there that is no output of sedcast.
+        ParameterError : if the ending is another, or a file is there that may not be replaced.
         """
         # Imported here, for it needs this module's names.
         from sedcast.posterior.summary_tables import check_table, summary_rows, write_table
 
-        path = Path(path)
+        path = output_path(path, overwrite=overwrite)
         check_table(path)
-        refuse_foreign(path)
         with self._consistent():
             rows = summary_rows(self.file)
         write_table(path, iter([rows]), len(rows), self.provenance)

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sedcast.data.artifacts import FULL, software_versions
+from sedcast.data.artifacts import FULL, output_path, software_versions
 from sedcast.data.catalog import Catalog
 from sedcast.data.checks import check_kind, whole_number
 from sedcast.data.errors import ArtifactError, CatalogError, ConfigError, ParameterError
 from sedcast.data.executors import TaskPool
 from sedcast.data.mapping import CatalogMapping, map_rows
-from sedcast.data.outputs import refuse_foreign
 from sedcast.data.provenance import provenance, read_provenance
 from sedcast.data.tables import open_table
 from sedcast.emulator.segments import Segments, array_digest, open_segments, partial_folder, write_segment
@@ -51,6 +50,7 @@ def infer_file(
     n_threads: int | None = None,
     pool: TaskPool | None = None,
     command: str = "",
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Write summaries of the posterior of every row of a catalogue, and its samples if they are wanted.
@@ -74,6 +74,7 @@ def infer_file(
     pool : processes that share the work; they need the table and the output's folder under the same names (a catalogue in
         memory is sent to each). The results do not depend on it where processors and libraries are alike.
     command : the command that asked for it, for the provenance.
+    overwrite : whether files that are there may be replaced.
     progress : called as (rows done, rows).
 
     Returns
@@ -90,9 +91,9 @@ def infer_file(
         run of something else is in its place.
     MissingDependencyError : for Parquet without pyarrow.
     ParameterError : if a number is not positive, the output's kind is unknown, a table comes without a mapping or a catalogue
-        in memory with one, or an output is there that is the catalogue, or no output of sedcast.
+        in memory with one, or an output is the catalogue, or is there already and `overwrite` is not true.
     """
-    started, output = time.perf_counter(), Path(output)
+    started, output = time.perf_counter(), output_path(output, overwrite=overwrite)
     check_kind("estimator", estimator, PosteriorEstimator, "such as PosteriorEstimator.default()")
     source = _source(catalog, mapping, estimator)
     if rows_per_segment is None:
@@ -103,7 +104,7 @@ def infer_file(
     for path in (output, *([] if samples is None else [samples[0]])):
         if not isinstance(catalog, Catalog) and path.exists() and path.samefile(catalog):
             raise ParameterError(f"{path} is the catalogue itself, and would be overwritten: give another name")
-        refuse_foreign(path)
+        output_path(path, overwrite=overwrite)
     manifest = _manifest(estimator, source.about, n_samples, seed, rows_per_segment, samples, refiner)
     n_threads = 1 if pool is not None else n_threads
     n_segments = -(-source.n_rows // rows_per_segment)
@@ -229,6 +230,7 @@ def _infer_segment(job: _Job, number: int, progress: Callable[[int, int], None] 
             first_row=rows.start,
             sample_type=None if job.samples is None else job.samples[1],
             compression=None if job.samples is None else job.samples[2],
+            overwrite=True,
             progress=progress,
         )
 

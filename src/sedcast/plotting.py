@@ -16,7 +16,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from sedcast.data.artifacts import atomic_path
+from sedcast.data.artifacts import atomic_path, output_path
 from sedcast.data.checks import as_floats, as_names
 from sedcast.data.errors import ParameterError
 from sedcast.data.outputs import mark_for
@@ -54,8 +54,14 @@ def plain(text: str) -> str:
 
 
 @own_style
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a picture, PNG if the name does not say what; it has its name when it is whole."""
+def save_figure(figure: Figure, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a picture, PNG if the name does not say what; it has its name when it is whole.
+
+    Raises
+    ------
+    ParameterError : if a file is there already, unless `overwrite` says that it may be replaced.
+    """
+    path = output_path(path, overwrite=overwrite)
     with atomic_path(path) as temporary:
         kind = path.suffix[1:] or "png"
         figure.savefig(temporary, format=kind, metadata=mark_for(kind))
