@@ -21,6 +21,7 @@ from sedcast.emulator.segments import Segments, array_digest, open_segments
 from sedcast.emulator.simulation import (
     PROPOSALS_PER_CHUNK,
     Draws,
+    FluxSimulator,
     PhotometrySimulator,
     SimulationConfig,
     SpectrumModel,
@@ -30,7 +31,7 @@ from sedcast.emulator.simulation import (
 )
 from sedcast.emulator.sps import SPSModel, library_digest
 
-__all__ = ["changed_artifacts", "simulate"]
+__all__ = ["changed_artifacts", "simulate", "simulator_identity"]
 
 _CHUNKS_PER_SEGMENT = 8
 
@@ -129,6 +130,14 @@ def _identity(model: SpectrumModel) -> str:
     return str(getattr(model, "card", {}).get("sha256", named))
 
 
+def simulator_identity(simulator: FluxSimulator) -> str:
+    """What a simulator is made of, its model, filters and cosmology, in one word; of a user's own, its type."""
+    if not isinstance(simulator, PhotometrySimulator):
+        return type(simulator).__name__
+    curves = [part for curve in simulator.projection.curves for part in (curve.wave, curve.response)]
+    return array_digest(*curves, np.array([_identity(simulator.model), simulator.cosmology.name]))
+
+
 def changed_artifacts(config: SimulationConfig, made_with: Mapping[str, str]) -> list[str]:
     """Which of the artifacts in a file of simulations are others than those that its configuration names now."""
     now = _artifacts(config, noise_model(config), default_simulator(config))
@@ -142,6 +151,7 @@ def _artifacts(config: SimulationConfig, noise: NoiseModel, simulator: Photometr
         "emulator": _identity(simulator.model),
         "cosmology": simulator.cosmology.name,
         "noise": array_digest(*noise_arrays),
+        "softening": array_digest(noise.softening),
         "filters": array_digest(*(part for curve in curves for part in (curve.wave, curve.response))),
     }
 
