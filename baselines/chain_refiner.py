@@ -10,9 +10,10 @@ from sedcast.baselines.coordinates import FlowMap
 from sedcast.baselines.fallback import FAILED, NOT_CONVERGED
 from sedcast.baselines.mcmc import McmcConfig, run_emcee
 from sedcast.data.errors import SedcastError
+from sedcast.emulator.mass_simulation import simulator_identity
 from sedcast.emulator.simulation import FluxSimulator
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.exact import Refined, thinned_rows
+from sedcast.posterior.exact import Refined, chain_seed, thinned_rows
 from sedcast.posterior.likelihood import GaussianLikelihood
 
 __all__ = ["ChainRefiner"]
@@ -50,8 +51,9 @@ class ChainRefiner:
         self.estimator.refuse_inferred_redshift("MCMC")
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the samples beside estimator and simulator, as JSON takes it."""
-        return self.config.model_dump(mode="json") | {"use_flow": self.use_flow}
+        """All that decides the samples beside the estimator, as JSON takes it."""
+        described = {"use_flow": self.use_flow, "simulator": simulator_identity(self.simulator)}
+        return self.config.model_dump(mode="json", exclude={"seed"}) | described
 
     def __call__(
         self,
@@ -67,9 +69,8 @@ class ChainRefiner:
         """Sample one galaxy; arguments as of `ExactSampler`, `n_threads` without effect."""
         likelihood = GaussianLikelihood(self.simulator, self.estimator.prior, flux=flux, flux_ivar=flux_ivar, zred=zred)
         flow = FlowMap.at(self.estimator, flux, flux_ivar, zred) if self.use_flow else None
-        own_seed = int(np.random.SeedSequence((seed, key)).generate_state(1)[0])
         try:
-            seeded = self.config.model_copy(update={"seed": own_seed})
+            seeded = self.config.model_copy(update={"seed": chain_seed(seed, key)})
             result = run_emcee(likelihood, seeded, flow=flow).unless_interrupted()
         except SedcastError as error:
             logger.warning("emcee failed on row %d, the flow's samples stand in: %s", key, error)

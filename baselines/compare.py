@@ -276,7 +276,9 @@ def _compare_pairs(setting: Setting, task: _PairTask) -> dict[Pair, TwoSamples]:
     arrays = {
         f"{a} {b} {name}": np.asarray(value) for (a, b), figures in pairs.items() for name, value in vars(figures).items()
     }
-    save_artifact(task.path, PAIRS_KIND, arrays, {"key": task.key(setting), "pairs": [list(pair) for pair in pairs]})
+    save_artifact(
+        task.path, PAIRS_KIND, arrays, {"key": task.key(setting), "pairs": [list(pair) for pair in pairs]}, overwrite=True
+    )
     return pairs
 
 

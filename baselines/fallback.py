@@ -24,7 +24,7 @@ class _Emcee:
     config: McmcConfig
 
     def __call__(self, likelihood: GaussianLikelihood, start: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
-        seeded = self.config.model_copy(update={"seed": seed % 2**32})
+        seeded = self.config.model_copy(update={"seed": seed})
         try:
             result = self._run(likelihood, seeded, start).unless_interrupted()
         except SedcastError as error:

@@ -14,7 +14,7 @@ from sedcast.baselines.coordinates import FlowCoordinates, FlowMap
 from sedcast.baselines.mcmc_result import N_DIM, McmcConfig, McmcResult
 from sedcast.baselines.moves import ZeusGroups, emcee_moves
 from sedcast.baselines.starts import Start, find_start
-from sedcast.baselines.zeus_globals import GlobalGenerators, root_logger_kept
+from sedcast.baselines.zeus_globals import GlobalGenerators, legacy_state, root_logger_kept
 from sedcast.data.errors import SedcastError
 from sedcast.data.locks import output_lock
 from sedcast.data.threads import one_blas_thread
@@ -67,13 +67,14 @@ def run_emcee(
     Foreman-Mackey et al. 2013, arXiv:1202.3665; Nelson et al. 2014, arXiv:1311.5229 (differential evolution).
     """
     meter = Meter(likelihood)
-    found = find_start(likelihood, config.n_total, n_screen=config.n_screen, seed=config.seed, start=start, flow=flow)
+    of_start, of_sampler = np.random.SeedSequence(config.seed).spawn(2)
+    found = find_start(likelihood, config.n_total, n_screen=config.n_screen, seed=of_start, start=start, flow=flow)
     moves, names = emcee_moves(config.n_groups, found.proposal)
     sampler = emcee.EnsembleSampler(config.n_total, N_DIM, found.coordinates.log_prob, moves=moves, vectorize=True)
 
     def steps(moment: Moment | None) -> Iterator[Moment]:
         if moment is None:
-            state = emcee.State(found.points, random_state=np.random.RandomState(config.seed).get_state())
+            state = emcee.State(found.points, random_state=legacy_state(of_sampler))
         else:
             state = emcee.State(moment.points, log_prob=moment.log_prob, random_state=moment.random_state)
         for now in sampler.sample(state, iterations=None, store=False, skip_initial_state_check=True):
@@ -111,7 +112,8 @@ def run_zeus(
     import zeus
 
     meter = Meter(likelihood)
-    found = find_start(likelihood, config.n_total, n_screen=config.n_screen, seed=config.seed, start=start, flow=flow)
+    of_start, of_sampler = np.random.SeedSequence(config.seed).spawn(2)
+    found = find_start(likelihood, config.n_total, n_screen=config.n_screen, seed=of_start, start=start, flow=flow)
     in_noise = isinstance(found.coordinates, FlowCoordinates)
     if in_noise:
         move, name = zeus.moves.GaussianMove(tune=False, mu0=_ZEUS_WIDTH), "slices along random directions, fixed width"
@@ -122,7 +124,7 @@ def run_zeus(
     groups = ZeusGroups(move, config.n_groups)
     order = groups.order(config.n_total)
     chains = Chains("zeus", meter, found, config, moves=(name,), checkpoint=held, order=order, n_tuning=n_tuning)
-    with _locked(checkpoint), GlobalGenerators(config.seed) as generators:
+    with _locked(checkpoint), GlobalGenerators(of_sampler) as generators:
         with root_logger_kept():
             options = {"vectorize": True, "verbose": False, "shuffle_ensemble": False, "patience": _NEVER}
             sampler = zeus.EnsembleSampler(config.n_total, N_DIM, found.coordinates.log_prob, moves=groups, **options)

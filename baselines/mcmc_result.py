@@ -46,7 +46,7 @@ class McmcConfig(Config):
     check_every: int = Field(default=100, ge=MIN_KEPT)
     thin: int = Field(default=5, ge=1)
     n_screen: int = Field(default=8192, ge=1)
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**128)
 
     @field_validator("n_walkers")
     @classmethod

@@ -54,7 +54,8 @@ def run_nautilus(likelihood: GaussianLikelihood, config: McmcConfig) -> McmcResu
         raise MissingDependencyError("nested sampling needs nautilus: pip install 'sedcast[nautilus]'") from error
     likelihood.refuse_unresolved()
     meter = Meter(likelihood)
-    rng = np.random.default_rng(config.seed)
+    own, of_sampler = np.random.SeedSequence(config.seed).spawn(2)
+    rng = np.random.default_rng(own)
     no_mass = _proportional(likelihood, rng)
     log_likelihood = _without_mass(likelihood) if no_mass else _with_mass(likelihood)
     with warnings.catch_warnings():
@@ -69,7 +70,7 @@ def run_nautilus(likelihood: GaussianLikelihood, config: McmcConfig) -> McmcResu
             n_batch=_BATCH,
             vectorized=True,
             pass_dict=False,
-            seed=config.seed,
+            seed=int(of_sampler.generate_state(1)[0]),
         )
         finished = sampler.run(
             n_eff=config.target_ess,

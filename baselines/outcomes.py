@@ -19,6 +19,7 @@ from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.simulation import FluxSimulator
+from sedcast.posterior.exact import chain_seed
 from sedcast.posterior.importance import RefineConfig
 from sedcast.posterior.resampling import SAMPLES_VERSION, PosteriorDraws
 
@@ -135,9 +136,13 @@ class Galaxy:
     truth: np.ndarray | None = None
 
     def seed(self, seed: int) -> int:
-        """A seed of the galaxy's own, which does not depend on what other galaxies there are."""
+        """A seed of the galaxy's own for the flow, which does not depend on what other galaxies there are."""
         stream = (seed, self.group == "mock", self.row)
         return int(np.random.SeedSequence(stream).generate_state(1)[0])
+
+    def chain_seed(self, seed: int, method: Method) -> int:
+        """The same for a sampler, which shares its random numbers neither with other galaxies nor with other samplers."""
+        return chain_seed(seed, self.group == "mock", self.row, SAMPLERS.index(method))
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,8 @@ def run_key(setting: Setting, galaxy: Galaxy, method: Method) -> str:
     data = [np.asarray(value, dtype=float).tobytes().hex() for value in (galaxy.flux, galaxy.flux_ivar, galaxy.zred)]
     estimator = setting.estimator.digest
     version = software_versions().get("sedcast", "")
-    parts = [method, used, galaxy.seed(config.seed), data, estimator, setting.simulator_name, version]
+    seed = galaxy.chain_seed(config.seed, method) if method in SAMPLERS else galaxy.seed(config.seed)
+    parts = [method, used, seed, data, estimator, setting.simulator_name, version]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -256,7 +262,9 @@ def run_draws(path: Path) -> np.ndarray:
 def save_outcome(outcome: Outcome, path: Path, *, key: str, galaxy: Galaxy, method: Method) -> None:
     """Keep a run; ``key`` is that of `run_key`."""
     arrays = {"draws": outcome.draws, "quantiles": outcome.quantiles, "physical": outcome.physical}
-    save_artifact(path, KIND, arrays, {"key": key, "galaxy": galaxy.name, "method": method, "figures": outcome.figures()})
+    save_artifact(
+        path, KIND, arrays, {"key": key, "galaxy": galaxy.name, "method": method, "figures": outcome.figures()}, overwrite=True
+    )
 
 
 def quantities(points: np.ndarray, zred: float, estimator: PosteriorSampler) -> np.ndarray:

@@ -175,7 +175,7 @@ def _refined(setting: Setting, galaxy: Galaxy) -> _Found:
 
 def _sampled(setting: Setting, galaxy: Galaxy, likelihood: GaussianLikelihood, method: Method) -> _Found:
     config = setting.config
-    seed = galaxy.seed(config.seed)
+    seed = galaxy.chain_seed(config.seed, method)
     settings = config.mcmc.model_copy(update={"seed": seed})
     if method == "nautilus":
         result = run_nautilus(likelihood, settings)
@@ -195,7 +195,7 @@ def _sampled(setting: Setting, galaxy: Galaxy, likelihood: GaussianLikelihood, m
         "converged": result.converged,
         "reason": result.reason,
     }
-    return _Found(kept, independent_draws(result.chain, ess, config.n_draws, seed=seed), figures)
+    return _Found(kept, independent_draws(result.chain, ess, config.n_draws, seed=galaxy.seed(config.seed)), figures)
 
 
 def independent_draws(chain: np.ndarray, ess: float, n: int, *, seed: int) -> np.ndarray:

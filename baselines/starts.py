@@ -67,7 +67,7 @@ def find_start(
     n_walker: int,
     *,
     n_screen: int,
-    seed: int,
+    seed: int | np.random.SeedSequence,
     start: np.ndarray | None = None,
     flow: FlowMap | None = None,
 ) -> Start:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import wasserstein_distance
 
+from sedcast.data.checks import as_floats, whole_number
 from sedcast.data.errors import MissingDependencyError, ParameterError
 from sedcast.posterior.exact import thinned_rows
 
@@ -75,8 +76,11 @@ def marginal_wasserstein(first: np.ndarray, second: np.ndarray, *, scale: np.nda
     scale : (n_dim,) or one for all, for example the prior's standard deviations; 1 for probit-space samples.
     """
     first, second = _pair(first, second)
+    unit = as_floats("scale", scale)
+    if unit.shape not in ((), (first.shape[1],)) or not ((unit > 0) & (unit < np.inf)).all():
+        raise ParameterError(f"scale={scale}: expected a positive number, or one for each of {first.shape[1]} quantities")
     distance = [wasserstein_distance(first[:, column], second[:, column]) for column in range(first.shape[1])]
-    return np.asarray(distance) / scale
+    return np.asarray(distance) / unit
 
 
 def c2st(first: np.ndarray, second: np.ndarray, *, seed: int, n_folds: int = 5) -> float:
@@ -107,6 +111,7 @@ def c2st(first: np.ndarray, second: np.ndarray, *, seed: int, n_folds: int = 5) 
     except ImportError as error:
         raise MissingDependencyError("the classifier two-sample test needs scikit-learn: pip install scikit-learn") from error
     first, second = _pair(first, second)
+    seed, n_folds = whole_number("seed", seed, least=0, bits=32), whole_number("n_folds", n_folds, least=2)
     n = min(len(first), len(second))
     if n < _MIN_PER_FOLD * n_folds:
         raise ParameterError(f"{n} samples in the smaller set: {n_folds} folds need at least {_MIN_PER_FOLD * n_folds}")
@@ -147,7 +152,7 @@ def _folds(samples: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.nd
 
 
 def _pair(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    first, second = as_floats("the first samples", first), as_floats("the second samples", second)
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or min(len(first), len(second)) < 2:
         raise ParameterError(f"samples have shapes {first.shape} and {second.shape}, expected (n, n_dim) and (m, n_dim)")
     if not (np.isfinite(first).all() and np.isfinite(second).all()):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["GlobalGenerators", "root_logger_kept"]
+__all__ = ["GlobalGenerators", "legacy_state", "root_logger_kept"]
 
 
 @contextmanager
@@ -28,21 +28,27 @@ def _not_from_zeus(record: logging.LogRecord) -> bool:
     return record.module != "ensemble"
 
 
+def legacy_state(seed: np.random.SeedSequence) -> tuple[Any, ...]:
+    """The state of NumPy's old generator, which emcee and zeus draw from, seeded with all that there is of a seed."""
+    return tuple(np.random.RandomState(np.random.MT19937(seed)).get_state())
+
+
 class GlobalGenerators:
     """Context manager that seeds the global generators of NumPy and `random`, silences zeus, and puts everything back.
 
     Parameters
     ----------
-    seed : of both.
+    seed : of both, each with a stream of its own.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: np.random.SeedSequence) -> None:
         self.seed = seed
 
     def __enter__(self) -> "GlobalGenerators":
         self._before: Any = np.random.get_state(), random.getstate()  # noqa: NPY002 - the generator that zeus uses
-        np.random.seed(self.seed)  # noqa: NPY002
-        random.seed(self.seed)
+        of_numpy, of_python = self.seed.spawn(2)
+        np.random.set_state(legacy_state(of_numpy))  # noqa: NPY002
+        random.seed(of_python.generate_state(4).tobytes())
         logging.getLogger().addFilter(_not_from_zeus)
         return self
 

@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         estimator = fit_outliers(estimator, config, simulator=simulator)
         figures["fit_s"] = time.perf_counter() - started
     if options.save is not None:
-        estimator.save(options.save)
+        estimator.save(options.save, overwrite=True)
     mocks = draw_like_training(estimator, simulator, options.mocks, seed=options.seed + 1)
     started = time.perf_counter()
     fresh = _Judged(estimator, simulator, mocks)

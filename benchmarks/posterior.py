@@ -110,7 +110,7 @@ def catalog_seconds(estimator: PosteriorEstimator, catalog: Catalog, options: ar
         for rows in (slice(2), slice(None)):
             part = catalog.subset(rows)
             started = time.perf_counter()
-            infer_catalog(estimator, part, output, n_samples=options.samples, n_threads=options.threads)
+            infer_catalog(estimator, part, output, n_samples=options.samples, n_threads=options.threads, overwrite=True)
     return time.perf_counter() - started
 
 

@@ -36,10 +36,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     kept, proposed = [], []
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "galaxies.h5"
-        simulate(config.model_copy(update={"n_galaxies": min(1000, config.n_galaxies)}), output, simulator=simulator)
+        simulate(
+            config.model_copy(update={"n_galaxies": min(1000, config.n_galaxies)}), output, simulator=simulator, overwrite=True
+        )
         for repeat in range(options.repeats):
             started = time.perf_counter()
-            figures = simulate(config.model_copy(update={"seed": config.seed + repeat}), output, simulator=simulator)
+            figures = simulate(
+                config.model_copy(update={"seed": config.seed + repeat}), output, simulator=simulator, overwrite=True
+            )
             seconds = time.perf_counter() - started
             kept.append(figures["n_galaxies"] / seconds)
             proposed.append(figures["n_proposed"] / seconds)

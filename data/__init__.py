@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from sedcast.data.executors import task_pool
     from sedcast.data.filters import BANDS, FilterProjection, load_filter
+    from sedcast.data.mapping import load_mapping, read_mapped
     from sedcast.data.noise import NoiseModel
     from sedcast.data.provenance import read_provenance
     from sedcast.data.sfh_bases import SFHBases

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from sedcast.data.errors import ArtifactError, SedcastError
+from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
 from sedcast.data.invocation import invocation
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "atomic_path",
     "consistent",
     "load_artifact",
+    "output_path",
     "read_card",
     "reserve",
     "save_artifact",
@@ -114,6 +115,25 @@ class atomic_path:
             os.close(descriptor)
 
 
+def output_path(path: str | Path, *, overwrite: bool = False) -> Path:
+    """The path of a file that is to be written: of a call from Python, one that is there is replaced only if that is said.
+
+    A command has asked already (`sedcast.data.outputs.check_replaceable`).
+
+    Raises
+    ------
+    ParameterError : if it is no path, or a folder; or if a file is there and `overwrite` is not true.
+    """
+    if not isinstance(path, str | Path) or not str(path):
+        raise ParameterError(f"{path!r} is no name of a file to write: expected a text or a Path")
+    path = Path(path)
+    if path.is_dir():
+        raise ParameterError(f"{path} is a folder: give the name of a file")
+    if not overwrite and invocation.get() is None and os.path.lexists(path):
+        raise ParameterError(f"{path} is there already: give another name, or overwrite=True to replace it")
+    return path
+
+
 def reserve(path: Path, n_bytes: int) -> None:
     """Make sure that a file of about `n_bytes` can be written at `path`, before a library that crashes on a full disk tries to.
 
@@ -171,7 +191,9 @@ def _digest(arrays: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def save_artifact(path: str | Path, kind: str, arrays: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> None:
+def save_artifact(
+    path: str | Path, kind: str, arrays: Mapping[str, np.ndarray], card: Mapping[str, Any], *, overwrite: bool = False
+) -> None:
     """Write arrays and their card to `path` (``.npz``), atomically.
 
     Parameters
@@ -180,11 +202,14 @@ def save_artifact(path: str | Path, kind: str, arrays: Mapping[str, np.ndarray],
     kind : what it is, for example ``"spectrum-emulator"``.
     arrays : numeric or fixed-width string arrays; object arrays are refused.
     card : JSON-serialisable description; schema, kind, versions, the command that made it and a checksum are added.
+    overwrite : whether a file that is there may be replaced.
 
     Raises
     ------
+    ParameterError : if a file is there that may not be replaced.
     ArtifactError : if an array cannot be stored without pickle.
     """
+    path = output_path(path, overwrite=overwrite)
     held = {name: np.asarray(array) for name, array in arrays.items()}
     for name, array in held.items():
         if array.dtype.hasobject or name == _CARD:

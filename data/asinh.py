@@ -9,6 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from sedcast.data.checks import as_floats, as_names
+from sedcast.data.errors import ParameterError
+
 __all__ = [
     "DEFAULT_SOFTENING",
     "POGSON",
@@ -48,7 +51,7 @@ def softening_nanomaggies(bands: str | Sequence[str]) -> np.ndarray:
     """Usual softening b of a band () or of several bands (n_band,), in nanomaggies; a noise model may have its own."""
     if isinstance(bands, str):
         return np.asarray(1e9 * SOFTENING.get(bands, DEFAULT_SOFTENING))
-    return np.array([1e9 * SOFTENING.get(band, DEFAULT_SOFTENING) for band in bands])
+    return np.array([1e9 * SOFTENING.get(band, DEFAULT_SOFTENING) for band in as_names("bands", bands)])
 
 
 def asinh_magnitude(flux: np.ndarray, softening: npt.ArrayLike) -> np.ndarray:
@@ -62,27 +65,54 @@ def asinh_magnitude(flux: np.ndarray, softening: npt.ArrayLike) -> np.ndarray:
     Returns
     -------
     magnitude : as `flux`, AB.
+
+    Raises
+    ------
+    ParameterError : for what are no numbers, shapes that do not fit, or a softening that is not positive.
     """
-    b = np.asarray(softening)
-    return -POGSON * (np.arcsinh(np.asarray(flux) / (2.0 * b)) + np.log(b) - _LN10_9)
+    flux, b = _checked("flux", flux, softening)
+    return -POGSON * (np.arcsinh(flux / (2.0 * b)) + np.log(b) - _LN10_9)
 
 
 def asinh_flux(magnitude: np.ndarray, softening: npt.ArrayLike) -> np.ndarray:
     """Flux in nanomaggies of an asinh magnitude, the inverse of `asinh_magnitude`; arguments as there."""
-    b = np.asarray(softening)
-    return 2.0 * b * np.sinh(-np.asarray(magnitude) / POGSON - np.log(b) + _LN10_9)
+    magnitude, b = _checked("magnitude", magnitude, softening)
+    return np.asarray(2.0 * b * np.sinh(-magnitude / POGSON - np.log(b) + _LN10_9))
+
+
+def _checked(name: str, values: npt.ArrayLike, softening: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Fluxes or magnitudes, and the softening that goes with them, as floats."""
+    found, b = as_floats(name, values), as_floats("softening", softening)
+    if b.ndim > 1 or (b.ndim and found.shape[-1:] != b.shape):
+        raise ParameterError(
+            f"{name} has shape {found.shape} and softening {b.shape}: expected (..., n_band) and (n_band,), or one softening"
+        )
+    if not ((b > 0) & (b < np.inf)).all():
+        raise ParameterError(f"softening={b}: must be positive and finite, nanomaggies; see softening_nanomaggies")
+    return found, b
 
 
 def _slope(flux: np.ndarray, softening: npt.ArrayLike) -> np.ndarray:
     """``|dm/df|`` in magnitudes per nanomaggie."""
-    return np.asarray(POGSON / np.hypot(flux, 2.0 * np.asarray(softening)))
+    flux, b = _checked("flux", flux, softening)
+    return np.asarray(POGSON / np.hypot(flux, 2.0 * b))
+
+
+def _spread(name: str, values: npt.ArrayLike, slope: np.ndarray) -> np.ndarray:
+    """Errors of what has these slopes, as floats."""
+    spread = as_floats(name, values)
+    if spread.shape not in ((), slope.shape):
+        raise ParameterError(f"{name} has shape {spread.shape}, expected {slope.shape}, that of flux")
+    return spread
 
 
 def asinh_magnitude_error(flux: np.ndarray, sigma: np.ndarray, softening: npt.ArrayLike) -> np.ndarray:
     """Error of the asinh magnitude, ``|dm/df|`` sigma; shapes as in `asinh_magnitude`, `sigma` in nanomaggies."""
-    return _slope(flux, softening) * np.asarray(sigma)
+    slope = _slope(flux, softening)
+    return slope * _spread("sigma", sigma, slope)
 
 
 def asinh_flux_error(flux: np.ndarray, magnitude_error: np.ndarray, softening: npt.ArrayLike) -> np.ndarray:
     """Error in nanomaggies of an asinh magnitude's error: the inverse of `asinh_magnitude_error`; as `asinh_flux`."""
-    return np.asarray(magnitude_error) / _slope(flux, softening)
+    slope = _slope(flux, softening)
+    return _spread("magnitude_error", magnitude_error, slope) / slope

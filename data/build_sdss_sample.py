@@ -45,7 +45,9 @@ def build_sdss_sample(source: str | Path, out: str | Path) -> None:
             arrays = {name: np.asarray(table[name]).astype(table[name].dtype.newbyteorder("=")) for name in _COLUMNS}
     except (OSError, KeyError, IndexError, zipfile.BadZipFile) as error:
         raise CatalogError(f"{source} does not hold {_MEMBER}: pass that file or the kcorrect 5.1.9 wheel ({error})") from error
-    save_artifact(out, "sdss-sample", arrays, {"attribution": _ATTRIBUTION, "source": f"kcorrect 5.1.9, {_MEMBER}"})
+    save_artifact(
+        out, "sdss-sample", arrays, {"attribution": _ATTRIBUTION, "source": f"kcorrect 5.1.9, {_MEMBER}"}, overwrite=True
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

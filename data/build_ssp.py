@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
         logger.error("usage: python -m sedcast.data.build_ssp OUT [--nebular]")
         return 2
     library = build_popstar(nebular="--nebular" in arguments)
-    library.save(paths[0])
+    library.save(paths[0], overwrite=True)
     logger.info("wrote %s: %d metallicities, %d ages, %d wavelengths", paths[0], *library.flux.shape)
     return 0
 

@@ -28,10 +28,11 @@ from sedcast.data.catalog_columns import (
     warn_of_ids,
     warn_of_unused,
 )
+from sedcast.data.checks import as_floats, as_names
 from sedcast.data.errors import CatalogError, ParameterError
-from sedcast.data.filters import BANDS, check_bands
+from sedcast.data.filters import BANDS, check_band_names, check_bands
 from sedcast.data.sdss import AB_OFFSETS, ERROR_FLOORS, SDSS_BANDS, is_sdss_layout, sdss_photometry
-from sedcast.data.units import NANOMAGGIES_PER_UNIT, as_floats, as_nanomaggies
+from sedcast.data.units import NANOMAGGIES_PER_UNIT, as_nanomaggies
 
 __all__ = ["NANOMAGGIES_PER_UNIT", "Catalog", "apply_calibration", "load_sdss_sample", "read_catalog"]
 
@@ -57,6 +58,7 @@ class Catalog:
     Raises
     ------
     CatalogError : if shapes disagree.
+    ParameterError : if `bands` is empty, repeats one or is no sequence of names, or fluxes and redshifts are no numbers.
     """
 
     ids: np.ndarray
@@ -67,9 +69,9 @@ class Catalog:
     status: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
 
     def __post_init__(self) -> None:
-        bands = tuple(self.bands)
+        bands = check_band_names(as_names("bands", self.bands))
         flux, ivar = as_nanomaggies(self.flux, self.flux_ivar)
-        zred, ids = as_floats(self.zred), check_ids("ids", np.ma.asanyarray(self.ids))
+        zred, ids = np.atleast_1d(as_floats("zred", self.zred)), check_ids("ids", np.ma.asanyarray(self.ids))
         expected = (len(zred), len(bands))
         if flux.shape != expected or ivar.shape != expected or ids.shape != zred.shape:
             raise CatalogError(
@@ -123,6 +125,7 @@ class Catalog:
         ------
         CatalogError : if a band, or with `ragged` every one, is not in the catalogue.
         """
+        bands = check_band_names(as_names("bands", bands))
         absent = [band for band in bands if band not in self.bands]
         if absent and not (ragged and len(absent) < len(bands)):
             raise CatalogError(f"bands {', '.join(absent)} are not in this catalogue, which has {', '.join(self.bands)}")
@@ -172,9 +175,16 @@ def apply_calibration(
     catalog : as observed.
     offsets : m_AB - m_catalogue per band, magnitudes; 0 for bands not named.
     floors : minimum error per band, magnitudes; 0 for bands not named.
+
+    Raises
+    ------
+    ParameterError : if one is not finite, or a floor negative.
     """
-    factor = 10.0 ** (-0.4 * np.array([offsets.get(band, 0.0) for band in catalog.bands]))
-    floor = np.array([floors.get(band, 0.0) for band in catalog.bands])
+    offset = as_floats("offsets", [offsets.get(band, 0.0) for band in catalog.bands])
+    floor = as_floats("floors", [floors.get(band, 0.0) for band in catalog.bands])
+    if not np.isfinite(offset).all() or not ((floor >= 0) & (floor < np.inf)).all():
+        raise ParameterError(f"offsets {offset} and floors {floor} of {catalog.bands}: must be finite, floors not negative")
+    factor = 10.0 ** (-0.4 * offset)
     flux = catalog.flux * factor
     variance = (catalog.sigma * factor) ** 2 + (floor * flux / POGSON) ** 2
     return Catalog(catalog.ids, catalog.bands, flux, 1.0 / variance, catalog.zred, catalog.status)
@@ -198,7 +208,7 @@ def load_sdss_sample(*, bands: Sequence[str] = SDSS_BANDS, calibrate: bool = Tru
     -------
     catalog : model fluxes corrected for Galactic extinction (GALEX: AUTO, 2MASS: extended-source totals), AB nanomaggies.
     """
-    bands = tuple(bands)
+    bands = check_band_names(as_names("bands", bands))
     unknown = [band for band in bands if band not in BANDS]
     if unknown:
         raise ParameterError(f"bands {unknown}: the bundled sample has {', '.join(BANDS)}")
@@ -250,7 +260,7 @@ def read_catalog(
             f"unit={unit!r}: expected one of {', '.join(NANOMAGGIES_PER_UNIT)}; magnitudes are read with a mapping file "
             '(unit = "AB" or "asinh" there)'
         )
-    chosen = None if bands is None else tuple(bands)
+    chosen = None if bands is None else as_names("bands", bands)
     columns = dict(columns or {})
     table = path if isinstance(path, Table) else read_table(source, columns)
     # A band of a user's own filter curve is known by its column only; where bands may be missing, not even by that.

@@ -13,11 +13,12 @@ import numpy as np
 from astropy.table import MaskedColumn, Table
 from astropy.units import MagUnit, UnitsWarning
 
+from sedcast.data.checks import floats_of
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.filters import load_filter
 from sedcast.data.sdss import SDSS_BANDS, is_sdss_layout, needed_sdss_columns
 from sedcast.data.tables import ColumnsInHdf5, RowsInHdf5, TableFile, open_table, reading
-from sedcast.data.units import as_floats, as_nanomaggies, contradicts, known_unit, unknown_unit
+from sedcast.data.units import as_nanomaggies, contradicts, known_unit, unknown_unit
 
 __all__ = [
     "REDSHIFT_MAX",
@@ -163,7 +164,7 @@ def as_numbers(name: str, values: np.ndarray, first_row: int = 0) -> np.ndarray:
     CatalogError : if one is no number; `name` and `first_row` say where.
     """
     if values.dtype.kind in "iuf":
-        return as_floats(values)
+        return floats_of(values)
     if values.dtype.kind not in "USO":
         raise CatalogError(f"column {name!r} holds {values.dtype}, expected numbers")
     texts = as_texts(name, np.asarray(values)).astype(str)
@@ -269,7 +270,7 @@ def all_with_units(
 def _with_unit(column: Any) -> Any:
     """A column in the unit that it states, which astropy may know by another name or, AB, take for a flux."""
     unit = known_unit(column.unit)
-    return column if column.unit == unit else as_floats(column) << unit
+    return column if column.unit == unit else floats_of(column) << unit
 
 
 def _spread_column(table: Table, columns: Mapping[str, str], band: str) -> str | None:

@@ -8,8 +8,8 @@ import astropy.cosmology
 import numpy as np
 from scipy.interpolate import CubicSpline
 
+from sedcast.data.checks import as_floats
 from sedcast.data.errors import ParameterError
-from sedcast.data.units import as_floats
 
 __all__ = ["CM_PER_MPC", "ZRED_MAX", "Cosmology"]
 
@@ -65,7 +65,7 @@ class Cosmology:
 
 
 def _check_zred(zred: np.ndarray | float) -> np.ndarray:
-    zred = as_floats(zred)
+    zred = as_floats("zred", zred)
     # What is not a number compares as false.
     good = (zred >= 0) & (zred <= ZRED_MAX)
     if not good.all():

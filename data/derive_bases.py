@@ -231,7 +231,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     bases = derive_bases(PopulationConfig(seed=options.seed))
-    bases.save(options.output)
+    bases.save(options.output, overwrite=True)
     _log.info("wrote %s: %s", options.output, bases.provenance["figures"])
 
 

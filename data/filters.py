@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import speclite.filters
 
+from sedcast.data.checks import as_floats, as_names, in_own_precision
 from sedcast.data.cosmology import CM_PER_MPC, Cosmology
 from sedcast.data.errors import ParameterError
 
@@ -173,12 +174,14 @@ class FilterProjection:
     weights: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        curves = tuple(load_filter(band) for band in self.bands)
+        curves = tuple(load_filter(band) for band in as_names("bands", self.bands))
         object.__setattr__(self, "curves", curves)
         object.__setattr__(self, "bands", check_band_names(tuple(curve.name for curve in curves)))
-        if not (np.isfinite(self.zred_max) and self.zred_max >= 0):
-            raise ParameterError(f"zred_max={self.zred_max}: must be finite and not negative")
-        wave = np.asarray(self.wave_rest, dtype=float)
+        zred_max, wave = as_floats("zred_max", self.zred_max), as_floats("wave_rest", self.wave_rest)
+        if zred_max.ndim or not 0 <= zred_max < np.inf:
+            raise ParameterError(f"zred_max={self.zred_max}: must be one number, finite and not negative")
+        if wave.ndim != 1 or len(wave) < 2 or not (np.diff(wave) > 0).all():
+            raise ParameterError(f"wave_rest has shape {wave.shape}, expected (n_wave,) Å, increasing, without NaN")
         for curve in curves:
             support = curve.wave[curve.response > 0]
             low, high = support[0] / (1 + self.zred_max), support[-1]
@@ -208,14 +211,15 @@ class FilterProjection:
         ------
         ParameterError : for a redshift outside the range or spectra of another width.
         """
-        zred = np.asarray(zred, dtype=float)
+        zred, spectra = as_floats("zred", zred), self._columns_used(spectra)
+        if zred.shape != spectra.shape[:1]:
+            raise ParameterError(f"zred has shape {zred.shape}, expected {spectra.shape[:1]}: one for each of the spectra")
         if not len(zred):
             return np.empty((0, len(self.bands)))
         good = (zred > 0) & (zred <= self.zred_max)
         if not good.all():
             bad = zred[~good][0]
             raise ParameterError(f"zred={bad}: must lie in 0 < zred <= {self.zred_max}: leave it out, or raise zred_max")
-        spectra = self._columns_used(spectra)
         position = zred / _REDSHIFT_STEP
         node = position.astype(int)
         share = (position - node)[:, None]
@@ -249,6 +253,10 @@ class FilterProjection:
 
     def _columns_used(self, spectra: np.ndarray) -> np.ndarray:
         n_used = self.weights.shape[1]
+        # Single precision stays: it is faster.
+        spectra = in_own_precision("spectra", spectra)
+        if spectra.ndim != 2:
+            raise ParameterError(f"spectra have shape {spectra.shape}, expected (n_galaxy, n_wave)")
         if spectra.shape[1] == len(self.wave_rest):
             return spectra[:, self.used]
         if spectra.shape[1] != n_used:

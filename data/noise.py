@@ -38,6 +38,7 @@ from sedcast.data.asinh import (
     softening_nanomaggies,
 )
 from sedcast.data.catalog import Catalog, load_sdss_sample
+from sedcast.data.checks import as_floats, as_names
 from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
 
 __all__ = ["NoiseModel", "main"]
@@ -183,6 +184,7 @@ class NoiseModel:
         ------
         ParameterError : if a band is not in the model.
         """
+        bands = as_names("bands", bands)
         absent = [band for band in bands if band not in self.bands]
         if absent or not bands:
             raise ParameterError(
@@ -190,13 +192,18 @@ class NoiseModel:
                 "with NoiseModel.from_catalog from a catalogue that has the others"
             )
         index = [self.bands.index(band) for band in bands]
-        return replace(self, bands=tuple(bands), **{name: getattr(self, name)[index] for name in _ARRAYS})
+        return replace(self, bands=bands, **{name: getattr(self, name)[index] for name in _ARRAYS})
 
-    def save(self, path: str | Path) -> None:
-        """Write the model as an artifact of kind ``noise-model``."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the model as an artifact of kind ``noise-model``.
+
+        Raises
+        ------
+        ParameterError : if a file is there already, unless `overwrite` says that it may be replaced.
+        """
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         card = {"provenance": self.provenance, "bands": list(self.bands), "grid": _grid_card(self._grid)}
-        save_artifact(path, KIND, arrays, card)
+        save_artifact(path, KIND, arrays, card, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> "NoiseModel":
@@ -250,10 +257,14 @@ class NoiseModel:
         -------
         flux_obs, sigma, log_weight : (n, n_band), (n, n_band) nanomaggies, and (n,); pass the last to `accept`.
         """
-        flux = np.atleast_2d(np.asarray(flux, dtype=float))
+        flux = np.atleast_2d(as_floats("flux", flux))
         if flux.shape[1:] != (len(self.bands),):
             raise ParameterError(f"flux has shape {flux.shape}, expected (n, {len(self.bands)}) for bands {self.bands}")
         flux_obs, sigma, log_weight = np.zeros_like(flux), np.full_like(flux, np.inf), np.zeros(len(flux))
+        if not np.isfinite(flux).all():
+            raise ParameterError(f"flux has {np.count_nonzero(~np.isfinite(flux))} values that are not finite: leave them out")
+        if measured is not None and np.shape(measured) != flux.shape:
+            raise ParameterError(f"measured has shape {np.shape(measured)}, expected {flux.shape}, that of flux")
         for b in range(len(self.bands)):
             rows = slice(None) if measured is None else np.flatnonzero(measured[:, b])
             flux_obs[rows, b], sigma[rows, b] = self._draw_band(b, flux[rows, b], rng)
@@ -320,7 +331,10 @@ class NoiseModel:
 
         Leaving out the others when training is a cut on observed values: it leaves p(theta | x) as it is for those kept.
         """
-        magnitude, ln_sigma = asinh_magnitude(flux_obs, self.softening), np.log(sigma)
+        magnitude, sigma = asinh_magnitude(flux_obs, self.softening), as_floats("sigma", sigma)
+        if sigma.shape != magnitude.shape or not (sigma > 0).all():
+            raise ParameterError(f"sigma has shape {sigma.shape}, expected {magnitude.shape} and positive values")
+        ln_sigma = np.log(sigma)
         inside = (magnitude >= self.magnitude_range[:, 0]) & (magnitude <= self.magnitude_range[:, 1])
         inside &= (ln_sigma >= self.ln_sigma_range[:, 0]) & (ln_sigma <= self.ln_sigma_range[:, 1])
         return np.asarray((inside | np.isinf(sigma)).all(axis=1))
@@ -427,7 +441,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO)
     catalog = load_sdss_sample(bands=("FUV", "NUV", "u", "g", "r", "i", "z"))
     model = NoiseModel.from_catalog(catalog, "bundled SDSS + GALEX sample, error floors included")
-    model.save(arguments.out)
+    model.save(arguments.out, overwrite=True)
     logger.info("log caps %s; ln Z from %s to %s", model.log_cap, model.log_norm.min(axis=1), model.log_norm.max(axis=1))
 
 

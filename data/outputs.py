@@ -2,7 +2,7 @@
 
 A command replaces a file only if the file says that the same command made it, of the same settings and inputs: a repeated
 command loses nothing. Anything else is replaced with ``--overwrite`` alone, and what the command reads, never. A call from
-Python replaces what sedcast wrote, for a notebook is run again and again, and nothing else.
+Python says ``overwrite=True``, whatever the file holds (`sedcast.data.artifacts.output_path`).
 """
 
 import hashlib
@@ -13,11 +13,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from sedcast.data.artifacts import atomic_path, read_card
-from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
+from sedcast.data.errors import ParameterError, SedcastError
 from sedcast.data.invocation import invocation
 from sedcast.data.provenance import read_provenance
 
-__all__ = ["check_replaceable", "mark_for", "refuse_foreign", "refuse_inputs", "remove_outdated", "write_text"]
+__all__ = ["check_replaceable", "mark_for", "refuse_inputs", "remove_outdated", "write_text"]
 
 _MARK = re.compile(rb"sedcast-run:([0-9a-f]{16}):([0-9a-f]{16}|-):([\w%./~-]*)")
 _HEADED = (".h5", ".hdf5", ".fits", ".parquet", ".ecsv")
@@ -84,23 +84,6 @@ def remove_outdated(folder: Path, names: Iterable[str]) -> None:
     for path in [path for name in names for path in folder.glob(name)]:
         if (found := _made_by(path)) is not None and found["run"] != running.run:
             path.unlink()
-
-
-def refuse_foreign(path: Path) -> None:
-    """Refuse, of a call from Python, to replace a file without a header of provenance; a command has asked already.
-
-    Raises
-    ------
-    ParameterError : if there is one.
-    """
-    if invocation.get() is not None or not os.path.lexists(path):
-        return
-    try:
-        read_provenance(path)
-    except ArtifactError as error:
-        raise ParameterError(
-            f"{path} is there already, and is no output of sedcast ({error}): give another name, or delete it first"
-        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sedcast.data.artifacts import consistent, load_artifact, save_artifact
+from sedcast.data.checks import as_floats
 from sedcast.data.errors import ArtifactError, ParameterError
 
 __all__ = ["N_SFH_BASES", "N_ZH_BASES", "T_MAX_GYR", "SFHBases"]
@@ -53,7 +54,7 @@ class SFHBases:
 
     def __post_init__(self) -> None:
         for key in ("t_lookback_gyr", "sfh", "zh"):
-            array = np.array(getattr(self, key), dtype=np.float64)
+            array = as_floats(key, getattr(self, key))
             if not np.all(np.isfinite(array)):
                 raise ParameterError(
                     f"{key} must be finite, got {np.sum(~np.isfinite(array))} values that are not: remove them"
@@ -114,10 +115,15 @@ class SFHBases:
                 provenance=card.get("provenance", {}),
             )
 
-    def save(self, path: str | Path) -> None:
-        """Write the bases as an artifact (``.npz``), atomically."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the bases as an artifact (``.npz``), atomically.
+
+        Raises
+        ------
+        ParameterError : if a file is there already, unless `overwrite` says that it may be replaced.
+        """
         arrays = {"t_lookback_gyr": self.t_lookback_gyr, "sfh": self.sfh, "zh": self.zh}
-        save_artifact(path, _KIND, arrays, {"name": self.name, "provenance": dict(self.provenance)})
+        save_artifact(path, _KIND, arrays, {"name": self.name, "provenance": dict(self.provenance)}, overwrite=overwrite)
 
     @classmethod
     def default(cls) -> "SFHBases":

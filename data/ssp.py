@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sedcast.data.artifacts import consistent, load_artifact, save_artifact
+from sedcast.data.checks import as_floats, in_own_precision
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.executors import TaskPool
 from sedcast.data.fsps_link import fsps_spectrum, import_fsps, stellar_population
@@ -78,6 +79,7 @@ class SSPLibrary:
         ------
         ParameterError : if fewer than two wavelengths remain.
         """
+        wave_min, wave_max = as_floats("wave_min", wave_min).item(), as_floats("wave_max", wave_max).item()
         inside = (self.wave_rest >= wave_min) & (self.wave_rest <= wave_max)
         if inside.sum() < 2:
             raise ParameterError(
@@ -109,12 +111,17 @@ class SSPLibrary:
         with consistent(path, "SSP library"):
             return cls(**arrays, name=str(card.get("name", "")), provenance=card.get("provenance", {}))
 
-    def save(self, path: str | Path) -> None:
-        """Write the library as an artifact (``.npz``), atomically."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the library as an artifact (``.npz``), atomically.
+
+        Raises
+        ------
+        ParameterError : if a file is there already, unless `overwrite` says that it may be replaced.
+        """
         arrays = {"wave_rest": self.wave_rest, "log_age": self.log_age, "log_z": self.log_z, "flux": self.flux}
         if self.remnant_mass is not None:
             arrays["remnant_mass"] = self.remnant_mass
-        save_artifact(path, _KIND, arrays, {"name": self.name, "provenance": dict(self.provenance)})
+        save_artifact(path, _KIND, arrays, {"name": self.name, "provenance": dict(self.provenance)}, overwrite=overwrite)
 
     @classmethod
     def popstar(cls) -> "SSPLibrary":
@@ -187,7 +194,7 @@ def _tabulate_here(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _increasing(key: str, values: np.ndarray, minimum: int) -> np.ndarray:
-    array = np.array(values, dtype=np.float64)
+    array = as_floats(key, values)
     if array.ndim != 1 or array.size < minimum:
         raise ParameterError(f"{key} must be one-dimensional with at least {minimum} values, got shape {array.shape}")
     if not np.isfinite(array).all() or np.any(np.diff(array) <= 0):
@@ -196,7 +203,7 @@ def _increasing(key: str, values: np.ndarray, minimum: int) -> np.ndarray:
 
 
 def _table(key: str, values: np.ndarray, shape: tuple[int, ...], dtype: type[np.floating[Any]]) -> np.ndarray:
-    array = np.array(values, dtype=dtype)
+    array = in_own_precision(key, values).astype(dtype)
     if array.shape != shape:
         raise ParameterError(f"{key} must have shape {shape} (metallicity, age, wavelength), got {array.shape}: transpose it")
     if not np.isfinite(array).all() or array.min() < 0:

@@ -21,9 +21,9 @@ import numpy as np
 from astropy.io import fits
 from astropy.table.meta import get_header_from_yaml
 
+from sedcast.data.checks import floats_of
 from sedcast.data.errors import CatalogError, MissingDependencyError
 from sedcast.data.hdf5 import check_size, open_hdf5
-from sedcast.data.units import as_floats
 
 __all__ = ["ColumnsInHdf5", "RowsInHdf5", "TableFile", "open_table", "reading", "units_in"]
 
@@ -101,7 +101,7 @@ class TableFile(ABC):
 def _hidden(values: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     """Numbers with NaN, texts with empty ones, where they are hidden."""
     if values.dtype.kind in "fiub":
-        return as_floats(np.ma.MaskedArray(values, hidden))
+        return floats_of(np.ma.MaskedArray(values, hidden))
     values = values.copy()
     values[hidden] = b"" if values.dtype.kind == "S" else ""
     return values
@@ -292,7 +292,7 @@ class _Parquet(TableFile):
             first, values = first + len(values), _as_array(next(batches).column(0), name)
         self._held[name] = first, values, batches
         whole = np.ma.concatenate(parts)
-        return as_floats(whole) if np.ma.is_masked(whole) else whole.data
+        return floats_of(whole) if np.ma.is_masked(whole) else whole.data
 
 
 def _counted_columns(metadata: Mapping[str, Any], n_rows: int) -> dict[str, range]:

@@ -12,9 +12,9 @@ from typing import Any, TextIO
 import numpy as np
 from astropy.table import Table
 
+from sedcast.data.checks import floats_of
 from sedcast.data.errors import CatalogError
 from sedcast.data.tables import TableFile, reading, units_in
-from sedcast.data.units import as_floats
 
 __all__ = ["CsvTable", "EcsvTable"]
 
@@ -180,7 +180,7 @@ class EcsvTable(_Lines):
     def _column(self, run: Table, name: str) -> np.ndarray:
         values = run[name]
         if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "iuf" and values.mask.any():
-            return as_floats(values)
+            return floats_of(values)
         if isinstance(values, np.ma.MaskedArray) and values.dtype.kind == "U":
             return np.asarray(values.filled(""))
         return np.asarray(getattr(values, "value", values))

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from sedcast.data.asinh import POGSON
+from sedcast.data.checks import as_floats, floats_of
 from sedcast.data.errors import ParameterError
 
-__all__ = ["NANOMAGGIES_PER_UNIT", "as_floats", "as_nanomaggies", "contradicts", "known_unit", "unknown_unit"]
+__all__ = ["NANOMAGGIES_PER_UNIT", "as_nanomaggies", "contradicts", "known_unit", "unknown_unit"]
 
 NANOMAGGIES_PER_UNIT = {
     "nanomaggies": 1.0,
@@ -48,16 +49,23 @@ def as_nanomaggies(flux: Any, flux_ivar: Any) -> tuple[np.ndarray, np.ndarray]:
 
     Raises
     ------
-    ParameterError : if one has a unit and the other has none, or a unit is that of something else.
+    ParameterError : if one has a unit and the other has none, a unit is that of something else, shapes differ, or these are no
+        numbers.
     """
     units = [getattr(values, "unit", None) for values in (flux, flux_ivar)]
     if units == [None, None]:
-        return as_floats(flux), as_floats(flux_ivar)
+        return _of_one_shape(as_floats("flux", flux), as_floats("flux_ivar", flux_ivar))
     if None in units:
         raise ParameterError(
             f"flux has the unit {units[0]} and flux_ivar {units[1]}: give both with units, or both as numbers of nanomaggies"
         )
-    return _converted(*(_quantity(values) for values in (flux, flux_ivar)))
+    return _converted(*_of_one_shape(_quantity(flux), _quantity(flux_ivar)))
+
+
+def _of_one_shape(flux: Any, flux_ivar: Any) -> tuple[Any, Any]:
+    if flux.shape != flux_ivar.shape:
+        raise ParameterError(f"flux has shape {flux.shape}, flux_ivar {flux_ivar.shape}: expected the same")
+    return flux, flux_ivar
 
 
 @functools.cache
@@ -112,20 +120,6 @@ def contradicts(stated: Any, unit: str, *, inverse_variance: bool = False, count
     return not np.isclose(size, NANOMAGGIES_PER_UNIT[unit], rtol=1e-3, atol=0)
 
 
-def as_floats(values: Any) -> np.ndarray:
-    """A copy as float64, masked values, and pandas' NA, as NaN."""
-    if isinstance(values, np.ma.MaskedArray):
-        return np.where(np.ma.getmaskarray(values), np.nan, np.asarray(values.data, dtype=float))
-    if hasattr(values, "mask") and hasattr(values, "unmasked"):
-        return np.where(values.mask, np.nan, np.asarray(values.unmasked, dtype=float))
-    try:
-        return np.array(values, dtype=float)
-    except TypeError:
-        if not hasattr(values, "to_numpy"):
-            raise
-        return np.array(values.to_numpy(dtype=float, na_value=np.nan))
-
-
 def _quantity(values: Any) -> Any:
     """A Column as a Quantity, masked values as NaN; magnitudes stay magnitudes."""
     from astropy import units as u
@@ -134,7 +128,7 @@ def _quantity(values: Any) -> Any:
         values = np.where(values.mask, np.nan, values.unmasked.value) * values.unit
     if isinstance(values, u.Quantity | u.Magnitude):
         return values
-    return as_floats(values) << (known_unit(values.unit) or u.Unit(values.unit))
+    return floats_of(values) << (known_unit(values.unit) or u.Unit(values.unit))
 
 
 def _converted(flux: Any, spread: Any) -> tuple[np.ndarray, np.ndarray]:

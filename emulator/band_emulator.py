@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sedcast.data.checks import one_per_galaxy
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.filters import load_filter
 from sedcast.data.sfh_bases import N_SFH_BASES, N_ZH_BASES
 from sedcast.data.ssp import log_age_yr
-from sedcast.emulator.checks import one_per_galaxy
 from sedcast.emulator.dust import attenuation_at
 from sedcast.emulator.histories import BETA, GAMMA, burst_fraction, clipped_metallicity, column
 from sedcast.emulator.metallicity_inputs import MetallicityInputs

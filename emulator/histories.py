@@ -7,10 +7,10 @@ the bin's mid-point as its age, and the metallicity of that time.
 
 import numpy as np
 
+from sedcast.data.checks import as_floats, check_kind, one_per_galaxy
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import N_SFH_BASES, N_ZH_BASES, SFHBases
-from sedcast.emulator.checks import as_floats, one_per_galaxy
 from sedcast.emulator.dust import diffuse_a_v
 from sedcast.emulator.prior import BETA_TOLERANCE, PARAMETER_NAMES
 from sedcast.emulator.surviving import SurvivingMass
@@ -130,6 +130,7 @@ class HistoryGrid:
     """
 
     def __init__(self, bases: SFHBases) -> None:
+        check_kind("bases", bases, SFHBases, "such as SFHBases.default()")
         self.bases = bases
         self.edges_gyr = _EDGES_GYR
         self.centres_gyr = 0.5 * (_EDGES_GYR[1:] + _EDGES_GYR[:-1])

@@ -179,8 +179,13 @@ class LogSpectrumEmulator:
         log_spectra = self.log_spectra(theta)
         return np.exp(log_spectra, out=log_spectra)
 
-    def save(self, path: str | Path) -> None:
-        """Write the artifact, arrays and a card."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the artifact, arrays and a card.
+
+        Raises
+        ------
+        ParameterError : if a file is there already, unless `overwrite` says that it may be replaced.
+        """
         arrays: dict[str, np.ndarray] = {}
         for k, segment in enumerate(self.segments):
             arrays |= segment.to_arrays(f"segment{k}_")
@@ -190,7 +195,7 @@ class LogSpectrumEmulator:
             "log_parameters": self.log_parameters,
             "ranges": self.ranges,
         }
-        save_artifact(path, _KIND, arrays, self.card | described)
+        save_artifact(path, _KIND, arrays, self.card | described, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> "LogSpectrumEmulator":

@@ -9,18 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from sedcast.data.artifacts import software_versions
+from sedcast.data.artifacts import output_path, software_versions
+from sedcast.data.checks import check_kind, whole_number
 from sedcast.data.errors import ConfigError
 from sedcast.data.executors import TaskPool
 from sedcast.data.filters import load_filter
 from sedcast.data.noise import NoiseModel
-from sedcast.data.outputs import refuse_foreign
 from sedcast.data.provenance import provenance
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.segments import Segments, array_digest, open_segments
 from sedcast.emulator.simulation import (
     PROPOSALS_PER_CHUNK,
     Draws,
+    FluxSimulator,
     PhotometrySimulator,
     SimulationConfig,
     SpectrumModel,
@@ -30,7 +31,7 @@ from sedcast.emulator.simulation import (
 )
 from sedcast.emulator.sps import SPSModel, library_digest
 
-__all__ = ["changed_artifacts", "simulate"]
+__all__ = ["changed_artifacts", "simulate", "simulator_identity"]
 
 _CHUNKS_PER_SEGMENT = 8
 
@@ -42,6 +43,7 @@ def simulate(
     simulator: PhotometrySimulator | None = None,
     n_workers: int = 2,
     pool: TaskPool | None = None,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Simulate `config.n_galaxies` noisy galaxies into an HDF5 file.
@@ -59,10 +61,10 @@ def simulate(
     ------
     ConfigError : if `simulator` has other bands than the configuration; if hardly any proposal is kept, so that the run would
         not end; if ``OUTPUT.partial`` holds an interrupted run of another configuration, version or artifact.
-    ParameterError : if `output` is there and no output of sedcast.
+    ParameterError : if `output` is there already, unless `overwrite` says that it may be replaced.
     """
-    output = Path(output)
-    refuse_foreign(output)
+    output, n_workers = output_path(output, overwrite=overwrite), whole_number("n_workers", n_workers)
+    check_kind("config", config, SimulationConfig, "SimulationConfig(n_galaxies=...), or load_config of a file")
     prior = Prior.from_dict(config.prior)
     noise = noise_model(config)
     if simulator is None:
@@ -128,6 +130,14 @@ def _identity(model: SpectrumModel) -> str:
     return str(getattr(model, "card", {}).get("sha256", named))
 
 
+def simulator_identity(simulator: FluxSimulator) -> str:
+    """What a simulator is made of, its model, filters and cosmology, in one word; of a user's own, its type."""
+    if not isinstance(simulator, PhotometrySimulator):
+        return type(simulator).__name__
+    curves = [part for curve in simulator.projection.curves for part in (curve.wave, curve.response)]
+    return array_digest(*curves, np.array([_identity(simulator.model), simulator.cosmology.name]))
+
+
 def changed_artifacts(config: SimulationConfig, made_with: Mapping[str, str]) -> list[str]:
     """Which of the artifacts in a file of simulations are others than those that its configuration names now."""
     now = _artifacts(config, noise_model(config), default_simulator(config))
@@ -141,6 +151,7 @@ def _artifacts(config: SimulationConfig, noise: NoiseModel, simulator: Photometr
         "emulator": _identity(simulator.model),
         "cosmology": simulator.cosmology.name,
         "noise": array_digest(*noise_arrays),
+        "softening": array_digest(noise.softening),
         "filters": array_digest(*(part for curve in curves for part in (curve.wave, curve.response))),
     }
 

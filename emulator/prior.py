@@ -8,8 +8,8 @@ from typing import Any, get_type_hints
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from sedcast.data.checks import as_floats, in_own_precision, whole_number
 from sedcast.data.errors import ParameterError
-from sedcast.emulator.checks import as_floats
 
 __all__ = [
     "BETA_TOLERANCE",
@@ -106,7 +106,12 @@ class Prior:
     dust_index: tuple[float, float] = (-2.0, 1.0)
 
     def __post_init__(self) -> None:
-        for name, (low, high) in self.to_dict().items():
+        for name, ends in self.to_dict().items():
+            values = as_floats(name, ends)
+            if values.shape != (2,):
+                raise ParameterError(f"prior range {name}={ends!r}: expected (low, high)")
+            low, high = values.tolist()
+            object.__setattr__(self, name, (low, high))
             if not (np.isfinite(low) and np.isfinite(high) and low < high):
                 raise ParameterError(f"prior range {name}=({low}, {high}): expected finite low < high")
             if name.startswith("gamma") and low <= 0:
@@ -130,16 +135,21 @@ class Prior:
         return cls(**{name: (float(low), float(high)) for name, (low, high) in ranges.items()})
 
     def sample(self, n: int, seed: int | np.random.Generator) -> np.ndarray:
-        """Draw `n` parameter vectors, shape (n, 12)."""
-        rng = np.random.default_rng(seed)
-        return self.from_unit(rng.random((n, len(FREE_PARAMETER_NAMES))))
+        """Draw `n` parameter vectors, shape (n, 12).
+
+        Raises
+        ------
+        ParameterError : if `n` or `seed` is no integer, or negative.
+        """
+        rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(whole_number("seed", seed, least=0))
+        return self.from_unit(rng.random((whole_number("n", n, least=0), len(FREE_PARAMETER_NAMES))))
 
     def from_unit(self, unit: np.ndarray) -> np.ndarray:
         """Map points of the unit cube (n, 11) to theta (n, 12): the inverse of the prior's CDF.
 
         The Dirichlet weights follow Betancourt (2013, arXiv:1010.3436).
         """
-        unit = np.clip(np.asarray(unit, dtype=float), _UNIT_EDGE, 1 - _UNIT_EDGE)
+        unit = np.clip(_rows("unit", unit, len(FREE_PARAMETER_NAMES)), _UNIT_EDGE, 1 - _UNIT_EDGE)
         theta = np.empty((len(unit), len(PARAMETER_NAMES)))
         theta[:, 0] = self._uniform("log_mstar", unit[:, 0])
         theta[:, 1:5] = sfh_weights(unit[:, 1:4] ** (1 / 3, 1 / 2, 1))
@@ -149,7 +159,7 @@ class Prior:
 
     def to_unit(self, theta: np.ndarray) -> np.ndarray:
         """Map theta (n, 12), which is in the prior (see `validate`), to the unit cube (n, 11): the prior's CDF."""
-        theta = np.atleast_2d(np.asarray(theta, dtype=float))
+        theta = _rows("theta", theta, len(PARAMETER_NAMES))
         unit = np.empty((len(theta), len(FREE_PARAMETER_NAMES)))
         unit[:, 0] = self._cdf("log_mstar", theta[:, 0])
         unit[:, 1:4] = sfh_sticks(theta[:, 1:5]) ** (3, 2, 1)
@@ -159,7 +169,7 @@ class Prior:
 
     def from_unbounded(self, theta_unbounded: np.ndarray) -> np.ndarray:
         """Map probit-space points (n, 11) to theta (n, 12); every real point lands inside the prior."""
-        return self.from_unit(ndtr(np.asarray(theta_unbounded, dtype=float)))
+        return self.from_unit(ndtr(_rows("theta_unbounded", theta_unbounded, len(FREE_PARAMETER_NAMES))))
 
     def to_unbounded(self, theta: np.ndarray) -> np.ndarray:
         """Map theta (n, 12), which is in the prior (see `validate`), to probit space (n, 11): there a standard normal."""
@@ -171,12 +181,12 @@ class Prior:
 
     def log_prob_unbounded(self, theta_unbounded: np.ndarray) -> np.ndarray:
         """Log density of the prior in probit space, shape (n,): a standard normal."""
-        x = np.asarray(theta_unbounded, dtype=float)
+        x = in_own_precision("theta_unbounded", theta_unbounded).astype(float, copy=False)
         return -0.5 * np.sum(x**2, axis=-1) - 0.5 * x.shape[-1] * np.log(2 * np.pi)
 
     def contains(self, theta: np.ndarray) -> np.ndarray:
         """Whether each parameter vector lies inside the prior, shape (n,); non-finite ones do not."""
-        theta = np.atleast_2d(np.asarray(theta, dtype=float))
+        theta = _rows("theta", theta, len(PARAMETER_NAMES))
         low, high = self._bounds
         inside = ((theta >= low) & (theta <= high)).all(axis=1)
         inside &= np.abs(theta[:, 1:5].sum(axis=1) - 1) <= BETA_TOLERANCE
@@ -263,6 +273,14 @@ class Prior:
         if name.startswith("gamma"):
             return np.log(value / low) / np.log(high / low)
         return (value - low) / (high - low)
+
+
+def _rows(name: str, values: np.ndarray, n_column: int) -> np.ndarray:
+    """Points as floats (n, n_column), of one point (n_column,) a row."""
+    values = np.atleast_2d(in_own_precision(name, values)).astype(float, copy=False)
+    if values.ndim != 2 or values.shape[1] != n_column:
+        raise ParameterError(f"{name} has shape {values.shape}, expected (n, {n_column})")
+    return values
 
 
 def sfh_sticks(beta: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sedcast.data.artifacts import atomic_path
+from sedcast.data.artifacts import atomic_path, output_path
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.outputs import write_text
 from sedcast.emulator.log_spectrum import LogSpectrumEmulator, LogSpectrumSegment
@@ -77,11 +77,16 @@ def read_speculator(path: str | Path) -> LogSpectrumSegment:
     return segment
 
 
-def write_speculator(path: str | Path, segment: LogSpectrumSegment) -> None:
+def write_speculator(path: str | Path, segment: LogSpectrumSegment, *, overwrite: bool = False) -> None:
     """Write a segment as Speculator does: a pickled list of 18 with plain NumPy arrays, readable by NumPy 1 and 2.
 
     Speculator reads it with ``Speculator(restore=True, restore_filename=path without ".pkl")``.
+
+    Raises
+    ------
+    ParameterError : if a file is there already, unless `overwrite` says that it may be replaced.
     """
+    path = output_path(path, overwrite=overwrite)
     data = pickle.dumps(_as_list(segment), protocol=3)
     # NumPy 2 names the place of its array constructor as NumPy 1 does not know it; the name comes before any array's bytes.
     data = data.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n", 1)
@@ -148,18 +153,24 @@ def load_speculator(paths: Iterable[str | Path], *, parameter_names: Sequence[st
         raise ArtifactError(f"{len(paths)} files {[Path(path).name for path in paths]} do not go together: {error}") from error
 
 
-def export_speculator(emulator: LogSpectrumEmulator, folder: str | Path) -> list[Path]:
+def export_speculator(emulator: LogSpectrumEmulator, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
     """Write each segment of an emulator with `write_speculator`, and ``inputs.json`` with what those files cannot say.
 
     Returns
     -------
     paths : ``segment-1.pkl`` … by increasing wavelength, then ``inputs.json``: names of the inputs in order (``ln NAME`` where
         the file wants a logarithm), their ranges in training, and each file's wavelengths in Å.
+
+    Raises
+    ------
+    ParameterError : if one of them is there already, unless `overwrite` says that they may be replaced.
     """
     folder = Path(folder)
     paths = [folder / f"segment-{k}.pkl" for k in range(1, len(emulator.segments) + 1)]
+    for path in (*paths, folder / "inputs.json"):
+        output_path(path, overwrite=overwrite)
     for path, segment in zip(paths, emulator.segments, strict=True):
-        write_speculator(path, segment)
+        write_speculator(path, segment, overwrite=overwrite)
     names = [f"ln {name}" if name in emulator.log_parameters else name for name in emulator.parameter_names]
     ranges = emulator.network_inputs(np.transpose(emulator.ranges)).T.tolist() if emulator.ranges else []
     described = {

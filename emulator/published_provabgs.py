@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from sedcast.data.checks import one_per_galaxy
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
-from sedcast.emulator.checks import one_per_galaxy
 from sedcast.emulator.dust import DustLaw
 from sedcast.emulator.histories import BETA, GAMMA, HistoryGrid, burst_fraction, column
 from sedcast.emulator.log_spectrum import LogSpectrumEmulator

@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from scipy.special import gammainc, gammaincinv, ndtr, ndtri
 
+from sedcast.data.checks import as_floats, whole_number
 from sedcast.data.config import Config
 from sedcast.data.errors import ParameterError
 
@@ -54,11 +55,11 @@ class RedshiftPrior(Config):
         ------
         ParameterError : if one is outside min … max, or NaN.
         """
-        values = np.asarray(zred)
-        zred = values.astype(float)
+        half = getattr(zred, "dtype", None) == np.float16
+        zred = as_floats("zred", zred)
         inside = np.clip(zred, self.min, self.max)
-        if values.dtype == np.float16:
-            zred = np.where(inside.astype(np.float16) == values, inside, zred)
+        if half:
+            zred = np.where(inside.astype(np.float16) == zred, inside, zred)
         outside = ~(zred == inside)
         if outside.any():
             raise ParameterError(
@@ -69,7 +70,7 @@ class RedshiftPrior(Config):
 
     def cdf(self, zred: np.ndarray) -> np.ndarray:
         """Share of galaxies below `zred`, of any shape."""
-        zred = np.clip(np.asarray(zred, dtype=float), self.min, self.max)
+        zred = np.clip(as_floats("zred", zred), self.min, self.max)
         if self.z0 is not None:
             low, high = self._gamma(np.array([self.min, self.max]))
             return np.asarray((self._gamma(zred) - low) / (high - low))
@@ -83,7 +84,7 @@ class RedshiftPrior(Config):
 
     def log_density(self, zred: np.ndarray) -> np.ndarray:
         """Log of the normalised density at redshifts of any shape; -inf outside min … max."""
-        zred = np.asarray(zred, dtype=float)
+        zred = as_floats("zred", zred)
         with np.errstate(divide="ignore", invalid="ignore"):
             if self.z0 is not None:
                 low, high = self._gamma(np.array([self.min, self.max]))
@@ -98,7 +99,7 @@ class RedshiftPrior(Config):
 
     def quantile(self, unit: np.ndarray) -> np.ndarray:
         """The inverse of `cdf`."""
-        unit = np.asarray(unit, dtype=float)
+        unit = as_floats("unit", unit)
         if self.z0 is not None:
             low, high = self._gamma(np.array([self.min, self.max]))
             zred = self.z0 * gammaincinv(2, low + unit * (high - low)) ** (2 / 3)
@@ -116,6 +117,7 @@ class RedshiftPrior(Config):
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Draw redshifts, (n,)."""
+        n = whole_number("n", n, least=0)
         if self.z0 is None and self.table is None:
             return rng.uniform(self.min, self.max, n)
         return self.quantile(rng.random(n))

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from pydantic import Field, field_validator
 
+from sedcast.data.checks import as_floats, as_names, one_per_galaxy, whole_number
 from sedcast.data.config import Config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
@@ -19,7 +20,6 @@ from sedcast.data.filters import BANDS, FilterProjection, band_name, check_bands
 from sedcast.data.invocation import describe_file
 from sedcast.data.noise import NoiseModel
 from sedcast.data.threads import one_blas_thread
-from sedcast.emulator.checks import as_floats, one_per_galaxy
 from sedcast.emulator.observing import observe
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
@@ -91,7 +91,7 @@ class PhotometrySimulator:
     def __post_init__(self) -> None:
         if not hasattr(self.model, "cosmology"):
             raise ParameterError(f"model {type(self.model).__name__} has no cosmology: give it one, such as Cosmology()")
-        projection = FilterProjection(tuple(self.bands), self.model.wave_rest, self.zred_max, self.cosmology)
+        projection = FilterProjection(as_names("bands", self.bands), self.model.wave_rest, self.zred_max, self.cosmology)
         restrict = getattr(self.model, "restricted", None)
         object.__setattr__(self, "projection", projection)
         object.__setattr__(self, "bands", projection.bands)
@@ -135,7 +135,7 @@ class PhotometrySimulator:
         ------
         ParameterError : for parameters that the model refuses, or redshifts outside 0 < zred <= `zred_max`.
         """
-        theta = np.atleast_2d(as_floats("theta", theta))
+        theta, n_threads = np.atleast_2d(as_floats("theta", theta)), whole_number("n_threads", n_threads)
         zred = one_per_galaxy(zred, len(theta))
         return self._in_blocks(theta, zred, self.projection.flux, n_threads=n_threads)
 

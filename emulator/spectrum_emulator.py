@@ -232,8 +232,13 @@ class SpectrumEmulator:
         mass, age, z = (np.concatenate([one[:, None], more], axis=1) for one, more in zip(burst, late, strict=True))
         self.model.add_valid_ssps(young, old, mass, age, z)
 
-    def save(self, path: str | Path) -> None:
-        """Write the artifact: network, templates, SSP table, bases and card, arrays only."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the artifact: network, templates, SSP table, bases and card, arrays only.
+
+        Raises
+        ------
+        ParameterError : if a file is there already, unless `overwrite` says that it may be replaced.
+        """
         arrays = self.network.to_arrays("network_")
         arrays |= {"means": self.means, "components": self.components, "n_pca": np.array(self.n_pca)}
         library, bases = self.model.library, self.model.bases
@@ -241,7 +246,7 @@ class SpectrumEmulator:
         if library.remnant_mass is not None:
             arrays["ssp_remnant_mass"] = library.remnant_mass
         arrays |= {f"bases_{name}": getattr(bases, name) for name in ("t_lookback_gyr", "sfh", "zh")}
-        save_artifact(path, KIND, arrays, self.card)
+        save_artifact(path, KIND, arrays, self.card, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> "SpectrumEmulator":

@@ -245,7 +245,7 @@ def _stored_compression(config: SpeculatorConfig, training: TrainingSet, used: s
     if not path.exists():
         pca = _compress(config, training, used)
         arrays = {"components": pca.components, "shift": pca.shift, "scale": pca.scale}
-        save_artifact(path, _PCA_KIND, arrays, {"identity": identity, "error": pca.error})
+        save_artifact(path, _PCA_KIND, arrays, {"identity": identity, "error": pca.error}, overwrite=True)
         return pca
     arrays, card = load_artifact(path, _PCA_KIND)
     with consistent(path, "checkpoint", otherwise="delete it to start anew"):

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
+from sedcast.data.checks import as_floats, check_kind
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import N_SFH_BASES, N_ZH_BASES, SFHBases
@@ -54,18 +55,20 @@ class SPSModel:
         t_birth_cloud_gyr: float = 0.1,
         dtype: type[np.floating[Any]] = np.float64,
     ) -> None:
-        if not (np.isfinite(t_birth_cloud_gyr) and t_birth_cloud_gyr > 0):
+        birth_cloud = as_floats("t_birth_cloud_gyr", t_birth_cloud_gyr)
+        if birth_cloud.shape or not 0 < birth_cloud < np.inf:
             raise ParameterError(f"t_birth_cloud_gyr must be positive and finite, got {t_birth_cloud_gyr}: 0.1 is usual")
         if dtype not in (np.float32, np.float64):
             raise ParameterError(f"dtype must be numpy.float32 or numpy.float64, got {dtype}")
+        check_kind("library", library, SSPLibrary, "such as SSPLibrary.popstar()")
         self.library = library
         self.bases = SFHBases.default() if bases is None else bases
         self.cosmology = Cosmology() if cosmology is None else cosmology
-        self.t_birth_cloud_gyr = float(t_birth_cloud_gyr)
+        self.t_birth_cloud_gyr = birth_cloud.item()
         self.dtype = dtype
         self.histories = HistoryGrid(self.bases)
         self._dust = DustLaw(library.wave_rest, dtype)
-        log_birth_cloud = np.log10(t_birth_cloud_gyr * 1e9) + _LOG_AGE_SLACK
+        log_birth_cloud = np.log10(self.t_birth_cloud_gyr * 1e9) + _LOG_AGE_SLACK
         self._n_young = int(np.searchsorted(library.log_age, log_birth_cloud, side="right"))
         n_wave = library.wave_rest.size
         self._young_flux = np.ascontiguousarray(library.flux[:, : self._n_young].reshape(-1, n_wave), dtype=dtype)

@@ -263,7 +263,9 @@ class _Fit:
         arrays = {f"variable_{k}": v.numpy() for k, v in enumerate(self.variables)}
         arrays |= {f"slot_{k}": np.asarray(v.numpy()) for k, v in enumerate(self.slots)}
         arrays |= {f"best_{k}": v for k, v in enumerate(self.best)} | {"first_targets": self.first_targets}
-        save_artifact(self.checkpoint, _CHECKPOINT_KIND, arrays, {"state": asdict(state), "identity": self.identity})
+        save_artifact(
+            self.checkpoint, _CHECKPOINT_KIND, arrays, {"state": asdict(state), "identity": self.identity}, overwrite=True
+        )
 
     def _resume(self) -> tuple[_State, list[np.ndarray]]:
         """The state to go on from, and the optimiser's variables, if any."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sedcast.data.checks import whole_number
 from sedcast.data.errors import ParameterError
 from sedcast.data.provenance import jsonable
 from sedcast.emulator.histories import DERIVED_NAMES, SURVIVING_NAME, derived_properties
@@ -202,6 +203,7 @@ def calibrate(
     ------
     ParameterError : if there are fewer than 20 mocks, or so few have samples, or one is outside the estimator's redshifts.
     """
+    n_samples, seed = whole_number("n_samples", n_samples), whole_number("seed", seed, least=0)
     if len(mocks) < LEAST_MOCKS:
         raise ParameterError(f"{len(mocks)} mocks: expected at least {LEAST_MOCKS} to fill quartiles; draw more")
     estimator.check_redshift(mocks.zred)

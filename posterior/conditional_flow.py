@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sedcast.data.checks import whole_number
 from sedcast.data.errors import ParameterError
 from sedcast.data.threads import usable_cores
 from sedcast.posterior.chunks import chunks, in_threads
@@ -97,10 +98,8 @@ class ConditionalFlow(ABC):
     ) -> FlowDraws:
         """As `sample`, with what the flow knows of every sample at hardly any cost."""
         context = checked_context(context, self.n_context)
-        check_threads(n_threads)
-        if n_samples < 1:
-            raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
-        keys, n_threads = checked_keys(seed, row_keys, len(context)), n_threads or usable_cores()
+        n_samples = whole_number("n_samples", n_samples)
+        keys, n_threads = checked_keys(seed, row_keys, len(context)), check_threads(n_threads) or usable_cores()
         if len(self.parts) > 1 or n_threads == 1 or len(context) < _LEAST_ROWS * n_threads:
             return self._draw(context, n_samples, seed, keys, n_threads)
         # Threads that each draw whole galaxies seldom wait for one another.
@@ -125,7 +124,7 @@ class ConditionalFlow(ABC):
         ParameterError : if a shape is wrong or a value is not finite.
         """
         context = checked_context(context, self.n_context)
-        check_threads(n_threads)
+        n_threads = check_threads(n_threads)
         noise = np.asarray(noise)
         if noise.ndim != 3 or noise.shape[::2] != (len(context), self.noise_dim):
             raise ParameterError(f"noise must be ({len(context)}, m, {self.noise_dim}), got {noise.shape}")
@@ -149,7 +148,7 @@ class ConditionalFlow(ABC):
         ParameterError : if a shape is wrong or a value is not finite.
         """
         context = checked_context(context, self.n_context)
-        check_threads(n_threads)
+        n_threads = check_threads(n_threads)
         points = self._checked_points(theta, context)
         return self._log_density(points, context, n_threads).reshape(np.shape(theta)[:-1])
 
@@ -236,17 +235,15 @@ def row_noise(seed: int, keys: np.ndarray, part: int, shape: tuple[int, int], n_
 def checked_keys(seed: int, row_keys: np.ndarray | None, n: int) -> np.ndarray:
     """The rows' keys (n,), with the seed such that they name random streams."""
     keys = np.arange(n) if row_keys is None else np.asarray(row_keys)
-    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
-        raise ParameterError(f"seed must be an integer from 0 to below 2^64, got {seed!r}")
+    whole_number("seed", seed, least=0, bits=64)
     if keys.shape != (n,) or keys.dtype.kind not in "iu" or (n and keys.min() < 0):
         raise ParameterError(f"row_keys must be {n} non-negative integers, one per row, got {keys.dtype} {keys.shape}")
     return keys
 
 
-def check_threads(n_threads: int | None) -> None:
-    """Refuse a number of threads below one."""
-    if n_threads is not None and n_threads < 1:
-        raise ParameterError(f"n_threads={n_threads} must be at least 1, or None for all cores")
+def check_threads(n_threads: int | None) -> int | None:
+    """A number of threads, of one at least, or None for all cores."""
+    return None if n_threads is None else whole_number("n_threads", n_threads)
 
 
 def _check_finite(name: str, values: np.ndarray) -> None:

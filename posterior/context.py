@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from sedcast.data.asinh import asinh_flux, asinh_flux_error, asinh_magnitude, asinh_magnitude_error, softening_nanomaggies
+from sedcast.data.checks import as_floats
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.filters import check_band_names
-from sedcast.data.units import as_floats, as_nanomaggies
+from sedcast.data.units import as_nanomaggies
 
 __all__ = ["ContextTransform", "TrainingDomain"]
 
@@ -175,7 +176,7 @@ class ContextTransform:
         if self.redshift:
             if zred is None:
                 raise ParameterError("zred is None: this estimator does not infer the redshift, pass it")
-            return np.atleast_1d(as_floats(zred))
+            return np.atleast_1d(as_floats("zred", zred))
         if zred is not None:
             raise ParameterError("zred was given, but this estimator infers the redshift and would not use it: pass None")
         return np.full(n, np.nan)

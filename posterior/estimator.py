@@ -16,6 +16,7 @@ import numpy as np
 
 from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.catalog import Catalog, no_measurement
+from sedcast.data.checks import in_own_precision, whole_number
 from sedcast.data.config import parse_config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
@@ -279,8 +280,7 @@ class PosteriorEstimator:
     ) -> PosteriorDraws:
         """As `sample_unbounded`, with the efficiency of the flow and the evidence of every galaxy: see `resample`."""
         context = self._context_in_range(flux, flux_ivar, zred)
-        if n_samples < 1:
-            raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
+        n_samples = whole_number("n_samples", n_samples)
         keys = np.arange(len(context)) if row_keys is None else row_keys
         drawn = self.flow.draw(context, n_draws(n_samples), seed=seed, row_keys=keys, n_threads=n_threads)
         return resample(drawn, n_samples, seed=seed, keys=keys)
@@ -307,7 +307,7 @@ class PosteriorEstimator:
         ------
         ParameterError : as `sample`, and for theta outside the prior.
         """
-        theta, n_parameter = np.asarray(theta), len(PARAMETER_NAMES)
+        theta, n_parameter = in_own_precision("theta", theta), len(PARAMETER_NAMES)
         if self.redshift_prior is None:
             context = self._context_in_range(flux, flux_ivar, zred)
         else:
@@ -459,8 +459,13 @@ class PosteriorEstimator:
         described = {"experts": [{"bands": list(expert.bands), **expert.origin} for expert in experts]}
         return self.changed(described, flow=FlowWithExperts(self.flow.general, parts))
 
-    def save(self, path: str | Path) -> None:
-        """Write the artifact (kind ``posterior-estimator``): arrays and card, float32 weights."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the artifact (kind ``posterior-estimator``): arrays and card, float32 weights.
+
+        Raises
+        ------
+        ParameterError : if a file is there already, unless `overwrite` says that it may be replaced.
+        """
         arrays = {f"flow_{name}": array for name, array in self.flow.to_arrays().items()}
         arrays |= self.domain.to_arrays("domain_")
         arrays |= {f"bases_{name}": getattr(self.bases, name) for name in _BASES_ARRAYS}
@@ -481,7 +486,7 @@ class PosteriorEstimator:
         }
         if self.redshift_prior is not None:
             card["redshift_prior"] = self.redshift_prior.model_dump(mode="json")
-        save_artifact(path, KIND, arrays, card)
+        save_artifact(path, KIND, arrays, card, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> "PosteriorEstimator":

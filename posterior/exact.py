@@ -7,7 +7,7 @@ import numpy as np
 
 from sedcast.posterior.estimator import PosteriorEstimator
 
-__all__ = ["ExactSampler", "Refined", "rows_at_most", "thinned_rows"]
+__all__ = ["ExactSampler", "Refined", "chain_seed", "rows_at_most", "thinned_rows"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ExactSampler(Protocol):
         ...
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the samples beside estimator and simulator, as JSON takes it."""
+        """All that decides the samples beside the estimator, as JSON takes it."""
         ...
 
     def __call__(
@@ -81,6 +81,14 @@ class ExactSampler(Protocol):
         n_threads : the number of usable cores by default.
         """
         ...
+
+
+def chain_seed(seed: int, *stream: int) -> int:
+    """The seed of one galaxy's chain, 128 bits, from that of all and the numbers that name galaxy and chain.
+
+    Of 32 bits, some of a hundred thousand galaxies would share one, and so their random numbers.
+    """
+    return int.from_bytes(np.random.SeedSequence(seed, spawn_key=stream).generate_state(4, np.uint32).tobytes(), "little")
 
 
 def thinned_rows(n_rows: int, n: int) -> np.ndarray:

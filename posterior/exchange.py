@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from sedcast.data.asinh import POGSON
+from sedcast.data.checks import in_own_precision, one_per_galaxy
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
-from sedcast.emulator.checks import one_per_galaxy
 from sedcast.emulator.dust import diffuse_a_v
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.posterior.likelihood import GaussianLikelihood
@@ -145,13 +145,19 @@ def to_bagpipes(
 
 def check_redshift_given(samples: Mapping[str, np.ndarray], zred: float | np.ndarray | None) -> None:
     """Refuse samples whose redshift is given twice, or not at all."""
-    if (zred is None) == ("zred" not in samples):
+    if not hasattr(samples, "keys"):
+        raise ParameterError(f"samples: expected arrays by quantity, as of PosteriorCatalog.samples(row), got {type(samples)}")
+    if (zred is None) == ("zred" not in set(samples.keys())):
         raise ParameterError("the redshift must be given once: as zred, or as a quantity of the samples where it is inferred")
 
 
 def stacked(samples: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
     """Quantities of samples, along a last axis; a ParameterError if one is missing."""
-    absent = [name for name in names if name not in samples]
+    absent = [name for name in names if name not in set(samples.keys())]
     if absent:
         raise ParameterError(f"samples lack {', '.join(absent)}: pass those of PosteriorCatalog.samples(row), all quantities")
-    return np.stack([np.asarray(samples[name]) for name in names], axis=-1)
+    columns = [in_own_precision(name, samples[name]) for name in names]
+    if len({column.shape for column in columns}) > 1:
+        shapes = ", ".join(f"{name} {column.shape}" for name, column in zip(names, columns, strict=True))
+        raise ParameterError(f"samples have arrays of different shapes, {shapes}: expected the same")
+    return np.stack(columns, axis=-1)

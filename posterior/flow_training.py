@@ -352,7 +352,7 @@ class FlowTrainer:
         card = {name: value for name, value in vars(state).items() if name not in ("arrays", "best_weights")}
         card["best"] = None if not np.isfinite(state.best) else state.best
         card["affine"] = {name: value.tolist() for name, value in graph.affine.items()}
-        save_artifact(self.checkpoint, _CHECKPOINT_KIND, arrays, {"state": card, "identity": self._identity()})
+        save_artifact(self.checkpoint, _CHECKPOINT_KIND, arrays, {"state": card, "identity": self._identity()}, overwrite=True)
 
     def _resume(self, graph: "_Graph", data: dict[str, list[float]]) -> _State:
         if self.checkpoint is None or not self.checkpoint.is_file():

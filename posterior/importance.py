@@ -32,14 +32,15 @@ import numpy as np
 from pydantic import Field
 from scipy.special import logsumexp
 
+from sedcast.data.checks import whole_number
 from sedcast.data.config import Config
-from sedcast.data.errors import ParameterError
 from sedcast.data.threads import one_blas_thread, usable_cores
+from sedcast.emulator.mass_simulation import simulator_identity
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.emulator.simulation import FluxSimulator
-from sedcast.posterior.conditional_flow import check_threads, checked_keys
+from sedcast.posterior.conditional_flow import check_threads
 from sedcast.posterior.estimator import PosteriorEstimator
-from sedcast.posterior.exact import Refined, thinned_rows
+from sedcast.posterior.exact import Refined, chain_seed, thinned_rows
 from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, GaussianLikelihood
 from sedcast.posterior.mass import MassConditional, check_proportional
 from sedcast.posterior.psis import effective_sample_size, pareto_smooth, systematic_rows, tempered
@@ -148,11 +149,11 @@ class Refiner:
         self.estimator.refuse_inferred_redshift("importance refinement")
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the samples beside estimator and simulator, as JSON takes it."""
+        """All that decides the samples beside the estimator, as JSON takes it."""
         fallback = self.fallback
         # The representation of a function is another one in each process.
         name = f"{fallback.__module__}.{fallback.__qualname__}" if isinstance(fallback, FunctionType) else repr(fallback)
-        return self.config.model_dump(mode="json") | {"fallback": name}
+        return self.config.model_dump(mode="json") | {"fallback": name, "simulator": simulator_identity(self.simulator)}
 
     def __call__(
         self,
@@ -171,10 +172,8 @@ class Refiner:
         ------
         ParameterError : as `PosteriorEstimator.sample`, or if the simulator's fluxes are not proportional to the mass.
         """
-        if n_samples < 1:
-            raise ParameterError(f"n_samples must be at least 1, got {n_samples}")
-        checked_keys(seed, np.array([key]), 1)
-        check_threads(n_threads)
+        n_samples, key = whole_number("n_samples", n_samples), whole_number("key", key, least=0)
+        seed, n_threads = whole_number("seed", seed, least=0, bits=64), check_threads(n_threads)
         with one_blas_thread():
             return self._refine(flux, flux_ivar, zred, n_samples, (seed, key), n_threads or usable_cores())
 
@@ -199,8 +198,7 @@ class Refiner:
         points, step = _equal_weights(draws, likelihood, n_samples, rng), draws.step
         flag = self._flag(draws) if likelihood.resolved else UNRESOLVED
         if flag and flag != UNRESOLVED and self.fallback is not None:
-            chain_seed = int(np.random.SeedSequence(stream).generate_state(1)[0])
-            chain, flag = self.fallback(likelihood, _start_points(draws, likelihood, rng), chain_seed)
+            chain, flag = self.fallback(likelihood, _start_points(draws, likelihood, rng), chain_seed(*stream, 1))
             if len(chain):
                 points, step = chain[thinned_rows(len(chain), n_samples)], "mcmc"
         n, ess = len(draws.points), draws.ess

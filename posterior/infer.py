@@ -12,14 +12,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from sedcast.data.artifacts import atomic_path
+from sedcast.data.artifacts import atomic_path, output_path
 from sedcast.data.catalog import Catalog
+from sedcast.data.checks import check_kind, whole_number
 from sedcast.data.errors import CatalogError, ParameterError
-from sedcast.data.outputs import refuse_foreign
 from sedcast.data.provenance import provenance
 from sedcast.data.threads import one_blas_thread, usable_cores
 from sedcast.emulator.histories import DERIVED_NAMES, derived_properties
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
+from sedcast.posterior.conditional_flow import check_threads
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler, Refined
 from sedcast.posterior.outlier_training import OutlierScorer
@@ -61,6 +62,7 @@ def infer_catalog(
     sample_type: Literal["float16", "float32"] | None = "float32",
     compression: Literal["gzip", "lzf"] | None = None,
     command: str = "",
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Write the posterior of every row of a catalogue to an HDF5 file.
@@ -93,6 +95,7 @@ def infer_catalog(
     sample_type : of ``samples``; None leaves them out.
     compression : of ``samples``.
     command : the command that asked for it, for the provenance.
+    overwrite : whether files that are there may be replaced.
     progress : called as (rows done, rows).
 
     Returns
@@ -104,23 +107,23 @@ def infer_catalog(
     Raises
     ------
     CatalogError : if the catalogue is empty, or lacks a band of the estimator.
-    ParameterError : if a number is no positive integer, the refiner is another estimator's, or `output` is there and no output
-        of sedcast, or has the name of a table (.fits, .parquet, .ecsv).
+    ParameterError : if a number is no positive integer, the refiner is another estimator's, or `output` is there already and
+        `overwrite` is not true, or has the name of a table (.fits, .parquet, .ecsv).
     """
+    check_kind("estimator", estimator, PosteriorEstimator, "such as PosteriorEstimator.default()")
+    check_kind("catalog", catalog, Catalog, "read_catalog makes one, of a file or a Table")
     if len(catalog) == 0:
         raise CatalogError("the catalogue has no rows: nothing to infer")
-    numbers = {"n_samples": n_samples, "rows_per_block": rows_per_block, "n_threads": n_threads}
-    wrong = [
-        f"{name}={number!r}"
-        for name, number in numbers.items()
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1)
-    ]
-    if wrong or seed < 0:
-        expected = "positive and an integer" if wrong else "zero or more"
-        raise ParameterError(f"{', '.join(wrong) or f'seed={seed}'}: must be {expected}")
-    if refiner is not None and refiner.estimator is not estimator:
+    n_samples, seed = whole_number("n_samples", n_samples), whole_number("seed", seed, least=0, bits=64)
+    n_threads = check_threads(n_threads)
+    if rows_per_block is not None:
+        rows_per_block = whole_number("rows_per_block", rows_per_block)
+    if first_row is not None:
+        first_row = whole_number("first_row", first_row, least=0)
+    check_sample_type(sample_type, compression)
+    if refiner is not None and getattr(refiner, "estimator", None) is not estimator:
         raise ParameterError("refiner holds another estimator than the one given: make it as Refiner(estimator, simulator)")
-    check_output(output)
+    output = check_output(output, overwrite=overwrite)
     started, n_rows = time.perf_counter(), len(catalog)
     if catalog.bands != estimator.bands or estimator.context.mask or estimator.infers_redshift:
         catalog = estimator.select(catalog)
@@ -177,19 +180,29 @@ def infer_catalog(
     return figures
 
 
-def check_output(path: str | Path) -> None:
-    """Refuse a file of posteriors with the name of a table, or in the place of a file that is no output of sedcast.
+def check_output(path: str | Path, *, overwrite: bool) -> Path:
+    """The path of a file of posteriors that is to be written.
 
     Raises
     ------
-    ParameterError : if it is one.
+    ParameterError : as `output_path`, or if it has the name of a table.
     """
-    if Path(path).suffix in TABLE_SUFFIXES:
+    path = output_path(path, overwrite=overwrite)
+    if path.suffix in TABLE_SUFFIXES:
         raise ParameterError(
             f"output {path}: this is written as HDF5, expected a name that ends in .h5; `infer_file` writes summaries as "
             f"{', '.join(TABLE_SUFFIXES)}, and so does `PosteriorCatalog.write_summary`"
         )
-    refuse_foreign(Path(path))
+    return path
+
+
+def check_sample_type(sample_type: str | None, compression: str | None) -> None:
+    """Refuse a type or a compression of samples that files of posteriors do not have."""
+    if sample_type not in (None, "float16", "float32") or compression not in (None, "gzip", "lzf"):
+        raise ParameterError(
+            f"sample_type={sample_type!r}, compression={compression!r}: expected 'float16', 'float32' or None (no samples), "
+            "and 'gzip', 'lzf' or None"
+        )
 
 
 class _Inferred(NamedTuple):

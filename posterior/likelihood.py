@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sedcast.data.checks import as_floats, in_own_precision
 from sedcast.data.errors import ParameterError
 from sedcast.data.units import as_nanomaggies
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
@@ -54,11 +55,12 @@ class GaussianLikelihood:
             raise ParameterError("no band is measured (flux_ivar is 0 everywhere): nothing to infer from")
         if not np.isfinite(observed[measured]).all():
             raise ParameterError(f"flux={observed}: must be finite where flux_ivar is positive; set flux_ivar=0 where missing")
-        if not (np.isfinite(zred) and zred >= 0):
-            raise ParameterError(f"zred={zred}: must be finite and not negative")
+        redshift = as_floats("zred", zred)
+        if redshift.shape not in ((), (1,)) or not 0 <= redshift < np.inf:
+            raise ParameterError(f"zred={zred}: must be one number, finite and not negative")
         self.simulator = simulator
         self.prior = prior
-        self.zred = float(zred)
+        self.zred = redshift.item()
         self.n_evaluations = 0
         self._n_band = len(observed)
         self._measured = measured
@@ -88,7 +90,7 @@ class GaussianLikelihood:
         ----------
         theta : (n, 12), inside the prior.
         """
-        theta = np.atleast_2d(np.asarray(theta, dtype=float))
+        theta = np.atleast_2d(in_own_precision("theta", theta)).astype(float, copy=False)
         if theta.shape[1] != len(PARAMETER_NAMES):
             raise ParameterError(f"theta has shape {theta.shape}, expected (n, {len(PARAMETER_NAMES)})")
         model = np.asarray(self.simulator.flux(theta, np.full(len(theta), self.zred)), dtype=float)
@@ -158,7 +160,7 @@ class GaussianLikelihood:
         ----------
         theta_unbounded : (n, 11).
         """
-        x = np.atleast_2d(np.asarray(theta_unbounded, dtype=float))
+        x = np.atleast_2d(in_own_precision("theta_unbounded", theta_unbounded)).astype(float, copy=False)
         if x.shape[1] != self.n_dim:
             raise ParameterError(f"theta_unbounded has shape {x.shape}, expected (n, {self.n_dim}): {FREE_PARAMETER_NAMES}")
         log_prob = np.full(len(x), -np.inf)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sedcast.data.checks import whole_number
 from sedcast.data.config import parse_config
 from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
@@ -67,6 +68,7 @@ def draw_mocks(
     ------
     ParameterError : if bands disagree, or the prior's galaxies are none that the noise model has.
     """
+    n_mocks, seed = whole_number("n_mocks", n_mocks), whole_number("seed", seed, least=0)
     for name, bands in (("simulator", getattr(simulator, "bands", estimator.bands)), ("noise", noise.bands)):
         if tuple(bands) != estimator.bands:
             raise ParameterError(f"{name} has bands {bands}, the estimator {estimator.bands}: they must agree")

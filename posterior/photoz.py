@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import kstest
 
+from sedcast.data.checks import as_floats, in_own_precision
 from sedcast.data.errors import ParameterError
-from sedcast.emulator.checks import as_floats
 from sedcast.posterior.ranks import rank_statistics
 
 __all__ = ["OUTLIER_BARS", "RedshiftFigures", "redshift_figures"]
@@ -65,7 +65,7 @@ def redshift_figures(samples: np.ndarray, zred_spec: np.ndarray, *, seed: int = 
     ------
     ParameterError : if there is no galaxy, shapes disagree or a value is not finite.
     """
-    samples, zred_spec = np.asarray(samples), as_floats("zred_spec", zred_spec)
+    samples, zred_spec = in_own_precision("samples", samples), as_floats("zred_spec", zred_spec)
     if zred_spec.ndim != 1 or len(zred_spec) == 0:
         raise ParameterError(f"zred_spec has shape {zred_spec.shape}: expected (n,) with at least one galaxy")
     pit = rank_statistics(zred_spec.astype(samples.dtype), samples, seed=seed)

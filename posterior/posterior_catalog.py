@@ -14,10 +14,10 @@ import h5py
 import numpy as np
 from astropy.table import Table
 
-from sedcast.data.artifacts import consistent
+from sedcast.data.artifacts import consistent, output_path
+from sedcast.data.checks import as_names
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.hdf5 import check_size, check_type, open_hdf5, read_whole
-from sedcast.data.outputs import refuse_foreign
 from sedcast.emulator.histories import DERIVED_NAMES, SURVIVING_NAME
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.posterior.inference_data import inference_data
@@ -196,14 +196,14 @@ class PosteriorCatalog:
         ------
         ParameterError : for an unknown quantity, or a row beyond the file.
         """
-        names = self.quantity_names if names is None else names
+        names = self.quantity_names if names is None else as_names("names", names)
         unknown = [name for name in names if name not in self.quantity_names]
         if unknown:
             expected = f"expected some of {', '.join(self.quantity_names)}"
             if set(unknown) <= set(_ADDED):
                 expected = f"an earlier version wrote the file: infer again, or {expected}"
             raise ParameterError(f"unknown quantities {unknown}: {expected}")
-        if not isinstance(row, slice | int | np.integer):
+        if isinstance(row, bool) or not isinstance(row, slice | int | np.integer):
             raise ParameterError(f"row must be a row number or a slice, got {row!r}: `row(galaxy_id)` finds that of an id")
         if not isinstance(row, slice) and not 0 <= row < len(self):
             raise ParameterError(f"row {row}: the file has rows 0 … {len(self) - 1}")
@@ -230,7 +230,7 @@ class PosteriorCatalog:
         with self._consistent():
             return described(summary_columns(self.file))
 
-    def write_summary(self, path: str | Path) -> None:
+    def write_summary(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the columns of `summary`, with units, descriptions and this file's provenance, as ``sedcast infer`` does.
 
         What a kind of file cannot hold of a text is escaped, with a warning: of é in FITS, of line breaks in ECSV.
@@ -238,18 +238,18 @@ class PosteriorCatalog:
         Parameters
         ----------
         path : ends in ``.fits``, ``.parquet`` or ``.ecsv``.
+        overwrite : whether a file that is there may be replaced.
 
         Raises
         ------
         ArtifactError : if this file is damaged.
         MissingDependencyError : for Parquet without pyarrow.
-        ParameterError : if the ending is another, or a file is there that is no output of sedcast.
+        ParameterError : if the ending is another, or a file is there that may not be replaced.
         """
         from sedcast.posterior.summary_tables import check_table, summary_columns, text_types, write_table
 
-        path = Path(path)
+        path = output_path(path, overwrite=overwrite)
         check_table(path)
-        refuse_foreign(path)
         with self._consistent():
             columns, types = summary_columns(self.file), text_types(path, [self.file])
         write_table(path, iter([columns]), len(self), self.provenance, types=types)

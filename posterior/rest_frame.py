@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sedcast.data.checks import as_floats, as_names, in_own_precision, whole_number
 from sedcast.data.errors import ParameterError
-from sedcast.emulator.checks import as_floats
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulation import PhotometrySimulator, SpectrumModel
 from sedcast.posterior.estimator import PosteriorEstimator
@@ -49,8 +49,7 @@ def rest_frame_magnitudes(
         is unknown, or reaches beyond the model's wavelengths; or if `n_samples` is not positive.
     """
     check_redshift_given(samples, zred)
-    if n_samples < 1:
-        raise ParameterError(f"n_samples={n_samples}: must be positive")
+    n_samples, bands = whole_number("n_samples", n_samples), as_names("bands", bands)
     theta = stacked(samples, PARAMETER_NAMES)
     if theta.ndim not in (2, 3):
         raise ParameterError(
@@ -59,7 +58,7 @@ def rest_frame_magnitudes(
     kept = rows_at_most(theta.shape[-2], n_samples)
     theta = theta[..., kept, :]
     if zred is None:
-        redshifts = np.asarray(samples["zred"])[..., kept]
+        redshifts = in_own_precision("zred", samples["zred"])[..., kept]
     elif np.shape(zred) in ((), theta.shape[:-2]):
         redshifts = np.broadcast_to(as_floats("zred", zred)[..., None], theta.shape[:-1])
     else:
@@ -68,7 +67,7 @@ def rest_frame_magnitudes(
     there = ~np.isnan(theta).all(axis=-1)
     inferred = estimator.redshift_prior if zred is None else None
     found = redshifts[there] if inferred is None else inferred.in_range(redshifts[there])
-    simulator = PhotometrySimulator(training_simulator(estimator).model if model is None else model, tuple(bands), 0.0)
+    simulator = PhotometrySimulator(training_simulator(estimator).model if model is None else model, bands, 0.0)
     magnitudes = np.full((*theta.shape[:-1], len(simulator.bands)), np.nan)
     magnitudes[there] = simulator.absolute_magnitudes(estimator.prior.validate(theta[there]), found)
     return {band: magnitudes[..., column] for column, band in enumerate(simulator.bands)}

@@ -18,10 +18,10 @@ import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import gaussian_filter
 
+from sedcast.data.checks import as_floats, as_names, whole_number
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import SFHBases
-from sedcast.emulator.checks import as_floats
 from sedcast.emulator.histories import DERIVED_NAMES, derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
@@ -100,6 +100,7 @@ class Reweighted:
 
     def resample(self, n: int, seed: int) -> np.ndarray:
         """Row numbers (n,) of equally weighted samples, drawn with replacement."""
+        n, seed = whole_number("n", n), whole_number("seed", seed, least=0)
         return np.random.default_rng(seed).choice(len(self.weights), n, p=self.weights)
 
 
@@ -140,9 +141,8 @@ def reweight_to(
     theta = model.prior.validate(samples)
     if not len(theta):
         raise ParameterError("samples has no rows: expected (n, 12) with n of at least 1; has the galaxy a posterior?")
-    if not isinstance(n_prior, int | np.integer) or n_prior < _LEAST_PRIOR:
-        raise ParameterError(f"n_prior={n_prior!r}: expected an integer of at least {_LEAST_PRIOR}, better {_USUAL_PRIOR}")
-    names = tuple(over)
+    n_prior, seed = whole_number("n_prior", n_prior, least=_LEAST_PRIOR), whole_number("seed", seed, least=0)
+    names = as_names("over", over)
     of_parameters = _check_names(names, model)
     expected = (len(theta),) if model.redshift_prior is not None else ()
     if np.shape(zred) != expected:

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sedcast.data.artifacts import FULL, software_versions
+from sedcast.data.artifacts import FULL, output_path, software_versions
 from sedcast.data.catalog import Catalog
+from sedcast.data.checks import check_kind, whole_number
 from sedcast.data.errors import ArtifactError, CatalogError, ConfigError, ParameterError
 from sedcast.data.executors import TaskPool
 from sedcast.data.mapping import CatalogMapping, map_rows
-from sedcast.data.outputs import refuse_foreign
 from sedcast.data.provenance import provenance, read_provenance
 from sedcast.data.tables import open_table
 from sedcast.emulator.segments import Segments, array_digest, open_segments, partial_folder, write_segment
+from sedcast.posterior.conditional_flow import check_threads
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler
-from sedcast.posterior.infer import infer_catalog, quantity_names
+from sedcast.posterior.infer import check_sample_type, infer_catalog, quantity_names
 from sedcast.posterior.joined_posteriors import dataset_types, join_samples, join_summaries
 from sedcast.posterior.resampling import SAMPLES_VERSION
 from sedcast.posterior.summary_tables import check_table
@@ -49,6 +50,7 @@ def infer_file(
     n_threads: int | None = None,
     pool: TaskPool | None = None,
     command: str = "",
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Write summaries of the posterior of every row of a catalogue, and its samples if they are wanted.
@@ -72,6 +74,7 @@ def infer_file(
     pool : processes that share the work; they need the table and the output's folder under the same names (a catalogue in
         memory is sent to each). The results do not depend on it where processors and libraries are alike.
     command : the command that asked for it, for the provenance.
+    overwrite : whether files that are there may be replaced.
     progress : called as (rows done, rows).
 
     Returns
@@ -88,18 +91,20 @@ def infer_file(
         run of something else is in its place.
     MissingDependencyError : for Parquet without pyarrow.
     ParameterError : if a number is not positive, the output's kind is unknown, a table comes without a mapping or a catalogue
-        in memory with one, or an output is there that is the catalogue, or no output of sedcast.
+        in memory with one, or an output is the catalogue, or is there already and `overwrite` is not true.
     """
-    started, output = time.perf_counter(), Path(output)
+    started, output = time.perf_counter(), output_path(output, overwrite=overwrite)
+    check_kind("estimator", estimator, PosteriorEstimator, "such as PosteriorEstimator.default()")
     source = _source(catalog, mapping, estimator)
-    rows_per_segment = (
-        (ROWS_PER_SEGMENT if refiner is None else _REFINED_ROWS) if rows_per_segment is None else rows_per_segment
-    )
-    _check(output, samples, n_samples, seed, rows_per_segment)
+    if rows_per_segment is None:
+        rows_per_segment = ROWS_PER_SEGMENT if refiner is None else _REFINED_ROWS
+    n_samples, seed = whole_number("n_samples", n_samples), whole_number("seed", seed, least=0, bits=64)
+    rows_per_segment, n_threads = whole_number("rows_per_segment", rows_per_segment), check_threads(n_threads)
+    _check(output, samples)
     for path in (output, *([] if samples is None else [samples[0]])):
         if not isinstance(catalog, Catalog) and path.exists() and path.samefile(catalog):
             raise ParameterError(f"{path} is the catalogue itself, and would be overwritten: give another name")
-        refuse_foreign(path)
+        output_path(path, overwrite=overwrite)
     manifest = _manifest(estimator, source.about, n_samples, seed, rows_per_segment, samples, refiner)
     n_threads = 1 if pool is not None else n_threads
     n_segments = -(-source.n_rows // rows_per_segment)
@@ -224,6 +229,7 @@ def _infer_segment(job: _Job, number: int, progress: Callable[[int, int], None] 
             first_row=rows.start,
             sample_type=None if job.samples is None else job.samples[1],
             compression=None if job.samples is None else job.samples[2],
+            overwrite=True,
             progress=progress,
         )
 
@@ -247,15 +253,14 @@ def _fill(job: _Job, absent: list[int], pool: TaskPool | None, done: int, progre
             report(0, n_rows)
 
 
-def _check(output: Path, samples: SampleOptions | None, n_samples: int, seed: int, rows_per_segment: int) -> None:
+def _check(output: Path, samples: SampleOptions | None) -> None:
     check_table(output)
-    if n_samples < 1 or rows_per_segment < 1 or seed < 0:
-        raise ParameterError(
-            f"n_samples={n_samples}, rows_per_segment={rows_per_segment} must be positive, seed={seed} not negative"
-        )
-    if samples is not None and (samples[1] not in ("float16", "float32") or samples[2] not in (None, "gzip", "lzf")):
-        raise ParameterError(f"samples as {samples[1:]}: expected float16 or float32, and no compression, gzip or lzf")
-    if samples is not None and samples[0].resolve() == output.resolve():
+    if samples is None:
+        return
+    if not isinstance(samples, tuple) or len(samples) != 3 or not isinstance(samples[0], Path) or samples[1] is None:
+        raise ParameterError(f"samples={samples!r}: expected a Path, a type and a compression: (Path('a.h5'), 'float32', None)")
+    check_sample_type(*samples[1:])
+    if samples[0].resolve() == output.resolve():
         raise ParameterError(f"{output} is to hold both the summaries and the samples: give two names")
 
 

@@ -87,7 +87,9 @@ def bands_as_configured(
     )
     recipe = _recipe(config, simulation, stream, emulator)
     if checkpoint is not None:
-        save_artifact(band_checkpoint(checkpoint), _KIND, trained.to_arrays(), {"recipe": recipe, "figures": figures})
+        save_artifact(
+            band_checkpoint(checkpoint), _KIND, trained.to_arrays(), {"recipe": recipe, "figures": figures}, overwrite=True
+        )
     return TrainedBands(trained, recipe, figures)
 
 

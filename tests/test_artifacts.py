@@ -79,5 +79,5 @@ def test_kinds_are_told_apart_and_a_missing_file_is_named(artifact: Path, tmp_pa
 
 def test_a_failed_write_leaves_the_file_that_was_there(artifact: Path) -> None:
     with pytest.raises(ArtifactError, match="cannot be stored"):
-        save_artifact(artifact, "thing", {"bad": np.array([object()])}, {})
+        save_artifact(artifact, "thing", {"bad": np.array([object()])}, {}, overwrite=True)
     assert load_artifact(artifact, "thing")[1]["size"] == 3

@@ -115,7 +115,7 @@ def test_its_tables_pictures_and_file(fitted: GalaxyFit, tmp_path: Path) -> None
         np.testing.assert_array_equal(posteriors.samples(0)["a_v"], again.samples["a_v"])
     np.testing.assert_array_equal(fitted.samples["a_v"], again.samples["a_v"])
     (tmp_path / "mine.h5").write_text("precious")
-    with pytest.raises(ParameterError, match="no output of sedcast"):
+    with pytest.raises(ParameterError, match="is there already"):
         fit_galaxy(MAGS, errors=ERRORS, zred=0.09, output=tmp_path / "mine.h5")
 
 

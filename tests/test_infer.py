@@ -258,11 +258,11 @@ def test_bad_input(tmp_path):
         infer_catalog(estimator, catalog.select(("u", "g")), tmp_path / "out.h5")
     with pytest.raises(ParameterError, match="n_samples=0"):
         infer_catalog(estimator, catalog, tmp_path / "out.h5", n_samples=0)
-    with pytest.raises(ParameterError, match="n_threads=-1: must be positive"):
+    with pytest.raises(ParameterError, match="n_threads=-1: must be an integer of at least 1"):
         infer_catalog(estimator, catalog, tmp_path / "out.h5", n_threads=-1)
-    with pytest.raises(ParameterError, match="seed=-1: must be zero or more"):
+    with pytest.raises(ParameterError, match="seed=-1: must be an integer of at least 0"):
         infer_catalog(estimator, catalog, tmp_path / "out.h5", seed=-1)
-    with pytest.raises(ParameterError, match=r"n_samples=2\.5: must be positive and an integer"):
+    with pytest.raises(ParameterError, match=r"n_samples=2\.5: must be an integer"):
         infer_catalog(estimator, catalog, tmp_path / "out.h5", n_samples=2.5)
     # HDF5 by the name of a table would be read by no program.
     with pytest.raises(ParameterError, match=r"written as HDF5.*\.h5; `infer_file`"):

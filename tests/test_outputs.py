@@ -1,5 +1,6 @@
 """What a command finds in its output's place is replaced only if the same command made it, of the same inputs."""
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,20 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.table import Table
+from matplotlib.figure import Figure
 from standin import BANDS, gaussian_estimator, mock_photometry
 from typer.testing import CliRunner
 
 from sedcast.cli import app
 from sedcast.cli_common import Options, options
+from sedcast.data.artifacts import save_artifact
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.invocation import Invocation, invocation
 from sedcast.data.mapping import load_mapping, read_mapped
 from sedcast.data.noise import NoiseModel
 from sedcast.data.outputs import check_replaceable, write_text
+from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.simulation import SimulationConfig
+from sedcast.plotting import save_figure
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.posterior_catalog import read_posteriors
 from sedcast.posterior.streaming import infer_file
@@ -243,34 +248,47 @@ def test_a_file_saved_from_python_is_the_users(folder: Path) -> None:
         run("ssp", "build", "--from", "popstar", "-o", "model.npz")
 
 
-def test_calls_from_python_replace_outputs_of_sedcast_alone(folder: Path) -> None:
+def test_calls_from_python_replace_a_file_only_if_that_is_said(folder: Path) -> None:
     estimator, mapping = gaussian_estimator(), load_mapping("mine.toml")
     catalog = read_mapped("mine.fits", mapping)
     config = SimulationConfig(n_galaxies=300, bands=("g", "r"))
     infer_catalog(estimator, catalog, "whole.h5", n_samples=5)
 
-    def write_summary(path: str | Path) -> None:
+    def write_summary(path: str | Path, *, overwrite: bool = False) -> None:
         with read_posteriors("whole.h5") as posteriors:
-            posteriors.write_summary(path)
+            posteriors.write_summary(path, overwrite=overwrite)
 
-    for name in ("p.h5", "p.fits", "p.ecsv", "s.h5"):
-        calls: dict[str, Callable[[str | Path], Any]] = {
-            "p.h5": lambda path: infer_catalog(estimator, catalog, path, n_samples=5),
-            "p.fits": lambda path: infer_file(estimator, "mine.fits", mapping, path, n_samples=5),
-            "p.ecsv": write_summary,
-            "s.h5": lambda path: simulate(config, path),
-        }
-        calls[name](name)
-        calls[name](name)
-        Path(name).write_bytes(b"my notes")
-        with pytest.raises(ParameterError, match="is there already, and is no output of sedcast"):
-            calls[name](name)
-        assert Path(name).read_bytes() == b"my notes"
+    for name, call in {
+        "p.h5": functools.partial(infer_catalog, estimator, catalog, n_samples=5),
+        "p.fits": functools.partial(infer_file, estimator, "mine.fits", mapping, n_samples=5),
+        "p.ecsv": write_summary,
+        "s.h5": functools.partial(simulate, config),
+        "e.npz": estimator.save,
+        "n.npz": NoiseModel.sdss().save,
+        "b.npz": SFHBases.default().save,
+        "l.npz": SSPLibrary.popstar().trimmed(5000, 5500).save,
+        "a.npz": functools.partial(save_artifact, kind="mine", arrays={}, card={}),
+        "f.png": functools.partial(save_figure, Figure()),
+    }.items():
+        path = Path(name)
+        given: dict[str, Any] = {"output" if path.suffix in (".h5", ".fits") else "path": name}
+        call(**given)
+        whole = path.read_bytes()
+        with pytest.raises(ParameterError, match=f"{name} is there already: give another name, or overwrite=True"):
+            call(**given)
+        assert path.read_bytes() == whole
+        path.write_bytes(b"my notes")
+        call(**given, overwrite=True)
+        assert len(path.read_bytes()) == pytest.approx(len(whole), rel=0.1)
+        for wrong in ("", None, folder, b"a"):
+            with pytest.raises(ParameterError, match=r"is no name of a file to write|is a folder"):
+                call(**dict.fromkeys(given, wrong))
     before = Path("mine.fits").read_bytes()
     with pytest.raises(ParameterError, match="is the catalogue itself"):
-        infer_file(estimator, folder / "mine.fits", mapping, "mine.fits", n_samples=5)
+        infer_file(estimator, folder / "mine.fits", mapping, "mine.fits", n_samples=5, overwrite=True)
+    samples: Any = (Path("mine.fits"), "float32", None)
     with pytest.raises(ParameterError, match="is the catalogue itself"):
-        infer_file(estimator, "mine.fits", mapping, "new.fits", n_samples=5, samples=(Path("mine.fits"), "float32", None))
+        infer_file(estimator, "mine.fits", mapping, "new.fits", n_samples=5, samples=samples, overwrite=True)
     assert Path("mine.fits").read_bytes() == before
 
 

@@ -191,7 +191,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 def test_damaged_opcodes_are_read_or_refused_and_nothing_else(pickled: Any, rng: np.random.Generator, protocol: int) -> None:
     path = pickled(b"")
-    write_speculator(path, make_segment())
+    write_speculator(path, make_segment(), overwrite=True)
     data = pickle.dumps(pickle.loads(path.read_bytes()), protocol)
     starts = [position for _, _, position in pickletools.genops(data)]
     codes = [ord(opcode.code) for opcode in pickletools.opcodes]

@@ -125,7 +125,7 @@ def test_bad_input_is_named(estimator: PosteriorEstimator, emulator: SpectrumEmu
         (samples, ("r",), {"zred": "near"}, "zred must be an array of numbers"),
         # What lies below a mask is no redshift.
         (two_rows, ("r",), {"zred": np.ma.array([0.1, 0.2], mask=[False, True])}, "zred"),
-        (samples, ("r",), {"zred": 0.1, "n_samples": 0}, "n_samples=0: must be positive"),
+        (samples, ("r",), {"zred": 0.1, "n_samples": 0}, "n_samples=0: must be an integer of at least 1"),
         (lacking, ("r",), {"zred": 0.1}, "samples lack dust2"),
         (samples | {"dust2": np.full(5, 7.0)}, ("r",), {"zred": 0.1}, "dust2"),
         (dict.fromkeys(PARAMETER_NAMES, 0.1), ("r",), {"zred": 0.1}, r"arrays of shape \(\), expected \(n,\)"),

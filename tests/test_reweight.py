@@ -138,7 +138,7 @@ def test_no_samples_are_named_as_such(theta):
 
 @pytest.mark.parametrize("n_prior", [0, 1, -5, 1000.0, None])
 def test_too_few_prior_draws_are_refused(theta, n_prior):
-    with pytest.raises(ParameterError, match=r"n_prior=.* expected an integer of at least 100"):
+    with pytest.raises(ParameterError, match=r"n_prior=.* must be an integer of at least 100"):
         reweight_to(theta[:50], lambda c: c["a_v"], ["a_v"], model=MODEL, zred=ZRED, n_prior=n_prior)
 
 

@@ -233,6 +233,17 @@ def test_distances_are_those_of_the_model_s_cosmology() -> None:
     np.testing.assert_allclose(PhotometrySimulator(model, BANDS, 0.3).flux(theta, zred), expected, rtol=1e-6)
 
 
+def test_another_softening_is_another_run(
+    simulator: PhotometrySimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, output, noise = SimulationConfig(n_galaxies=10**6), tmp_path / "mocks.h5", NoiseModel.sdss(BANDS)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(config, output, simulator=simulator, progress=interrupt_after(9))
+    monkeypatch.setattr(mass_simulation, "noise_model", lambda _: replace(noise, softening=2 * noise.softening))
+    with pytest.raises(ConfigError, match="artifacts"):
+        simulate(config, output, simulator=simulator)
+
+
 def test_damaged_segment_is_named(simulator: PhotometrySimulator, tmp_path: Path) -> None:
     config, output = SimulationConfig(n_galaxies=10**6), tmp_path / "mocks.h5"
     with pytest.raises(KeyboardInterrupt):

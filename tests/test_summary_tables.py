@@ -223,7 +223,7 @@ def test_other_text_is_no_table_of_summaries(catalog: Catalog, tmp_path: Path, h
     path.write_text(held, encoding="utf-8")
     with pytest.raises(ArtifactError):
         read_provenance(path)
-    with pytest.raises(ParameterError, match="is no output of sedcast"):
+    with pytest.raises(ParameterError, match="is there already"):
         infer_file(gaussian_estimator(), catalog, None, path, n_samples=5)
     assert path.read_text(encoding="utf-8") == held
 

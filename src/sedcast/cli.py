@@ -398,3 +398,7 @@ def main() -> None:
             said = f"unexpected {type(error).__name__}: {error} ('sedcast --debug ...' shows where)"
         sys.stderr.write(f"sedcast: {printable(said)}\n")
         raise SystemExit(status) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -146,5 +146,5 @@ def write_comparison(comparison: Comparison, setting: Setting, folder: Path) -> 
                 one, lambda points, zred: physical(points, zred, setting.estimator)
             )
     for name, figure in figures.items():
-        save_figure(figure, folder / f"{name}.png")
+        save_figure(figure, folder / f"{name}.png", overwrite=True)
     return [*texts, *(f"{name}.png" for name in figures)]

@@ -84,7 +84,7 @@ def run_demo(
     catalog = _pick(load_sdss_sample(bands=estimator.bands), n_galaxies, seed)
     with screen.progress("inferring galaxies") as report:
         figures = infer_catalog(
-            estimator, catalog, folder / "posteriors.h5", seed=seed, command="sedcast demo", progress=report
+            estimator, catalog, folder / "posteriors.h5", seed=seed, command="sedcast demo", overwrite=True, progress=report
         )
     with read_posteriors(folder / "posteriors.h5") as posteriors:
         medians = _medians(posteriors)
@@ -156,7 +156,7 @@ def _draw_plane(medians: dict[str, np.ndarray], folder: Path) -> None:
         log_mstar_error=np.ptp(mass, axis=1) / 2,
         log_sfr_error=np.ptp(sfr, axis=1) / 2,
     )
-    save_figure(figure, folder / "mass_sfr.png")
+    save_figure(figure, folder / "mass_sfr.png", overwrite=True)
 
 
 def _draw_sed(galaxy: _Galaxy, simulator: PhotometrySimulator, folder: Path) -> None:
@@ -166,7 +166,7 @@ def _draw_sed(galaxy: _Galaxy, simulator: PhotometrySimulator, folder: Path) -> 
         predicted=sampled_seds(simulator, galaxy.theta[rows_at_most(len(galaxy.theta), _N_PREDICTED)], galaxy.zred),
         title=galaxy.title,
     )
-    save_figure(figure, folder / "sed.png")
+    save_figure(figure, folder / "sed.png", overwrite=True)
 
 
 def _compare(
@@ -179,7 +179,7 @@ def _compare(
         derived = derived_properties(theta, np.full(len(theta), galaxy.zred), estimator.bases, estimator.cosmology)
         quantities[key] = dict(zip(PARAMETER_NAMES, theta.T, strict=True)) | derived
     stacked = {key: np.stack([values[name] for name in SHOWN_QUANTITIES], axis=1) for key, values in quantities.items()}
-    save_figure(corner_plot(stacked, SHOWN_QUANTITIES, title=galaxy.title), folder / "corner.png")
+    save_figure(corner_plot(stacked, SHOWN_QUANTITIES, title=galaxy.title), folder / "corner.png", overwrite=True)
     return {
         name: {key: [float(q) for q in np.percentile(values[name], [16, 50, 84])] for key, values in quantities.items()}
         for name in _COMPARED

@@ -170,7 +170,7 @@ def make_figures(
     def save(name: str, figure: Figure) -> None:
         for form in FORMATS:
             written.append(f"{name}.{form}")
-            save_figure(figure, folder / written[-1])
+            save_figure(figure, folder / written[-1], overwrite=True)
 
     save("fig2_posterior", _posterior(estimator, simulator, comparison, row))
     training = draw_mocks(_N_TRAINING, simulator, estimator, noise, seed=seed)

@@ -127,6 +127,7 @@ def fit_galaxy(
     n_samples: int = 5000,
     seed: int = 0,
     output: str | Path | None = None,
+    overwrite: bool = False,
 ) -> GalaxyFit:
     """The posterior of one galaxy; of many, `infer_catalog` is faster.
 
@@ -144,6 +145,7 @@ def fit_galaxy(
     n_samples : posterior samples.
     seed : of the samples.
     output : file of posteriors (``.h5``) to write as well, as `infer_catalog` does, with this one row.
+    overwrite : whether that file may be replaced if it is there.
 
     Returns
     -------
@@ -153,7 +155,7 @@ def fit_galaxy(
     ------
     ParameterError : if not one of `mags` and `flux` is given; a number or a unit is none of a magnitude, flux, error or
         redshift; errors do not belong to the bands; no posterior takes these bands, with or without a redshift; the galaxy is
-        outside the model's range, which is named; or `output` is there and no output of sedcast.
+        outside the model's range, which is named; or `output` is there already.
     ArtifactError : if there is no such model.
     """
     if (mags is None) == (flux is None):
@@ -172,7 +174,7 @@ def fit_galaxy(
     estimator = _estimator(model, tuple(given), zred)
     galaxy = _galaxy(estimator, tuple(given), *measured, zred)
     if output is not None:
-        check_output(output)
+        check_output(output, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "galaxy.h5"
         # As a part of a catalogue, of which infer_catalog does not warn that most of its rows are excluded or flagged.

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, NullFormatter
 
-from sedcast.data.artifacts import atomic_path
+from sedcast.data.artifacts import atomic_path, output_path
+from sedcast.data.checks import as_floats, as_names
 from sedcast.data.errors import ParameterError
 from sedcast.data.outputs import mark_for
 from sedcast.posterior.quantities import QUANTITY_LABELS
@@ -56,8 +57,14 @@ def plain(text: str) -> str:
 
 
 @own_style
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a picture, PNG if the name does not say what; it has its name when it is whole."""
+def save_figure(figure: Figure, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a picture, PNG if the name does not say what; it has its name when it is whole.
+
+    Raises
+    ------
+    ParameterError : if a file is there already, unless `overwrite` says that it may be replaced.
+    """
+    path = output_path(path, overwrite=overwrite)
     with atomic_path(path) as temporary:
         kind = path.suffix[1:] or "png"
         figure.savefig(temporary, format=kind, metadata=mark_for(kind))
@@ -72,7 +79,7 @@ def _labels(names: Sequence[str], labels: Sequence[str] | None) -> list[str]:
         return [QUANTITY_LABELS.get(name, name) for name in names]
     if len(labels) != len(names):
         raise ParameterError(f"{len(labels)} labels for {len(names)} names: pass one each")
-    return list(labels)
+    return list(as_names("labels", labels))
 
 
 def _ticks_inward(*panels: Axes) -> None:
@@ -81,11 +88,11 @@ def _ticks_inward(*panels: Axes) -> None:
 
 
 def _check_samples(posteriors: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
-    if not posteriors:
+    if not isinstance(posteriors, Mapping) or not posteriors:
         raise ParameterError("posteriors is empty: pass at least one {name: samples (n_sample, n_param)}")
     checked, least = {}, max(2, len(names))
     for key, samples in posteriors.items():
-        array = np.asarray(samples, dtype=float)
+        array = as_floats(f"posteriors[{key!r}]", samples)
         if array.ndim != 2 or array.shape[1] != len(names) or len(array) < least:
             raise ParameterError(
                 f"posteriors[{key!r}] has shape {array.shape}, expected (n_sample >= {least}, {len(names)} names)"
@@ -152,6 +159,7 @@ def draw_corner(
         # corner imports ArviZ where it is installed, which announces its own next version.
         warnings.simplefilter("ignore")
         import corner
+    names = as_names("names", names)
     checked = _check_samples(posteriors, names)
     shown = [label.replace(" [", "\n[") for label in _labels(names, labels)]
     pooled = np.concatenate(list(checked.values()))

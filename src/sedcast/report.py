@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
+from sedcast.data.artifacts import output_path
 from sedcast.data.errors import ParameterError
 from sedcast.data.outputs import write_text
 from sedcast.emulator.simulation import PhotometrySimulator
@@ -40,6 +41,7 @@ def write_report(
     *,
     rows: Sequence[int] = (),
     calibration: CalibrationResult | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write the report: pictures are in the file, which needs no network, and text from the catalogue is escaped.
 
@@ -50,11 +52,14 @@ def write_report(
     output : HTML file to write.
     rows : row numbers of the galaxies to show one by one.
     calibration : of the estimator on mocks, to be shown among the diagnostics.
+    overwrite : whether a file that is there may be replaced.
 
     Raises
     ------
-    ParameterError : if a row is not there or has no posterior, or the bands are not those of the file.
+    ParameterError : if a row is not there or has no posterior, the bands are not those of the file, or `output` is there
+        and may not be replaced.
     """
+    output = output_path(output, overwrite=overwrite)
     if simulator.bands != posteriors.bands:
         raise ParameterError(f"the model's bands {simulator.bands} are not those of the file, {posteriors.bands}")
     for row in rows:
@@ -80,7 +85,7 @@ def write_report(
         calibration=[] if calibration is None else _calibration_pictures(calibration),
         provenance=[(name, json.dumps(value)) for name, value in posteriors.provenance.items() if value != ""],
     )
-    write_text(Path(output), text if text.endswith("\n") else f"{text}\n")
+    write_text(output, text if text.endswith("\n") else f"{text}\n")
 
 
 @own_style

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sedcast.data.checks import as_floats
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import SFHBases
-from sedcast.emulator.checks import as_floats
-from sedcast.emulator.histories import BETA, GAMMA, HistoryGrid, burst_fraction, column
+from sedcast.emulator.histories import BETA, GAMMA, HistoryGrid, burst_fraction, check_theta, column
 
 __all__ = ["SampledHistories", "sampled_histories"]
 
@@ -50,9 +50,13 @@ def sampled_histories(theta: np.ndarray, zred: float, bases: SFHBases, cosmology
     ------
     ParameterError : if the redshift is outside the bases or the cosmology, or there are several: their bins differ.
     """
-    theta, redshift = np.asarray(theta, dtype=float), as_floats("zred", zred)
+    redshift = as_floats("zred", zred)
     if redshift.shape:
         raise ParameterError(f"zred has shape {redshift.shape}, expected one number: where it is inferred, say its median")
+    theta = as_floats("theta", theta)
+    if not theta.size:
+        raise ParameterError("theta has no rows: expected (n_sample, 12) with one sample at least")
+    theta, _ = check_theta(theta, redshift)
     grid = HistoryGrid(bases)
     age = cosmology.age_gyr(np.full(len(theta), redshift))
     burst, time = burst_fraction(theta, age)[:, None], theta[:, column("tburst")]

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sedcast.data.checks import as_floats, one_per_galaxy
+from sedcast.data.errors import ParameterError
 from sedcast.data.filters import FilterCurve, flux_density
-from sedcast.emulator.checks import one_per_galaxy
 from sedcast.emulator.simulation import PhotometrySimulator
 
 __all__ = ["SampledSeds", "sampled_seds"]
@@ -47,6 +48,9 @@ def sampled_seds(simulator: PhotometrySimulator, theta: np.ndarray, zred: np.nda
     ------
     ParameterError : for parameters or redshifts that the model refuses, or as many redshifts as neither one nor the samples.
     """
+    theta = np.atleast_2d(as_floats("theta", theta))
+    if not len(theta):
+        raise ParameterError("theta has no rows: expected (n_sample, 12) with one sample at least")
     redshifts = one_per_galaxy(zred, len(theta))
     model = simulator.model
     spectra = model.spectra(theta, redshifts)

@@ -216,5 +216,5 @@ def write_validation(
             suffix = f"{suffix[:_LONGEST_SUFFIX]}-{number}"
         for kind, draw in _PICTURES.items():
             written.append(f"{kind}{suffix}.png")
-            save_figure(draw(result), folder / written[-1])
+            save_figure(draw(result), folder / written[-1], overwrite=True)
     return written
