@@ -82,7 +82,7 @@ def infer_file(
 
     Raises
     ------
-    ArtifactError : if a file cannot be written.
+    ArtifactError : if a file cannot be written, or finished rows are deleted meanwhile.
     CatalogError : if the catalogue cannot be read as the mapping says, is empty, lacks a band of the estimator, or changes
         meanwhile.
     ConfigError : if the mapping lacks the redshift that the estimator needs, another run writes this output, or an interrupted
@@ -116,6 +116,11 @@ def infer_file(
                 segments.discard()
                 raise CatalogError(f"{catalog} changed while it was being inferred: repeat the command when it is complete")
             segments.count()
+            if segments.n_rows != source.n_rows:
+                raise ArtifactError(
+                    f"{partial_folder(output)} lost finished rows meanwhile: repeat the command, which makes them again, and "
+                    "leave that folder alone until it ends"
+                )
             artifacts = {"estimator": manifest["estimator"]["sha256"]}
             header = provenance(config=manifest, artifacts=artifacts, command=command)
             header |= {name: manifest[name] for name in ("estimator", "n_samples", "seed")}

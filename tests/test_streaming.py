@@ -20,7 +20,7 @@ from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.config import parse_config
-from sedcast.data.errors import CatalogError, ConfigError, ParameterError
+from sedcast.data.errors import ArtifactError, CatalogError, ConfigError, ParameterError
 from sedcast.data.executors import task_pool
 from sedcast.data.mapping import CatalogMapping, load_mapping, read_mapped
 from sedcast.emulator.segments import partial_folder
@@ -278,6 +278,22 @@ def test_a_finished_run_of_rows_that_was_damaged_is_made_again(
     assert infer_file(estimator, catalog, mapping, outputs[1], n_samples=10, rows_per_segment=20)["resumed"] == 20
     assert "is damaged: its rows are made again" in caplog.text
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+@pytest.mark.parametrize("lost", ["segment-000000000.h5", "segment-000000001.h5"])
+def test_finished_rows_that_are_deleted_meanwhile_are_missed(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path, lost: str
+) -> None:
+    output = tmp_path / "out.fits"
+
+    def delete(done: int, _: int) -> None:
+        if done == N:
+            (partial_folder(output) / lost).unlink(missing_ok=True)
+
+    with pytest.raises(ArtifactError, match="lost finished rows meanwhile"):
+        infer_file(estimator, catalog, mapping, output, n_samples=10, rows_per_segment=20, progress=delete)
+    assert not output.exists()
+    assert infer_file(estimator, catalog, mapping, output, n_samples=10, rows_per_segment=20)["resumed"] == 40
 
 
 def test_a_file_that_cannot_grow_says_so_and_leaves_nothing_behind(catalog: Path, tmp_path: Path) -> None:
