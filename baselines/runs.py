@@ -86,7 +86,7 @@ def _not_at_fault(attempt: Path, before: str) -> Iterator[None]:
 
     def ended(number: int, _: Any) -> None:
         attempt.write_text(before, encoding="utf-8")
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, usual)
         os.kill(os.getpid(), number)
 
     if threading.current_thread() is not threading.main_thread():

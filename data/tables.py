@@ -21,6 +21,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.table.meta import get_header_from_yaml
 
+from sedcast.data.artifacts import FULL
 from sedcast.data.checks import floats_of
 from sedcast.data.errors import CatalogError, MissingDependencyError
 from sedcast.data.hdf5 import check_size, open_hdf5
@@ -417,6 +418,16 @@ def open_table(path: str | Path, hdu: str | int | None = None) -> TableFile:
 
 def _unpacked(path: Path) -> Path:
     """A temporary file with the contents of a compressed one."""
+    try:
+        return _unpack(path)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f"{path} is unpacked to {tempfile.gettempdir()}, where the disk is full"
+        raise CatalogError(f"{where}: free some space, set TMPDIR to another folder, or unpack it yourself") from error
+
+
+def _unpack(path: Path) -> Path:
     with gzip.open(path, "rb") as packed, tempfile.NamedTemporaryFile(suffix=Path(path.stem).suffix, delete=False) as unpacked:
         try:
             limit = _MOST_PACKED * path.stat().st_size + _BUFFER_BYTES
@@ -424,6 +435,7 @@ def _unpacked(path: Path) -> Path:
                 if (limit := limit - len(chunk)) < 0:
                     raise CatalogError(f"{path} unpacks to more than {_MOST_PACKED} times its size: refused")
                 unpacked.write(chunk)
+            unpacked.flush()
         except BaseException:
             Path(unpacked.name).unlink()
             raise

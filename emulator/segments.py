@@ -2,8 +2,8 @@
 
 The folder ``OUTPUT.partial`` holds ``manifest.json``, which says what is being made, and one HDF5 file a segment. Each file is
 written under another name, flushed to disk and then renamed, so whatever the moment at which a process is killed, a
-file that bears a segment's name is whole. The last step joins the segments, moves the result onto the output and deletes
-the folder.
+file that bears a segment's name is whole. It ends in a digest of the rest, for HDF5 does not notice altered values: what was
+damaged since is made again. The last step joins the segments, moves the result onto the output and deletes the folder.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ __all__ = ["Segments", "array_digest", "differences", "open_segments", "partial_
 logger = logging.getLogger(__name__)
 
 _CHUNK_ROWS, _CHUNK_COLUMNS, _CHUNK_ELEMENTS = 8192, 1024, 2**18
-_HEAD_BYTES = 65_536
+_HEAD_BYTES, _PIECE = 65_536, 2**20
 _MANIFEST = "manifest.json"
 _LOCK = "lock"
 _PATTERN = "segment-*.h5"
@@ -89,6 +89,7 @@ class Segments:
                 for name, values in joined.items():
                     file[name] = values
                 file.attrs.update({"n_rows": n_rows, "n_proposed": n_proposed, "next_chunk": next_chunk})
+            _seal(temporary)
         self._add(path, n_rows, n_proposed, next_chunk)
 
     def absent(self, n_segments: int) -> list[int]:
@@ -155,6 +156,35 @@ def write_segment(path: Path, number: int, n_rows: int, write: Callable[[Path], 
         write(temporary)
         with h5py.File(temporary, "a") as file:
             file.attrs.update({"n_rows": n_rows, "n_proposed": n_rows, "next_chunk": number + 1})
+        _seal(temporary)
+
+
+def _digest(path: Path, n_bytes: int) -> bytes:
+    digest, left = hashlib.sha256(), n_bytes
+    with path.open("rb") as handle:
+        while piece := handle.read(min(left, _PIECE)):
+            digest.update(piece)
+            left -= len(piece)
+    return digest.digest()
+
+
+def _seal(path: Path) -> None:
+    """Append its digest to a segment; HDF5 does not look beyond its own end."""
+    digest = _digest(path, path.stat().st_size)
+    with path.open("ab") as handle:
+        handle.write(digest)
+
+
+def _is_sealed(path: Path) -> bool:
+    """Whether a segment holds what was written."""
+    try:
+        n_bytes = path.stat().st_size - hashlib.sha256().digest_size
+        with path.open("rb") as handle:
+            handle.seek(max(n_bytes, 0))
+            return n_bytes > 0 and handle.read() == _digest(path, n_bytes)
+    except OSError:
+        # A disk that cannot read it back.
+        return False
 
 
 def partial_folder(output: Path) -> Path:
@@ -184,7 +214,6 @@ def open_segments(output: Path, manifest: Mapping[str, Any]) -> Iterator[Segment
     with (folder / _LOCK).open("w") as lock:
         lock_handle(lock, output)
         path = folder / _MANIFEST
-        segments = Segments(folder)
         wanted = json.loads(json.dumps(manifest))
         begun = any(folder.glob(_PATTERN))
         if begun and (different := differences(_read(path), wanted)):
@@ -194,6 +223,11 @@ def open_segments(output: Path, manifest: Mapping[str, Any]) -> Iterator[Segment
             )
         for left in folder.glob(".*.part"):
             left.unlink()
+        for segment in sorted(folder.glob(_PATTERN)):
+            if not _is_sealed(segment):
+                logger.warning("%s is damaged: its rows are made again", segment)
+                segment.unlink()
+        segments = Segments(folder)
         if not begun:
             with atomic_path(path) as temporary:
                 temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")

@@ -16,6 +16,7 @@ from sedcast.data.catalog import Catalog
 from sedcast.data.checks import check_kind, whole_number
 from sedcast.data.errors import ArtifactError, CatalogError, ConfigError, ParameterError
 from sedcast.data.executors import TaskPool
+from sedcast.data.invocation import describe_file
 from sedcast.data.mapping import CatalogMapping, map_rows
 from sedcast.data.provenance import provenance, read_provenance
 from sedcast.data.tables import open_table
@@ -84,7 +85,7 @@ def infer_file(
 
     Raises
     ------
-    ArtifactError : if a file cannot be written.
+    ArtifactError : if a file cannot be written, or finished rows are deleted meanwhile.
     CatalogError : if the catalogue cannot be read as the mapping says, is empty, lacks a band of the estimator, or changes
         meanwhile.
     ConfigError : if the mapping lacks the redshift that the estimator needs, another run writes this output, or an interrupted
@@ -114,10 +115,17 @@ def infer_file(
             job = _Job(estimator, source, segments, rows_per_segment, n_samples, seed, samples, n_threads, refiner)
             resumed = source.n_rows - sum(len(job.rows(number)) for number in absent)
             _fill(job, absent, pool, resumed, progress)
-            if not isinstance(catalog, Catalog) and _known(catalog) != source.about["catalog"]:
+            if not isinstance(catalog, Catalog) and (
+                _known(catalog) != source.about["catalog"] or Path(catalog).stat().st_mtime_ns != source.modified_ns
+            ):
                 segments.discard()
                 raise CatalogError(f"{catalog} changed while it was being inferred: repeat the command when it is complete")
             segments.count()
+            if segments.n_rows != source.n_rows:
+                raise ArtifactError(
+                    f"{partial_folder(output)} lost finished rows meanwhile: repeat the command, which makes them again, and "
+                    "leave that folder alone until it ends"
+                )
             artifacts = {"estimator": manifest["estimator"]["sha256"]}
             header = provenance(config=manifest, artifacts=artifacts, command=command)
             header |= {name: manifest[name] for name in ("estimator", "n_samples", "seed")}
@@ -157,11 +165,13 @@ class _Source:
     n_rows : how many there are.
     read : those from one to before another.
     about : the entries of the manifest by which they are known.
+    modified_ns : time of the file, if it is one.
     """
 
     n_rows: int
     read: Callable[[int, int], Catalog]
     about: dict[str, Any]
+    modified_ns: int = 0
 
 
 def _source(catalog: str | Path | Catalog, mapping: CatalogMapping | None, estimator: PosteriorEstimator) -> _Source:
@@ -177,15 +187,19 @@ def _source(catalog: str | Path | Catalog, mapping: CatalogMapping | None, estim
     if mapping is None:
         raise ParameterError(f"mapping is None, expected that of {catalog}'s columns; or give read_catalog({str(catalog)!r})")
     check_redshift_named(mapping, estimator)
+    modified_ns = Path(catalog).stat().st_mtime_ns if Path(catalog).is_file() else 0
     table = open_table(catalog, mapping.hdu)
     about = {"catalog": _known(catalog), "mapping": mapping.model_dump(mode="json")}
-    return _Source(table.n_rows, functools.partial(map_rows, table, mapping), about)
+    return _Source(table.n_rows, functools.partial(map_rows, table, mapping), about, modified_ns)
 
 
 def _known(table: str | Path) -> dict[str, Any]:
-    """What tells a table from others: a digest would mean to read it all."""
-    stat = Path(table).stat()
-    return {"name": str(Path(table).resolve()), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+    """What tells a table from others: its contents, for an edited one may have the size and the time of the former."""
+    try:
+        described = describe_file(Path(table))
+    except OSError as error:
+        raise CatalogError(f"{table} cannot be read any more ({error.strerror}): put it back and repeat the command") from error
+    return {"name": str(Path(table).resolve())} | {name: value for name, value in described.items() if name != "text"}
 
 
 def _rows_of(catalog: Catalog, start: int, stop: int) -> Catalog:

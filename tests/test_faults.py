@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -134,3 +135,28 @@ def test_schemas_of_other_versions_are_explained(tmp_path: Path, monkeypatch: py
             save_artifact(tmp_path / "x.npz", "thing", {}, {})
         with pytest.raises(ArtifactError, match=f"schema version {schema}.*{advice}"):
             load_artifact(tmp_path / "x.npz", "thing")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_command_told_to_end_says_so_and_leaves_no_lock(tmp_path: Path, number: signal.Signals) -> None:
+    code = (
+        "import os, signal, sys; from sedcast import cli, cli_infer\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler); signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        f"cli_infer.load_posterior = lambda _: os.kill(os.getpid(), {int(number)})\n"
+        "sys.argv = ['sedcast', 'infer', 'sdss', '-o', 'out.fits']; cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + number
+    said = "interrupted" if number == signal.SIGINT else "told to end"
+    assert done.stderr == f"sedcast: {said}; the work goes on from where it was when the same command is given again\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["ssp", "info"], ["ssp", "info", "--json"]])
+def test_a_reader_that_has_enough_is_no_error(arguments: list[str]) -> None:
+    code = f"import sys; from sedcast.cli import main; sys.argv = ['sedcast', *{arguments}]; main()"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")

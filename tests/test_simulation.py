@@ -244,14 +244,28 @@ def test_another_softening_is_another_run(
         simulate(config, output, simulator=simulator)
 
 
-def test_damaged_segment_is_named(simulator: PhotometrySimulator, tmp_path: Path) -> None:
-    config, output = SimulationConfig(n_galaxies=10**6), tmp_path / "mocks.h5"
+@pytest.mark.parametrize("damage", ["altered", "cut", "emptied"])
+def test_damaged_segments_are_made_again(
+    simulator: PhotometrySimulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
+) -> None:
+    monkeypatch.setattr(mass_simulation, "_CHUNKS_PER_SEGMENT", 1)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    config, output = SimulationConfig(n_galaxies=20_000), tmp_path / "mocks.h5"
+    simulate(config, tmp_path / "whole.h5", simulator=simulator)
     with pytest.raises(KeyboardInterrupt):
-        simulate(config, output, simulator=simulator, progress=interrupt_after(9))
-    (segment,) = (tmp_path / "mocks.h5.partial").glob("segment-*.h5")
-    segment.write_bytes(segment.read_bytes()[:1000])
-    with pytest.raises(ConfigError, match=r"segment-000000000\.h5 is damaged.*start anew"):
-        simulate(config, output, simulator=simulator)
+        simulate(config, output, simulator=simulator, progress=interrupt_after(3))
+    first, *others = sorted((tmp_path / "mocks.h5.partial").glob("segment-*.h5"))
+    data = bytearray(first.read_bytes())
+    data[len(data) // 2] ^= 1
+    first.write_bytes({"altered": data, "cut": data[:-5000], "emptied": b""}[damage])
+    simulate(config, output, simulator=simulator)
+    assert others
+    assert f"{first.name} is damaged: its rows are made again" in caplog.text
+    assert output.read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
 def test_a_run_that_would_not_end_leaves_nothing(

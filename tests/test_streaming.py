@@ -3,6 +3,7 @@
 import fcntl
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -18,7 +20,7 @@ from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.config import parse_config
-from sedcast.data.errors import CatalogError, ConfigError, ParameterError
+from sedcast.data.errors import ArtifactError, CatalogError, ConfigError, ParameterError
 from sedcast.data.executors import task_pool
 from sedcast.data.mapping import CatalogMapping, load_mapping, read_mapped
 from sedcast.emulator.segments import partial_folder
@@ -223,6 +225,76 @@ def test_a_catalogue_that_changes_meanwhile_is_not_joined(
     assert not output.exists()
     # Nothing is in the way of the next run.
     assert infer_file(estimator, changing, mapping, output, n_samples=5)["resumed"] == 0
+
+
+def test_an_edited_catalogue_is_another_whatever_its_size_and_time(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path
+) -> None:
+    mine, output = tmp_path / "mine.fits", tmp_path / "out.fits"
+    shutil.copy2(catalog, mine)
+    about = mine.stat()
+
+    def interrupt(done: int, _: int) -> None:
+        if done > 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        infer_file(estimator, mine, mapping, output, n_samples=10, rows_per_segment=20, progress=interrupt)
+    with fits.open(mine, mode="update") as hdus:
+        hdus[1].data["NSAID"][0] = 1
+    os.utime(mine, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert mine.stat().st_size == about.st_size
+    with pytest.raises(ConfigError, match=r"catalog\.sha256 was .* and is now"):
+        infer_file(estimator, mine, mapping, output, n_samples=10, rows_per_segment=20)
+    shutil.copyfile(catalog, mine)
+    assert infer_file(estimator, mine, mapping, output, n_samples=10, rows_per_segment=20)["resumed"] == 20
+    mine.unlink()
+    with pytest.raises(CatalogError, match=r"mine\.fits"):
+        infer_file(estimator, mine, mapping, output, n_samples=10)
+
+
+def test_a_finished_run_of_rows_that_was_damaged_is_made_again(
+    estimator: PosteriorEstimator,
+    catalog: Path,
+    mapping: CatalogMapping,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    outputs = [tmp_path / "whole.fits", tmp_path / "out.fits"]
+
+    def interrupt(done: int, _: int) -> None:
+        if done > 40:
+            raise KeyboardInterrupt
+
+    infer_file(estimator, catalog, mapping, outputs[0], n_samples=10, rows_per_segment=20)
+    with pytest.raises(KeyboardInterrupt):
+        infer_file(estimator, catalog, mapping, outputs[1], n_samples=10, rows_per_segment=20, progress=interrupt)
+    first, _ = sorted(partial_folder(outputs[1]).glob("segment-*.h5"))
+    data = bytearray(first.read_bytes())
+    with h5py.File(first) as file:
+        data[file["zred"].id.get_offset() + 1] ^= 1
+    first.write_bytes(data)
+    assert infer_file(estimator, catalog, mapping, outputs[1], n_samples=10, rows_per_segment=20)["resumed"] == 20
+    assert "is damaged: its rows are made again" in caplog.text
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+@pytest.mark.parametrize("lost", ["segment-000000000.h5", "segment-000000001.h5"])
+def test_finished_rows_that_are_deleted_meanwhile_are_missed(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path, lost: str
+) -> None:
+    output = tmp_path / "out.fits"
+
+    def delete(done: int, _: int) -> None:
+        if done == N:
+            (partial_folder(output) / lost).unlink(missing_ok=True)
+
+    with pytest.raises(ArtifactError, match="lost finished rows meanwhile"):
+        infer_file(estimator, catalog, mapping, output, n_samples=10, rows_per_segment=20, progress=delete)
+    assert not output.exists()
+    assert infer_file(estimator, catalog, mapping, output, n_samples=10, rows_per_segment=20)["resumed"] == 40
 
 
 def test_a_file_that_cannot_grow_says_so_and_leaves_nothing_behind(catalog: Path, tmp_path: Path) -> None:

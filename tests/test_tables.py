@@ -1,7 +1,10 @@
 """Tables read by runs of rows: against what was written, in pieces, compressed, in another process, damaged."""
 
 import gzip
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -236,3 +239,21 @@ def test_damage_is_named(columns: dict[str, np.ndarray], tmp_path: Path) -> None
     (tmp_path / "hurt.parquet").write_bytes(whole)
     with pytest.raises(CatalogError, match=r"hurt\.parquet"):
         open_table(tmp_path / "hurt.parquet").read("number", 0, N)
+
+
+@pytest.mark.parametrize("limit", [8_192, 2_000_000])
+def test_a_full_temporary_folder_is_not_the_catalogue_s_fault(tmp_path: Path, limit: int) -> None:
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"flux_r,zred\n" + b"1.0,0.1\n" * 300_000))
+    (tmp_path / "temporary").mkdir()
+    code = (
+        "import resource, sys; from sedcast.data.tables import open_table\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))\n"
+        "try: open_table(sys.argv[1])\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    command = [sys.executable, "-c", code, str(tmp_path / "x.csv.gz")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.startswith("CatalogError")
+    assert f"unpacked to {tmp_path / 'temporary'}, where the disk is full" in done.stdout
+    assert list((tmp_path / "temporary").iterdir()) == []

@@ -13,9 +13,7 @@ import typer
 
 from sedcast._version import __version__
 from sedcast.cli_common import (
-    EXIT_INTERRUPTED,
     HDF5,
-    INTERRUPTED,
     MOCK_SEED,
     AsJson,
     CommandGroup,
@@ -28,6 +26,8 @@ from sedcast.cli_common import (
     check_picture,
     check_workers,
     check_writable,
+    end_in_order,
+    ended,
     explain_os_error,
     load_posterior,
     make_screen,
@@ -382,10 +382,10 @@ def main() -> None:
         # What a terminal's encoding lacks is no reason to end, as on standard error.
         sys.stdout.reconfigure(errors="replace")
     try:
+        end_in_order()
         app(prog_name="sedcast")
-    except KeyboardInterrupt:
-        sys.stderr.write(f"sedcast: {INTERRUPTED}\n")
-        raise SystemExit(EXIT_INTERRUPTED) from None
+    except KeyboardInterrupt as error:
+        raise ended(error) from None
     except Exception as error:
         if options.debug:
             traceback.print_exc()

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
     from sedcast.posterior.estimator import PosteriorEstimator
 
 __all__ = [
-    "EXIT_INTERRUPTED",
     "HDF5",
-    "INTERRUPTED",
     "MOCK_SEED",
     "AsJson",
     "Calibrate",
@@ -48,6 +47,8 @@ __all__ = [
     "check_picture",
     "check_workers",
     "check_writable",
+    "end_in_order",
+    "ended",
     "explain_os_error",
     "load_catalog",
     "load_posterior",
@@ -61,10 +62,8 @@ __all__ = [
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-EXIT_INTERRUPTED = 130
 HDF5 = (".h5", ".hdf5")
 _PICTURES = (".png", ".pdf")
-INTERRUPTED = "interrupted"
 _GOES_ON = "; the work goes on from where it was when the same command is given again"
 _RESUMED = ("simulate", "train emulator", "train posterior", "compare", "figures")
 _OF_THE_SCREEN = ("as_json", "quiet", "verbose", "debug")
@@ -158,15 +157,47 @@ def _recorded(invoke: Callable[[Any], Any]) -> Callable[[Any], Any]:
             outer = _locks.set(locks)
             try:
                 return invoke(context)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as error:
                 # Typer would end in silence.
-                sys.stderr.write(f"sedcast: {INTERRUPTED}{_GOES_ON if _resumes(context) else ''}\n")
-                raise SystemExit(EXIT_INTERRUPTED) from None
+                raise ended(error, _GOES_ON if _resumes(context) else "") from None
             finally:
                 _locks.reset(outer)
                 invocation.reset(before)
 
     return call
+
+
+class _Told(KeyboardInterrupt):
+    """The system, a batch system or a closed terminal tells the program to end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def end_in_order() -> None:
+    """Let SIGTERM and SIGHUP end the program as Ctrl-C does: unfinished files are deleted, and it is said what goes on."""
+    began = os.getpid()
+
+    def told(number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != began:
+            # A child that was forked has nothing to put in order.
+            os.kill(os.getpid(), number)
+        raise _Told(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Whoever ignores one, as nohup does, means it.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, told)
+
+
+def ended(error: KeyboardInterrupt, more: str = "") -> SystemExit:
+    """Say on standard error what ended the program, and `more`; returns its exit, of the status that shells give."""
+    number = error.number if isinstance(error, _Told) else signal.SIGINT
+    with contextlib.suppress(OSError):
+        # The terminal may be gone.
+        sys.stderr.write(f"sedcast: {'interrupted' if number == signal.SIGINT else 'told to end'}{more}\n")
+    return SystemExit(128 + number)
 
 
 def _resumes(context: Any) -> bool:

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import os
 import re
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -41,6 +43,14 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2f}/s", style="cyan")
 
 
+class _Output(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """End as programs do whose reader, ``head`` for one, has enough."""
+        # Or Python would try once more, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE)
+
+
 class Screen:
     """Where a command writes.
 
@@ -51,7 +61,7 @@ class Screen:
     """
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
-        self.out = Console(highlight=False, emoji=False)
+        self.out = _Output(highlight=False, emoji=False)
         if not self.out.is_terminal:
             # A file has room for every column.
             self.out.width = 10_000
@@ -118,8 +128,11 @@ class Screen:
     def result(self, figures: Mapping[str, Any], title: str = "") -> None:
         """The figures of a command: a table, or with `as_json` one line of JSON."""
         if self.as_json:
-            sys.stdout.write(json.dumps(jsonable(figures), allow_nan=False) + "\n")
-            sys.stdout.flush()
+            try:
+                sys.stdout.write(json.dumps(jsonable(figures), allow_nan=False) + "\n")
+                sys.stdout.flush()
+            except BrokenPipeError:
+                self.out.on_broken_pipe()
         else:
             self.table(title, ("figure", "value"), [(key, value) for key, value in figures.items()])
 
