@@ -77,7 +77,7 @@ def test_an_artifact_of_another_prior_or_schema_is_refused(tmp_path):
     prior = dict(card["prior"])
     prior.pop("dust2")
     for wrong in (card | {"prior": prior | {"tau": [0, 1]}}, card | {"free_parameter_names": card["free_parameter_names"][1:]}):
-        save_artifact(path, "posterior-estimator", arrays, wrong)
+        save_artifact(path, "posterior-estimator", arrays, wrong, overwrite=True)
         with pytest.raises(ArtifactError, match="train it again"):
             PosteriorEstimator.load(path)
     with pytest.raises(ArtifactError, match="do not belong together"):

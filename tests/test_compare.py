@@ -188,7 +188,7 @@ def test_a_chain_that_the_user_interrupts_is_no_finished_run(tmp_path):
 
     class StopLate(Linear):
         def flux(self, theta, zred):
-            if self.calls == 900:
+            if self.calls == 600:
                 self.calls += 1
                 raise KeyboardInterrupt
             return super().flux(theta, zred)

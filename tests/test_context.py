@@ -125,7 +125,7 @@ def test_bad_values_name_row_and_band(name, value, words):
 
 def test_wrong_width_says_what_was_expected():
     with pytest.raises(ParameterError, match=r"flux has shape \(4, 3\), expected \(4, 5\)"):
-        ContextTransform(BANDS)(np.ones((4, 3)), np.ones((4, 5)), np.full(4, 0.1))
+        ContextTransform(BANDS)(np.ones((4, 3)), np.ones((4, 3)), np.full(4, 0.1))
     with pytest.raises(ParameterError, match="without repetition"):
         ContextTransform(("u", "u"))
 

@@ -166,19 +166,19 @@ def test_load_refuses_what_does_not_fit(tmp_path):
     path = tmp_path / "posterior.npz"
     estimator.save(path)
     arrays, card = load_artifact(path, "posterior-estimator")
-    save_artifact(path, "posterior-estimator", arrays, card | {"bands": ["u", "g", "r"]})
+    save_artifact(path, "posterior-estimator", arrays, card | {"bands": ["u", "g", "r"]}, overwrite=True)
     with pytest.raises(ArtifactError, match="train it again"):
         PosteriorEstimator.load(path)
-    save_artifact(path, "posterior-estimator", {k: v for k, v in arrays.items() if k != "bases_sfh"}, card)
+    save_artifact(path, "posterior-estimator", {k: v for k, v in arrays.items() if k != "bases_sfh"}, card, overwrite=True)
     with pytest.raises(ArtifactError, match="bases_sfh"):
         PosteriorEstimator.load(path)
-    save_artifact(path, "posterior-estimator", arrays, card | {"softening": [0.1, 0.1, 0.1, 0.1, 0.0]})
+    save_artifact(path, "posterior-estimator", arrays, card | {"softening": [0.1, 0.1, 0.1, 0.1, 0.0]}, overwrite=True)
     with pytest.raises(ArtifactError, match="expected a positive number, nanomaggies"):
         PosteriorEstimator.load(path)
     old = {name: value for name, value in card.items() if name != "softening"}
-    save_artifact(path, "posterior-estimator", arrays, old)
+    save_artifact(path, "posterior-estimator", arrays, old, overwrite=True)
     assert PosteriorEstimator.load(path).context == estimator.context
-    save_artifact(path, "noise-model", arrays, card)
+    save_artifact(path, "noise-model", arrays, card, overwrite=True)
     with pytest.raises(ArtifactError, match="noise-model"):
         PosteriorEstimator.load(path)
 

@@ -59,7 +59,7 @@ def test_what_a_dead_process_left_is_deleted_and_a_living_one_s_is_not(tmp_path:
     left, others = tmp_path / f"{stem}{dead.pid}.part", tmp_path / f"{stem}{os.getppid()}.part"
     for path in (left, others):
         path.write_bytes(b"unfinished")
-    save_artifact(tmp_path / "x.npz", "thing", {}, {})
+    save_artifact(tmp_path / "x.npz", "thing", {}, {}, overwrite=True)
     assert not left.exists()
     assert others.exists()
     assert load_artifact(tmp_path / "x.npz", "thing")[0] == {}
@@ -84,7 +84,7 @@ def test_a_full_disk_while_an_artifact_is_written_leaves_the_old_one(tmp_path: P
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space") as caught:
-            save_artifact(tmp_path / "x.npz", "thing", {}, {"version": 2})
+            save_artifact(tmp_path / "x.npz", "thing", {}, {"version": 2}, overwrite=True)
     assert "the disk is full" in str(explain_os_error(caught.value))
     assert load_artifact(tmp_path / "x.npz", "thing")[1]["version"] == 1
     with monkeypatch.context() as patched:
@@ -132,7 +132,7 @@ def test_schemas_of_other_versions_are_explained(tmp_path: Path, monkeypatch: py
     for schema, advice in ((artifacts.SCHEMA_VERSION + 1, "update sedcast"), (0, "use the sedcast that wrote it")):
         with monkeypatch.context() as patched:
             patched.setattr(artifacts, "SCHEMA_VERSION", schema)
-            save_artifact(tmp_path / "x.npz", "thing", {}, {})
+            save_artifact(tmp_path / "x.npz", "thing", {}, {}, overwrite=True)
         with pytest.raises(ArtifactError, match=f"schema version {schema}.*{advice}"):
             load_artifact(tmp_path / "x.npz", "thing")
 

@@ -169,7 +169,7 @@ def test_other_data_are_not_resumed_with(tmp_path):
             fit(**other)
     arrays, card = load_artifact(path, "flow-checkpoint")
     del card["state"]["data"]
-    save_artifact(path, "flow-checkpoint", arrays, card)
+    save_artifact(path, "flow-checkpoint", arrays, card, overwrite=True)
     assert fit().history == first.history
 
 

@@ -72,7 +72,7 @@ def test_any_arrays_and_card_come_back_or_are_refused(
 ) -> None:
     path = tmp_path / "x.npz"
     try:
-        save_artifact(path, "thing", arrays, card)
+        save_artifact(path, "thing", arrays, card, overwrite=True)
     except (ArtifactError, UnicodeEncodeError):
         return
     held, found = load_artifact(path, "thing")

@@ -268,7 +268,7 @@ def test_softenings_are_kept_and_may_be_given(tmp_path: Path) -> None:
         with pytest.raises(ParameterError, match=said):
             NoiseModel.from_catalog(catalog, softening=wrong)
     arrays, card = load_artifact(path, "noise-model")
-    save_artifact(path, "noise-model", arrays | {"softening": np.array([0.1, -0.1, 0.1])}, card)
+    save_artifact(path, "noise-model", arrays | {"softening": np.array([0.1, -0.1, 0.1])}, card, overwrite=True)
     with pytest.raises(ArtifactError, match="softening of lsst2023-r must be finite and positive"):
         NoiseModel.load(path)
 
@@ -286,5 +286,6 @@ def test_an_artifact_without_softenings_has_the_usual_ones(tmp_path: Path, sdss:
     path = tmp_path / "noise.npz"
     replace(sdss, bands=("u", "g", "mine", "i", "z")).save(path)
     arrays, card = load_artifact(path, "noise-model")
-    save_artifact(path, "noise-model", {name: array for name, array in arrays.items() if name != "softening"}, card)
+    older = {name: array for name, array in arrays.items() if name != "softening"}
+    save_artifact(path, "noise-model", older, card, overwrite=True)
     np.testing.assert_array_equal(NoiseModel.load(path).softening, softening_nanomaggies(("u", "g", "mine", "i", "z")))

@@ -137,7 +137,7 @@ def test_what_cannot_say_what_made_it_is_kept(folder: Path) -> None:
 
 def test_the_output_of_other_inputs_is_kept(folder: Path) -> None:
     run(*INFER, "-o", "out.h5")
-    gaussian_estimator(0.5).save("model.npz")
+    gaussian_estimator(0.5).save("model.npz", overwrite=True)
     with pytest.raises(ParameterError, match=r"made by 'sedcast infer .* of other inputs, or by another version"):
         run(*INFER, "-o", "out.h5")
 
@@ -147,7 +147,9 @@ def test_files_that_a_configuration_names_are_inputs(folder: Path) -> None:
     (folder / "simulate.toml").write_text(f'{SMALL}noise = "noise.npz"\n', encoding="utf-8")
     run("simulate", "simulate.toml", "-o", "s.h5")
     run("simulate", "simulate.toml", "-o", "s.h5")
-    NoiseModel.from_catalog(load_sdss_sample(bands=("g", "r")).subset(slice(3000)), provenance="others").save("noise.npz")
+    NoiseModel.from_catalog(load_sdss_sample(bands=("g", "r")).subset(slice(3000)), provenance="others").save(
+        "noise.npz", overwrite=True
+    )
     with pytest.raises(ParameterError, match=r"s\.h5 is there already, made by"):
         run("simulate", "simulate.toml", "-o", "s.h5")
     before = contents(folder)

@@ -113,7 +113,7 @@ def test_a_users_matplotlibrc_is_not_in_the_picture(rng: np.random.Generator, tm
             for number, figure in enumerate(
                 (corner_plot({"flow": samples}, NAMES), sed_plot(*np.ones((2, 3)), predicted=seds))
             ):
-                save_figure(figure, tmp_path / f"{number}.png")
+                save_figure(figure, tmp_path / f"{number}.png", overwrite=True)
                 made.append(image.imread(tmp_path / f"{number}.png"))
     np.testing.assert_array_equal(made[0], made[2])
     np.testing.assert_array_equal(made[1], made[3])
@@ -315,7 +315,7 @@ def test_training_plot_shows_the_losses_and_the_least_of_them() -> None:
     drawn(training_plot(epochs[:1]))
     drawn(training_plot([record | {"validation_nll": float("nan")} for record in epochs]))
     for wrong in ([], [{"minutes": 1.0}]):
-        with pytest.raises(ParameterError, match=r"epochs: \d without .*train_nll"):
+        with pytest.raises(ParameterError, match=r"epochs: \d records without .*train_nll"):
             training_plot(wrong)
 
 

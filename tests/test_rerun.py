@@ -154,7 +154,7 @@ def test_what_cannot_be_repeated_says_why(tmp_path: Path) -> None:
         read_provenance(tmp_path / "x.npz")
     with pytest.raises(ArtifactError, match="no output at"):
         read_provenance(tmp_path / "nothing.h5")
-    save_artifact(tmp_path / "x.npz", "thing", {}, {"provenance": provenance(config={}, artifacts={})})
+    save_artifact(tmp_path / "x.npz", "thing", {}, {"provenance": provenance(config={}, artifacts={})}, overwrite=True)
     with pytest.raises(ArtifactError, match="from Python"):
         options_of(read_provenance(tmp_path / "x.npz"), tmp_path / "y.npz", tmp_path)
     with pytest.raises(ParameterError, match="give -o"):

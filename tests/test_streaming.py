@@ -250,7 +250,7 @@ def test_an_edited_catalogue_is_another_whatever_its_size_and_time(
     assert infer_file(estimator, mine, mapping, output, n_samples=10, rows_per_segment=20)["resumed"] == 20
     mine.unlink()
     with pytest.raises(CatalogError, match=r"mine\.fits"):
-        infer_file(estimator, mine, mapping, output, n_samples=10)
+        infer_file(estimator, mine, mapping, output, n_samples=10, overwrite=True)
 
 
 def test_a_finished_run_of_rows_that_was_damaged_is_made_again(

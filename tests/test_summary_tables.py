@@ -172,7 +172,7 @@ def test_samples_files_write_their_own_summaries(catalog: Catalog, tmp_path: Pat
     with h5py.File(whole, "a") as file:
         del file["score"], file["efficiency"]
     with read_posteriors(whole) as posteriors:
-        posteriors.write_summary(path)
+        posteriors.write_summary(path, overwrite=True)
         assert np.isnan(read(path)["score"]).all()
         assert np.isnan(read(path)["efficiency"]).all()
         assert_holds(path, whole)
@@ -181,7 +181,7 @@ def test_samples_files_write_their_own_summaries(catalog: Catalog, tmp_path: Pat
     with h5py.File(whole, "a") as file:
         file["summary/colour"] = np.zeros((N, len(PERCENTILES)))
     with read_posteriors(whole) as posteriors:
-        for damaged in (posteriors.summary, lambda: posteriors.write_summary(path)):
+        for damaged in (posteriors.summary, lambda: posteriors.write_summary(path, overwrite=True)):
             with pytest.raises(ArtifactError, match="no consistent file of posteriors"):
                 damaged()
 

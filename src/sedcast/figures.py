@@ -65,6 +65,11 @@ class ComparisonRecord:
             raise ParameterError(f"{self.folder} was made with {', '.join(methods)}: run 'sedcast compare' with emcee or zeus")
         return found
 
+    @property
+    def compared(self) -> list[str]:
+        """The quantities that were compared."""
+        return list(self.record["compared"])
+
     def galaxy(self, row: int | None) -> dict[str, Any]:
         """A real galaxy on which the chain did not fail, by its row number; the first by default.
 
@@ -90,7 +95,7 @@ class ComparisonRecord:
         ------
         ParameterError : if a name is none of those that were compared.
         """
-        compared = list(self.record["compared"])
+        compared = self.compared
         if missing := [name for name in names if name not in compared]:
             raise ParameterError(
                 f"{self.folder} compares {', '.join(compared)}, not {', '.join(missing)}: run 'sedcast compare' again"
@@ -203,8 +208,10 @@ def _posterior(
 
 
 def _calibration(result: CalibrationResult, comparison: ComparisonRecord) -> dict[str, Figure]:
-    """p–p plot with MCMC in grey and rank histograms; MCMC is left out where too few mocks were compared."""
-    chain, ranks = comparison.chain, comparison.ranks(result.names)
+    """p–p plot with MCMC in grey and rank histograms, of what was compared; MCMC is left out where too few mocks were."""
+    shown = [k for k, name in enumerate(result.names) if name not in result.others or name in comparison.compared]
+    names, pit = tuple(result.names[k] for k in shown), result.pit[:, shown]
+    chain, ranks = comparison.chain, comparison.ranks(names)
     if len(ranks) < _MIN_MOCKS:
         logger.warning(
             "%s has %d mocks, fewer than %d: MCMC is left out of the p–p plot; 'sedcast compare --mocks 100' adds them",
@@ -212,9 +219,9 @@ def _calibration(result: CalibrationResult, comparison: ComparisonRecord) -> dic
             len(ranks),
             _MIN_MOCKS,
         )
-        return {"fig3_pp": pp_plot(result.pit, result.names), "fig4_sbc": sbc_plot(result.pit, result.names)}
+        return {"fig3_pp": pp_plot(pit, names), "fig4_sbc": sbc_plot(pit, names)}
     return {
-        "fig3_pp": pp_plot(result.pit, result.names, others=(f"{chain}, {len(ranks)} mocks", ranks)),
-        "fig4_sbc": sbc_plot(result.pit, result.names),
-        f"fig4_sbc_{chain}": sbc_plot(ranks, result.names, n_bins=10),
+        "fig3_pp": pp_plot(pit, names, others=(f"{chain}, {len(ranks)} mocks", ranks)),
+        "fig4_sbc": sbc_plot(pit, names),
+        f"fig4_sbc_{chain}": sbc_plot(ranks, names, n_bins=10),
     }
