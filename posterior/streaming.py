@@ -4,6 +4,7 @@ Each run of rows is a task of its own, which reads its rows and writes them to a
 or in the processes of a `TaskPool`, which then need the same files (a shared file system).
 """
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sedcast.data.artifacts import FULL, output_path, software_versions
+from sedcast.data.artifacts import FULL, atomic_path, output_path, software_versions
 from sedcast.data.catalog import Catalog
 from sedcast.data.checks import check_kind, whole_number
 from sedcast.data.errors import ArtifactError, CatalogError, ConfigError, ParameterError
@@ -130,9 +131,12 @@ def infer_file(
             header = provenance(config=manifest, artifacts=artifacts, command=command)
             header |= {name: manifest[name] for name in ("estimator", "n_samples", "seed")}
             header["outlier_limits"] = read_provenance(segments.paths[0])["outlier_limits"]
-            if samples is not None:
-                join_samples(segments, samples[0], dataset_types(segments), header)
-            figures = join_summaries(segments, output, header)
+            # No file gets its name before both are whole: what is there already may be in the way of a repeated call.
+            with contextlib.ExitStack() as unfinished:
+                if samples is not None:
+                    temporary = unfinished.enter_context(atomic_path(samples[0]))
+                    join_samples(segments, temporary, dataset_types(segments), header)
+                figures = join_summaries(segments, output, header)
             segments.discard()
     except (OSError, RuntimeError) as error:
         # HDF5 raises RuntimeError where a file cannot be written when it is closed.
