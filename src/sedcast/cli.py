@@ -384,8 +384,8 @@ def main() -> None:
     try:
         end_in_order()
         app(prog_name="sedcast")
-    except KeyboardInterrupt as error:
-        raise ended(error) from None
+    except KeyboardInterrupt:
+        raise ended() from None
     except Exception as error:
         if options.debug:
             traceback.print_exc()
