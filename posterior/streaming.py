@@ -25,7 +25,7 @@ from sedcast.emulator.segments import Segments, array_digest, open_segments, par
 from sedcast.posterior.conditional_flow import check_threads
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler
-from sedcast.posterior.infer import check_sample_type, infer_catalog, quantity_names
+from sedcast.posterior.infer import check_output, check_sample_type, infer_catalog, quantity_names
 from sedcast.posterior.joined_posteriors import dataset_types, join_samples, join_summaries
 from sedcast.posterior.resampling import SAMPLES_VERSION
 from sedcast.posterior.summary_tables import check_table
@@ -106,7 +106,8 @@ def infer_file(
     for path in (output, *([] if samples is None else [samples[0]])):
         if not isinstance(catalog, Catalog) and path.exists() and path.samefile(catalog):
             raise ParameterError(f"{path} is the catalogue itself, and would be overwritten: give another name")
-        output_path(path, overwrite=overwrite)
+    if samples is not None:
+        check_output(samples[0], overwrite=overwrite)
     manifest = _manifest(estimator, source.about, n_samples, seed, rows_per_segment, samples, refiner)
     n_threads = 1 if pool is not None else n_threads
     n_segments = -(-source.n_rows // rows_per_segment)

@@ -358,6 +358,8 @@ def test_wrong_outputs_are_refused(
         infer_file(estimator, catalog, mapping, tmp_path / "out.txt")
     with pytest.raises(ParameterError, match="both the summaries and the samples"):
         infer_file(estimator, catalog, mapping, tmp_path / "out.fits", samples=(tmp_path / "x/../out.fits", "float32", None))
+    with pytest.raises(ParameterError, match=r"s\.fits: this is written as HDF5"):
+        infer_file(estimator, catalog, mapping, tmp_path / "out.fits", samples=(tmp_path / "s.fits", "float32", None))
     with pytest.raises(ParameterError, match="float16"):
         infer_file(estimator, catalog, mapping, tmp_path / "out.fits", samples=(tmp_path / "s.h5", "float8", None))  # type: ignore[arg-type]
 
