@@ -204,7 +204,9 @@ def _posterior(
 
 def _calibration(result: CalibrationResult, comparison: ComparisonRecord) -> dict[str, Figure]:
     """p–p plot with MCMC in grey and rank histograms; MCMC is left out where too few mocks were compared."""
-    chain, ranks = comparison.chain, comparison.ranks(result.names)
+    # Not all derived quantities are compared.
+    names = tuple(name for name in result.names if name not in result.others)
+    pit, chain, ranks = result.pit[:, : len(names)], comparison.chain, comparison.ranks(names)
     if len(ranks) < _MIN_MOCKS:
         logger.warning(
             "%s has %d mocks, fewer than %d: MCMC is left out of the p–p plot; 'sedcast compare --mocks 100' adds them",
@@ -212,9 +214,9 @@ def _calibration(result: CalibrationResult, comparison: ComparisonRecord) -> dic
             len(ranks),
             _MIN_MOCKS,
         )
-        return {"fig3_pp": pp_plot(result.pit, result.names), "fig4_sbc": sbc_plot(result.pit, result.names)}
+        return {"fig3_pp": pp_plot(pit, names), "fig4_sbc": sbc_plot(pit, names)}
     return {
-        "fig3_pp": pp_plot(result.pit, result.names, others=(f"{chain}, {len(ranks)} mocks", ranks)),
-        "fig4_sbc": sbc_plot(result.pit, result.names),
-        f"fig4_sbc_{chain}": sbc_plot(ranks, result.names, n_bins=10),
+        "fig3_pp": pp_plot(pit, names, others=(f"{chain}, {len(ranks)} mocks", ranks)),
+        "fig4_sbc": sbc_plot(pit, names),
+        f"fig4_sbc_{chain}": sbc_plot(ranks, names, n_bins=10),
     }
