@@ -189,7 +189,7 @@ def test_it_goes_to_arviz(fitted: GalaxyFit) -> None:
         ({"mags": MAGS, "errors": 0.1, "zred": np.array([0.1])}, "zred: expected a number"),
         ({"mags": MAGS, "errors": 0.1, "zred": None, "model": "sdss-ugriz"}, "needs a redshift"),
         ({"mags": MAGS, "errors": 0.1, "n_samples": 0}, "n_samples=0"),
-        ({"mags": MAGS, "errors": 0.1, "n_samples": 100.0}, "n_samples=100.0: must be positive and an integer"),
+        ({"mags": MAGS, "errors": 0.1, "n_samples": 100.0}, "n_samples=100.0: must be an integer of at least 1"),
     ],
 )
 def test_mistakes_are_explained(given: dict[str, Any], said: str) -> None:
