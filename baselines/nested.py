@@ -9,6 +9,7 @@ from scipy.special import ndtri
 from sedcast.baselines.chains import Meter
 from sedcast.baselines.mcmc_result import N_DIM, McmcConfig, McmcResult
 from sedcast.data.errors import MissingDependencyError, ParameterError, SedcastError
+from sedcast.posterior.exact import chain_seed
 from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, GaussianLikelihood
 from sedcast.posterior.mass import MassConditional, check_proportional
 
@@ -54,8 +55,7 @@ def run_nautilus(likelihood: GaussianLikelihood, config: McmcConfig) -> McmcResu
         raise MissingDependencyError("nested sampling needs nautilus: pip install 'sedcast[nautilus]'") from error
     likelihood.refuse_unresolved()
     meter = Meter(likelihood)
-    own, of_sampler = np.random.SeedSequence(config.seed).spawn(2)
-    rng = np.random.default_rng(own)
+    rng = np.random.default_rng(np.random.SeedSequence(config.seed).spawn(1)[0])
     no_mass = _proportional(likelihood, rng)
     log_likelihood = _without_mass(likelihood) if no_mass else _with_mass(likelihood)
     with warnings.catch_warnings():
@@ -70,7 +70,7 @@ def run_nautilus(likelihood: GaussianLikelihood, config: McmcConfig) -> McmcResu
             n_batch=_BATCH,
             vectorized=True,
             pass_dict=False,
-            seed=int(of_sampler.generate_state(1)[0]),
+            seed=chain_seed(config.seed, 1),
         )
         finished = sampler.run(
             n_eff=config.target_ess,

@@ -139,7 +139,7 @@ def mutate_artifact(path: Path, rng: np.random.Generator) -> None:
             else:
                 _mutate_card(card, rng)
         kept = {key: value for key, value in card.items() if key not in ("schema", "kind", "versions", "sha256")}
-        save_artifact(path, card["kind"] if isinstance(card.get("kind"), str) else "x", arrays, kept)
+        save_artifact(path, card["kind"] if isinstance(card.get("kind"), str) else "x", arrays, kept, overwrite=True)
 
 
 def _mutate_arrays(arrays: dict[str, np.ndarray], rng: np.random.Generator) -> None:

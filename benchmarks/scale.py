@@ -148,10 +148,10 @@ def _in_pool(estimator: PosteriorEstimator, catalog: Path, options: argparse.Nam
         config = SimulationConfig(n_galaxies=1, seed=options.seed)
         simulator = default_simulator(config)
         output = catalog.with_name("simulated.h5")
-        simulate(config, output, simulator=simulator, pool=pool)
+        simulate(config, output, simulator=simulator, pool=pool, overwrite=True)
         wanted = config.model_copy(update={"n_galaxies": PROPOSALS_PER_CHUNK * max(1, options.shared_rows // 8192)})
         started = time.perf_counter()
-        simulate(wanted, output, simulator=simulator, pool=pool)
+        simulate(wanted, output, simulator=simulator, pool=pool, overwrite=True)
         simulated = time.perf_counter() - started
         started = time.perf_counter()
         for _ in pool.map_unordered(_nothing, range(_EMPTY_TASKS)):
@@ -166,7 +166,8 @@ def _in_pool(estimator: PosteriorEstimator, catalog: Path, options: argparse.Nam
 
 def _infer(estimator: PosteriorEstimator, catalog: Path, pool: TaskPool, n_samples: int, rows_per_segment: int) -> None:
     output, mapping = catalog.with_suffix(".out.fits"), load_mapping(_MAPPING)
-    infer_file(estimator, catalog, mapping, output, n_samples=n_samples, rows_per_segment=rows_per_segment, pool=pool)
+    options: dict[str, Any] = {"n_samples": n_samples, "rows_per_segment": rows_per_segment}
+    infer_file(estimator, catalog, mapping, output, **options, pool=pool, overwrite=True)
 
 
 def measure_costs(estimator: PosteriorEstimator, folder: Path, options: argparse.Namespace, *, empty_task_s: float) -> Costs:

@@ -32,7 +32,7 @@ def as_floats(name: str, values: Any) -> np.ndarray:
     ------
     ParameterError : if they are not real numbers, rows of different lengths, or have a unit.
     """
-    if hasattr(values, "to_value") and hasattr(values, "unit"):
+    if getattr(values, "unit", None) is not None and (hasattr(values, "to_value") or hasattr(values, "quantity")):
         values = _without_unit(name, values)
     kind = getattr(getattr(values, "dtype", None), "kind", "")
     if values is None or kind in ("b", "c", "m", "M") or isinstance(values, bool | complex):
@@ -51,14 +51,16 @@ def in_own_precision(name: str, values: Any) -> np.ndarray:
 
 
 def _without_unit(name: str, values: Any) -> Any:
-    """The numbers of a Quantity that has no unit but one, or per cent, or astropy's of redshifts."""
+    """The numbers of a Quantity or a Column that has no unit but one, or per cent, or astropy's of redshifts."""
     from astropy import units as u
 
     if str(values.unit) == "redshift":
         return values.value
     try:
-        return values.to_value(u.dimensionless_unscaled)
-    except u.UnitConversionError as error:
+        if hasattr(values, "to_value"):
+            return values.to_value(u.dimensionless_unscaled)
+        return floats_of(values) * values.unit.to(u.dimensionless_unscaled)
+    except ValueError as error:
         raise ParameterError(
             f"{name} has the unit {values.unit}, expected numbers without one: give its values in the unit that {name} is "
             "documented in, such as x.to_value(u.AA)"

@@ -64,7 +64,7 @@ _ADAPT_ESS = 400.0
 _N_COMPONENTS = 3
 
 Fallback = Callable[[GaussianLikelihood, np.ndarray, int], tuple[np.ndarray, str]]
-"""From likelihood, start points (n, 12) and seed to probit-space samples (m, 11), m = 0 if it fails, and a flag or ""."""
+"""From likelihood, start points (n, 12) and seed < 2^128 to probit-space samples (m, 11), m = 0 if it fails, and flag or ""."""
 
 
 class RefineConfig(Config):

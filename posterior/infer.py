@@ -39,7 +39,7 @@ from sedcast.posterior.row_reasons import (
 )
 from sedcast.posterior.summary_tables import TABLE_SUFFIXES
 
-__all__ = ["check_output", "infer_catalog", "quantity_names"]
+__all__ = ["check_output", "check_sample_type", "infer_catalog", "quantity_names"]
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from sedcast.data.artifacts import atomic_path
 from sedcast.emulator.segments import Segments
 from sedcast.posterior.posterior_catalog import PERCENTILES
 from sedcast.posterior.row_reasons import count_reasons, warn_of_excluded, warn_of_flags
@@ -51,12 +50,12 @@ def join_samples(segments: Segments, path: Path, dtypes: dict[str, np.dtype], he
     Parameters
     ----------
     segments : all of them, complete.
-    path : of the file to write.
+    path : of the file to write, best a temporary one: it is not whole before this returns.
     dtypes : of the datasets, by `dataset_types`.
     header : the provenance.
     """
     start = 0
-    with atomic_path(path) as temporary, segments.joined_file(temporary) as joined:
+    with segments.joined_file(path) as joined:
         for segment in segments.paths:
             with h5py.File(segment, "r") as file:
                 for name, item in _datasets(file):

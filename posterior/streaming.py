@@ -4,6 +4,7 @@ Each run of rows is a task of its own, which reads its rows and writes them to a
 or in the processes of a `TaskPool`, which then need the same files (a shared file system).
 """
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sedcast.data.artifacts import FULL, output_path, software_versions
+from sedcast.data.artifacts import FULL, atomic_path, output_path, software_versions
 from sedcast.data.catalog import Catalog
 from sedcast.data.checks import check_kind, whole_number
 from sedcast.data.errors import ArtifactError, CatalogError, ConfigError, ParameterError
@@ -24,7 +25,7 @@ from sedcast.emulator.segments import Segments, array_digest, open_segments, par
 from sedcast.posterior.conditional_flow import check_threads
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler
-from sedcast.posterior.infer import check_sample_type, infer_catalog, quantity_names
+from sedcast.posterior.infer import check_output, check_sample_type, infer_catalog, quantity_names
 from sedcast.posterior.joined_posteriors import dataset_types, join_samples, join_summaries
 from sedcast.posterior.resampling import SAMPLES_VERSION
 from sedcast.posterior.summary_tables import check_table
@@ -105,7 +106,8 @@ def infer_file(
     for path in (output, *([] if samples is None else [samples[0]])):
         if not isinstance(catalog, Catalog) and path.exists() and path.samefile(catalog):
             raise ParameterError(f"{path} is the catalogue itself, and would be overwritten: give another name")
-        output_path(path, overwrite=overwrite)
+    if samples is not None:
+        check_output(samples[0], overwrite=overwrite)
     manifest = _manifest(estimator, source.about, n_samples, seed, rows_per_segment, samples, refiner)
     n_threads = 1 if pool is not None else n_threads
     n_segments = -(-source.n_rows // rows_per_segment)
@@ -130,9 +132,12 @@ def infer_file(
             header = provenance(config=manifest, artifacts=artifacts, command=command)
             header |= {name: manifest[name] for name in ("estimator", "n_samples", "seed")}
             header["outlier_limits"] = read_provenance(segments.paths[0])["outlier_limits"]
-            if samples is not None:
-                join_samples(segments, samples[0], dataset_types(segments), header)
-            figures = join_summaries(segments, output, header)
+            # No file gets its name before both are whole: what is there already may be in the way of a repeated call.
+            with contextlib.ExitStack() as unfinished:
+                if samples is not None:
+                    temporary = unfinished.enter_context(atomic_path(samples[0]))
+                    join_samples(segments, temporary, dataset_types(segments), header)
+                figures = join_summaries(segments, output, header)
             segments.discard()
     except (OSError, RuntimeError) as error:
         # HDF5 raises RuntimeError where a file cannot be written when it is closed.

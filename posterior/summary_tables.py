@@ -42,6 +42,7 @@ _SPECIAL = re.compile(r"[#,\"\r\n]")
 # In a table of lines, whatever some reader takes for the end of one.
 _NO_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NOT_HELD = {".fits": re.compile(r"[^ -~]"), ".ecsv": _NO_LINES, ".csv": _NO_LINES}
+_PRINTABLE = bytes([0, *range(ord(" "), ord("~") + 1)])
 _TEXTS = ("id", "status", "flags", "refinement/step")
 _PERCENTILES_OF = {
     percentile_column(name, percentile): (name, f"{percentile:g}")
@@ -112,10 +113,18 @@ def text_types(path: Path, files: Iterable[h5py.File]) -> dict[str, np.dtype]:
 
 def held_texts(path: Path, texts: np.ndarray) -> np.ndarray:
     """Texts (n,), bytes in UTF-8, as a table of that name holds them: FITS has printable ASCII only, lines have no breaks."""
-    unheld, words = _NOT_HELD.get(path.suffix), [text.decode() for text in texts.tolist()]
-    if unheld is None or not any(map(unheld.search, words)):
+    unheld = _NOT_HELD.get(Path(str(path).removesuffix(".gz")).suffix)
+    if unheld is None or _all_printable(texts):
         return texts
+    words = [text.decode() for text in texts.tolist()]
     return np.array([unheld.sub(lambda found: found[0].encode("unicode_escape").decode(), word).encode() for word in words])
+
+
+def _all_printable(texts: np.ndarray) -> bool:
+    """Whether texts (n,) are printable ASCII, as nearly all are, followed by the zeros that fill them up."""
+    data = texts.tobytes()
+    n_there = np.count_nonzero(np.frombuffer(data, np.uint8))
+    return not data.translate(None, _PRINTABLE) and n_there == int(np.char.str_len(texts).sum())
 
 
 def described(columns: Columns) -> Table:

@@ -128,6 +128,7 @@ class PosteriorConfig(Config):
 
 
 Epochs = list[dict[str, float]]
+"""Records of a training's epochs, as `train_posterior` describes them."""
 
 
 class TrainingProgress(Protocol):

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.cosmology.units import redshift
+from astropy.table import Column, MaskedColumn
 from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast.data.asinh import asinh_flux_error, asinh_magnitude, asinh_magnitude_error, softening_nanomaggies
@@ -39,6 +41,9 @@ SOFTENING = softening_nanomaggies(("u", "g"))
         lambda x: np.ma.array(x),
         lambda x: x * u.dimensionless_unscaled,
         lambda x: 100 * x * u.percent,
+        lambda x: Column(x),
+        lambda x: Column(100 * x, unit="percent"),
+        lambda x: MaskedColumn(x, unit=""),
     ],
 )
 def test_arrays_of_every_kind_are_read_alike(alike: Callable[[np.ndarray], Any]) -> None:
@@ -51,13 +56,17 @@ def test_arrays_of_every_kind_are_read_alike(alike: Callable[[np.ndarray], Any])
     np.testing.assert_allclose(prior.to_unit(alike(theta)), prior.to_unit(theta))
 
 
-def test_masked_magnitudes_are_not_numbers() -> None:
-    masked = np.ma.masked_less(FLUX, 0)
-    assert np.isnan(asinh_magnitude(masked, SOFTENING)).tolist() == [[False, False], [True, False]]
-    assert np.isnan(asinh_magnitude_error(FLUX, masked, SOFTENING)).tolist() == [[False, False], [True, False]]
+@pytest.mark.parametrize("unit", [None, "", "percent", "redshift"])
+def test_masked_values_are_not_numbers(unit: str | None) -> None:
+    masked = MaskedColumn(np.ma.masked_less(FLUX, 0), unit=redshift if unit == "redshift" else unit)
+    for given in (masked, np.ma.masked_less(FLUX, 0)):
+        assert np.isnan(asinh_magnitude(given, SOFTENING)).tolist() == [[False, False], [True, False]]
+        assert np.isnan(asinh_magnitude_error(FLUX, given, SOFTENING)).tolist() == [[False, False], [True, False]]
 
 
-@pytest.mark.parametrize("wrong", [None, "abc", {"a": 1}, 1j * FLUX, FLUX > 0, FLUX * u.nJy, [[1.0], [1.0, 2.0]]])
+@pytest.mark.parametrize(
+    "wrong", [None, "abc", {"a": 1}, 1j * FLUX, FLUX > 0, FLUX * u.nJy, Column(FLUX, unit="nJy"), [[1.0], [1.0, 2.0]]]
+)
 def test_what_are_no_plain_numbers_is_named(wrong: Any) -> None:
     for name, call in {
         "flux": lambda: asinh_magnitude(wrong, SOFTENING),
@@ -84,6 +93,9 @@ def test_shapes_and_signs_that_broadcast_to_something_else_are_refused() -> None
         sampled_histories(Prior().sample(2, 0)[:, :11], 0.1, SFHBases.default(), Cosmology())
     with pytest.raises(ParameterError, match="wave_min has the unit um"):
         SSPLibrary.popstar().trimmed(0.3 * u.um, 0.9 * u.um)
+    for unit in ("um", "jansen"):
+        with pytest.raises(ParameterError, match=f"zred has the unit {unit}"):
+            Cosmology().age_gyr(Column([0.1], unit=u.Unit(unit, parse_strict="silent")))
     with pytest.raises(ParameterError, match="floors not negative"):
         apply_calibration(load_sdss_sample(), floors={"u": np.nan})
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -24,6 +25,7 @@ from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
 from sedcast.emulator.simulation import SimulationConfig
 from sedcast.emulator.spectrum_emulator import EmulatorConfig
+from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.posterior_catalog import read_posteriors
 from sedcast.posterior.train import PosteriorConfig
 
@@ -132,6 +134,38 @@ def test_a_configuration_is_not_overwritten(run: Run, tmp_path: Path, command: l
         status, _, err = run(*command, config, "-o", output)
         assert (status, "would be overwritten" in err) == (2, True), err
     assert config.read_bytes() == (EXAMPLES / f"{command[-1]}.toml").read_bytes()
+
+
+def test_curves_are_drawn_while_it_trains_and_never_end_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def epochs(n: int) -> list[dict[str, float]]:
+        return [{"minutes": float(k), "train_nll": 5.0 - k, "validation_nll": 5.0 - k} for k in range(n)]
+
+    def train(_: PosteriorConfig, *, on_epoch: Callable[[list[dict[str, float]]], None], **__: Any) -> PosteriorEstimator:
+        on_epoch(epochs(1))
+        drawn = curves.read_bytes()
+        plots.rename(tmp_path / "away")
+        plots.write_text("in the way")
+        on_epoch(epochs(2))
+        on_epoch(epochs(3))
+        plots.unlink()
+        plots.mkdir()
+        on_epoch(epochs(4))
+        assert curves.read_bytes() != drawn
+        return gaussian_estimator().changed({"figures": {}, "history": epochs(5)})
+
+    monkeypatch.setattr(cli, "_SECONDS_BETWEEN_CURVES", 0.0)
+    monkeypatch.setattr("sedcast.posterior.train.train_posterior", train)
+    plots, output = tmp_path / "plots", tmp_path / "posterior.npz"
+    plots.mkdir()
+    curves = plots / "curves.png"
+    command = ("train", "posterior", EXAMPLES / "posterior.toml", "-o")
+    status, _, err = run(*command, output, "--plot", curves)
+    assert (status, output.exists(), curves.exists()) == (0, True, True), err
+    assert caplog.text.count("the training goes on") == 1
+    for wrong in (tmp_path / "curves.txt", output):
+        assert run(*command, tmp_path / "new.npz", "--plot", wrong)[0] == 2
 
 
 def test_checkpoints_of_two_outputs_are_two() -> None:

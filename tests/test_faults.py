@@ -152,6 +152,24 @@ def test_a_command_told_to_end_says_so_and_leaves_no_lock(tmp_path: Path, number
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_ends_a_command_is_known_after_its_chains_have_kept_their_states(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from sedcast import cli, cli_infer\n"
+        "from sedcast.baselines.mcmc import run_emcee; from sedcast.baselines.mcmc_result import McmcConfig\n"
+        "sys.path.insert(0, sys.argv[1]); from test_mcmc_analytic import galaxy\n"
+        "def chains(_):\n"
+        "    def kill(*_): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    result = run_emcee(galaxy(), McmcConfig(n_walkers=24, check_every=100), progress=kill)\n"
+        "    print(result.reason, flush=True); result.unless_interrupted()\n"
+        "cli_infer.load_posterior = chains\n"
+        "sys.argv = ['sedcast', 'infer', 'sdss', '-o', 'out.h5']; cli.main()"
+    )
+    command = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "interrupted" in done.stdout
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "sedcast: told to end\n")
+
+
 @pytest.mark.parametrize("arguments", [["ssp", "info"], ["ssp", "info", "--json"]])
 def test_a_reader_that_has_enough_is_no_error(arguments: list[str]) -> None:
     code = f"import sys; from sedcast.cli import main; sys.argv = ['sedcast', *{arguments}]; main()"

@@ -119,6 +119,13 @@ def test_the_history_that_is_drawn_forms_the_mass(rng: np.random.Generator) -> N
     assert histories.edges_gyr[-1] == pytest.approx(Cosmology().age_gyr(np.array([0.1]))[0])
 
 
+def test_histories_of_samples_in_half_precision_are_those_of_the_samples() -> None:
+    theta = Prior().sample(200, 4)
+    half, whole = (sampled_histories(one, 0.1, SFHBases.default(), Cosmology()) for one in (theta.astype(np.float16), theta))
+    # A mass of 2^-8 dex, and the rest to 2^-11.
+    np.testing.assert_allclose(half.sfr.sum(axis=1), whole.sfr.sum(axis=1), rtol=0.02)
+
+
 def test_histories_are_of_one_redshift(rng: np.random.Generator) -> None:
     theta = Prior().sample(5, rng)
     for zred, said in (

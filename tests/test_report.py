@@ -48,6 +48,9 @@ def test_report_is_self_contained_and_escaped(posteriors: Path, tmp_path: Path) 
     assert row != 0 or "&lt;script&gt;alert(1)" in text
     assert text.count('src="data:image/png;base64,') == len(re.findall(r"<img ", text)) == 8
     assert not re.search(r"""(src|href)=["']?(https?:|//)""", text)
+    # Each family of quantities is corrected by itself.
+    assert "smallest p-value of uniform ranks, after Holm" in text
+    assert "smallest p-value of ranks of the other derived quantities, after Holm" in text
 
 
 def test_half_precision_is_drawn_as_well(tmp_path: Path) -> None:

@@ -172,6 +172,14 @@ def test_options_that_did_nothing_are_left_out(tmp_path: Path) -> None:
     assert options["refine"] is True
 
 
+@pytest.mark.parametrize(("name", "option"), [("posterior", "plot"), ("emulator", "export")])
+def test_only_the_output_is_written_again(name: str, option: str, tmp_path: Path) -> None:
+    made = {"name": ["train", name], "options": {"config": "gone.toml", "output": "x.npz", option: "theirs"}}
+    header = {"invocation": made, "files": {"config": {"bytes": 0, "sha256": "", "text": ""}}}
+    options = options_of(header, tmp_path / "y.npz", tmp_path, allow_code=True)[1]
+    assert options == {"config": str(tmp_path / "input0.toml"), "output": str(tmp_path / "y.npz")}
+
+
 def test_no_code_is_run_unasked(tmp_path: Path) -> None:
     text = 'simulator = "os:system"\n[options]\ncommand = "touch pwned"\n'
     made = {"name": ["train", "emulator"], "options": {"config": "gone.toml", "output": "x.npz"}}

@@ -1,5 +1,6 @@
 """Long catalogues: order, memory of interruptions, refusals, reading back."""
 
+import errno
 import fcntl
 import os
 import resource
@@ -18,13 +19,17 @@ from astropy.io import fits
 from astropy.table import Table
 from standin import BANDS, gaussian_estimator, mock_photometry
 
+from sedcast.baselines.chain_refiner import ChainRefiner
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.config import parse_config
 from sedcast.data.errors import ArtifactError, CatalogError, ConfigError, ParameterError
 from sedcast.data.executors import task_pool
 from sedcast.data.mapping import CatalogMapping, load_mapping, read_mapped
+from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.segments import partial_folder
-from sedcast.emulator.simulation import SimulationConfig, default_simulator
+from sedcast.emulator.simulation import PhotometrySimulator, SimulationConfig, default_simulator
+from sedcast.emulator.sps import SPSModel
+from sedcast.posterior import joined_posteriors
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import RefineConfig, Refiner
 from sedcast.posterior.infer import infer_catalog
@@ -297,6 +302,42 @@ def test_finished_rows_that_are_deleted_meanwhile_are_missed(
     assert infer_file(estimator, catalog, mapping, output, n_samples=10, rows_per_segment=20)["resumed"] == 40
 
 
+def test_a_call_that_failed_at_its_last_step_goes_on_when_it_is_repeated(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def call() -> dict[str, Any]:
+        return infer_file(estimator, catalog, mapping, tmp_path / "out.fits", n_samples=10, samples=(samples, "float32", None))
+
+    samples = tmp_path / "out.h5"
+    with monkeypatch.context() as patched:
+        patched.setattr(joined_posteriors, "write_table", full)
+        with pytest.raises(ArtifactError, match="the disk is full"):
+            call()
+    # Or it would be in the way of the next call.
+    assert [path.name for path in tmp_path.iterdir()] == ["out.fits.partial"]
+    assert call()["resumed"] == N
+    with read_posteriors(samples) as posteriors:
+        assert len(posteriors) == N
+
+
+def test_a_refinement_by_another_simulator_has_other_settings(estimator: PosteriorEstimator) -> None:
+    config = parse_config(estimator.card["simulation"], SimulationConfig, "simulation")
+    direct = SPSModel(SSPLibrary.popstar())
+    simulators = [
+        default_simulator(config),
+        PhotometrySimulator(direct, estimator.bands, 0.3),
+        PhotometrySimulator(SPSModel(SSPLibrary.popstar(), t_birth_cloud_gyr=0.02), estimator.bands, 0.3),
+        PhotometrySimulator(direct, (*estimator.bands[:4], "NUV"), 0.3),
+    ]
+    for made in (lambda one: Refiner(estimator, one), lambda one: ChainRefiner(estimator, one)):
+        settings = [made(one).settings() for one in simulators]
+        assert len({one["simulator"] for one in settings}) == 4
+        assert settings[0] == made(default_simulator(config)).settings()
+
+
 def test_a_file_that_cannot_grow_says_so_and_leaves_nothing_behind(catalog: Path, tmp_path: Path) -> None:
     limited = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (200_000, {resource.RLIM_INFINITY}))\n"
     done = subprocess.run(
@@ -317,6 +358,8 @@ def test_wrong_outputs_are_refused(
         infer_file(estimator, catalog, mapping, tmp_path / "out.txt")
     with pytest.raises(ParameterError, match="both the summaries and the samples"):
         infer_file(estimator, catalog, mapping, tmp_path / "out.fits", samples=(tmp_path / "x/../out.fits", "float32", None))
+    with pytest.raises(ParameterError, match=r"s\.fits: this is written as HDF5"):
+        infer_file(estimator, catalog, mapping, tmp_path / "out.fits", samples=(tmp_path / "s.fits", "float32", None))
     with pytest.raises(ParameterError, match="float16"):
         infer_file(estimator, catalog, mapping, tmp_path / "out.fits", samples=(tmp_path / "s.h5", "float8", None))  # type: ignore[arg-type]
 

@@ -1,5 +1,6 @@
 """Tables of summaries of any catalogue: what the samples' file holds, with units, descriptions and provenance."""
 
+import gzip
 import keyword
 import re
 import sys
@@ -31,6 +32,7 @@ from sedcast.posterior.outlier_training import training_simulation
 from sedcast.posterior.posterior_catalog import PERCENTILES, REFINEMENT_NAMES, all_quantity_names, read_posteriors
 from sedcast.posterior.quantities import column_unit, description, percentile_column
 from sedcast.posterior.streaming import infer_file
+from sedcast.posterior.summary_tables import held_texts
 
 N = 20
 SUFFIXES = ("fits", "parquet", "ecsv")
@@ -259,11 +261,24 @@ def test_any_id_is_written_without_loss(tmp_path: Path, suffix: str, caplog: pyt
         table = Table.read(one)
         found = table["id"].filled("") if table.has_masked_columns else table["id"]
         assert found.astype(str).tolist() == escaped
-        assert [read_summary(one, name).row for name in ids if name] == [0, *range(2, len(ids))]
+        packed = one.with_name(f"{one.name}.gz")
+        packed.write_bytes(gzip.compress(one.read_bytes()))
+        for place in (one, packed) if suffix != "parquet" else (one,):
+            assert [read_summary(place, name).row for name in ids if name] == [0, *range(2, len(ids))]
     if suffix == "fits":
         with fits.open(path) as hdus:
             hdus.verify("exception")
             assert hdus[1].data["id"].tolist() == escaped
+
+
+@pytest.mark.parametrize("text", [b"a\0b", b"\x1f", b"\x7f", b"two\nlines"])
+def test_texts_that_neither_fits_nor_lines_hold_are_escaped(text: bytes) -> None:
+    plain = np.array([b" plain~", b""])
+    for name in ("t.fits", "t.ecsv", "t.csv.gz"):
+        held = held_texts(Path(name), np.array([*plain, text]))
+        assert held.tolist() == [*plain, text.decode().encode("unicode_escape")]
+        assert held_texts(Path(name), plain).tolist() == plain.tolist()
+        assert held_texts(Path(name), plain[:0]).size == 0
 
 
 def test_ids_with_a_hash_are_no_comments(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line: `sedcast`. Everything heavy is imported inside the commands, so that ``--help`` answers at once."""
 
 import io
+import logging
 import sys
 import time
 import traceback
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from sedcast.emulator.speculator import SpeculatorConfig
 
 __all__ = ["app", "main"]
+
+logger = logging.getLogger(__name__)
 
 EXIT_UNEXPECTED, EXIT_USER_ERROR = 1, 2
 _SECONDS_BETWEEN_CURVES = 10.0
@@ -247,15 +250,25 @@ def train_posterior_command(
 
 @dataclass
 class _Curves:
-    """The losses of a training, drawn into a file: after an epoch, but not more often than they can be looked at."""
+    """The losses of a training, drawn into a file: after an epoch, but not more often than they can be looked at.
+
+    A picture that cannot be written is no reason to end a training: it is told, once.
+    """
 
     path: Path
     drawn: float = float("-inf")
+    failed: bool = False
 
     def __call__(self, epochs: Sequence[Mapping[str, float]]) -> None:
-        if time.monotonic() - self.drawn >= _SECONDS_BETWEEN_CURVES:
+        if time.monotonic() - self.drawn < _SECONDS_BETWEEN_CURVES:
+            return
+        try:
             self.draw(epochs)
-            self.drawn = time.monotonic()
+        except OSError as error:
+            if not self.failed:
+                logger.warning("%s cannot be written now (%s): the training goes on", self.path, error.strerror)
+            self.failed = True
+        self.drawn = time.monotonic()
 
     def draw(self, epochs: Sequence[Mapping[str, float]]) -> None:
         from sedcast.plotting import save_figure
@@ -384,8 +397,8 @@ def main() -> None:
     try:
         end_in_order()
         app(prog_name="sedcast")
-    except KeyboardInterrupt as error:
-        raise ended(error) from None
+    except KeyboardInterrupt:
+        raise ended() from None
     except Exception as error:
         if options.debug:
             traceback.print_exc()

@@ -157,9 +157,9 @@ def _recorded(invoke: Callable[[Any], Any]) -> Callable[[Any], Any]:
             outer = _locks.set(locks)
             try:
                 return invoke(context)
-            except KeyboardInterrupt as error:
+            except KeyboardInterrupt:
                 # Typer would end in silence.
-                raise ended(error, _GOES_ON if _resumes(context) else "") from None
+                raise ended(_GOES_ON if _resumes(context) else "") from None
             finally:
                 _locks.reset(outer)
                 invocation.reset(before)
@@ -167,11 +167,8 @@ def _recorded(invoke: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return call
 
 
-class _Told(KeyboardInterrupt):
-    """The system, a batch system or a closed terminal tells the program to end."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
+# The signals by which the system, a batch system or a closed terminal told the program to end.
+_told: list[int] = []
 
 
 def end_in_order() -> None:
@@ -183,7 +180,9 @@ def end_in_order() -> None:
         if os.getpid() != began:
             # A child that was forked has nothing to put in order.
             os.kill(os.getpid(), number)
-        raise _Told(number)
+        # Kept here, for chains that are interrupted raise another interruption when they have kept their states.
+        _told.append(number)
+        raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         # Whoever ignores one, as nohup does, means it.
@@ -191,9 +190,9 @@ def end_in_order() -> None:
             signal.signal(number, told)
 
 
-def ended(error: KeyboardInterrupt, more: str = "") -> SystemExit:
+def ended(more: str = "") -> SystemExit:
     """Say on standard error what ended the program, and `more`; returns its exit, of the status that shells give."""
-    number = error.number if isinstance(error, _Told) else signal.SIGINT
+    number = _told[-1] if _told else signal.SIGINT
     with contextlib.suppress(OSError):
         # The terminal may be gone.
         sys.stderr.write(f"sedcast: {'interrupted' if number == signal.SIGINT else 'told to end'}{more}\n")

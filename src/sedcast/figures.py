@@ -65,11 +65,6 @@ class ComparisonRecord:
             raise ParameterError(f"{self.folder} was made with {', '.join(methods)}: run 'sedcast compare' with emcee or zeus")
         return found
 
-    @property
-    def compared(self) -> list[str]:
-        """The quantities that were compared."""
-        return list(self.record["compared"])
-
     def galaxy(self, row: int | None) -> dict[str, Any]:
         """A real galaxy on which the chain did not fail, by its row number; the first by default.
 
@@ -95,7 +90,7 @@ class ComparisonRecord:
         ------
         ParameterError : if a name is none of those that were compared.
         """
-        compared = self.compared
+        compared = list(self.record["compared"])
         if missing := [name for name in names if name not in compared]:
             raise ParameterError(
                 f"{self.folder} compares {', '.join(compared)}, not {', '.join(missing)}: run 'sedcast compare' again"
@@ -208,10 +203,10 @@ def _posterior(
 
 
 def _calibration(result: CalibrationResult, comparison: ComparisonRecord) -> dict[str, Figure]:
-    """p–p plot with MCMC in grey and rank histograms, of what was compared; MCMC is left out where too few mocks were."""
-    shown = [k for k, name in enumerate(result.names) if name not in result.others or name in comparison.compared]
-    names, pit = tuple(result.names[k] for k in shown), result.pit[:, shown]
-    chain, ranks = comparison.chain, comparison.ranks(names)
+    """p–p plot with MCMC in grey and rank histograms; MCMC is left out where too few mocks were compared."""
+    # Not all derived quantities are compared.
+    names = tuple(name for name in result.names if name not in result.others)
+    pit, chain, ranks = result.pit[:, : len(names)], comparison.chain, comparison.ranks(names)
     if len(ranks) < _MIN_MOCKS:
         logger.warning(
             "%s has %d mocks, fewer than %d: MCMC is left out of the p–p plot; 'sedcast compare --mocks 100' adds them",

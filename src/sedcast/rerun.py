@@ -23,7 +23,7 @@ __all__ = ["COMMANDS", "header_differences", "options_of", "output_differences",
 COMMANDS = (("simulate",), ("infer",), ("compare",), ("train", "emulator"), ("train", "posterior"))
 """Commands that can be repeated."""
 
-_ANYWHERE = ("n_workers", "scheduler", "overwrite", "export")
+_ANYWHERE = ("n_workers", "scheduler", "overwrite", "export", "plot")
 _TIMED = ("provenance", "figures", "versions")
 _TIMES = ("seconds", "minutes", "wall_s", "cpu_s", "per_s", "per_cpu_s", "fsps_alone_h")
 _COMPARISON = "comparison.json"

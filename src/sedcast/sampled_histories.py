@@ -53,9 +53,12 @@ def sampled_histories(theta: np.ndarray, zred: float, bases: SFHBases, cosmology
     redshift = as_floats("zred", zred)
     if redshift.shape:
         raise ParameterError(f"zred has shape {redshift.shape}, expected one number: where it is inferred, say its median")
-    theta = as_floats("theta", theta)
+    half, theta = getattr(theta, "dtype", None) == np.float16, as_floats("theta", theta)
     if not theta.size:
         raise ParameterError("theta has no rows: expected (n_sample, 12) with one sample at least")
+    if half:
+        # Half precision, in which files may keep samples, does not keep sums.
+        theta[..., BETA] /= theta[..., BETA].sum(axis=-1, keepdims=True)
     theta, _ = check_theta(theta, redshift)
     grid = HistoryGrid(bases)
     age = cosmology.age_gyr(np.full(len(theta), redshift))
