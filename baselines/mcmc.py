@@ -12,7 +12,7 @@ from sedcast.baselines.chains import Chains, Meter, Progress
 from sedcast.baselines.checkpoint import Checkpoint, Moment, identity
 from sedcast.baselines.coordinates import FlowCoordinates, FlowMap
 from sedcast.baselines.mcmc_result import N_DIM, McmcConfig, McmcResult
-from sedcast.baselines.moves import ZeusGroups, emcee_moves
+from sedcast.baselines.moves import ZeusGroups, emcee_moves, emcee_sampler
 from sedcast.baselines.starts import Start, find_start
 from sedcast.baselines.zeus_globals import GlobalGenerators, legacy_state, root_logger_kept
 from sedcast.data.errors import SedcastError
@@ -70,7 +70,7 @@ def run_emcee(
     of_start, of_sampler = np.random.SeedSequence(config.seed).spawn(2)
     found = find_start(likelihood, config.n_total, n_screen=config.n_screen, seed=of_start, start=start, flow=flow)
     moves, names = emcee_moves(config.n_groups, found.proposal)
-    sampler = emcee.EnsembleSampler(config.n_total, N_DIM, found.coordinates.log_prob, moves=moves, vectorize=True)
+    sampler = emcee_sampler(found.coordinates.log_prob, config.n_total, N_DIM, moves)
 
     def steps(moment: Moment | None) -> Iterator[Moment]:
         if moment is None:
@@ -128,6 +128,8 @@ def run_zeus(
         with root_logger_kept():
             options = {"vectorize": True, "verbose": False, "shuffle_ensemble": False, "patience": _NEVER}
             sampler = zeus.EnsembleSampler(config.n_total, N_DIM, found.coordinates.log_prob, moves=groups, **options)
+            # In place of zeus's wrapper of it, which prints what it raises again, as emcee's does.
+            sampler.logprob_fn = found.coordinates.log_prob
         try:
             return chains.until_converged(
                 lambda moment: _zeus_steps(sampler, moment, found, generators, n_tuning), progress=progress
