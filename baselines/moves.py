@@ -112,9 +112,9 @@ def independence_move(proposal: Proposal) -> emcee.moves.MHMove:
     return emcee.moves.MHMove(propose)
 
 
-def emcee_sampler(log_prob: Callable[[np.ndarray], np.ndarray], n_walker: int, n_dim: int, moves: list[Any]) -> Any:
-    """emcee's sampler of a density (n,) at points (n, n_dim), whose errors are raised without a word on standard output."""
-    sampler = emcee.EnsembleSampler(n_walker, n_dim, log_prob, moves=moves, vectorize=True)
+def emcee_sampler(log_prob: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...], moves: list[Any]) -> Any:
+    """The sampler of emcee for walkers of a `shape` (n_walker, n_dim), which prints nothing where the density raises."""
+    sampler = emcee.EnsembleSampler(*shape, log_prob, moves=moves, vectorize=True)
     # In place of emcee's wrapper of it, which prints the points and the traceback of what it raises again.
     sampler.log_prob_fn = log_prob
     return sampler
