@@ -9,8 +9,11 @@ import numpy as np
 from sedcast.baselines.coordinates import FlowMap
 from sedcast.baselines.fallback import FAILED, NOT_CONVERGED
 from sedcast.baselines.mcmc import McmcConfig, run_emcee
+from sedcast.data.checks import check_kind, check_memory, check_simulator, one_number, whole_number
 from sedcast.data.errors import SedcastError
+from sedcast.data.units import as_nanomaggies
 from sedcast.emulator.mass_simulation import simulator_identity
+from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulation import FluxSimulator
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import Refined, chain_seed, thinned_rows
@@ -39,7 +42,7 @@ class ChainRefiner:
 
     Raises
     ------
-    ParameterError : if the estimator infers the redshift.
+    ParameterError : if the estimator infers the redshift, or an attribute is of another kind.
     """
 
     estimator: PosteriorEstimator
@@ -48,7 +51,11 @@ class ChainRefiner:
     use_flow: bool = True
 
     def __post_init__(self) -> None:
+        check_kind("estimator", self.estimator, PosteriorEstimator, "such as PosteriorEstimator.default()")
         self.estimator.refuse_inferred_redshift("MCMC")
+        check_simulator(self.simulator, self.estimator.bands)
+        check_kind("config", self.config, McmcConfig, "such as McmcConfig(target_ess=2000)")
+        check_kind("use_flow", self.use_flow, bool, "True or False")
 
     def settings(self) -> dict[str, Any]:
         """All that decides the samples beside the estimator, as JSON takes it."""
@@ -67,6 +74,10 @@ class ChainRefiner:
         n_threads: int | None = None,
     ) -> Refined:
         """Sample one galaxy; arguments as of `ExactSampler`, `n_threads` without effect."""
+        n_samples, key = whole_number("n_samples", n_samples), whole_number("key", key, least=0)
+        seed, zred = whole_number("seed", seed, least=0, bits=64), one_number("zred", zred)
+        check_memory(f"{n_samples:,} samples of a galaxy", n_samples * len(PARAMETER_NAMES), n_bytes=8)
+        flux, flux_ivar = as_nanomaggies(flux, flux_ivar)
         likelihood = GaussianLikelihood(self.simulator, self.estimator.prior, flux=flux, flux_ivar=flux_ivar, zred=zred)
         flow = FlowMap.at(self.estimator, flux, flux_ivar, zred) if self.use_flow else None
         try:

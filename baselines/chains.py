@@ -152,27 +152,27 @@ class Chains:
             return None
         self.n_steps = held.n_steps
         self._y, self._y_log_prob = [*held.chain], [*held.log_prob]
-        self._decode()
+        self._chain, self._log_prob = self._decoded()
+        self._y, self._y_log_prob = [], []
         self.meter.restart(held.spent)
         return held.moment
 
     def _keep(self, moment: Moment) -> None:
         """Move the states kept since the last time into probit space, and into the checkpoint."""
+        # First, for it costs evaluations, which the checkpoint tells of.
+        decoded = self._decoded()
         if self.checkpoint is not None:
             now = Progressed(moment, self.n_steps, self.meter.spent())
             self.checkpoint.save(self._y, self._y_log_prob, now, first=len(self._chain))
-        self._decode()
-
-    def _decode(self) -> None:
-        if not self._y:
-            return
-        y, log_prob = np.concatenate(self._y), np.concatenate(self._y_log_prob)
-        x, log_prob = self.found.coordinates.decode(y, log_prob)
-        shape = (len(self._y), self.config.n_total)
-        chain = np.concatenate([self._chain, x.reshape(*shape, N_DIM)])
-        log_prob = np.concatenate([self._log_prob, log_prob.reshape(shape)])
         # At once, lest an interrupt between them leaves steps in both.
-        self._chain, self._log_prob, self._y, self._y_log_prob = chain, log_prob, [], []
+        self._chain, self._log_prob, self._y, self._y_log_prob = *decoded, [], []
+
+    def _decoded(self) -> tuple[np.ndarray, np.ndarray]:
+        """The chain in probit space, and its log_prob, with the states kept since the last time."""
+        # One by one, for rounding depends on how many points a model is given, and a resumed run has other pieces.
+        steps = [self.found.coordinates.decode(y, log_prob) for y, log_prob in zip(self._y, self._y_log_prob, strict=True)]
+        chain = np.concatenate([self._chain, *(x[None] for x, _ in steps)])
+        return chain, np.concatenate([self._log_prob, *(log_prob[None] for _, log_prob in steps)])
 
     def _result(self, *, interrupted: bool) -> McmcResult:
         config = self.config

@@ -12,6 +12,7 @@ import emcee
 import numpy as np
 
 from sedcast.data.artifacts import atomic_path
+from sedcast.data.checks import as_path
 from sedcast.data.errors import ArtifactError
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.likelihood import GaussianLikelihood
@@ -105,7 +106,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | Path, described: Mapping[str, str], n_walker: int) -> None:
-        self.path, self.described, self.n_walker = Path(path), dict(described), n_walker
+        self.path, self.described, self.n_walker = as_path("checkpoint", path), dict(described), n_walker
 
     def load(self) -> Held | None:
         """What the file holds; None if there is none.

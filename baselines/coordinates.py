@@ -17,7 +17,9 @@ from typing import Protocol, Self
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from sedcast.data.checks import check_kind, one_number
 from sedcast.data.errors import ParameterError
+from sedcast.data.units import as_nanomaggies
 from sedcast.posterior.conditional_flow import ConditionalFlow
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.flow_kernel import MIN_SAMPLES
@@ -162,16 +164,17 @@ class FlowMap:
         Parameters
         ----------
         estimator : for given redshifts.
-        flux, flux_ivar : (n_band,) nanomaggies and nanomaggies^-2, in the estimator's bands.
+        flux, flux_ivar : (n_band,) nanomaggies and nanomaggies^-2, or with units, in the estimator's bands.
         zred : redshift.
 
         Raises
         ------
         ParameterError : as `ContextTransform`; if the estimator infers the redshift.
         """
+        check_kind("estimator", estimator, PosteriorEstimator, "such as PosteriorEstimator.default()")
         estimator.refuse_inferred_redshift("MCMC")
-        row = np.asarray(flux, dtype=float)[None], np.asarray(flux_ivar, dtype=float)[None]
-        context = estimator.context(*row, np.array([zred], dtype=float))
+        flux, flux_ivar = as_nanomaggies(flux, flux_ivar)
+        context = estimator.context(flux[None], flux_ivar[None], np.array([one_number("zred", zred)]))
         if not np.isfinite(context).all():
             raise ParameterError("the flow's context is not finite here: run MCMC without the flow")
         return cls(estimator.flow, context)

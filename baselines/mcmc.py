@@ -11,10 +11,11 @@ import numpy as np
 from sedcast.baselines.chains import Chains, Meter, Progress
 from sedcast.baselines.checkpoint import Checkpoint, Moment, identity
 from sedcast.baselines.coordinates import FlowCoordinates, FlowMap
-from sedcast.baselines.mcmc_result import N_DIM, McmcConfig, McmcResult
-from sedcast.baselines.moves import ZeusGroups, emcee_moves
+from sedcast.baselines.mcmc_result import N_DIM, McmcConfig, McmcResult, check_run
+from sedcast.baselines.moves import ZeusGroups, emcee_moves, emcee_sampler
 from sedcast.baselines.starts import Start, find_start
 from sedcast.baselines.zeus_globals import GlobalGenerators, legacy_state, root_logger_kept
+from sedcast.data.checks import check_kind
 from sedcast.data.errors import SedcastError
 from sedcast.data.locks import output_lock
 from sedcast.data.threads import one_blas_thread
@@ -66,11 +67,12 @@ def run_emcee(
     ----------
     Foreman-Mackey et al. 2013, arXiv:1202.3665; Nelson et al. 2014, arXiv:1311.5229 (differential evolution).
     """
+    _check(likelihood, config, flow)
     meter = Meter(likelihood)
     of_start, of_sampler = np.random.SeedSequence(config.seed).spawn(2)
     found = find_start(likelihood, config.n_total, n_screen=config.n_screen, seed=of_start, start=start, flow=flow)
     moves, names = emcee_moves(config.n_groups, found.proposal)
-    sampler = emcee.EnsembleSampler(config.n_total, N_DIM, found.coordinates.log_prob, moves=moves, vectorize=True)
+    sampler = emcee_sampler(found.coordinates.log_prob, (config.n_total, N_DIM), moves)
 
     def steps(moment: Moment | None) -> Iterator[Moment]:
         if moment is None:
@@ -111,6 +113,7 @@ def run_zeus(
     """
     import zeus
 
+    _check(likelihood, config, flow)
     meter = Meter(likelihood)
     of_start, of_sampler = np.random.SeedSequence(config.seed).spawn(2)
     found = find_start(likelihood, config.n_total, n_screen=config.n_screen, seed=of_start, start=start, flow=flow)
@@ -128,6 +131,8 @@ def run_zeus(
         with root_logger_kept():
             options = {"vectorize": True, "verbose": False, "shuffle_ensemble": False, "patience": _NEVER}
             sampler = zeus.EnsembleSampler(config.n_total, N_DIM, found.coordinates.log_prob, moves=groups, **options)
+            # In place of zeus's wrapper of it, which prints what it raises again, as emcee's does.
+            sampler.logprob_fn = found.coordinates.log_prob
         try:
             return chains.until_converged(
                 lambda moment: _zeus_steps(sampler, moment, found, generators, n_tuning), progress=progress
@@ -162,6 +167,13 @@ def _zeus_steps(
         sampler.reset()
         # Without points it goes on from its own last state.
         points = log_prob = None
+
+
+def _check(likelihood: GaussianLikelihood, config: McmcConfig, flow: FlowMap | None) -> None:
+    """Refuse arguments of another kind before any work."""
+    check_run(likelihood, config)
+    if flow is not None:
+        check_kind("flow", flow, FlowMap, "FlowMap.at(estimator, flux, flux_ivar, zred) makes one")
 
 
 def _locked(checkpoint: str | Path | None) -> contextlib.AbstractContextManager[None]:

@@ -6,12 +6,14 @@ from typing import Any, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from sedcast.data.checks import check_kind
 from sedcast.data.config import Config
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
 from sedcast.posterior.exact import rows_at_most
 from sedcast.posterior.inference_data import from_groups
+from sedcast.posterior.likelihood import GaussianLikelihood
 
-__all__ = ["MIN_KEPT", "N_DIM", "McmcConfig", "McmcResult"]
+__all__ = ["MIN_KEPT", "N_DIM", "McmcConfig", "McmcResult", "check_run"]
 
 N_DIM = len(FREE_PARAMETER_NAMES)
 MIN_KEPT = 20
@@ -65,6 +67,12 @@ class McmcConfig(Config):
     def n_total(self) -> int:
         """Walkers of all groups."""
         return self.n_walkers * self.n_groups
+
+
+def check_run(likelihood: GaussianLikelihood, config: McmcConfig) -> None:
+    """Refuse to sample what is no likelihood, or to another configuration."""
+    check_kind("likelihood", likelihood, GaussianLikelihood, "GaussianLikelihood(simulator, prior, flux=..., ...) makes one")
+    check_kind("config", config, McmcConfig, "such as McmcConfig(target_ess=2000)")
 
 
 @dataclass(frozen=True)

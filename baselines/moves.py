@@ -15,7 +15,16 @@ import numpy as np
 from sedcast.baselines.coordinates import log_standard_normal
 from sedcast.posterior.student_mixture import StudentMixture
 
-__all__ = ["GroupedMove", "MixtureProposal", "NormalProposal", "Proposal", "ZeusGroups", "emcee_moves", "independence_move"]
+__all__ = [
+    "GroupedMove",
+    "MixtureProposal",
+    "NormalProposal",
+    "Proposal",
+    "ZeusGroups",
+    "emcee_moves",
+    "emcee_sampler",
+    "independence_move",
+]
 
 _GROUPED = {"randomize_split": False}
 
@@ -101,6 +110,14 @@ def independence_move(proposal: Proposal) -> emcee.moves.MHMove:
         return drawn, proposal.log_prob(coords) - proposal.log_prob(drawn)
 
     return emcee.moves.MHMove(propose)
+
+
+def emcee_sampler(log_prob: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...], moves: list[Any]) -> Any:
+    """The sampler of emcee for walkers of a `shape` (n_walker, n_dim), which prints nothing where the density raises."""
+    sampler = emcee.EnsembleSampler(*shape, log_prob, moves=moves, vectorize=True)
+    # In place of emcee's wrapper of it, which prints the points and the traceback of what it raises again.
+    sampler.log_prob_fn = log_prob
+    return sampler
 
 
 def emcee_moves(n_groups: int, proposal: Proposal | None) -> tuple[list[tuple[emcee.moves.Move, float]], tuple[str, ...]]:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from sedcast.baselines.chains import Meter
-from sedcast.baselines.mcmc_result import N_DIM, McmcConfig, McmcResult
+from sedcast.baselines.mcmc_result import N_DIM, McmcConfig, McmcResult, check_run
 from sedcast.data.errors import MissingDependencyError, ParameterError, SedcastError
 from sedcast.posterior.exact import chain_seed
 from sedcast.posterior.likelihood import UNBOUNDED_LIMIT, GaussianLikelihood
@@ -53,6 +53,7 @@ def run_nautilus(likelihood: GaussianLikelihood, config: McmcConfig) -> McmcResu
         from nautilus import Sampler
     except ImportError as error:
         raise MissingDependencyError("nested sampling needs nautilus: pip install 'sedcast[nautilus]'") from error
+    check_run(likelihood, config)
     likelihood.refuse_unresolved()
     meter = Meter(likelihood)
     rng = np.random.default_rng(np.random.SeedSequence(config.seed).spawn(1)[0])

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from sedcast.baselines.coordinates import Coordinates, FlowCoordinates, FlowMap, choose_coordinates
-from sedcast.baselines.moves import MixtureProposal, NormalProposal, Proposal, emcee_moves
+from sedcast.baselines.moves import MixtureProposal, NormalProposal, Proposal, emcee_moves, emcee_sampler
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.likelihood import GaussianLikelihood
@@ -169,7 +169,7 @@ def _pilot(
     coordinates: Coordinates, points: np.ndarray, proposal: Proposal, rng: np.random.Generator
 ) -> tuple[np.ndarray, Proposal]:
     """End points of a short run, and a finer mixture fitted to it: small modes that it fills get components of their own."""
-    sampler = emcee.EnsembleSampler(*points.shape, coordinates.log_prob, moves=emcee_moves(1, proposal)[0], vectorize=True)
+    sampler = emcee_sampler(coordinates.log_prob, points.shape, emcee_moves(1, proposal)[0])
     state = emcee.State(points, random_state=np.random.RandomState(int(rng.integers(2**32))).get_state())
     state = sampler.run_mcmc(state, _PILOT_STEPS, skip_initial_state_check=True)
     visited = sampler.get_chain(discard=_PILOT_STEPS // 2, thin=_PILOT_THIN, flat=True)

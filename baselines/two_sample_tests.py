@@ -57,10 +57,18 @@ def two_samples(
     quantiles : 16, 50 and 84% quantiles (3, n_quantity) of both, where they are known from more samples than these.
     """
     first, reference = _pair(first, reference)
+    if n_joint is not None:
+        n_joint = whole_number("n_joint", n_joint)
     n = min(len(first), len(reference))
     folds = 5
     accuracy = c2st(first[:, :n_joint], reference[:, :n_joint], seed=seed) if n >= _MIN_PER_FOLD * folds else float("nan")
-    q, r = (np.percentile(part, _PERCENTILES, axis=0) for part in (first, reference)) if quantiles is None else quantiles
+    if quantiles is None:
+        q, r = (np.percentile(part, _PERCENTILES, axis=0) for part in (first, reference))
+    else:
+        both = as_floats("quantiles", quantiles)
+        if both.shape != (2, len(_PERCENTILES), first.shape[1]):
+            raise ParameterError(f"quantiles: expected two of shape {(len(_PERCENTILES), first.shape[1])}, got {both.shape}")
+        q, r = both
     with np.errstate(divide="ignore", invalid="ignore"):
         shift = (q[1] - r[1]) / (0.5 * (r[2] - r[0]))
         ratio = (q[2] - q[0]) / (r[2] - r[0])

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
+from sedcast.data.checks import as_path
 from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
 from sedcast.data.invocation import invocation
 
@@ -263,7 +264,7 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 @contextlib.contextmanager
 def _opened(path: str | Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]]:
     """The archive and its card; what damage raises, here and in the body, is explained."""
-    path = Path(path)
+    path = as_path("path", path)
     if not path.is_file():
         raise ArtifactError(f"no artifact at {path}: check the path, or train one with 'sedcast train'")
     try:

@@ -81,10 +81,11 @@ class Catalog:
         missing = ~(np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0))
         flux[missing] = ivar[missing] = 0.0
         status = (
-            _row_status(bands, missing, zred, missing.any(axis=1))
-            if len(self.status) == 0
-            else np.asarray(self.status, dtype=str)
+            _row_status(bands, missing, zred, missing.any(axis=1)) if np.size(self.status) == 0 else np.asarray(self.status)
         )
+        if status.dtype.kind not in "US" and not all(isinstance(reason, str) for reason in status.ravel()):
+            raise CatalogError(f"status is of type {status.dtype}, expected texts, empty for rows that can be inferred")
+        status = status.astype(str)
         if status.shape != zred.shape:
             raise CatalogError(f"status {status.shape} must have one entry for each of {len(zred)} rows")
         named = {"ids": ids, "bands": bands, "flux": flux, "flux_ivar": ivar, "zred": zred, "status": status}
@@ -106,10 +107,33 @@ class Catalog:
             return np.asarray(self.flux_ivar**-0.5)
 
     def subset(self, index: np.ndarray | slice) -> "Catalog":
-        """The rows that a boolean mask, an index array or a slice picks."""
+        """The rows that a boolean mask, an index array or a slice picks.
+
+        Raises
+        ------
+        ParameterError : if it is none of these, is masked in part, or of rows that are not there.
+        """
+        if not isinstance(index, slice):
+            index = self._rows(index)
         return Catalog(
             self.ids[index], self.bands, self.flux[index], self.flux_ivar[index], self.zred[index], self.status[index]
         )
+
+    def _rows(self, index: np.ndarray) -> np.ndarray:
+        if np.ma.is_masked(index):
+            raise ParameterError("index is masked in part: say by index.filled(False) that those rows are left out")
+        index = np.asarray(index)
+        kind, n = index.dtype.kind, len(self)
+        if index.size == 0:
+            index = index.astype(int)
+        elif index.shape != (n,) if kind == "b" else kind not in "iu" or ((index < -n) | (index >= n)).any():
+            raise ParameterError(
+                f"index is of type {index.dtype} and shape {index.shape}: expected ({n},) of true and false, "
+                f"row numbers below {n}, or a slice"
+            )
+        if index.ndim != 1:
+            raise ParameterError(f"index has shape {index.shape}: expected one dimension, such as [3]")
+        return index
 
     def select(self, bands: Sequence[str], *, ragged: bool = False, redshift: bool = True) -> "Catalog":
         """The given bands, in the given order; each row's status is worked out anew for them.

@@ -307,6 +307,8 @@ def check_ids(name: str, column: np.ndarray, first_row: int = 0) -> np.ndarray:
     ------
     CatalogError : if a number is missing, rounded or too large; `name` and `first_row` say where.
     """
+    if column.ndim != 1:
+        raise CatalogError(f"{name!r} has shape {column.shape}: expected one id a row")
     if column.dtype.kind in "USO":
         texts = np.asarray(column.filled("") if isinstance(column, np.ma.MaskedArray) else column)
         if texts.dtype.kind == "O":

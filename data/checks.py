@@ -1,14 +1,28 @@
 """Checks of arguments that every layer shares: what is wrong is named, with what was expected and what came."""
 
 import operator
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sedcast.data.errors import ParameterError
 
-__all__ = ["as_floats", "as_names", "check_kind", "floats_of", "in_own_precision", "one_per_galaxy", "whole_number"]
+__all__ = [
+    "as_floats",
+    "as_names",
+    "as_path",
+    "check_kind",
+    "check_memory",
+    "check_simulator",
+    "floats_of",
+    "in_own_precision",
+    "one_number",
+    "one_per_galaxy",
+    "whole_number",
+]
 
 
 def floats_of(values: Any) -> np.ndarray:
@@ -111,6 +125,63 @@ def check_kind(name: str, value: object, kind: type, hint: str) -> None:
     """
     if not isinstance(value, kind):
         raise ParameterError(f"{name} is a {type(value).__name__}, expected a {kind.__name__}: {hint}")
+
+
+def check_simulator(simulator: object, bands: tuple[str, ...] | None = None) -> None:
+    """Refuse what has no method ``flux(theta, zred)``, or says that its bands are others than these, or in another order.
+
+    Raises
+    ------
+    ParameterError : if it does.
+    """
+    if not callable(getattr(simulator, "flux", None)):
+        raise ParameterError(
+            f"simulator is a {type(simulator).__name__}, expected what has a method flux(theta, zred), such as a "
+            "PhotometrySimulator of the galaxies' bands"
+        )
+    own = tuple(getattr(simulator, "bands", None) or ())
+    if bands is not None and own and own != bands:
+        raise ParameterError(f"simulator has bands {' '.join(own)}, the estimator {' '.join(bands)}: they must agree, in order")
+
+
+def check_memory(what: str, n_values: int, *, n_bytes: int = 4) -> None:
+    """Refuse work that must hold more numbers of `n_bytes` each than this machine has memory for.
+
+    Raises
+    ------
+    ParameterError : with the memory that it needs.
+    """
+    needed, there = n_values * n_bytes, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise ParameterError(
+            f"{what} need {needed / 2**30:,.0f} GiB of memory at least, this machine has {there / 2**30:,.1f}: ask for fewer, "
+            "or for a part at a time"
+        )
+
+
+def as_path(name: str, value: Any) -> Path:
+    """An argument that names a file, as a Path.
+
+    Raises
+    ------
+    ParameterError : if it is neither a text nor a Path.
+    """
+    if not isinstance(value, str | Path):
+        raise ParameterError(f"{name}={value!r} is no name of a file: expected a text or a Path")
+    return Path(value)
+
+
+def one_number(name: str, value: Any) -> float:
+    """An argument that is one number, which may be NaN, also in an array of one.
+
+    Raises
+    ------
+    ParameterError : if it is not.
+    """
+    found = as_floats(name, value)
+    if found.size != 1:
+        raise ParameterError(f"{name} has shape {found.shape}, expected one number")
+    return float(found.item())
 
 
 def one_per_galaxy(zred: np.ndarray | float, n: int, name: str = "zred") -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from sedcast.data.checks import as_floats, in_own_precision, whole_number
+from sedcast.data.checks import as_floats, check_memory, in_own_precision, whole_number
 from sedcast.data.errors import ParameterError
 
 __all__ = [
@@ -142,7 +142,9 @@ class Prior:
         ParameterError : if `n` or `seed` is no integer, or negative.
         """
         rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(whole_number("seed", seed, least=0))
-        return self.from_unit(rng.random((whole_number("n", n, least=0), len(FREE_PARAMETER_NAMES))))
+        n = whole_number("n", n, least=0)
+        check_memory(f"{n:,} draws of the prior", n * (len(FREE_PARAMETER_NAMES) + len(PARAMETER_NAMES)), n_bytes=8)
+        return self.from_unit(rng.random((n, len(FREE_PARAMETER_NAMES))))
 
     def from_unit(self, unit: np.ndarray) -> np.ndarray:
         """Map points of the unit cube (n, 11) to theta (n, 12): the inverse of the prior's CDF.

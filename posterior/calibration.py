@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sedcast.data.checks import whole_number
+from sedcast.data.checks import check_kind, whole_number
 from sedcast.data.errors import ParameterError
 from sedcast.data.provenance import jsonable
 from sedcast.emulator.histories import DERIVED_NAMES, SURVIVING_NAME, derived_properties
@@ -204,6 +204,10 @@ def calibrate(
     ParameterError : if there are fewer than 20 mocks, or so few have samples, or one is outside the estimator's redshifts.
     """
     n_samples, seed = whole_number("n_samples", n_samples), whole_number("seed", seed, least=0)
+    check_kind("estimator", estimator, PosteriorEstimator, "such as PosteriorEstimator.default()")
+    check_kind("mocks", mocks, Mocks, "draw_mocks makes them")
+    if sampler is not None and not callable(sampler):
+        raise ParameterError(f"sampler is a {type(sampler).__name__}, expected a function as PosteriorEstimator.draw, or None")
     if len(mocks) < LEAST_MOCKS:
         raise ParameterError(f"{len(mocks)} mocks: expected at least {LEAST_MOCKS} to fill quartiles; draw more")
     estimator.check_redshift(mocks.zred)

@@ -16,7 +16,7 @@ import numpy as np
 
 from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.catalog import Catalog, no_measurement
-from sedcast.data.checks import in_own_precision, whole_number
+from sedcast.data.checks import as_path, check_memory, in_own_precision, whole_number
 from sedcast.data.config import parse_config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
@@ -281,6 +281,10 @@ class PosteriorEstimator:
         """As `sample_unbounded`, with the efficiency of the flow and the evidence of every galaxy: see `resample`."""
         context = self._context_in_range(flux, flux_ivar, zred)
         n_samples = whole_number("n_samples", n_samples)
+        check_memory(
+            f"{n_samples:,} samples of {len(context)} galaxies at a time",
+            len(context) * (n_draws(n_samples) + n_samples) * self.flow.dim,
+        )
         keys = np.arange(len(context)) if row_keys is None else row_keys
         drawn = self.flow.draw(context, n_draws(n_samples), seed=seed, row_keys=keys, n_threads=n_threads)
         return resample(drawn, n_samples, seed=seed, keys=keys)
@@ -496,7 +500,8 @@ class PosteriorEstimator:
         ------
         ArtifactError : if it is missing, truncated, altered, of another kind, or inconsistent.
         """
-        if not Path(path).exists() and str(path) in bundled_posteriors():
+        path = as_path("path", path)
+        if not path.exists() and str(path) in bundled_posteriors():
             raise ArtifactError(f"{str(path)!r} is the name of a bundled posterior: PosteriorEstimator.find gives it")
         arrays, card = load_artifact(path, KIND)
         with consistent(path, "posterior estimator", otherwise="train it again"):
@@ -536,9 +541,9 @@ class PosteriorEstimator:
         ------
         ArtifactError : as `load`.
         """
-        name = _DEFAULT if model == "bundled" else str(model)
+        name = _DEFAULT if model == "bundled" else str(as_path("model", model))
         if name not in bundled_posteriors():
-            if not Path(model).exists():
+            if not Path(name).exists():
                 raise ArtifactError(f"no posterior {name!r}: expected a file, or one of {', '.join(bundled_posteriors())}")
             return cls.load(model)
         with as_file(_bundled(name)) as path:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sedcast.data.asinh import POGSON
-from sedcast.data.checks import in_own_precision, one_per_galaxy
+from sedcast.data.checks import check_kind, in_own_precision, one_number, one_per_galaxy
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.dust import diffuse_a_v
@@ -58,12 +58,16 @@ def to_prospector(
 
     Raises
     ------
-    ParameterError : if a parameter is missing or outside the prior, or the redshift is one of the quantities: a likelihood has
-        one redshift.
+    ParameterError : if a parameter is missing or outside the prior, arrays are not (n,), or the redshift is one of the
+        quantities: a likelihood has one redshift.
     """
-    if "zred" in samples:
+    check_kind("likelihood", likelihood, GaussianLikelihood, "GaussianLikelihood(simulator, prior, flux=..., ...) makes one")
+    age = one_number("t_birth_cloud_gyr", t_birth_cloud_gyr)
+    if not 0 < age < np.inf:
+        raise ParameterError(f"t_birth_cloud_gyr={t_birth_cloud_gyr}: must be positive")
+    if "zred" in _quantities(samples):
         raise ParameterError("these samples have inferred redshifts: Prospector's shape needs the likelihood at one redshift")
-    theta = likelihood.prior.validate(stacked(samples, PARAMETER_NAMES))
+    theta = likelihood.prior.validate(_of_one_galaxy(samples, PARAMETER_NAMES))
     model = likelihood.model_flux(theta)
     ln_likelihood = likelihood.log_prob_flux(model)
     columns = {name: theta[:, PARAMETER_NAMES.index(name)] for name in likelihood.prior.to_dict()}
@@ -90,7 +94,7 @@ def to_prospector(
             "unc": None,
             "mask": None,
         },
-        "run_params": {"object_redshift": zred, "dust_tesc": float(np.log10(t_birth_cloud_gyr) + 9)},
+        "run_params": {"object_redshift": zred, "dust_tesc": float(np.log10(age) + 9)},
         "model": None,
     }
 
@@ -116,11 +120,13 @@ def to_bagpipes(
 
     Raises
     ------
-    ParameterError : if a quantity or the redshift is missing, or the redshift is none.
+    ParameterError : if a quantity or the redshift is missing, arrays are not (n,), or the redshift is none.
     """
     check_redshift_given(samples, zred)
     needed = ("log_mstar", "log_sfr_100myr", "log_z_mw", "t_mw_gyr", "dust1", "dust2", "dust_index")
-    mass, log_sfr, log_z, age, clouds, diffuse, slope = stacked(samples, needed).T.astype(float)
+    if cosmology is not None:
+        check_kind("cosmology", cosmology, Cosmology, "such as that of the estimator, estimator.cosmology")
+    mass, log_sfr, log_z, age, clouds, diffuse, slope = _of_one_galaxy(samples, needed).T.astype(float)
     redshift = one_per_galaxy(zred, len(mass)).copy() if zred is not None else stacked(samples, ("zred",))[:, 0]
     a_v = diffuse_a_v(diffuse, slope)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -137,7 +143,7 @@ def to_bagpipes(
         "dust:eta": ratio,
         "dust:delta": slope,
     }
-    if "log_mstar_surviving" in samples:
+    if "log_mstar_surviving" in _quantities(samples):
         surviving = stacked(samples, ("log_mstar_surviving",))[:, 0]
         found |= {"stellar_mass": surviving, "ssfr": log_sfr - surviving}
     return found
@@ -145,15 +151,29 @@ def to_bagpipes(
 
 def check_redshift_given(samples: Mapping[str, np.ndarray], zred: float | np.ndarray | None) -> None:
     """Refuse samples whose redshift is given twice, or not at all."""
+    if (zred is None) == ("zred" not in _quantities(samples)):
+        raise ParameterError("the redshift must be given once: as zred, or as a quantity of the samples where it is inferred")
+
+
+def _quantities(samples: Mapping[str, np.ndarray]) -> set[str]:
+    """Names of the quantities of a dictionary, a DataFrame or a Table."""
     if not hasattr(samples, "keys"):
         raise ParameterError(f"samples: expected arrays by quantity, as of PosteriorCatalog.samples(row), got {type(samples)}")
-    if (zred is None) == ("zred" not in set(samples.keys())):
-        raise ParameterError("the redshift must be given once: as zred, or as a quantity of the samples where it is inferred")
+    return set(samples.keys())
+
+
+def _of_one_galaxy(samples: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
+    """As `stacked`, of arrays (n,) that are not empty."""
+    found = stacked(samples, names)
+    if found.ndim != 2 or not len(found):
+        raise ParameterError(f"samples have arrays of shape {found.shape[:-1]}, expected (n,) of one galaxy, with a sample")
+    return found
 
 
 def stacked(samples: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
     """Quantities of samples, along a last axis; a ParameterError if one is missing."""
-    absent = [name for name in names if name not in set(samples.keys())]
+    held = _quantities(samples)
+    absent = [name for name in names if name not in held]
     if absent:
         raise ParameterError(f"samples lack {', '.join(absent)}: pass those of PosteriorCatalog.samples(row), all quantities")
     columns = [in_own_precision(name, samples[name]) for name in names]

@@ -32,8 +32,9 @@ import numpy as np
 from pydantic import Field
 from scipy.special import logsumexp
 
-from sedcast.data.checks import whole_number
+from sedcast.data.checks import check_kind, check_memory, check_simulator, one_number, whole_number
 from sedcast.data.config import Config
+from sedcast.data.errors import ParameterError
 from sedcast.data.threads import one_blas_thread, usable_cores
 from sedcast.emulator.mass_simulation import simulator_identity
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
@@ -137,7 +138,7 @@ class Refiner:
 
     Raises
     ------
-    ParameterError : if the estimator infers the redshift.
+    ParameterError : if the estimator infers the redshift, or an attribute is of another kind.
     """
 
     estimator: PosteriorEstimator
@@ -146,7 +147,12 @@ class Refiner:
     fallback: Fallback | None = None
 
     def __post_init__(self) -> None:
+        check_kind("estimator", self.estimator, PosteriorEstimator, "such as PosteriorEstimator.default()")
         self.estimator.refuse_inferred_redshift("importance refinement")
+        check_simulator(self.simulator, self.estimator.bands)
+        check_kind("config", self.config, RefineConfig, "such as RefineConfig(n_draws=20_000)")
+        if self.fallback is not None and not callable(self.fallback):
+            raise ParameterError(f"fallback is a {type(self.fallback).__name__}, expected a function, or None")
 
     def settings(self) -> dict[str, Any]:
         """All that decides the samples beside the estimator, as JSON takes it."""
@@ -174,6 +180,8 @@ class Refiner:
         """
         n_samples, key = whole_number("n_samples", n_samples), whole_number("key", key, least=0)
         seed, n_threads = whole_number("seed", seed, least=0, bits=64), check_threads(n_threads)
+        zred, n_held = one_number("zred", zred), max(self.config.n_draws, n_samples)
+        check_memory(f"{n_held:,} draws of a galaxy", n_held * len(FREE_PARAMETER_NAMES))
         with one_blas_thread():
             return self._refine(flux, flux_ivar, zred, n_samples, (seed, key), n_threads or usable_cores())
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from sedcast.data.artifacts import atomic_path, output_path
 from sedcast.data.catalog import Catalog
-from sedcast.data.checks import check_kind, whole_number
+from sedcast.data.checks import check_kind, check_memory, whole_number
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.provenance import provenance
 from sedcast.data.threads import one_blas_thread, usable_cores
@@ -123,6 +123,9 @@ def infer_catalog(
     check_sample_type(sample_type, compression)
     if refiner is not None and getattr(refiner, "estimator", None) is not estimator:
         raise ParameterError("refiner holds another estimator than the one given: make it as Refiner(estimator, simulator)")
+    # Those of one row at least are in memory at once, as draws and as quantities.
+    held = n_draws(n_samples) * len(estimator.free_names) + n_samples * len(quantity_names(estimator))
+    check_memory(f"{n_samples:,} samples of a galaxy", held)
     output = check_output(output, overwrite=overwrite)
     started, n_rows = time.perf_counter(), len(catalog)
     if catalog.bands != estimator.bands or estimator.context.mask or estimator.infers_redshift:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sedcast.data.checks import as_floats, in_own_precision
+from sedcast.data.checks import as_floats, check_kind, check_simulator, in_own_precision
 from sedcast.data.errors import ParameterError
 from sedcast.data.units import as_nanomaggies
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
@@ -43,6 +43,8 @@ class GaussianLikelihood:
     """
 
     def __init__(self, simulator: FluxSimulator, prior: Prior, *, flux: np.ndarray, flux_ivar: np.ndarray, zred: float) -> None:
+        check_simulator(simulator)
+        check_kind("prior", prior, Prior, "such as that of the estimator, estimator.prior")
         observed, ivar = as_nanomaggies(flux, flux_ivar)
         if observed.ndim != 1 or observed.shape != ivar.shape:
             raise ParameterError(
@@ -93,14 +95,14 @@ class GaussianLikelihood:
         theta = np.atleast_2d(in_own_precision("theta", theta)).astype(float, copy=False)
         if theta.shape[1] != len(PARAMETER_NAMES):
             raise ParameterError(f"theta has shape {theta.shape}, expected (n, {len(PARAMETER_NAMES)})")
-        model = np.asarray(self.simulator.flux(theta, np.full(len(theta), self.zred)), dtype=float)
+        model = in_own_precision("the simulator's fluxes", self.simulator.flux(theta, np.full(len(theta), self.zred)))
         self.n_evaluations += len(theta)
         if model.shape != (len(theta), self._n_band):
             raise ParameterError(
                 f"the simulator returned fluxes of shape {model.shape}, expected {(len(theta), self._n_band)}: "
                 "its bands must be those of flux"
             )
-        return model[:, self._measured]
+        return model[:, self._measured].astype(float, copy=False)
 
     def signal_to_noise(self, model: np.ndarray) -> np.ndarray:
         """Total signal-to-noise ratio that `model_flux` would have under this galaxy's errors, (n,)."""

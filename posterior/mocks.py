@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sedcast.data.checks import whole_number
+from sedcast.data.checks import check_kind, check_memory, check_simulator, in_own_precision, whole_number
 from sedcast.data.config import parse_config
 from sedcast.data.errors import ParameterError
 from sedcast.data.noise import NoiseModel
@@ -31,6 +31,15 @@ class Mocks:
     flux: np.ndarray
     flux_ivar: np.ndarray
     zred: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("theta", "theta_unbounded", "flux", "flux_ivar", "zred"):
+            object.__setattr__(self, name, in_own_precision(name, getattr(self, name)))
+        shapes = {name: np.shape(getattr(self, name)) for name in ("theta", "theta_unbounded", "flux", "flux_ivar", "zred")}
+        if self.zred.ndim != 1 or self.flux.ndim != 2 or self.flux_ivar.shape != self.flux.shape:
+            raise ParameterError(f"mocks have arrays of shapes {shapes}, expected flux and flux_ivar (n, n_band), zred (n,)")
+        if len({shape[:1] for shape in shapes.values()}) != 1:
+            raise ParameterError(f"mocks have arrays of shapes {shapes}: the first axis must be the same")
 
     def __len__(self) -> int:
         return len(self.zred)
@@ -69,12 +78,21 @@ def draw_mocks(
     ParameterError : if bands disagree, or the prior's galaxies are none that the noise model has.
     """
     n_mocks, seed = whole_number("n_mocks", n_mocks), whole_number("seed", seed, least=0)
+    check_kind("estimator", estimator, PosteriorEstimator, "such as PosteriorEstimator.default()")
+    check_kind("noise", noise, NoiseModel, "such as NoiseModel.sdss(bands=estimator.bands)")
+    check_simulator(simulator)
+    check_memory(f"{n_mocks:,} mocks", n_mocks * 2 * len(PARAMETER_NAMES), n_bytes=8)
     for name, bands in (("simulator", getattr(simulator, "bands", estimator.bands)), ("noise", noise.bands)):
         if tuple(bands) != estimator.bands:
             raise ParameterError(f"{name} has bands {bands}, the estimator {estimator.bands}: they must agree")
     rng = np.random.default_rng([seed, 4])
     n_band = len(estimator.bands)
-    measured = np.ones((n_mocks, n_band), dtype=bool) if measured is None else measured
+    measured = np.ones((n_mocks, n_band), dtype=bool) if measured is None else np.asarray(measured)
+    if measured.shape != (n_mocks, n_band) or not np.isin(measured, (0, 1)).all() or not measured.any(axis=1).all():
+        raise ParameterError(
+            f"measured has shape {measured.shape}, expected {(n_mocks, n_band)} of true and false, a band of each mock at least"
+        )
+    measured = measured.astype(bool)
     theta, zred = np.empty((n_mocks, len(PARAMETER_NAMES))), np.empty(n_mocks)
     flux, sigma = np.empty((2, n_mocks, n_band))
     mass, redshifts = PARAMETER_NAMES.index("log_mstar"), _redshifts(estimator)

@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from sedcast.data.asinh import asinh_magnitude
+from sedcast.data.checks import check_kind
 from sedcast.data.config import Config, parse_config
 from sedcast.data.errors import ArtifactError, SedcastError
 from sedcast.emulator.simulation import (
@@ -79,8 +80,10 @@ def training_simulation(estimator: PosteriorEstimator) -> SimulationConfig:
     Raises
     ------
     ArtifactError : if the card has none.
+    ParameterError : if it is no estimator.
     ConfigError : if it is none that this sedcast knows.
     """
+    check_kind("estimator", estimator, PosteriorEstimator, "such as PosteriorEstimator.default()")
     described = estimator.card.get("simulation")
     if not described:
         raise ArtifactError(f"the card of {estimator.name!r} does not say what it was trained on: train it again")
@@ -248,7 +251,8 @@ def fit_outliers(
     ------
     ArtifactError : if the estimator's card does not tell what it was trained on.
     """
-    config = config or OutlierConfig()
+    config = OutlierConfig() if config is None else config
+    check_kind("config", config, OutlierConfig, "such as OutlierConfig(seed=1)")
     simulator = simulator or training_simulator(estimator)
     seed = _SEED_STEP * (config.seed + 1)
     galaxies = draw_like_training(estimator, simulator, config.n_fit, seed=seed)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import kstest
 
-from sedcast.data.checks import as_floats, in_own_precision
+from sedcast.data.checks import as_floats, in_own_precision, whole_number
 from sedcast.data.errors import ParameterError
 from sedcast.posterior.ranks import rank_statistics
 
@@ -63,11 +63,14 @@ def redshift_figures(samples: np.ndarray, zred_spec: np.ndarray, *, seed: int = 
 
     Raises
     ------
-    ParameterError : if there is no galaxy, shapes disagree or a value is not finite.
+    ParameterError : if there is no galaxy, shapes disagree, a value is not finite, or a redshift is a code for a missing one.
     """
     samples, zred_spec = in_own_precision("samples", samples), as_floats("zred_spec", zred_spec)
     if zred_spec.ndim != 1 or len(zred_spec) == 0:
         raise ParameterError(f"zred_spec has shape {zred_spec.shape}: expected (n,) with at least one galaxy")
+    if (zred_spec <= -1).any():
+        raise ParameterError(f"zred_spec has {zred_spec.min():g}: leave out galaxies whose spectroscopic redshift is not known")
+    seed = whole_number("seed", seed, least=0)
     pit = rank_statistics(zred_spec.astype(samples.dtype), samples, seed=seed)
     zred = np.median(samples, axis=1)
     low, high = np.quantile(samples, _CENTRAL_68, axis=1)

@@ -15,7 +15,7 @@ import numpy as np
 from astropy.table import Table
 
 from sedcast.data.artifacts import consistent, output_path
-from sedcast.data.checks import as_names
+from sedcast.data.checks import as_names, as_path
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.hdf5 import check_size, check_type, open_hdf5, read_whole
 from sedcast.emulator.histories import DERIVED_NAMES, SURVIVING_NAME
@@ -91,7 +91,7 @@ class PosteriorCatalog:
         self.close()
 
     def __len__(self) -> int:
-        return len(self.file["id"])
+        return len(_open(self.file)["id"])
 
     @functools.cached_property
     def ids(self) -> np.ndarray:
@@ -144,7 +144,7 @@ class PosteriorCatalog:
         self.file.close()
 
     def _consistent(self) -> contextlib.AbstractContextManager[None]:
-        return consistent(self.file.filename, "file of posteriors", otherwise="infer the catalogue again")
+        return consistent(_open(self.file).filename, "file of posteriors", otherwise="infer the catalogue again")
 
     @property
     def quantity_names(self) -> tuple[str, ...]:
@@ -308,9 +308,16 @@ def _core(text: str) -> str:
     return re.sub(r"[\W_]+", "", text).lower().lstrip("0")
 
 
+def _open(file: h5py.File) -> h5py.File:
+    """The file; a ParameterError if it is closed."""
+    if not file:
+        raise ParameterError("the file of posteriors is closed: read it within its with block, or open it again")
+    return file
+
+
 def _values(file: h5py.File, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
     """Rows of a dataset, bytes as text."""
-    with consistent(file.filename, "file of posteriors", otherwise="infer the catalogue again"):
+    with consistent(_open(file).filename, "file of posteriors", otherwise="infer the catalogue again"):
         check_size(file[name])
         values = np.asarray(file[name][start:stop])
         return values if values.dtype.kind in "iuf" else np.char.decode(values, "utf-8")
@@ -322,8 +329,9 @@ def read_posteriors(path: str | Path) -> PosteriorCatalog:
     Raises
     ------
     ArtifactError : if it is missing, or not such a file.
+    ParameterError : if it is no path.
     """
-    path = Path(path)
+    path = as_path("path", path)
     if not path.is_file():
         raise ArtifactError(f"no file of posteriors at {path}: check the path, or make one with 'sedcast infer'")
     try:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sedcast.data.checks import as_floats, as_names, in_own_precision, whole_number
+from sedcast.data.checks import as_floats, as_names, check_kind, in_own_precision, whole_number
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulation import PhotometrySimulator, SpectrumModel
@@ -48,6 +48,7 @@ def rest_frame_magnitudes(
     ParameterError : if a parameter or the redshift is missing, of another shape, or outside the prior or the model; if a band
         is unknown, or reaches beyond the model's wavelengths; or if `n_samples` is not positive.
     """
+    check_kind("estimator", estimator, PosteriorEstimator, "the one that the samples are of")
     check_redshift_given(samples, zred)
     n_samples, bands = whole_number("n_samples", n_samples), as_names("bands", bands)
     theta = stacked(samples, PARAMETER_NAMES)

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import gaussian_filter
 
-from sedcast.data.checks import as_floats, as_names, whole_number
+from sedcast.data.checks import as_floats, as_names, check_kind, whole_number
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
 from sedcast.data.sfh_bases import SFHBases
@@ -62,6 +62,7 @@ class PriorModel:
     @classmethod
     def of(cls, estimator: PosteriorEstimator) -> "PriorModel":
         """That of a posterior estimator."""
+        check_kind("estimator", estimator, PosteriorEstimator, "such as PosteriorEstimator.default()")
         return cls(estimator.prior, estimator.bases, estimator.cosmology, estimator.redshift_prior)
 
     def columns(self, theta: np.ndarray, zred: float) -> dict[str, np.ndarray]:
@@ -138,6 +139,9 @@ def reweight_to(
     ParameterError : unknown or mixed names, samples outside the prior, redshifts that are not one per sample where they are
         inferred, a density that is NaN, inf, of the wrong shape or zero at every sample, or too few prior draws.
     """
+    check_kind("model", model, PriorModel, "such as PriorModel.of(estimator)")
+    if not callable(log_density):
+        raise ParameterError(f"log_density is a {type(log_density).__name__}, expected a function of columns by name")
     theta = model.prior.validate(samples)
     if not len(theta):
         raise ParameterError("samples has no rows: expected (n, 12) with n of at least 1; has the galaxy a posterior?")
@@ -154,7 +158,7 @@ def reweight_to(
     else:
         columns = model.columns(theta, float(zred))
     chosen = _Columns({name: columns[name] for name in names})
-    wanted = np.asarray(log_density(chosen), dtype=float)
+    wanted = as_floats("what log_density returned", log_density(chosen))
     if wanted.shape != (len(theta),) or np.isnan(wanted).any() or np.isposinf(wanted).any():
         raise ParameterError(
             f"log_density must return ({len(theta)},) numbers below inf, got {wanted.shape} with "

@@ -14,6 +14,11 @@ sys.path.insert(0, str(DOCS))
 import conf  # noqa: E402
 from executed import MARK, execute  # noqa: E402
 
+from sedcast.data.catalog import Catalog, load_sdss_sample  # noqa: E402
+from sedcast.posterior.estimator import PosteriorEstimator  # noqa: E402
+from sedcast.posterior.infer import infer_catalog  # noqa: E402
+from sedcast.posterior.posterior_catalog import read_posteriors  # noqa: E402
+
 QUICKSTART = DOCS / "quickstart.md"
 
 
@@ -42,6 +47,40 @@ def test_pages_run(page: str, shown: str, tmp_path: Path) -> None:
     assert MARK in text
     assert shown not in text
     assert shown in execute(text, tmp_path)
+
+
+def _names(page: str) -> dict[str, object]:
+    """What a page takes as given, in an empty folder: photometry, a model, files of posteriors."""
+    sample = load_sdss_sample()
+    if page == "catalogues":
+        catalog = sample.subset(np.arange(2))
+        catalog = Catalog([1234, 5], catalog.bands, catalog.flux, catalog.flux_ivar, catalog.zred)
+        infer_catalog(PosteriorEstimator.default(), catalog, "samples.h5", n_samples=20)
+        with read_posteriors("samples.h5") as posteriors:
+            posteriors.write_summary("summaries.parquet")
+    if page == "photoz":
+        infer_catalog(PosteriorEstimator.find("sdss-photoz"), sample.subset(np.arange(2)), "mine.h5", n_samples=20)
+        return {"flux": sample.flux[:2], "flux_ivar": sample.flux_ivar[:2]}
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("../README", ["fit"]),
+        ("pictures", []),
+        ("catalogues", ["mass", "inference_data"]),
+        ("photoz", ["new"]),
+    ],
+)
+def test_examples_run(page: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = _names(page)
+    for block in re.findall(
+        r"^```python\n(.*?)^```$", (DOCS / f"{page}.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    ):
+        exec(compile(block, page, "exec"), names)
+    assert set(expected) <= set(names)
 
 
 def test_the_reference_describes_every_public_name() -> None:

@@ -94,6 +94,42 @@ def test_a_finished_run_can_be_continued_and_read_by_emcee(run, tmp_path):
     np.testing.assert_array_equal(longer.chain, whole.chain)
 
 
+class Rounding:
+    """Proportional to the mass; as models in single precision do, it rounds otherwise for another number of points."""
+
+    def flux(self, theta, zred):
+        return 10 ** (theta[:, :1] - 10) * (1 + theta[:, 9:12]) * (1 + 1e-8 * len(theta))
+
+
+@RUNNERS
+def test_a_finished_run_is_read_as_it_ended(run, tmp_path):
+    first = run(galaxy(simulator=Rounding()), SHORT, checkpoint=tmp_path / "run.h5")
+    again = run(galaxy(simulator=Rounding()), SHORT, checkpoint=tmp_path / "run.h5")
+    np.testing.assert_array_equal(again.chain, first.chain)
+    np.testing.assert_array_equal(again.log_prob, first.log_prob)
+    assert again.n_evaluations == first.n_evaluations
+
+
+@RUNNERS
+def test_what_a_likelihood_raises_is_not_printed(run, capsys):
+    with pytest.raises(ZeroDivisionError, match="of the model"):
+        run(galaxy(simulator=Failing(40)), SHORT)
+    assert capsys.readouterr() == ("", "")
+
+
+class Failing(Linear):
+    """Raises after some calls."""
+
+    def __init__(self, at):
+        self.left = at
+
+    def flux(self, theta, zred):
+        self.left -= 1
+        if self.left == 0:
+            raise ZeroDivisionError("of the model")
+        return super().flux(theta, zred)
+
+
 def test_checkpoints_of_other_runs_are_refused(tmp_path):
     path = tmp_path / "run.h5"
     run_emcee(galaxy(), SHORT, checkpoint=path)

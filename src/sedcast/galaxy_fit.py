@@ -208,9 +208,11 @@ def _redshift(zred: Any) -> float:
 def _errors_by_band(errors: Any, bands: Sequence[str], name: str) -> dict[str, Any]:
     if isinstance(errors, Mapping):
         if set(errors) != set(bands):
-            raise ParameterError(f"errors are of {', '.join(errors)}, {name} of {', '.join(bands)}: name the same bands")
+            raise ParameterError(
+                f"errors are of {', '.join(map(str, errors))}, {name} of {', '.join(bands)}: name the same bands"
+            )
         return {band: errors[band] for band in bands}
-    if np.ndim(errors) == 0:
+    if not isinstance(errors, list | tuple) and np.ndim(errors) == 0:
         return dict.fromkeys(bands, errors)
     if len(errors) != len(bands):
         raise ParameterError(

@@ -17,9 +17,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, NullFormatter
 
 from sedcast.data.artifacts import atomic_path, output_path
-from sedcast.data.checks import as_floats, as_names
+from sedcast.data.checks import as_floats, as_names, check_kind, one_number
 from sedcast.data.errors import ParameterError
 from sedcast.data.outputs import mark_for
+from sedcast.data.units import as_nanomaggies
 from sedcast.posterior.quantities import QUANTITY_LABELS
 from sedcast.sampled_seds import SampledSeds
 
@@ -53,7 +54,7 @@ own_style = matplotlib.style.context("default")
 
 def plain(text: str) -> str:
     """Text in which a dollar sign is no beginning of a formula."""
-    return text.replace("$", r"\$")
+    return str(text).replace("$", r"\$")
 
 
 @own_style
@@ -62,11 +63,15 @@ def save_figure(figure: Figure, path: str | Path, *, overwrite: bool = False) ->
 
     Raises
     ------
-    ParameterError : if a file is there already, unless `overwrite` says that it may be replaced.
+    ParameterError : if a file is there already, unless `overwrite` says that it may be replaced, or its ending is that of no
+        picture.
     """
     path = output_path(path, overwrite=overwrite)
+    kind = path.suffix[1:].lower() or "png"
+    check_kind("figure", figure, Figure, "one of Matplotlib")
+    if kind not in (known := figure.canvas.get_supported_filetypes()):
+        raise ParameterError(f"{path}: no kind of picture is called {kind}, expected one of {', '.join(sorted(known))}")
     with atomic_path(path) as temporary:
-        kind = path.suffix[1:] or "png"
         figure.savefig(temporary, format=kind, metadata=mark_for(kind))
 
 
@@ -77,9 +82,10 @@ def _line_style(index: int) -> dict[str, Any]:
 def _labels(names: Sequence[str], labels: Sequence[str] | None) -> list[str]:
     if labels is None:
         return [QUANTITY_LABELS.get(name, name) for name in names]
-    if len(labels) != len(names):
-        raise ParameterError(f"{len(labels)} labels for {len(names)} names: pass one each")
-    return list(as_names("labels", labels))
+    given = as_names("labels", labels)
+    if len(given) != len(names):
+        raise ParameterError(f"{len(given)} labels for {len(names)} names: pass one each")
+    return list(given)
 
 
 def _ticks_inward(*panels: Axes) -> None:
@@ -132,6 +138,7 @@ def corner_plot(
     ------
     ParameterError : if shapes disagree or samples are not finite.
     """
+    names = as_names("names", names)
     size = corner_size(len(names))
     figure = Figure(figsize=(size, size), dpi=_DPI)
     draw_corner(figure, posteriors, names, labels=labels, truth=truth, title=title, counted=counted)
@@ -169,7 +176,10 @@ def draw_corner(
     low, high = np.maximum(low - margin, pooled.min(axis=0)), np.minimum(high + margin, pooled.max(axis=0))
     low, high = np.where(low < high, low, low - margin), np.where(low < high, high, high + margin)
     if truth is not None:
-        low, high = np.where(truth < low, truth - margin, low), np.where(truth > high, truth + margin, high)
+        marked = as_floats("truth", truth)
+        if marked.shape != (len(names),) or not np.isfinite(marked).all():
+            raise ParameterError(f"truth={truth}: expected one finite number for each of {', '.join(names)}")
+        low, high = np.where(marked < low, marked - margin, low), np.where(marked > high, marked + margin, high)
     size = corner_size(len(names))
     # Of few samples narrow bins would draw the noise of their number as islands; histograms keep theirs.
     n_bins = int(np.clip(3.2 * min(map(len, checked.values())) ** 0.25, 12, _N_BINS))
@@ -196,7 +206,7 @@ def draw_corner(
             weights=np.full(len(samples), 1 / len(samples)),
             hist_kwargs={"linestyle": _DASHES[index % len(_DASHES)], "linewidth": 1.3},
             contour_kwargs={"linestyles": [_DASHES[index % len(_DASHES)]], "linewidths": 1.1},
-            truths=None if truth is None else list(truth),
+            truths=None if truth is None else marked.tolist(),
             truth_color="black",
             max_n_ticks=4,
             labelpad=0.08,
@@ -250,7 +260,7 @@ def sed_plot(
 
     Parameters
     ----------
-    flux, flux_ivar : (n_band,) nanomaggies and nanomaggies^-2; ivar 0 where a band is missing.
+    flux, flux_ivar : (n_band,) nanomaggies and nanomaggies^-2, or with units; ivar 0 where a band is missing.
     predicted : what posterior samples predict.
     title : of the picture.
 
@@ -258,7 +268,8 @@ def sed_plot(
     ------
     ParameterError : if shapes disagree.
     """
-    flux, ivar = np.asarray(flux, dtype=float), np.asarray(flux_ivar, dtype=float)
+    check_kind("predicted", predicted, SampledSeds, "sampled_seds(simulator, theta, zred) makes it")
+    flux, ivar = as_nanomaggies(flux, flux_ivar)
     n = len(predicted.curves)
     if flux.shape != (n,) or ivar.shape != (n,) or predicted.flux.shape[1:] != (n,):
         raise ParameterError(
@@ -269,7 +280,7 @@ def sed_plot(
         raise ParameterError(
             f"predicted.spectrum {predicted.spectrum.shape} does not fit {len(predicted.wave_obs)} wavelengths"
         )
-    centre, seen = predicted.centre, ivar > 0
+    centre, seen = predicted.centre, _seen(flux, ivar)
     figure = Figure(figsize=(7.5, 6.0), dpi=_DPI, layout="constrained")
     main, residual, filters = figure.subplots(3, 1, sharex=True, height_ratios=(5, 1.4, 0.9))
     _ticks_inward(main, residual, filters)
@@ -285,6 +296,11 @@ def sed_plot(
     return figure
 
 
+def _seen(flux: np.ndarray, flux_ivar: np.ndarray) -> np.ndarray:
+    """(n_band,) bool, which bands are measured."""
+    return np.isfinite(flux) & np.isfinite(flux_ivar) & (flux_ivar > 0)
+
+
 @own_style
 def draw_sed(
     axes: Axes,
@@ -294,7 +310,8 @@ def draw_sed(
     predicted: SampledSeds,
 ) -> None:
     """Draw the photometry and the predictions of `sed_plot`."""
-    centre, seen = predicted.centre, flux_ivar > 0
+    flux, flux_ivar = as_nanomaggies(flux, flux_ivar)
+    centre, seen = predicted.centre, _seen(flux, flux_ivar)
     low95, low, median, high, high95 = np.quantile(predicted.flux, [0.025, 0.16, 0.5, 0.84, 0.975], axis=0)
     s16, s50, s84 = np.quantile(predicted.spectrum, [0.16, 0.5, 0.84], axis=0)
     wave_obs = predicted.wave_obs
@@ -392,12 +409,20 @@ def mass_sfr_plane(
     ------
     ParameterError : if shapes disagree or no point is finite.
     """
-    mass, sfr = np.asarray(log_mstar, dtype=float), np.asarray(log_sfr, dtype=float)
+    mass, sfr = as_floats("log_mstar", log_mstar), as_floats("log_sfr", log_sfr)
     if mass.ndim != 1 or mass.shape != sfr.shape:
         raise ParameterError(f"log_mstar {mass.shape} and log_sfr {sfr.shape} must be one value a galaxy, of equal length")
     finite = np.isfinite(mass) & np.isfinite(sfr)
     if not finite.any():
         raise ParameterError("no galaxy has a finite log_mstar and log_sfr: nothing to draw")
+    if quenched_log_ssfr is not None:
+        quenched_log_ssfr = one_number("quenched_log_ssfr", quenched_log_ssfr)
+    errors = [
+        None if values is None else as_floats(name, values)
+        for name, values in (("log_mstar_error", log_mstar_error), ("log_sfr_error", log_sfr_error))
+    ]
+    if wrong := [values.shape for values in errors if values is not None and values.shape != mass.shape]:
+        raise ParameterError(f"errors of shape {wrong[0]} for {len(mass)} galaxies: expected one value a galaxy")
     x, y = mass[finite], sfr[finite]
     xlim, ylim = _padded(x), _padded(y)
     figure = Figure(figsize=(6.2, 5.0), dpi=_DPI, layout="constrained")
@@ -412,8 +437,10 @@ def mass_sfr_plane(
         edge = np.array(xlim)
         label = rf"sSFR = $10^{{{quenched_log_ssfr:g}}}$ yr$^{{-1}}$"
         axes.plot(edge, edge + quenched_log_ssfr, "--", color="black", linewidth=1, label=label)
-    if log_mstar_error is not None and log_sfr_error is not None:
-        dx, dy = np.nanmedian(np.asarray(log_mstar_error)[finite]), np.nanmedian(np.asarray(log_sfr_error)[finite])
+    if errors[0] is not None and errors[1] is not None:
+        dx, dy = np.nanmedian(errors[0][finite]), np.nanmedian(errors[1][finite])
+        if not min(dx, dy) >= 0:
+            raise ParameterError(f"errors have the medians {dx:g} and {dy:g}: expected half widths, which are not negative")
         at = (xlim[1] - 0.06 * np.ptp(xlim) - dx, ylim[0] + 0.06 * np.ptp(ylim) + dy)
         axes.errorbar([at[0]], [at[1]], xerr=[dx], yerr=[dy], color=_ORANGE, capsize=3, label="typical 68% interval")
     axes.set(xlim=xlim, ylim=ylim, xlabel=QUANTITY_LABELS["log_mstar"], ylabel=sfr_label)

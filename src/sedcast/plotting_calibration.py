@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from scipy.special import ndtri
 from scipy.stats import binom, norm
 
+from sedcast.data.checks import as_floats, as_names, whole_number
 from sedcast.data.errors import ParameterError
 from sedcast.plotting import _BLUE, _DPI, _GREY, _ORANGE, _labels, _line_style, _ticks_inward, own_style
 from sedcast.posterior.prior_edges import EdgeResult
@@ -22,7 +23,7 @@ _BAND = 0.99
 
 
 def _check_ranks(ranks: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    ranks = np.asarray(ranks, dtype=float)
+    ranks, names = as_floats("ranks", ranks), as_names("names", names)
     if ranks.ndim != 2 or ranks.shape[1] != len(names) or len(ranks) == 0:
         raise ParameterError(f"ranks have shape {ranks.shape}, expected (n_mock, {len(names)} names)")
     if not ((ranks >= 0) & (ranks <= 1)).all():
@@ -130,6 +131,7 @@ def sbc_plot(ranks: np.ndarray, names: Sequence[str], *, labels: Sequence[str] |
     """
     ranks = _check_ranks(ranks, names)
     shown = [label.split(" [")[0] for label in _labels(names, labels)]
+    n_bins = whole_number("n_bins", n_bins)
     low, high = binom.ppf([(1 - _BAND) / 2, (1 + _BAND) / 2], len(ranks), 1 / n_bins)
     n_column = min(4, len(shown))
     n_row = math.ceil(len(shown) / n_column)

@@ -5,6 +5,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from scipy.stats import binom
 
+from sedcast.data.checks import as_floats
 from sedcast.data.errors import ParameterError
 from sedcast.plotting import _BLUE, _DPI, _GREY, _ORANGE, _ticks_inward, own_style
 from sedcast.posterior.photoz import OUTLIER_BARS, RedshiftFigures
@@ -34,7 +35,7 @@ def photoz_plot(figures: RedshiftFigures, zred_spec: np.ndarray, zred_range: tup
     ------
     ParameterError : if the numbers of galaxies disagree.
     """
-    zred_spec = np.asarray(zred_spec, dtype=float)
+    zred_spec = as_floats("zred_spec", zred_spec)
     if zred_spec.shape != figures.zred.shape:
         raise ParameterError(f"zred_spec has shape {zred_spec.shape}, expected {figures.zred.shape}: one per galaxy")
     figure = Figure(figsize=(9.6, 4.4), dpi=_DPI, layout="constrained")

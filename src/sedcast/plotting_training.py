@@ -33,6 +33,8 @@ def training_plot(epochs: Sequence[Mapping[str, float]]) -> Figure:
     ParameterError : if there is no epoch, or a record lacks a value.
     """
     names = ("minutes", "train_nll", "validation_nll")
+    if not isinstance(epochs, list | tuple) or not all(isinstance(record, Mapping) for record in epochs):
+        raise ParameterError(f"epochs is a {type(epochs).__name__}, expected the records of a posterior's training, a list")
     if missing := [name for name in names if not epochs or any(name not in record for record in epochs)]:
         raise ParameterError(
             f"epochs: {len(epochs)} records without {', '.join(missing)}; expected those of a posterior's training"

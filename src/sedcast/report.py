@@ -14,6 +14,7 @@ from jinja2 import Environment
 from matplotlib.figure import Figure
 
 from sedcast.data.artifacts import output_path
+from sedcast.data.checks import check_kind, whole_number
 from sedcast.data.errors import ParameterError
 from sedcast.data.outputs import write_text
 from sedcast.emulator.simulation import PhotometrySimulator
@@ -60,10 +61,18 @@ def write_report(
         and may not be replaced.
     """
     output = output_path(output, overwrite=overwrite)
+    check_kind("posteriors", posteriors, PosteriorCatalog, "read_posteriors(path) opens one")
+    check_kind("estimator", estimator, PosteriorEstimator, "the one that the posteriors were made with")
+    check_kind("simulator", simulator, PhotometrySimulator, "training_simulator(estimator) makes that of the training")
+    if calibration is not None:
+        check_kind("calibration", calibration, CalibrationResult, "calibrate(estimator, mocks, seed=1) makes one")
+    if np.ndim(rows) != 1:
+        raise ParameterError(f"rows={rows!r}: expected a sequence of row numbers, such as [0, 1]")
+    rows = [whole_number("row", row, least=0) for row in rows]
     if simulator.bands != posteriors.bands:
         raise ParameterError(f"the model's bands {simulator.bands} are not those of the file, {posteriors.bands}")
     for row in rows:
-        if not 0 <= row < len(posteriors):
+        if row >= len(posteriors):
             raise ParameterError(f"row {row}: the file has rows 0 … {len(posteriors) - 1}")
         if posteriors.status[row]:
             raise ParameterError(f"row {row} has no posterior: {posteriors.status[row]}")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sedcast.data.checks import as_floats, one_per_galaxy
+from sedcast.data.checks import as_floats, check_kind, one_per_galaxy
 from sedcast.data.errors import ParameterError
 from sedcast.data.filters import FilterCurve, flux_density
 from sedcast.emulator.simulation import PhotometrySimulator
@@ -48,6 +48,7 @@ def sampled_seds(simulator: PhotometrySimulator, theta: np.ndarray, zred: np.nda
     ------
     ParameterError : for parameters or redshifts that the model refuses, or as many redshifts as neither one nor the samples.
     """
+    check_kind("simulator", simulator, PhotometrySimulator, "of the galaxy's bands")
     theta = np.atleast_2d(as_floats("theta", theta))
     if not len(theta):
         raise ParameterError("theta has no rows: expected (n_sample, 12) with one sample at least")
