@@ -82,7 +82,10 @@ def warn_of_flags(inferred: int, rows_by_flags: Counter[str]) -> None:
         reasons.update({flag: n_rows for flag in flags.split("; ") if flag})
     commonest = reasons.most_common(1)[0][0]
     advice = next(advice for words, advice in _ADVICE.items() if words in commonest)
-    logger.warning("%d of %d posteriors are flagged, most often for %r: %s", flagged, inferred, commonest, advice)
+    if inferred == 1:
+        logger.warning("the posterior is flagged for %r: %s", commonest, advice)
+    else:
+        logger.warning("%d of %d posteriors are flagged, most often for %r: %s", flagged, inferred, commonest, advice)
 
 
 def row_figures(reasons: np.ndarray, flags: np.ndarray, seconds: float) -> dict[str, Any]:

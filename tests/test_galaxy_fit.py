@@ -133,7 +133,7 @@ def test_a_galaxy_without_a_posterior_is_asked_for_once_and_leaves_what_is_there
     fit_galaxy(MAGS, errors=ERRORS, zred=0.09, n_samples=100, output=output)
     held = output.read_bytes()
     with pytest.raises(ParameterError, match="redshift 3 beyond the training range"):
-        fit_galaxy(MAGS, errors=ERRORS, zred=3.0, n_samples=100, output=output)
+        fit_galaxy(MAGS, errors=ERRORS, zred=3.0, n_samples=100, output=output, overwrite=True)
     assert asked == [1, 1]
     assert output.read_bytes() == held
     assert "have no posterior" not in caplog.text

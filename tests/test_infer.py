@@ -376,3 +376,5 @@ def test_the_advice_fits_the_commonest_flag(flag: str, advice: str, caplog: pyte
     assert said.startswith(f"4 of 5 posteriors are flagged, most often for {flag!r}: ")
     assert advice in said
     assert ("unit" in said) == ("flux" in advice or "no such" in advice)
+    warn_of_flags(1, Counter({flag: 1}))
+    assert caplog.messages[1] == said.replace("4 of 5 posteriors are flagged, most often", "the posterior is flagged")

@@ -15,6 +15,7 @@ from sedcast.data.units import as_nanomaggies, contradicts
 from sedcast.emulator.prior import Prior
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.likelihood import GaussianLikelihood
+from sedcast.posterior.outlier_training import training_simulator
 
 FLUX, SIGMA = np.array([[10.0, 20.0], [30.0, 5.0]]), np.array([[0.5, 1.0], [2.0, 0.1]])
 # A nanomaggie is 3.631 µJy (Fukugita et al. 1996: the AB zero point is 3631 Jy).
@@ -76,7 +77,8 @@ def test_units_are_understood_where_photometry_goes_in() -> None:
     assert np.allclose(estimator.sample(flux, error, sample.zred, 5, seed=1), plain, rtol=1e-3)
     catalog = Catalog(sample.ids, sample.bands, flux, error, sample.zred)
     assert np.allclose(catalog.flux_ivar, sample.flux_ivar)
-    likelihood = GaussianLikelihood(None, Prior(), flux=flux[0], flux_ivar=error[0], zred=0.1)  # type: ignore[arg-type]
+    simulator = training_simulator(estimator)
+    likelihood = GaussianLikelihood(simulator, Prior(), flux=flux[0], flux_ivar=error[0], zred=0.1)
     assert np.allclose(likelihood.data[1], sample.flux[0])
 
 

@@ -60,7 +60,7 @@ def photoz_plot(figures: RedshiftFigures, zred_spec: np.ndarray, zred_range: tup
     counts, edges = np.histogram(figures.pit, bins=_N_BINS, range=(0, 1))
     ranks.stairs(counts, edges, baseline=None, color=_BLUE, linewidth=1.3)
     ranks.set(
-        xlim=(0, 1), xlabel="PIT: rank of the spectroscopic z among the samples", ylabel=f"galaxies per bin, of {figures.n:,}"
+        xlim=(0, 1), xlabel="rank of the spectroscopic z among samples (PIT)", ylabel=f"galaxies per bin, of {figures.n:,}"
     )
     ranks.set_ylim(bottom=0)
     ranks.set_title(f"Kolmogorov–Smirnov distance {figures.ks:.3f}", fontsize=10)
