@@ -38,7 +38,7 @@ from sedcast.posterior.made import (
 )
 from sedcast.posterior.training_pairs import Pairs, check_columns, checked_pairs, split, standardisation, summary
 
-__all__ = ["FlowTrainer", "FlowTrainingConfig", "TrainingResult"]
+__all__ = ["FlowTrainer", "FlowTrainingConfig", "Record", "TrainingResult"]
 
 logger = logging.getLogger(__name__)
 

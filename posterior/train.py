@@ -30,7 +30,7 @@ from sedcast.posterior.conditional_flow import ConditionalFlow
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.estimator import PosteriorEstimator, check_experts, with_redshift
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
-from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, TrainingResult
+from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, Record, TrainingResult
 from sedcast.posterior.made import FlowConfig
 from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers, training_simulation
 from sedcast.posterior.stream import Galaxies, GalaxyStream, StreamConfig
@@ -127,7 +127,7 @@ class PosteriorConfig(Config):
             )
 
 
-Epochs = list[dict[str, float]]
+Epochs = list[Record]
 """Records of a training's epochs, as `train_posterior` describes them."""
 
 
