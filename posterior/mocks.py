@@ -33,9 +33,11 @@ class Mocks:
     zred: np.ndarray
 
     def __post_init__(self) -> None:
+        shapes = {}
         for name in ("theta", "theta_unbounded", "flux", "flux_ivar", "zred"):
-            object.__setattr__(self, name, in_own_precision(name, getattr(self, name)))
-        shapes = {name: np.shape(getattr(self, name)) for name in ("theta", "theta_unbounded", "flux", "flux_ivar", "zred")}
+            values = in_own_precision(name, getattr(self, name))
+            object.__setattr__(self, name, values)
+            shapes[name] = values.shape
         if self.zred.ndim != 1 or self.flux.ndim != 2 or self.flux_ivar.shape != self.flux.shape:
             raise ParameterError(f"mocks have arrays of shapes {shapes}, expected flux and flux_ivar (n, n_band), zred (n,)")
         if len({shape[:1] for shape in shapes.values()}) != 1:
@@ -80,11 +82,10 @@ def draw_mocks(
     n_mocks, seed = whole_number("n_mocks", n_mocks), whole_number("seed", seed, least=0)
     check_kind("estimator", estimator, PosteriorEstimator, "such as PosteriorEstimator.default()")
     check_kind("noise", noise, NoiseModel, "such as NoiseModel.sdss(bands=estimator.bands)")
-    check_simulator(simulator)
+    check_simulator(simulator, estimator.bands)
     check_memory(f"{n_mocks:,} mocks", n_mocks * 2 * len(PARAMETER_NAMES), n_bytes=8)
-    for name, bands in (("simulator", getattr(simulator, "bands", estimator.bands)), ("noise", noise.bands)):
-        if tuple(bands) != estimator.bands:
-            raise ParameterError(f"{name} has bands {bands}, the estimator {estimator.bands}: they must agree")
+    if noise.bands != estimator.bands:
+        raise ParameterError(f"noise has bands {noise.bands}, the estimator {estimator.bands}: they must agree")
     rng = np.random.default_rng([seed, 4])
     n_band = len(estimator.bands)
     measured = np.ones((n_mocks, n_band), dtype=bool) if measured is None else np.asarray(measured)
