@@ -10,7 +10,8 @@ from benchmarks.common import note, positive, table
 from sedcast.data.config import load_config
 from sedcast.posterior.conditional_flow import ConditionalFlow
 from sedcast.posterior.flow_training import FlowTrainer
-from sedcast.posterior.train import PosteriorConfig, joint_points, train_bands, training_stream
+from sedcast.posterior.posterior_config import PosteriorConfig
+from sedcast.posterior.train import joint_points, train_bands, training_stream
 from sedcast.posterior.train_bands import TrainedBands
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -40,7 +40,8 @@ from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.made import FlowConfig, initial_parameters, permutations
 from sedcast.posterior.posterior_catalog import read_posteriors
-from sedcast.posterior.train import PosteriorConfig, read_training_set
+from sedcast.posterior.posterior_config import PosteriorConfig
+from sedcast.posterior.training_set import read_training_set
 
 __all__ = ["Target", "make_targets"]
 

@@ -26,7 +26,7 @@ from sedcast.posterior.context import ContextTransform
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, TrainingResult
 from sedcast.posterior.made import FlowConfig
-from sedcast.posterior.train import read_training_set
+from sedcast.posterior.training_set import read_training_set
 
 _VALIDATION_FRACTION = 0.1
 _SAMPLING_GALAXIES, _SAMPLING_SAMPLES = 10, 1000

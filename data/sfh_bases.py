@@ -94,6 +94,10 @@ class SFHBases:
                 f"{key} must have a positive value in each basis, got only zeros in row {empty[0]}: drop that basis"
             )
 
+    def same_histories(self, other: "SFHBases") -> bool:
+        """Whether times and bases are equal, of whatever name and provenance."""
+        return all(np.array_equal(getattr(self, key), getattr(other, key)) for key in ("t_lookback_gyr", "sfh", "zh"))
+
     @classmethod
     def load(cls, path: str | Path) -> "SFHBases":
         """Read bases that `save` wrote.

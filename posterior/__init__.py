@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers, training_simulator
     from sedcast.posterior.photoz import RedshiftFigures, redshift_figures
     from sedcast.posterior.posterior_catalog import PosteriorCatalog, read_posteriors
+    from sedcast.posterior.posterior_config import PosteriorConfig
     from sedcast.posterior.resampling import PosteriorDraws
     from sedcast.posterior.rest_frame import rest_frame_magnitudes
     from sedcast.posterior.reweight import PriorModel, Reweighted, reweight_to
-    from sedcast.posterior.train import PosteriorConfig, train_posterior
+    from sedcast.posterior.train import fit_posterior, train_posterior
+    from sedcast.posterior.training_set import TrainingSet, read_training_set
 
 __all__ = [
     "CalibrationResult",
@@ -39,10 +41,13 @@ __all__ = [
     "Refined",
     "Refiner",
     "Reweighted",
+    "TrainingSet",
     "calibrate",
     "fit_outliers",
+    "fit_posterior",
     "infer_catalog",
     "read_posteriors",
+    "read_training_set",
     "redshift_figures",
     "rest_frame_magnitudes",
     "reweight_to",
@@ -67,9 +72,11 @@ __getattr__ = lazy_getattr(
         "sedcast.posterior.outlier_training": ("OutlierConfig", "fit_outliers", "training_simulator"),
         "sedcast.posterior.photoz": ("RedshiftFigures", "redshift_figures"),
         "sedcast.posterior.posterior_catalog": ("PosteriorCatalog", "read_posteriors"),
+        "sedcast.posterior.posterior_config": ("PosteriorConfig",),
         "sedcast.posterior.resampling": ("PosteriorDraws",),
         "sedcast.posterior.rest_frame": ("rest_frame_magnitudes",),
         "sedcast.posterior.reweight": ("PriorModel", "Reweighted", "reweight_to"),
-        "sedcast.posterior.train": ("PosteriorConfig", "train_posterior"),
+        "sedcast.posterior.train": ("fit_posterior", "train_posterior"),
+        "sedcast.posterior.training_set": ("TrainingSet", "read_training_set"),
     },
 )

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,7 +19,7 @@ from sedcast.data.catalog import Catalog, no_measurement
 from sedcast.data.checks import as_path, check_memory, in_own_precision, whole_number
 from sedcast.data.config import parse_config
 from sedcast.data.cosmology import Cosmology
-from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
+from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.threads import usable_cores
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
@@ -29,10 +29,11 @@ from sedcast.posterior.amplitude_flow import FlowWithAmplitudes
 from sedcast.posterior.conditional_flow import ConditionalFlow
 from sedcast.posterior.context import ContextTransform, TrainingDomain
 from sedcast.posterior.expert_flow import Expert, FlowWithExperts, flow_from_arrays
+from sedcast.posterior.experts import check_experts
 from sedcast.posterior.outliers import SCORE_VERSION, OutlierModel
 from sedcast.posterior.resampling import PosteriorDraws, n_draws, resample
 
-__all__ = ["PosteriorEstimator", "RowStatus", "check_experts", "with_redshift"]
+__all__ = ["PosteriorEstimator", "RowStatus", "with_redshift"]
 
 logger = logging.getLogger(__name__)
 
@@ -589,65 +590,6 @@ def _outliers(context: ContextTransform, arrays: Mapping[str, np.ndarray], card:
         )
         return None
     return OutlierModel.from_arrays(context.bands, np.array(context.softening), arrays, _OUTLIERS)
-
-
-def check_experts(
-    experts: Sequence[PosteriorEstimator],
-    *,
-    name: str,
-    context: ContextTransform,
-    zred_range: tuple[float, float],
-    prior: Prior,
-    cosmology: Cosmology,
-    bases: SFHBases,
-    redshift_prior: RedshiftPrior | None,
-    emulator: str | None,
-    own_files: Mapping[str, str],
-) -> None:
-    """Refuse experts that cannot serve galaxies of an estimator of this name, context, redshift range and model.
-
-    Raises
-    ------
-    ConfigError : if the estimator does not serve any subset of its bands, an expert does, has others (by name, or by the digest
-        of a user's own curve, `SimulationConfig.own_files`), or those of another expert; if their
-        softenings differ, they are of different models, infer redshifts by different priors, or an expert's redshift range is
-        smaller.
-    """
-    served: dict[frozenset[str], str] = {}
-    for expert in experts:
-        if not context.mask or expert.context.mask or not set(expert.bands) <= set(context.bands):
-            raise ConfigError(
-                f"expert: {expert.name} for {' '.join(expert.bands)} cannot serve {name} for {' '.join(context.bands)}: "
-                "the one must need every one of its bands, the other any subset of these or more"
-            )
-        if other := served.get(frozenset(expert.bands)):
-            raise ConfigError(f"experts: {other} and {expert.name} are for the same bands: choose one")
-        served[frozenset(expert.bands)] = expert.name
-        curves = expert.card.get("own_files") or {}
-        if other_curve := [band for band in expert.bands if curves.get(band) != own_files.get(band)]:
-            raise ConfigError(
-                f"expert: {expert.name} was trained with another curve of {other_curve[0]} than {name}: take the same"
-            )
-        there = dict(zip(context.bands, context.softening, strict=True))
-        if softened := [band for band, b in zip(expert.bands, expert.context.softening, strict=True) if there[band] != b]:
-            raise ConfigError(
-                f"expert: {expert.name} has asinh magnitudes of another softening in {softened[0]} than {name}, from another "
-                "noise model: train both with one, or learn one with the softening of the other (NoiseModel.from_catalog)"
-            )
-        (low, high), (least, most) = zred_range, expert.zred_range
-        # A redshift that is inferred is a coordinate of the flow by its prior.
-        same = (prior, cosmology, redshift_prior) == (expert.prior, expert.cosmology, expert.redshift_prior)
-        same &= all(np.array_equal(getattr(bases, array), getattr(expert.bases, array)) for array in _BASES_ARRAYS)
-        if emulator and expert.emulator_digest and emulator != expert.emulator_digest:
-            raise ConfigError(
-                f"expert: {expert.name} was trained with another emulator of spectra than {name}, perhaps on other stars: "
-                "train both with the same"
-            )
-        if not same or low < least or high > most:
-            raise ConfigError(
-                f"expert: {expert.name} was trained with another prior, cosmology, bases or redshift range than {name}, or "
-                "only one of them infers the redshift, or by another prior: train both with the same"
-            )
 
 
 def with_redshift(theta_unbounded: np.ndarray, zred: np.ndarray, prior: RedshiftPrior) -> np.ndarray:

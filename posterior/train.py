@@ -1,48 +1,41 @@
-"""Training a posterior estimator: simulate or read mock galaxies, check them, fit the flow, describe the result."""
+"""Training a posterior estimator: simulate or read mock galaxies, fit the flow, describe the result."""
 
 import contextlib
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from sedcast.data.config import Config, parse_config
 from sedcast.data.cosmology import Cosmology
-from sedcast.data.errors import ConfigError, ParameterError, SedcastError
-from sedcast.data.hdf5 import open_hdf5, read_whole
+from sedcast.data.errors import ParameterError
 from sedcast.data.provenance import provenance as made_now
 from sedcast.data.sfh_bases import SFHBases
-from sedcast.emulator.band_training import BandTrainingConfig
-from sedcast.emulator.mass_simulation import changed_artifacts, simulate
+from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
 from sedcast.emulator.simulation import SimulationConfig, default_simulator, noise_model
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.amplitude_flow import with_burst_choice, without_amplitudes
-from sedcast.posterior.burst_choice import BURST_OPTIONS
 from sedcast.posterior.conditional_flow import ConditionalFlow
 from sedcast.posterior.context import ContextTransform, TrainingDomain
-from sedcast.posterior.estimator import PosteriorEstimator, check_experts, with_redshift
+from sedcast.posterior.estimator import PosteriorEstimator, with_redshift
+from sedcast.posterior.experts import check_experts
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
-from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, Record, TrainingResult
-from sedcast.posterior.made import FlowConfig
-from sedcast.posterior.outlier_training import OutlierConfig, fit_outliers, training_simulation
+from sedcast.posterior.flow_training import FlowTrainer, Record, TrainingResult
+from sedcast.posterior.outlier_training import fit_outliers, training_simulation
+from sedcast.posterior.posterior_config import PosteriorConfig
 from sedcast.posterior.stream import Galaxies, GalaxyStream, StreamConfig
 from sedcast.posterior.train_bands import TrainedBands, bands_as_configured, finished_bands
+from sedcast.posterior.training_set import TrainingSet, read_training_set
 from sedcast.posterior.warm_start import check_start, warm_start
 
 __all__ = [
-    "PosteriorConfig",
-    "TrainingSet",
     "fit_posterior",
     "joint_points",
-    "read_training_set",
     "train_bands",
     "train_posterior",
     "training_stream",
@@ -51,80 +44,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Observed = tuple[np.ndarray, np.ndarray, np.ndarray | None]
-_COLUMNS = ("theta_unbounded", "flux", "flux_ivar", "zred")
 _MOST_COUNTED = 50_000
-# Of probit coordinates: `Prior.from_unit` keeps 1e-12 from the edges of the unit cube.
-_FARTHEST = 7.04
-
-
-class PosteriorConfig(Config):
-    """What `sedcast train posterior` makes; give either `simulation` or `simulation_file`.
-
-    Attributes
-    ----------
-    name : short name of the estimator.
-    simulation : the training set to simulate; with `stream`, what every epoch draws anew.
-    simulation_file : an HDF5 file that `sedcast simulate` wrote.
-    redshift : ``"observed"`` conditions on the redshift; ``"inferred"`` makes it a parameter, whose prior is the distribution
-        that the simulations draw it from (`SimulationConfig.zred`).
-    stream : draw fresh galaxies for every epoch instead of repeating a fixed set, and let bands be missing if so wanted.
-    flow : architecture. Its choice is where the burst's time is, see `prior_chances`, and needs `amplitudes`.
-    amplitudes : with it, burst fraction and mass are not learnt but drawn from their own posterior given the other parameters,
-        which takes a small emulator of the bands that is trained first, of the spectrum emulator that `simulation` names; that
-        of `start` serves if it was trained in the same way.
-    start : a posterior to begin with, a bundled one's name or a file, see `warm_start`; random weights if left out.
-    experts : posteriors, bundled ones' names or files, whose flows serve the galaxies measured in exactly their bands, see
-        `PosteriorEstimator.with_experts`.
-    training : schedule.
-    outliers : the score of galaxies unlike the training set.
-    """
-
-    name: str = Field(min_length=1)
-    simulation: SimulationConfig | None = None
-    simulation_file: Path | None = None
-    redshift: Literal["observed", "inferred"] = "observed"
-    stream: StreamConfig | None = None
-    flow: FlowConfig = FlowConfig()
-    amplitudes: BandTrainingConfig | None = None
-    start: str | None = None
-    experts: tuple[str, ...] = ()
-    training: FlowTrainingConfig = FlowTrainingConfig()
-    outliers: OutlierConfig = OutlierConfig()
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "PosteriorConfig":
-        if (self.simulation is None) == (self.simulation_file is None):
-            raise ValueError("give either [simulation] or simulation_file, the training set's source")
-        if self.stream is not None and self.simulation is None:
-            raise ValueError("[stream] draws fresh galaxies and needs [simulation], not simulation_file")
-        if self.experts and (self.stream is None or self.stream.missing is None):
-            raise ValueError("experts serve galaxies of certain bands among others: give [stream.missing], or drop experts")
-        if self.flow.choice and self.amplitudes is None:
-            raise ValueError("flow.choice, where the burst's time is, needs [amplitudes]: give that too, or drop choice")
-        if self.flow.choice and self.flow.n_options not in BURST_OPTIONS:
-            raise ValueError(f"flow.n_options={self.flow.n_options}: a burst has begun or not, 2, or may be young too, 3")
-        if self.stream is not None and self.simulation is not None:
-            self._check_stream(self.stream, self.simulation)
-        return self
-
-    def _check_stream(self, stream: StreamConfig, simulation: SimulationConfig) -> None:
-        if self.training.batch_size > simulation.n_galaxies:
-            raise ValueError(
-                f"training.batch_size={self.training.batch_size} is above simulation.n_galaxies={simulation.n_galaxies}, the "
-                "galaxies of an epoch: lower the one or raise the other"
-            )
-        missing = stream.missing
-        if missing is not None and len(simulation.bands) == 1:
-            raise ValueError(
-                f"stream.missing: {simulation.band_names[0]} is the only band, and never missing: leave the table out"
-            )
-        if missing is None or missing.complete + missing.without_optional < 1 - 1e-9:
-            return
-        if always := [band for band in simulation.band_names if band not in missing.optional or missing.complete == 1]:
-            raise ValueError(
-                f"stream.missing: {' '.join(always)} would never be missing, and a flow for any subset of bands could not "
-                "learn what that means: leave complete + without_optional below 1, for some random subsets of all bands"
-            )
 
 
 Epochs = list[Record]
@@ -137,92 +57,6 @@ class TrainingProgress(Protocol):
     def __call__(self, done: int, total: int, figures: Mapping[str, float] | None = None, /) -> None:
         """Show progress."""
         ...
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """Mock galaxies to train on: theta_unbounded (n, 11), flux, flux_ivar (n, n_band), zred (n,), and their configuration.
-
-    `softening` (n_band,), nanomaggies, is that of the noise model by which they were observed; () for the usual ones.
-
-    Raises
-    ------
-    ParameterError : if rows are not finite, repeat each other, or a column is constant; all are counted.
-    """
-
-    theta_unbounded: np.ndarray
-    flux: np.ndarray
-    flux_ivar: np.ndarray
-    zred: np.ndarray
-    config: SimulationConfig
-    softening: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        n, n_band = len(self.zred), len(self.config.bands)
-        shapes = {
-            "theta_unbounded": (n, len(FREE_PARAMETER_NAMES)),
-            "flux": (n, n_band),
-            "flux_ivar": (n, n_band),
-            "zred": (n,),
-        }
-        if not n:
-            raise ParameterError("the training set is empty: simulate galaxies")
-        problems = []
-        for name, shape in shapes.items():
-            values = getattr(self, name)
-            if values.shape != shape:
-                raise ParameterError(f"training set: {name} has shape {values.shape}, expected {shape}")
-            rows = values.reshape(n, -1)
-            bad = int(np.count_nonzero(~np.isfinite(rows).all(axis=1)))
-            if bad:
-                problems.append(f"{name} is not finite in {bad} of {n} rows")
-            else:
-                constant = int(np.count_nonzero(rows.min(axis=0) == rows.max(axis=0)))
-                if constant:
-                    problems.append(f"{name} is constant in {constant} of {rows.shape[1]} columns")
-        low, high = np.array([self.config.zred.min, self.config.zred.max])
-        if outside := int(np.count_nonzero((self.zred < low * (1 - 1e-6)) | (self.zred > high * (1 + 1e-6)))):
-            problems.append(f"zred is beyond {low:g} … {high:g}, the range of the configuration, in {outside} of {n} rows")
-        if far := int(np.count_nonzero((np.abs(self.theta_unbounded) > _FARTHEST).any(axis=1))):
-            problems.append(f"theta_unbounded is no probit coordinate, beyond ±{_FARTHEST:g}, in {far} of {n} rows")
-        unmeasured = int(np.count_nonzero((self.flux_ivar <= 0).any(axis=1)))
-        if unmeasured:
-            problems.append(f"flux_ivar is not positive in {unmeasured} of {n} rows")
-        repeated = n - len(np.unique(np.ascontiguousarray(self.theta_unbounded), axis=0))
-        if repeated:
-            problems.append(f"{repeated} of {n} rows repeat the parameters of another")
-        if problems:
-            raise ParameterError("the training set cannot be used: " + "; ".join(problems) + ". Simulate it again")
-
-    def __len__(self) -> int:
-        return len(self.zred)
-
-
-def read_training_set(path: str | Path) -> TrainingSet:
-    """Read a file that `sedcast.emulator.mass_simulation.simulate` wrote.
-
-    Raises
-    ------
-    ConfigError : if it cannot be read, or is not such a file.
-    ParameterError : as `TrainingSet`.
-    """
-    try:
-        with open_hdf5(path) as file:
-            theta_unbounded, flux, flux_ivar, zred = (read_whole(file[name]) for name in _COLUMNS)
-            names = [str(name) for name in file.attrs["free_parameter_names"]]
-            config = parse_config(json.loads(file.attrs["config"]), SimulationConfig, f"{path}, attribute 'config'")
-            made_with = json.loads(file.attrs.get("artifacts", "{}"))
-            # Files of before softenings were learnt have none.
-            softening = tuple(float(b) for b in file.attrs.get("softening", ()))
-    except SedcastError:
-        raise
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ConfigError(f"{path} is not a file of simulations ({error}): make one with 'sedcast simulate'") from error
-    if made_with and (changed := changed_artifacts(config, made_with)):
-        raise ConfigError(f"{path} was simulated with another {changed[0]} than is there now: put that back, or simulate again")
-    if names != list(FREE_PARAMETER_NAMES):
-        raise ConfigError(f"{path} has parameters {names}, this sedcast {list(FREE_PARAMETER_NAMES)}: simulate again")
-    return TrainingSet(theta_unbounded, flux, flux_ivar, zred, config, softening)
 
 
 def train_posterior(

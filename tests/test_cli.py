@@ -27,7 +27,7 @@ from sedcast.emulator.simulation import SimulationConfig
 from sedcast.emulator.spectrum_emulator import EmulatorConfig
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.posterior_catalog import read_posteriors
-from sedcast.posterior.train import PosteriorConfig
+from sedcast.posterior.posterior_config import PosteriorConfig
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 COMMANDS = [

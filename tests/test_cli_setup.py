@@ -13,7 +13,7 @@ from sedcast.data.config import load_config
 from sedcast.data.mapping import BUNDLED_MAPPINGS, CatalogMapping, load_mapping
 from sedcast.emulator.simulation import SimulationConfig
 from sedcast.emulator.spectrum_emulator import EmulatorConfig
-from sedcast.posterior.train import PosteriorConfig
+from sedcast.posterior.posterior_config import PosteriorConfig
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -9,8 +9,9 @@ from standin import gaussian_estimator, mock_photometry
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.emulator.redshift import RedshiftPrior
-from sedcast.posterior.estimator import PosteriorEstimator, check_experts
+from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.expert_flow import Expert, FlowWithExperts, flow_from_arrays
+from sedcast.posterior.experts import check_experts
 
 
 @pytest.fixture(scope="module")

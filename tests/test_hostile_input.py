@@ -27,7 +27,7 @@ from sedcast.data.mapping import load_mapping
 from sedcast.data.provenance import read_provenance
 from sedcast.data.tables import open_table
 from sedcast.emulator.simulation import SimulationConfig
-from sedcast.posterior.train import read_training_set
+from sedcast.posterior.training_set import read_training_set
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)

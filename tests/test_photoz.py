@@ -34,9 +34,11 @@ from sedcast.posterior.mocks import Mocks, draw_mocks
 from sedcast.posterior.outlier_training import OutlierConfig, draw_like_training, fit_outliers, training_simulator
 from sedcast.posterior.photoz import redshift_figures
 from sedcast.posterior.posterior_catalog import read_posteriors
+from sedcast.posterior.posterior_config import PosteriorConfig
 from sedcast.posterior.reweight import PriorModel, reweight_to
 from sedcast.posterior.row_reasons import AT_EDGE
-from sedcast.posterior.train import PosteriorConfig, TrainingSet, fit_posterior, train_posterior
+from sedcast.posterior.train import fit_posterior, train_posterior
+from sedcast.posterior.training_set import TrainingSet
 
 PRIOR = RedshiftPrior(min=0.005, max=0.3, z0=0.07)
 SIMULATION = {"n_galaxies": 6000, "seed": 5, "bands": BANDS, "zred": {"min": 0.005, "max": 0.3, "z0": 0.07}}

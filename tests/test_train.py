@@ -24,16 +24,11 @@ from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.flow_training import FlowTrainer
 from sedcast.posterior.made import FlowConfig
 from sedcast.posterior.outlier_training import training_simulator
+from sedcast.posterior.posterior_config import PosteriorConfig
 from sedcast.posterior.stream import StreamConfig
-from sedcast.posterior.train import (
-    PosteriorConfig,
-    TrainingSet,
-    fit_posterior,
-    read_training_set,
-    train_posterior,
-    training_stream,
-)
+from sedcast.posterior.train import fit_posterior, train_posterior, training_stream
 from sedcast.posterior.train_bands import band_checkpoint
+from sedcast.posterior.training_set import TrainingSet, read_training_set
 
 SIMULATION = {"n_galaxies": 4000, "seed": 5, "bands": BANDS, "zred": {"min": 0.005, "max": 0.3}}
 

@@ -227,7 +227,8 @@ def train_posterior_command(
     """
     screen = make_screen(as_json)
     from sedcast.data.config import load_config
-    from sedcast.posterior.train import PosteriorConfig, train_posterior
+    from sedcast.posterior.posterior_config import PosteriorConfig
+    from sedcast.posterior.train import train_posterior
     from sedcast.posterior.train_bands import band_checkpoint
 
     settings = load_config(config, PosteriorConfig)
