@@ -4,8 +4,10 @@ A configuration names a simulator as ``package.module:factory``, or as one of `B
 configuration's options and gives a `Simulator`.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +23,7 @@ from sedcast.emulator.published_provabgs import PROVABGS_PARAMETERS
 from sedcast.emulator.segments import array_digest
 from sedcast.emulator.sps import SPSModel, library_digest
 
-__all__ = ["BUILT_IN", "CompositeSimulator", "Simulator", "checked_spectra", "load_simulator"]
+__all__ = ["BUILT_IN", "CompositeSimulator", "Simulator", "checked_spectra", "code_digest", "load_simulator"]
 
 
 class Simulator(Protocol):
@@ -123,6 +125,14 @@ def load_simulator(name: str, options: Mapping[str, Any]) -> Simulator:
     if wave.ndim != 1 or wave.size < 2 or not np.isfinite(wave).all() or wave[0] <= 0 or (np.diff(wave) <= 0).any():
         raise ConfigError(f"simulator {name!r}: wave_rest must be 1-D, positive and increase, got shape {wave.shape}: give Å")
     return simulator
+
+
+def code_digest(name: str) -> str | None:
+    """SHA-256 of the file of a user's own simulator, by which a change is noticed; None of `BUILT_IN` and of compiled ones."""
+    if name in BUILT_IN:
+        return None
+    file = getattr(import_module(name.partition(":")[0]), "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file is not None and file.endswith(".py") else None
 
 
 def _imported(name: str) -> Callable[..., Simulator]:

@@ -20,7 +20,7 @@ from sedcast.data.errors import ConfigError, SedcastError
 from sedcast.data.executors import TaskPool, task_pool
 from sedcast.data.hdf5 import check_size, open_hdf5, read_whole
 from sedcast.emulator.segments import Segments, array_digest, differences, open_segments
-from sedcast.emulator.simulators import Simulator, checked_spectra, load_simulator
+from sedcast.emulator.simulators import Simulator, checked_spectra, code_digest, load_simulator
 
 __all__ = ["ParameterPrior", "TrainingSet", "TrainingSetConfig", "make_training_set"]
 
@@ -191,16 +191,20 @@ def make_training_set(
 
     Raises
     ------
-    ConfigError : as `TrainingSetConfig.load`; if `output` holds another training set or part of one.
+    ConfigError : as `TrainingSetConfig.load`; if `output` holds another training set or part of one, also of a simulator of
+        one's own whose file has changed since.
     ParameterError : if the simulator gives spectra of a wrong shape, or values without a logarithm.
     SedcastError : if a worker process dies, or the simulator fails.
     """
     output = Path(output)
     simulator, used = config.load()
     names, wave = tuple(simulator.parameter_names), np.asarray(simulator.wave_rest, dtype=np.float64)[used]
+    made_by = dict(getattr(simulator, "provenance", {}))
+    if code := code_digest(config.simulator):
+        made_by["code_sha256"] = code
     manifest = {
         "config": json.loads(config.model_dump_json()),
-        "simulator": json.loads(json.dumps(getattr(simulator, "provenance", {}))),
+        "simulator": json.loads(json.dumps(made_by)),
         "wave_rest": array_digest(wave),
         "versions": software_versions(),
     }

@@ -1,5 +1,6 @@
 """The general trainer: any simulator, priors by name, segments, exact resumption, and refusals that say what is wrong."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -99,7 +100,8 @@ def test_the_emulator_gives_the_simulator_s_spectra(trained: tuple[LogSpectrumEm
     assert figures["n_test"] == 100
     # ln L has three degrees of freedom; at 1e-4 each of them is needed.
     assert [segment["n_pca"] for segment in figures["segments"]] == [3, 3]
-    assert emulator.card["simulator"] == {"made_by": "tests"}
+    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    assert emulator.card["simulator"] == {"made_by": "tests", "code_sha256": code}
     assert np.array_equal(emulator.wave_rest, GreyBody().wave_rest)
 
 
@@ -230,6 +232,18 @@ def test_spectra_of_another_simulator_of_that_name_are_refused(tmp_path: Path, m
     monkeypatch.setattr(GreyBody, "made_by", "another library")
     with pytest.raises(ConfigError, match=r"holds another training set.*another library"):
         make_training_set(training_set(), tmp_path / "s.h5", n_workers=1)
+
+
+def test_spectra_of_a_simulator_whose_file_has_changed_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    own = tmp_path / "own_simulator.py"
+    own.write_text("from test_speculator import GreyBody\n")
+    config = training_set().model_copy(update={"simulator": "own_simulator:GreyBody"})
+    make_training_set(config, tmp_path / "s.h5", n_workers=1)
+    make_training_set(config, tmp_path / "s.h5", n_workers=1)
+    own.write_text("from test_speculator import GreyBody\n# brighter\n")
+    with pytest.raises(ConfigError, match=r"holds another training set.*code_sha256"):
+        make_training_set(config, tmp_path / "s.h5", n_workers=1)
 
 
 def test_a_fault_in_a_worker_is_named_as_one_here(tmp_path: Path) -> None:
