@@ -14,6 +14,7 @@ from sedcast.posterior.likelihood import GaussianLikelihood
 
 PRIOR = Prior()
 RUNNERS = pytest.mark.parametrize("run", [run_emcee, run_zeus])
+START = Prior(dust1=(0.0, 2.0)).sample(60, seed=2)
 SHORT = McmcConfig(n_walkers=22, n_groups=2, max_steps=90, check_every=20, thin=1, n_screen=200, seed=5)
 COUPLING = np.random.default_rng(1).standard_normal((3, 11)) / 2
 
@@ -64,9 +65,11 @@ def test_a_resumed_run_is_the_uninterrupted_one(run, tmp_path):
 def test_a_run_interrupted_before_it_can_be_judged_goes_on(tmp_path):
     path = tmp_path / "run.h5"
     with pytest.raises(KeyboardInterrupt):
-        run_emcee(galaxy(simulator=Stopping(250)), SHORT, checkpoint=path)
+        run_emcee(galaxy(simulator=Stopping(30)), SHORT, start=START, checkpoint=path)
     assert path.exists()
-    np.testing.assert_array_equal(run_emcee(galaxy(), SHORT, checkpoint=path).chain, run_emcee(galaxy(), SHORT).chain)
+    np.testing.assert_array_equal(
+        run_emcee(galaxy(), SHORT, start=START, checkpoint=path).chain, run_emcee(galaxy(), SHORT, start=START).chain
+    )
 
 
 def test_steps_that_are_kept_twice_are_there_once(tmp_path, rng):
@@ -84,13 +87,13 @@ def test_steps_that_are_kept_twice_are_there_once(tmp_path, rng):
 @RUNNERS
 def test_a_finished_run_can_be_continued_and_read_by_emcee(run, tmp_path):
     path = tmp_path / "run.h5"
-    first = run(galaxy(), SHORT.model_copy(update={"max_steps": 40}), checkpoint=path)
-    whole = run(galaxy(), SHORT)
+    first = run(galaxy(), SHORT.model_copy(update={"max_steps": 40}), start=START, checkpoint=path)
+    whole = run(galaxy(), SHORT, start=START)
     backend = emcee.backends.HDFBackend(str(path), read_only=True)
     assert backend.get_chain().shape == (40, 44, 11)
-    again = run(galaxy(), SHORT.model_copy(update={"max_steps": 40}), checkpoint=path)
+    again = run(galaxy(), SHORT.model_copy(update={"max_steps": 40}), start=START, checkpoint=path)
     np.testing.assert_array_equal(again.chain, first.chain)
-    longer = run(galaxy(), SHORT, checkpoint=path)
+    longer = run(galaxy(), SHORT, start=START, checkpoint=path)
     np.testing.assert_array_equal(longer.chain, whole.chain)
 
 
@@ -103,8 +106,8 @@ class Rounding:
 
 @RUNNERS
 def test_a_finished_run_is_read_as_it_ended(run, tmp_path):
-    first = run(galaxy(simulator=Rounding()), SHORT, checkpoint=tmp_path / "run.h5")
-    again = run(galaxy(simulator=Rounding()), SHORT, checkpoint=tmp_path / "run.h5")
+    first = run(galaxy(simulator=Rounding()), SHORT, start=START, checkpoint=tmp_path / "run.h5")
+    again = run(galaxy(simulator=Rounding()), SHORT, start=START, checkpoint=tmp_path / "run.h5")
     np.testing.assert_array_equal(again.chain, first.chain)
     np.testing.assert_array_equal(again.log_prob, first.log_prob)
     assert again.n_evaluations == first.n_evaluations
@@ -113,13 +116,13 @@ def test_a_finished_run_is_read_as_it_ended(run, tmp_path):
 @RUNNERS
 def test_what_a_likelihood_raises_is_not_printed(run, capsys):
     with pytest.raises(ZeroDivisionError, match="of the model"):
-        run(galaxy(simulator=Stopping(40, ZeroDivisionError("of the model"))), SHORT)
+        run(galaxy(simulator=Stopping(40, ZeroDivisionError("of the model"))), SHORT, start=START)
     assert capsys.readouterr() == ("", "")
 
 
 def test_checkpoints_of_other_runs_are_refused(tmp_path):
     path = tmp_path / "run.h5"
-    run_emcee(galaxy(), SHORT, checkpoint=path)
+    run_emcee(galaxy(), SHORT, start=START, checkpoint=path)
     other_model, other_prior = Linear(), Prior(dust1=(0.0, 2.0))
     other_model.scale = 1.01
     for likelihood, config, run, what in (
@@ -130,31 +133,31 @@ def test_checkpoints_of_other_runs_are_refused(tmp_path):
         (galaxy(), SHORT, run_zeus, "sampler"),
     ):
         with pytest.raises(ArtifactError, match=f"of another run: .*{what}.* differ"):
-            run(likelihood, config, checkpoint=path)
+            run(likelihood, config, start=START, checkpoint=path)
 
 
 def test_damaged_checkpoints_are_refused(tmp_path):
     path = tmp_path / "run.h5"
-    run_emcee(galaxy(), SHORT, checkpoint=path)
+    run_emcee(galaxy(), SHORT, start=START, checkpoint=path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ArtifactError, match="damaged or no HDF5 file"):
-        run_emcee(galaxy(), SHORT, checkpoint=path)
+        run_emcee(galaxy(), SHORT, start=START, checkpoint=path)
     path.write_bytes(b"something else")
     with pytest.raises(ArtifactError, match="damaged or no HDF5 file"):
-        run_emcee(galaxy(), SHORT, checkpoint=path)
+        run_emcee(galaxy(), SHORT, start=START, checkpoint=path)
     path.write_bytes(whole)
     with h5py.File(path, "a") as file:
         file["mcmc/chain"].resize(7, axis=0)
     with pytest.raises(ArtifactError, match="is damaged: its chain"):
-        run_emcee(galaxy(), SHORT, checkpoint=path)
+        run_emcee(galaxy(), SHORT, start=START, checkpoint=path)
     with h5py.File(path, "w") as file:
         file.create_group("mcmc")
     with pytest.raises(ArtifactError, match="no checkpoint of sedcast"):
-        run_emcee(galaxy(), SHORT, checkpoint=path)
+        run_emcee(galaxy(), SHORT, start=START, checkpoint=path)
 
 
 def test_two_processes_do_not_write_one_checkpoint(tmp_path):
     path = tmp_path / "run.h5"
     with output_lock(path), pytest.raises(ConfigError, match="another process is writing"):
-        run_emcee(galaxy(), SHORT, checkpoint=path)
+        run_emcee(galaxy(), SHORT, start=START, checkpoint=path)
