@@ -5,7 +5,10 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 from test_amplitude_flow import flow, galaxies
 
-from sedcast import load_sdss_sample
+from sedcast import PhotometrySimulator, load_sdss_sample
+from sedcast.data.ssp import SSPLibrary
+from sedcast.emulator.histories import derived_properties
+from sedcast.emulator.sps import SPSModel
 from sedcast.posterior import PosteriorEstimator, Refiner
 from sedcast.posterior.conditional_flow import FlowDraws
 from sedcast.posterior.likelihood import GaussianLikelihood
@@ -146,6 +149,44 @@ def test_efficiency_and_evidence_are_those_of_importance_refinement():
         assert found.log_evidence[row] == pytest.approx(exact.log_evidence, abs=0.3)
         if exact.efficiency > 0.5:
             assert found.efficiency[row] == pytest.approx(exact.efficiency, abs=0.1)
+
+
+def test_evidence_and_percentiles_are_those_of_prior_draws_weighed_by_the_direct_model():
+    """Nothing is trained on the other side: prior draws, their mass integrated out on a grid, and the SSP library."""
+    estimator = PosteriorEstimator.default()
+    galaxy = load_sdss_sample(bands=estimator.bands).subset(np.array([8000]))
+    (flux,), sigma, zred = galaxy.flux, galaxy.flux_ivar[0] ** -0.5, float(galaxy.zred[0])
+    simulator = PhotometrySimulator(SPSModel(SSPLibrary.popstar(), dtype=np.float32), estimator.bands, 0.3)
+    theta = estimator.prior.sample(50_000, seed=5)
+    theta[:, 0] = 10
+    unit = simulator.flux(theta, np.full(len(theta), zred)) / sigma
+    precision = np.sum(unit**2, axis=1)
+    best = unit @ (flux / sigma) / precision
+    offset = np.linspace(-8, 8, 129)
+    factor = best[:, None] + offset * precision[:, None] ** -0.5
+    log_mstar = 10 + np.log10(np.maximum(factor, 1e-9))
+    inside = (log_mstar > 7) & (log_mstar < 12.5)
+    # The prior is uniform over 5.5 in log mass: its density in the factor of the fluxes is 1 / (5.5 ln 10 factor).
+    share = np.where(inside, norm.pdf(offset) * (offset[1] - offset[0]), 0) / (5.5 * np.log(10) * 10 ** (log_mstar - 10))
+    chi2 = np.sum((flux / sigma) ** 2) - best**2 * precision
+    log_best = -0.5 * chi2 + 0.5 * np.log(2 * np.pi / precision) - np.sum(np.log(sigma)) - 2.5 * np.log(2 * np.pi)
+    weight = np.exp(log_best - log_best.max())[:, None] * share
+    by_draw = weight.sum(axis=1)
+    noise = np.sqrt(np.sum(by_draw**2)) / by_draw.sum()
+    assert noise < 0.06
+
+    found = estimator.draw(galaxy.flux, galaxy.flux_ivar, galaxy.zred, 10_000, seed=1)
+    assert found.log_evidence[0] == pytest.approx(np.log(by_draw.mean()) + log_best.max(), abs=4 * noise)
+    drawn = estimator.prior.from_unbounded(found.points[0])
+    got = derived_properties(drawn, zred, estimator.bases, estimator.cosmology)
+    expected = derived_properties(theta, zred, estimator.bases, estimator.cosmology)
+    for values, of_prior, weights in (
+        (drawn[:, 0], log_mstar, weight),
+        (got["log_ssfr_1gyr"], expected["log_ssfr_1gyr"], by_draw),
+        (got["a_v"], expected["a_v"], by_draw),
+    ):
+        below = [np.sum(weights[of_prior < edge]) / weights.sum() for edge in np.percentile(values, [16, 50, 84])]
+        np.testing.assert_allclose(below, [0.16, 0.5, 0.84], atol=4 * 0.5 * noise)
 
 
 def test_few_samples_are_taken_from_many_draws():
