@@ -8,7 +8,8 @@ is inefficient, better proposals are made, each step only if the one before fell
    predict, and a point between), whose equal mixture has heavier tails and covers galaxies unlike the training set.
 3. *adapted*: population Monte Carlo (Cappé et al. 2008): a mixture of t distributions in all coordinates but the mass, fitted
    to the draws of the step before, with the mass integrated out exactly; a few rounds. If hardly a draw of the steps before has
-   a posterior, the first round is fitted to draws of the prior.
+   a posterior, the first round is fitted to draws of the prior. Then rounds are run again from many draws of the prior, which
+   may find a mode that the flow does not know.
 
 Each step's weights are those of its own proposal, with fresh draws: all of them are exact, and the best is kept. A proposal
 that misses a mode looks the more efficient for it, and is betrayed by a smaller evidence than another's: so a step whose
@@ -56,6 +57,8 @@ UNRESOLVED = "signal-to-noise ratio so large that the likelihood is lost in roun
 _TEST_POINTS = 16
 # Of evidences, nats; by Markov's inequality an estimate is too large by as much in at most one case of seven.
 _DISAGREEING = 2.0
+# Draws of the prior that rounds are run again from, over those of a step: from ten, 15 of 20 seeds find SDSS row 1853's mode.
+_OF_PRIOR = 10
 # Of draws, below which nothing can be fitted to them.
 _HARDLY_ANY = 2.0
 # Of two usable cores or of a hundred: the same galaxies stand in the same calls of the simulator.
@@ -253,12 +256,19 @@ class Refiner:
             mixed = self._from_contexts(likelihood, "contexts", contexts, stream, n_threads)
             yield mixed
             best = self._better(best, mixed)
-        last = best
-        if self._short(best, config.adapt_below) and config.max_rounds and best.ess < _HARDLY_ANY:
-            last = self._better(best, _from_prior(likelihood, config.n_draws, rng))
-        for _ in range(config.max_rounds):
-            if not (self._short(best, config.adapt_below) and last.ess):
-                break
+        if config.max_rounds and self._short(best, config.adapt_below):
+            if best.ess < _HARDLY_ANY:
+                best = self._better(best, _from_prior(likelihood, config.n_draws, rng))
+            yield from self._rounds(likelihood, best, rng)
+            apart = np.random.default_rng((*stream, 2))
+            yield from self._rounds(likelihood, _from_prior(likelihood, _OF_PRIOR * config.n_draws, apart), apart)
+
+    def _rounds(self, likelihood: GaussianLikelihood, last: _Draws, rng: np.random.Generator) -> Iterator[_Draws]:
+        """Adapted draws, the first fitted to `last` and each to those before it, until some are good enough."""
+        best = last
+        for _ in range(self.config.max_rounds):
+            if not (self._short(best, self.config.adapt_below) and last.ess):
+                return
             last = self._adapted(likelihood, last, rng)
             yield last
             best = self._better(best, last)
