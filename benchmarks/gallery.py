@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.common import note
-from sedcast.cli_common import simulator_of
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
@@ -21,6 +20,7 @@ from sedcast.plotting_training import training_plot
 from sedcast.posterior.calibration import calibrate
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.mocks import draw_mocks
+from sedcast.posterior.outlier_training import training_simulation, training_simulator
 from sedcast.posterior.quantities import SHOWN_QUANTITIES
 from sedcast.sampled_seds import sampled_seds
 
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _of_galaxy(estimator: PosteriorEstimator, row: int, seed: int) -> dict[str, Callable[[], Figure]]:
-    simulator, _ = simulator_of(estimator)
+    simulator = training_simulator(estimator)
     sample = load_sdss_sample(bands=estimator.bands)
     flux, flux_ivar, zred = sample.flux[row], sample.flux_ivar[row], float(sample.zred[row])
     theta = estimator.sample(flux[None], flux_ivar[None], np.array([zred]), _N_SAMPLES, seed=seed)[0].astype(float)
@@ -78,7 +78,7 @@ def _of_sample(estimator: PosteriorEstimator, seed: int) -> dict[str, Callable[[
 
 
 def _of_calibration(estimator: PosteriorEstimator, seed: int) -> dict[str, Callable[[], Figure]]:
-    simulator, settings = simulator_of(estimator)
+    simulator, settings = training_simulator(estimator), training_simulation(estimator)
     # Seeds apart from those of the training.
     mocks = draw_mocks(_N_MOCKS, simulator, estimator, noise_model(settings), seed=20_221_103 + seed)
     result = calibrate(estimator, mocks, n_samples=200, seed=20_221_103 + seed)

@@ -11,13 +11,13 @@ from benchmarks.common import note, positive, table, verdict
 from sedcast.baselines.coordinates import FlowMap
 from sedcast.baselines.mcmc import McmcConfig, McmcResult, run_emcee, run_zeus
 from sedcast.baselines.nested import run_nautilus
-from sedcast.comparison import simulator_of
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.config import parse_config
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.simulation import FluxSimulator
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.likelihood import GaussianLikelihood
+from sedcast.posterior.outlier_training import training_simulator
 
 SAMPLERS = {"emcee": run_emcee, "zeus": run_zeus}
 OVERHEAD_BAR, SECONDS_BAR, HOLM_BAR = 0.3, 30.0, 0.01
@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Run every sampler on each galaxy in turn, or check the calibration of one."""
     bundled = options.estimator == "bundled"
     estimator = PosteriorEstimator.default() if bundled else PosteriorEstimator.load(options.estimator)
-    simulator, _ = simulator_of(estimator)
+    simulator = training_simulator(estimator)
     settings = {"target_ess": options.target_ess, "max_evaluations": options.max_evaluations, "seed": options.seed}
     config = parse_config(settings, McmcConfig, "options")
     if options.sbc is not None:

@@ -10,8 +10,9 @@ from benchmarks.mcmc import HOLM_BAR
 from sedcast.baselines.compare import compare_galaxies
 from sedcast.baselines.mcmc import McmcConfig
 from sedcast.baselines.outcomes import COMPARED_NAMES, CompareConfig, Setting
-from sedcast.comparison import mock_galaxies, simulator_of
+from sedcast.comparison import mock_galaxies
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.outlier_training import training_simulator
 from sedcast.posterior.ranks import holm, ks_p_values
 
 _N_DRAWS = 500
@@ -19,7 +20,7 @@ _N_DRAWS = 500
 
 def calibrate_mcmc(estimator: PosteriorEstimator, config: McmcConfig, options: argparse.Namespace) -> dict[str, Any]:
     """Ranks of the true parameters of mocks among effectively independent draws of chains, and whether they are uniform."""
-    simulator, _ = simulator_of(estimator)
+    simulator = training_simulator(estimator)
     compare = CompareConfig(methods=(options.sampler,), n_draws=_N_DRAWS, mcmc=config, seed=options.seed)
     mocks = mock_galaxies(estimator, options.sbc, seed=options.seed)
     setting = Setting(estimator, simulator, "emulator", compare)

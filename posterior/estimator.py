@@ -339,9 +339,14 @@ class PosteriorEstimator:
         Returns
         -------
         zred : (n, m), float32 inside the prior's range if inferred.
+
+        Raises
+        ------
+        ParameterError : if `zred` is None, and the estimator does not infer it.
         """
         if self.redshift_prior is None:
-            assert zred is not None
+            if zred is None:
+                raise ParameterError(f"zred is None, which {self.name!r} does not infer: pass the galaxies' redshifts")
             return np.repeat(np.asarray(zred)[:, None], points.shape[1], axis=1)
         low, high = _rounded_inwards(np.array(self.redshift_prior.min), np.array(self.redshift_prior.max))
         return np.clip(self.redshift_prior.from_unbounded(points[..., -1]).astype(np.float32), low, high)

@@ -3,8 +3,8 @@
 Sampling an autoregressive flow usually evaluates every network once per dimension. Here hidden units are sorted by degree, so
 each is computed exactly once, when the dimensions it sees are known: one sample costs one evaluation of each network. Work is
 laid out units × samples, so that a range of degrees is a contiguous slice, and split into chunks over threads. Three quarters
-of the time go to matrix products; all else writes into memory that each thread keeps. Where the C library of the same algorithm
-was built (`flow_kernel`), it draws the samples, about twice as fast.
+of the time go to matrix products; all else writes into memory that each thread keeps (`flow_blocks`). Where the C library of
+the same algorithm was built (`flow_kernel`), it draws the samples, about twice as fast.
 
 References
 ----------
@@ -14,8 +14,7 @@ doi:10.1093/biomet/asp053.
 
 import functools
 import logging
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -26,6 +25,7 @@ from scipy.special import ndtr, ndtri, softmax
 from sedcast.data.errors import ArtifactError
 from sedcast.posterior.chunks import chunks, in_threads
 from sedcast.posterior.conditional_flow import ConditionalFlow, FlowDraws, row_noise
+from sedcast.posterior.flow_blocks import ACTIVATIONS, Block, Memory, add_product, kept_memory
 from sedcast.posterior.flow_kernel import MIN_SAMPLES, FlowKernel, product_by_row
 from sedcast.posterior.made import (
     MAX_ANGLE,
@@ -48,36 +48,7 @@ _DEGREES_PER_PANEL = 4
 _LOG_2PI = float(np.log(2 * np.pi))
 # Of a choice; and of what is left of the noise that made it, 7 σ.
 _MOST_LOG_ODDS, _LEAST_SHARE = 20.0, 1e-12
-_HUGE = float(np.finfo(np.float32).max)
 _AFFINE = ("theta_mean", "theta_std", "context_mean", "context_std")
-
-
-_Activation = Callable[[np.ndarray, np.ndarray, np.ndarray], object]
-
-
-def _relu(values: np.ndarray, zeros: np.ndarray, spare: np.ndarray) -> None:
-    # As many zeros as values: a third faster than the maximum with one zero, or with a row of them.
-    np.maximum(values, zeros, out=values)
-
-
-def _tanh(values: np.ndarray, zeros: np.ndarray, spare: np.ndarray) -> None:
-    np.tanh(values, out=values)
-
-
-def _elu(values: np.ndarray, zeros: np.ndarray, spare: np.ndarray) -> None:
-    np.minimum(values, zeros, out=spare)
-    np.expm1(spare, out=spare)
-    np.maximum(values, spare, out=values)
-
-
-def _silu(values: np.ndarray, zeros: np.ndarray, spare: np.ndarray) -> None:
-    # x · sigmoid(x) through tanh, which cannot overflow, of x/2: `_Block` halves the weights.
-    np.tanh(values, out=spare)
-    spare += np.float32(1)
-    values *= spare
-
-
-_ACTIVATIONS: dict[str, _Activation] = {"relu": _relu, "tanh": _tanh, "elu": _elu, "silu": _silu}
 
 
 @dataclass(frozen=True)
@@ -100,67 +71,6 @@ class _Given:
 
     def __getitem__(self, rows: slice) -> "_Given":
         return _Given(self.features[rows], self.centre[rows], self.chance[rows])
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Weights of one MADE, output units first; the last kernel has a dimension's outputs together, bounded ones over the bound.
-
-    What goes into silu units is halved. The first kernel begins with columns for the choice's indicators.
-
-    Kernels after the first have their bias as column 0: a row of ones stands above every hidden layer, so that
-    the product adds it (4% more samples per second).
-    """
-
-    order: np.ndarray
-    context_kernel: np.ndarray
-    context_bias: np.ndarray
-    kernels: list[np.ndarray]
-
-    def first_kernel(self, context: np.ndarray) -> np.ndarray:
-        """The weights (units, features + indicators + dim) of the rows of `_Memory.inputs` for context (n, n_context)."""
-        bias = self.context_bias[:, None]
-        if _one_hot(context):
-            share = self.context_kernel @ context.T + bias
-            # Infinity times the zero of another galaxy's row would spoil that galaxy.
-            features = [np.nan_to_num(share, copy=False, nan=_HUGE, posinf=_HUGE, neginf=-_HUGE)]
-        else:
-            features = [bias, self.context_kernel]
-        return np.concatenate([*features, self.kernels[0]], axis=1)
-
-
-def _one_hot(context: np.ndarray) -> bool:
-    """Whether the first layer takes a chunk's context as one row per galaxy, the cheaper for few galaxies."""
-    return len(context) <= context.shape[1]
-
-
-class _Memory:
-    """Working memory for chunks of n samples, kept between them by each thread.
-
-    `sources[k]` feeds layer k + 1 and `targets[k]` receives layer k; the last target holds outputs. `inputs` feeds the
-    first layer: rows for the context and the choice's indicators, the same for all blocks, then the block's inputs, which are
-    `values`.
-    """
-
-    def __init__(self, widths: list[int], n: int, largest: int) -> None:
-        self.sources = [np.empty((1 + width, n), dtype=np.float32) for width in widths[:-1]]
-        for source in self.sources:
-            source[0] = 1
-        self.targets = [*(source[1:] for source in self.sources), np.empty((widths[-1], n), dtype=np.float32)]
-        self.zeros = np.zeros(largest * n, dtype=np.float32)
-        self.spare = np.empty((largest, n), dtype=np.float32)
-        self.flat = self.spare.reshape(-1)
-
-    def set_given(self, context: np.ndarray, told: np.ndarray, dim: int) -> None:
-        """Fill the rows of `inputs` for context (n, n_context), each for an equal number of samples, and the indicators."""
-        rows = np.eye(len(context)) if _one_hot(context) else np.vstack([np.ones(len(context)), context.T])
-        self.inputs = np.empty((len(rows) + len(told) + dim, self.spare.shape[1]), dtype=np.float32)
-        self.inputs[: len(rows)] = np.repeat(rows, self.spare.shape[1] // len(context), axis=1)
-        self.inputs[len(rows) : len(rows) + len(told)] = told
-        self.values = self.inputs[len(rows) + len(told) :]
-
-
-_kept = threading.local()
 
 
 class MaskedAutoregressiveFlow(ConditionalFlow):
@@ -219,7 +129,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         self._largest = max(widest, config.n_outputs * self.n_real)
         self._soft_bounds = np.array(config.soft_bounds, np.float32)[:, None]
         self._blocks = [self._block(index) for index in range(config.n_blocks)]
-        self._activate = _ACTIVATIONS[config.activation]
+        self._activate = ACTIVATIONS[config.activation]
         arrays = self._arrays | {"permutation": self._permutation}
         self._kernel = FlowKernel(config, arrays, self._bounds) if FlowKernel.suits(config) else None
 
@@ -293,7 +203,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
                 values = product_by_row(values, self._arrays[f"{name}_kernel_{layer}"]) + self._arrays[f"{name}_bias_{layer}"]
         return values
 
-    def _block(self, index: int) -> _Block:
+    def _block(self, index: int) -> Block:
         n_layers = len(self.config.hidden) + 1
         factor = np.float32(0.5 if self.config.activation == "silu" else 1)
         kernels = [np.ascontiguousarray(self._arrays[f"kernel_{layer}"][index].T) for layer in range(n_layers)]
@@ -306,7 +216,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         parts = split_context_kernel(self.config, self._arrays["context_kernel"][index])
         context_kernel, of_choice = (np.ascontiguousarray(part.T) * factor for part in parts)
         kernels[0] = np.concatenate([of_choice, kernels[0]], axis=1)
-        return _Block(self._permutation[index], context_kernel, self._arrays["bias_0"][index] * factor, kernels)
+        return Block(self._permutation[index], context_kernel, self._arrays["bias_0"][index] * factor, kernels)
 
     def _carry(self, noise: np.ndarray, context: np.ndarray, n_threads: int | None) -> tuple[np.ndarray, np.ndarray]:
         given, n_samples = self._given(context), noise.shape[1]
@@ -339,11 +249,9 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
             theta, log_prob = self._kernel.sample(noise, given.features, told)
             return theta * self._arrays["theta_std"] + given.centre[:, None], log_prob + self._log_constant
 
-    def _memory(self, context: np.ndarray, told: np.ndarray, n: int) -> _Memory:
+    def _memory(self, context: np.ndarray, told: np.ndarray, n: int) -> Memory:
         widths = tuple(bounds[-1] for bounds in self._bounds)
-        if getattr(_kept, "shape", None) != (widths, n, self._largest):
-            _kept.memory, _kept.shape = _Memory(list(widths), n, self._largest), (widths, n, self._largest)
-        memory: _Memory = _kept.memory
+        memory = kept_memory(widths, n, self._largest)
         memory.set_given(context, told, self.n_real)
         return memory
 
@@ -365,7 +273,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
     def _log_constant(self) -> float:
         return -0.5 * self.n_real * _LOG_2PI - float(np.log(self._arrays["theta_std"].astype(float)).sum())
 
-    def _invert_block(self, block: _Block, noise: np.ndarray, context: np.ndarray, memory: _Memory) -> None:
+    def _invert_block(self, block: Block, noise: np.ndarray, context: np.ndarray, memory: Memory) -> None:
         """Solve one block for its inputs, dimension by dimension, into `memory.values`; leave log slopes as second outputs.
 
         Hidden units take what finished panels of degrees give them in one large product, then, degree by degree, what
@@ -378,16 +286,16 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
                 for layer in range(1, len(self._bounds) - 1):
                     bounds = self._bounds[layer]
                     rows = slice(bounds[start], bounds[stop])
-                    _product(block, layer, rows, 0, self._bounds[layer - 1][start], memory)
+                    add_product(block, layer, rows, 0, self._bounds[layer - 1][start], memory)
             for d in range(start, stop):
                 self._first_layer(first, d, d + 1, memory)
                 for layer in range(1, len(self._bounds) - 1):
                     bounds, below = self._bounds[layer], self._bounds[layer - 1]
                     rows = slice(bounds[d], bounds[d + 1])
-                    _product(block, layer, rows, below[start], below[d + 1], memory)
+                    add_product(block, layer, rows, below[start], below[d + 1], memory)
                     self._apply(memory.targets[layer][rows], memory)
                 below = self._bounds[-2]
-                _product(block, -1, slice(n_outputs * d, None), below[d], below[d + 1], memory)
+                add_product(block, -1, slice(n_outputs * d, None), below[d], below[d + 1], memory)
                 shift, bounded = outputs[n_outputs * d], outputs[n_outputs * d + 1 : n_outputs * (d + 1)]
                 np.tanh(bounded, out=bounded)
                 np.multiply(bounded, self._soft_bounds, out=bounded)
@@ -400,7 +308,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
                 np.multiply(bent, scale, out=value)
                 np.add(value, shift, out=value)
 
-    def _first_layer(self, kernel: np.ndarray, start: int, stop: int, memory: _Memory) -> None:
+    def _first_layer(self, kernel: np.ndarray, start: int, stop: int, memory: Memory) -> None:
         """Units of degrees start … stop - 1 of the first hidden layer; they see the context and inputs before stop - 1."""
         rows = slice(self._bounds[0][start], self._bounds[0][stop])
         seen = len(memory.inputs) - self.n_real + stop - 1
@@ -408,7 +316,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
         np.matmul(kernel[rows, :seen], memory.inputs[:seen], out=units)
         self._apply(units, memory)
 
-    def _apply(self, units: np.ndarray, memory: _Memory) -> None:
+    def _apply(self, units: np.ndarray, memory: Memory) -> None:
         flat = units.reshape(-1)
         self._activate(flat, memory.zeros[: flat.size], memory.flat[: flat.size])
 
@@ -442,7 +350,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
             return np.empty((0, theta.shape[0] * theta.shape[1]), dtype=np.float32)
         return indicators(theta[..., -1].ravel(), self.config.n_options)
 
-    def _evaluate(self, block: _Block, context: np.ndarray, memory: _Memory) -> None:
+    def _evaluate(self, block: Block, context: np.ndarray, memory: Memory) -> None:
         """The outputs of one block, all degrees at once, leaving out panels that the masks make zero."""
         first = block.first_kernel(context)
         for start, stop in pairwise(self._panels):
@@ -451,7 +359,7 @@ class MaskedAutoregressiveFlow(ConditionalFlow):
             bounds, below = self._bounds[layer], self._bounds[layer - 1]
             for start, stop in pairwise(self._panels):
                 rows = slice(bounds[start], bounds[stop])
-                _product(block, layer, rows, 0, below[stop], memory)
+                add_product(block, layer, rows, 0, below[stop], memory)
                 if layer + 1 < len(self._bounds):
                     self._apply(memory.targets[layer][rows], memory)
 
@@ -483,18 +391,6 @@ def _unbend(values: np.ndarray, skew: np.ndarray, log_tail: np.ndarray) -> tuple
 
 def _log_slope(noise: np.ndarray, log_tail: np.ndarray, angle: np.ndarray) -> np.ndarray:
     return np.asarray(log_tail + np.log(np.cosh(angle)) - 0.5 * np.log1p(noise**2))
-
-
-def _product(block: _Block, layer: int, rows: slice, start: int, stop: int, memory: _Memory) -> None:
-    """Add to units `rows` what units start … stop of the layer before give; those from 0 on come first, with the bias."""
-    columns = slice(start + 1 if start else 0, stop + 1)
-    weights, target = block.kernels[layer][rows, columns], memory.targets[layer][rows]
-    source = memory.sources[layer if layer < 0 else layer - 1][columns]
-    if start:
-        added = np.matmul(weights, source, out=memory.spare[: len(target)])
-        np.add(target, added, out=target)
-    else:
-        np.matmul(weights, source, out=target)
 
 
 def _checked(name: str, array: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:

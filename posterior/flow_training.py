@@ -1,8 +1,7 @@
 """Training the masked autoregressive flow in TensorFlow by maximum likelihood on simulated pairs (theta, context).
 
 The posterior of precise photometry is a thin sheet in the space of parameters, which makes the loss ill-conditioned: SOAP gets
-in 2.5 minutes to where Adam is after half an hour. Masked weights stay zero because gradients and moves are multiplied by
-the mask.
+in 2.5 minutes to where Adam is after half an hour.
 
 References
 ----------
@@ -13,10 +12,10 @@ arXiv:2409.11321 (SOAP).
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -24,18 +23,9 @@ from pydantic import Field
 from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.config import Config
 from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
-from sedcast.data.tensorflow import import_tensorflow
-from sedcast.emulator.soap import Soap
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
-from sedcast.posterior.flow_tensorflow import negative_log_prob
-from sedcast.posterior.made import (
-    FlowConfig,
-    check_choice,
-    initial_parameters,
-    parameter_masks,
-    parameter_shapes,
-    permutations,
-)
+from sedcast.posterior.flow_graph import FlowGraph
+from sedcast.posterior.made import FlowConfig, check_choice, initial_parameters, parameter_masks, parameter_shapes
 from sedcast.posterior.training_pairs import Pairs, check_columns, checked_pairs, split, standardisation, summary
 
 __all__ = ["FlowTrainer", "FlowTrainingConfig", "Record", "TrainingResult"]
@@ -44,12 +34,6 @@ logger = logging.getLogger(__name__)
 
 Record = dict[str, float]
 _STEPS_PER_CALL = 50
-_VALIDATION_BATCH = 8192
-# Beyond it a galaxy's loss grows as a logarithm: one that a flow begun elsewhere holds impossible, at 1e30 nats, must not
-# decide every step, or which epoch is the best, alone.
-_TOLERABLE_NLL = 100.0
-# SOAP's: by measurement. Its other figures are `Soap`'s.
-_SECOND_DECAY, _OBSERVE, _REFRESH = 0.98, 8, 50
 _CHECKPOINT_KIND = "flow-checkpoint"
 _BEST = "best_"
 
@@ -243,7 +227,15 @@ class FlowTrainer:
             arrays = self.start.to_arrays()
             affine = {name: arrays[name] for name in affine}
             weights = {name: arrays[name] for name in parameter_shapes(self.flow, n_real, context.shape[1])}
-        graph = _Graph(self.flow, self.training, affine, weights)
+        batch_size = self.training.batch_size
+        graph = FlowGraph(
+            self.flow,
+            affine,
+            weights,
+            batch_size=batch_size,
+            clip_norm=self.training.clip_norm,
+            ema_decay=self.training.ema_decay,
+        )
         state = self._resume(graph, summary((theta, context), validation))
         graph.set(state.arrays)
         steps_per_epoch = self._steps_per_epoch(len(theta))
@@ -256,8 +248,8 @@ class FlowTrainer:
             while state.position < steps_per_epoch:
                 n_steps = min(_STEPS_PER_CALL, steps_per_epoch - state.position)
                 rates = self._rates(state, n_steps, steps_per_epoch)
-                begin = state.position * self.training.batch_size
-                batch = order[begin : begin + n_steps * self.training.batch_size]
+                begin = state.position * batch_size
+                batch = order[begin : begin + n_steps * batch_size]
                 loss = graph.steps(theta[batch], context[batch], rates)
                 state.step, state.position, state.loss_sum = (
                     state.step + n_steps,
@@ -272,7 +264,7 @@ class FlowTrainer:
                     saved = time.monotonic()
                 if self.training.max_minutes and state.minutes >= self.training.max_minutes:
                     break
-            n_seen = (state.position - first_position) * self.training.batch_size
+            n_seen = (state.position - first_position) * batch_size
             rate = n_seen / max(time.monotonic() - epoch_started, 1e-9)
             self._finish_epoch(graph, state, validation, rate)
         if self.checkpoint:
@@ -305,7 +297,7 @@ class FlowTrainer:
         warmup = np.minimum((steps + 1) / (config.warmup_steps + 1), 1)
         return (config.learning_rate * warmup * cosine).astype(np.float32)
 
-    def _finish_epoch(self, graph: "_Graph", state: _State, validation: Pairs, rate: float) -> None:
+    def _finish_epoch(self, graph: FlowGraph, state: _State, validation: Pairs, rate: float) -> None:
         nll, tolerable = graph.validate(*validation)
         if tolerable < state.best:
             state.best, state.best_epoch = tolerable, state.epoch
@@ -325,7 +317,7 @@ class FlowTrainer:
         if self.progress:
             self.progress(list(state.history))
 
-    def _diverged(self, graph: "_Graph", state: _State) -> TrainingResult:
+    def _diverged(self, graph: FlowGraph, state: _State) -> TrainingResult:
         where = f"loss became non-finite in epoch {state.epoch}, before step {state.step}"
         if state.best_epoch < 0:
             raise SedcastError(
@@ -334,7 +326,7 @@ class FlowTrainer:
         logger.warning("%s: keeping the weights of epoch %d", where, state.best_epoch)
         return self._result(graph, state, f"{where}; kept epoch {state.best_epoch}")
 
-    def _result(self, graph: "_Graph", state: _State, reason: str) -> TrainingResult:
+    def _result(self, graph: FlowGraph, state: _State, reason: str) -> TrainingResult:
         if state.best_epoch < 0:
             raise SedcastError("no epoch gave a finite validation loss: lower learning_rate, or check the training set")
         n_seen = state.step * self.training.batch_size
@@ -346,7 +338,7 @@ class FlowTrainer:
         training = self.training.model_dump(exclude={"max_minutes", "checkpoint_minutes"})
         return json.dumps({"flow": self.flow.model_dump(), "training": training}, sort_keys=True)
 
-    def _save(self, graph: "_Graph", state: _State) -> None:
+    def _save(self, graph: FlowGraph, state: _State) -> None:
         assert self.checkpoint is not None
         arrays = graph.arrays() | {f"{_BEST}{name}": value for name, value in state.best_weights.items()}
         card = {name: value for name, value in vars(state).items() if name not in ("arrays", "best_weights")}
@@ -354,7 +346,7 @@ class FlowTrainer:
         card["affine"] = {name: value.tolist() for name, value in graph.affine.items()}
         save_artifact(self.checkpoint, _CHECKPOINT_KIND, arrays, {"state": card, "identity": self._identity()}, overwrite=True)
 
-    def _resume(self, graph: "_Graph", data: dict[str, list[float]]) -> _State:
+    def _resume(self, graph: FlowGraph, data: dict[str, list[float]]) -> _State:
         if self.checkpoint is None or not self.checkpoint.is_file():
             return _State(graph.arrays(), graph.averages(), data)
         state = _read_checkpoint(self.checkpoint, self._identity(), graph, data)
@@ -368,7 +360,7 @@ def _of_another_training(path: Path) -> ArtifactError:
     )
 
 
-def _read_checkpoint(path: Path, identity: str, graph: "_Graph", data: dict[str, list[float]]) -> _State:
+def _read_checkpoint(path: Path, identity: str, graph: FlowGraph, data: dict[str, list[float]]) -> _State:
     """The state in a checkpoint, whose arrays have the names and shapes of the graph's, and its pairs the `summary` `data`."""
     arrays, card = load_artifact(path, _CHECKPOINT_KIND)
     with consistent(path, "checkpoint", otherwise="delete it to start again"):
@@ -391,94 +383,3 @@ def _read_checkpoint(path: Path, identity: str, graph: "_Graph", data: dict[str,
         if not all(type(count) is int and count >= -1 for count in counts) or not isinstance(state["history"], list):
             raise ArtifactError(f"checkpoint {path} has impossible counts {counts}: remove the file to start again")
         return _State(arrays, best, **state)
-
-
-class _Graph:
-    """The compiled parts: training steps, validation, and what they change."""
-
-    def __init__(
-        self,
-        config: FlowConfig,
-        training: FlowTrainingConfig,
-        affine: Mapping[str, np.ndarray],
-        start: Mapping[str, np.ndarray],
-    ) -> None:
-        self.tf, _ = import_tensorflow()
-        tf = self.tf
-        self.config, self.training, self.affine = config, training, dict(affine)
-        self.dim, self.n_context = affine["theta_mean"].size, affine["context_mean"].size
-        self.permutation = permutations(config, self.dim)
-        self.shapes = parameter_shapes(config, self.dim, self.n_context)
-        self._weights = {name: tf.Variable(start[name]) for name in self.shapes}
-        self._averages = {name: tf.Variable(start[name]) for name in self.shapes}
-        masks = parameter_masks(config, self.dim)
-        self._masks = [tf.constant(masks[name], tf.float32) if name in masks else None for name in self.shapes]
-        self._soap = Soap(
-            list(self._weights.values()), masks=self._masks, second_decay=_SECOND_DECAY, observe=_OBSERVE, refresh=_REFRESH
-        )
-        self._variables = {f"weight_{name}": value for name, value in self._weights.items()}
-        self._variables |= {f"average_{name}": value for name, value in self._averages.items()}
-        self._variables |= {f"soap_{k}": value for k, value in enumerate(self._soap.variables)}
-        self._steps = tf.function(self._run_steps, reduce_retracing=True)
-        self._sums = tf.function(self._sum_losses)
-
-    def set(self, arrays: Mapping[str, np.ndarray]) -> None:
-        for name, variable in self._variables.items():
-            variable.assign(arrays[name])
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {name: variable.numpy() for name, variable in self._variables.items()}
-
-    def averages(self) -> dict[str, np.ndarray]:
-        return {name: variable.numpy() for name, variable in self._averages.items()}
-
-    def flow(self, weights: Mapping[str, np.ndarray]) -> MaskedAutoregressiveFlow:
-        return MaskedAutoregressiveFlow(self.config, {**weights, **self.affine, "permutation": self.permutation})
-
-    def steps(self, theta: np.ndarray, context: np.ndarray, rates: np.ndarray) -> float:
-        """Run len(rates) steps over consecutive batches of pairs; return the sum of their losses."""
-        tf = self.tf
-        return float(self._steps(tf.constant(theta), tf.constant(context), tf.constant(rates)))
-
-    def validate(self, theta: np.ndarray, context: np.ndarray) -> tuple[float, float]:
-        """The mean loss of pairs, and the mean of what is tolerable of each."""
-        batches = range(0, len(theta), _VALIDATION_BATCH)
-        pieces = [slice(start, start + _VALIDATION_BATCH) for start in batches]
-        sums = [[float(total) for total in self._sums(theta[piece], context[piece])] for piece in pieces]
-        nll, tolerable = (sum(each) / len(theta) for each in zip(*sums, strict=True))
-        return nll, tolerable
-
-    def _sum_losses(self, theta: Any, context: Any) -> Any:
-        nll = self._loss(self._averages, theta, context)
-        return self.tf.reduce_sum(nll), self.tf.reduce_sum(_tolerable(self.tf, nll))
-
-    def _loss(self, weights: Mapping[str, Any], theta: Any, context: Any) -> Any:
-        return negative_log_prob(self.config, weights, self.affine, self.permutation, theta, context)
-
-    def _run_steps(self, theta: Any, context: Any, rates: Any) -> Any:
-        tf, size = self.tf, self.training.batch_size
-        total = tf.constant(0.0)
-        for index in tf.range(tf.shape(rates)[0]):
-            piece = slice(index * size, (index + 1) * size)
-            total += self._one_step(theta[piece], context[piece], rates[index])
-        return total
-
-    def _one_step(self, theta: Any, context: Any, rate: Any) -> Any:
-        tf = self.tf
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(_tolerable(tf, self._loss(self._weights, theta, context)))
-        gradients = tape.gradient(loss, list(self._weights.values()))
-        gradients = [g if mask is None else g * mask for g, mask in zip(gradients, self._masks, strict=True)]
-        gradients, _ = tf.clip_by_global_norm(gradients, self.training.clip_norm)
-        self._soap.apply(gradients, rate)
-        # A young average must not remember the initial weights.
-        step = tf.cast(self._soap.step, tf.float32)
-        decay = tf.minimum(self.training.ema_decay, step / (9 + step))
-        for name, average in self._averages.items():
-            average.assign(decay * average + (1 - decay) * self._weights[name])
-        return loss
-
-
-def _tolerable(tf: Any, nll: Any) -> Any:
-    excess = tf.nn.relu(nll - _TOLERABLE_NLL)
-    return nll - excess + tf.math.log1p(excess)

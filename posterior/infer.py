@@ -23,7 +23,7 @@ from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES
 from sedcast.posterior.conditional_flow import check_threads
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler, Refined
-from sedcast.posterior.outlier_training import OutlierScorer
+from sedcast.posterior.outlier_training import OutlierScorer, warn_of_limits
 from sedcast.posterior.posterior_catalog import FORMAT, WEIGHT_NAMES, all_quantity_names
 from sedcast.posterior.posterior_file import create_datasets, describe, new_file, write_refinement, write_rows
 from sedcast.posterior.resampling import n_draws
@@ -91,7 +91,7 @@ def infer_catalog(
     refiner : of the same estimator, to make each row's samples exact; None writes those of `PosteriorEstimator.draw`.
     rows_per_block : rows worked on at a time; by default about 65,000 samples' worth, few with a refiner.
     n_threads : the number of usable cores by default.
-    first_row : number of the first row, if these are part of a longer catalogue, for which `warn_of_flags` is the caller's.
+    first_row : number of the first row, if these are part of a longer catalogue, of which to warn is the caller's.
     sample_type : of ``samples``; None leaves them out.
     compression : of ``samples``.
     command : the command that asked for it, for the provenance.
@@ -131,6 +131,8 @@ def infer_catalog(
     if catalog.bands != estimator.bands or estimator.context.mask or estimator.infers_redshift:
         catalog = estimator.select(catalog)
     status, scorer = estimator.status(catalog), OutlierScorer(estimator)
+    if first_row is None:
+        warn_of_limits(scorer.limits)
     part = _Rows(estimator, catalog, status.flags, scorer, refiner, n_samples, seed, first_row or 0)
     if rows_per_block is None:
         rows_per_block = max(1, _SAMPLES_PER_BLOCK // n_draws(n_samples)) if refiner is None else _ROWS_PER_REFINED_BLOCK

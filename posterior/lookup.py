@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sedcast.data.artifacts import consistent
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.tables import TableFile, open_table
 from sedcast.posterior.posterior_catalog import PERCENTILES, REFINEMENT_NAMES, WEIGHT_NAMES, find_row, read_posteriors
@@ -40,8 +41,8 @@ def read_summary(path: str | Path, galaxy_id: int | str | None = None, *, row: i
 
     Raises
     ------
-    ArtifactError : if the file is not one that 'sedcast infer' wrote.
-    CatalogError : if it is damaged.
+    ArtifactError : if the file is not one that 'sedcast infer' wrote, or it holds samples and is damaged.
+    CatalogError : if it is a table and is damaged.
     ParameterError : if not one of `galaxy_id` and `row` is given, or there is no such row, or more than one.
     """
     if (galaxy_id is None) == (row is None):
@@ -68,11 +69,12 @@ def _of_samples(path: str | Path, galaxy_id: int | str | None, row: int | None) 
         row = posteriors.row(str(galaxy_id)) if row is None else row
         _check_row(row, len(posteriors))
         names = [*_ABOUT, *WEIGHT_NAMES, *(f"refinement/{name}" for name in (*REFINEMENT_NAMES, "step"))]
-        cells = {name.rpartition("/")[2]: posteriors.file[name][row] for name in names if name in posteriors.file}
-        about = {name: cell.decode() if isinstance(cell, bytes) else cell.item() for name, cell in cells.items()}
-        about["good"] = bool(posteriors.good[row])
-        summary = posteriors.file["summary"]
-        return Summary(row, about, {name: tuple(summary[name][row].tolist()) for name in posteriors.quantity_names})
+        with consistent(path, "file of posteriors", otherwise="infer the catalogue again"):
+            cells = {name.rpartition("/")[2]: posteriors.file[name][row] for name in names if name in posteriors.file}
+            about = {name: cell.decode() if isinstance(cell, bytes) else cell.item() for name, cell in cells.items()}
+            about["good"] = not (about["status"] or about["flags"])
+            summary = posteriors.file["summary"]
+            return Summary(row, about, {name: tuple(summary[name][row].tolist()) for name in posteriors.quantity_names})
 
 
 def _text_or_numbers(table: TableFile, name: str, start: int, stop: int) -> np.ndarray:

@@ -43,12 +43,14 @@ __all__ = [
     "sample_checks",
     "training_simulation",
     "training_simulator",
+    "warn_of_limits",
 ]
 
 logger = logging.getLogger(__name__)
 
 _ROWS_PER_BLOCK = 512
 _SEED_STEP = 7_919
+_BY_PHOTOMETRY = "outlier score by photometry alone, without the fit of samples"
 
 
 class OutlierConfig(Config):
@@ -191,8 +193,7 @@ class OutlierScorer:
         try:
             self._simulator = training_simulator(estimator)
         except (SedcastError, ValueError) as error:
-            self.limits = f"outlier score by photometry alone, without the fit of samples: {error}"
-            logger.warning(self.limits)
+            self.limits = f"{_BY_PHOTOMETRY}: {error}"
 
     def __call__(
         self,
@@ -225,6 +226,12 @@ class OutlierScorer:
         rows = thinned_rows(draws.points.shape[1], MISFIT_SAMPLES)
         predicted = predict(self.estimator, self._simulator, draws.points[:, rows], zred, n_threads=1)
         return model.judge(checks, SampleChecks(misfit(predicted, flux, flux_ivar), draws.log_evidence))
+
+
+def warn_of_limits(limits: str) -> None:
+    """Warn if `limits`, those of an `OutlierScorer`, are that something which the estimator was trained with is not there."""
+    if limits.startswith(_BY_PHOTOMETRY):
+        logger.warning("%s", limits)
 
 
 def fit_outliers(

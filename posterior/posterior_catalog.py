@@ -194,7 +194,7 @@ class PosteriorCatalog:
 
         Raises
         ------
-        ParameterError : for an unknown quantity, or a row beyond the file.
+        ParameterError : for an unknown quantity, a row beyond the file, or a slice that runs backwards.
         """
         names = self.quantity_names if names is None else as_names("names", names)
         unknown = [name for name in names if name not in self.quantity_names]
@@ -207,6 +207,8 @@ class PosteriorCatalog:
             raise ParameterError(f"row must be a row number or a slice, got {row!r}: `row(galaxy_id)` finds that of an id")
         if not isinstance(row, slice) and not 0 <= row < len(self):
             raise ParameterError(f"row {row}: the file has rows 0 … {len(self) - 1}")
+        if isinstance(row, slice) and row.step is not None and row.step < 1:
+            raise ParameterError(f"{row}: rows are read in their order, expected a step of 1 or more; reverse what is returned")
         with self._consistent():
             kept = "samples" in self.file
         if not kept:

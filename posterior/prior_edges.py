@@ -28,6 +28,7 @@ __all__ = ["EDGE_SHARE", "EdgeRanks", "EdgeResult"]
 EDGE_SHARE = 0.05
 """Share of a parameter's prior that its lower edge takes, and its upper edge."""
 
+_LIMIT = norm.isf(EDGE_SHARE)
 _MIN_TRUTHS = 20
 # Below this variance a count of truths is too far from normal for its test.
 _MIN_VARIANCE = 10.0
@@ -129,5 +130,4 @@ class EdgeRanks:
 
 
 def _in_edge(points: np.ndarray, high: int) -> np.ndarray:
-    limit = norm.isf(EDGE_SHARE)
-    return np.asarray(points > limit if high else points < -limit)
+    return np.asarray(points > _LIMIT if high else points < -_LIMIT)

@@ -27,6 +27,7 @@ from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler
 from sedcast.posterior.infer import check_output, check_sample_type, infer_catalog, quantity_names
 from sedcast.posterior.joined_posteriors import dataset_types, join_samples, join_summaries
+from sedcast.posterior.outlier_training import OutlierScorer, warn_of_limits
 from sedcast.posterior.resampling import SAMPLES_VERSION
 from sedcast.posterior.summary_tables import check_table
 
@@ -116,6 +117,8 @@ def infer_file(
             absent = segments.absent(n_segments)
             job = _Job(estimator, source, segments, rows_per_segment, n_samples, seed, samples, n_threads, refiner)
             resumed = source.n_rows - sum(len(job.rows(number)) for number in absent)
+            if absent:
+                warn_of_limits(OutlierScorer(estimator).limits)
             _fill(job, absent, pool, resumed, progress)
             if not isinstance(catalog, Catalog) and (
                 _known(catalog) != source.about["catalog"] or Path(catalog).stat().st_mtime_ns != source.modified_ns

@@ -59,6 +59,31 @@ class TrainingProgress(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Run:
+    """Where a training is kept and who is told of it, as `train_posterior` describes it."""
+
+    checkpoint: str | Path | None = None
+    progress: TrainingProgress | None = None
+    on_epoch: Callable[[Epochs], None] | None = None
+
+    def trainer(self, config: PosteriorConfig, start: MaskedAutoregressiveFlow | None = None) -> FlowTrainer:
+        """What trains the flow of a configuration, beginning with `start`."""
+
+        def report(epochs: Epochs) -> None:
+            record = epochs[-1]
+            if self.on_epoch is not None:
+                self.on_epoch(epochs)
+            if self.progress is not None:
+                figures = {"train": record["train_nll"], "validation": record["validation_nll"]}
+                done, total, limit = int(record["epoch"]) + 1, config.training.max_epochs, config.training.max_minutes
+                if limit is not None:
+                    total = max(done, min(total, round(done * limit / record["minutes"])))
+                self.progress(done, total, figures)
+
+        return FlowTrainer(config.flow, config.training, start=start, checkpoint=self.checkpoint, progress=report)
+
+
 def train_posterior(
     config: PosteriorConfig,
     *,
@@ -87,7 +112,7 @@ def train_posterior(
         set cannot be used.
     """
     experts = _experts(config) if config.experts else []
-    estimator = _train(config, checkpoint=checkpoint, progress=progress, on_epoch=on_epoch)
+    estimator = _train(config, _Run(checkpoint, progress, on_epoch))
     if experts:
         estimator = estimator.with_experts(*experts)
     library = _emulator(training_simulation(estimator)).model.library
@@ -124,11 +149,7 @@ def _transform(config: PosteriorConfig, simulation: SimulationConfig, softening:
 
 
 def _check(
-    config: PosteriorConfig,
-    simulation: SimulationConfig,
-    softening: Iterable[float],
-    n_galaxies: int,
-    checkpoint: str | Path | None,
+    config: PosteriorConfig, simulation: SimulationConfig, softening: Iterable[float], n_galaxies: int, run: _Run
 ) -> None:
     """Refuse before the simulation and the emulator of the bands what would be refused after these minutes."""
     emulator, start = _emulator(simulation), _found_start(config)
@@ -136,33 +157,27 @@ def _check(
     zred, prior = np.array([simulation.zred.max]), Prior.from_dict(simulation.prior)
     dim = _learnt(points, zred, config, prior, emulator.cosmology).shape[1]
     n_train = n_galaxies if config.stream is not None else n_galaxies - config.training.n_held_out(n_galaxies)
-    _trainer(config, None, checkpoint, None, None).check(dim, n_train)
+    run.trainer(config).check(dim, n_train)
     if start is not None:
         check_start(start, config.flow, transform=_transform(config, simulation, softening), dim=dim)
     if config.amplitudes is not None:
         stream = config.stream or StreamConfig()
-        finished_bands(config.amplitudes, simulation, stream, emulator, start=start, checkpoint=checkpoint)
+        finished_bands(config.amplitudes, simulation, stream, emulator, start=start, checkpoint=run.checkpoint)
 
 
-def _train(
-    config: PosteriorConfig,
-    *,
-    checkpoint: str | Path | None,
-    progress: TrainingProgress | None,
-    on_epoch: Callable[[Epochs], None] | None,
-) -> PosteriorEstimator:
+def _train(config: PosteriorConfig, run: _Run) -> PosteriorEstimator:
     if config.simulation_file is not None:
         training_set = read_training_set(config.simulation_file)
-        _check(config, training_set.config, training_set.softening, len(training_set), checkpoint)
+        _check(config, training_set.config, training_set.softening, len(training_set), run)
     else:
         assert config.simulation is not None
         softening = noise_model(config.simulation).softening
-        _check(config, config.simulation, softening, config.simulation.n_galaxies, checkpoint)
+        _check(config, config.simulation, softening, config.simulation.n_galaxies, run)
         if config.stream is not None:
-            return _train_on_stream(config, checkpoint=checkpoint, progress=progress, on_epoch=on_epoch)
+            return _train_on_stream(config, run)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "simulations.h5"
-            simulate(config.simulation, path, progress=progress)
+            simulate(config.simulation, path, progress=run.progress)
             training_set = read_training_set(path)
     emulator = _emulator(training_set.config)
     return fit_posterior(
@@ -171,10 +186,10 @@ def _train(
         bases=emulator.model.bases,
         cosmology=emulator.cosmology,
         provenance=_provenance(emulator),
-        bands=_bands(config, training_set.config, emulator, checkpoint, progress),
-        checkpoint=checkpoint,
-        progress=progress,
-        on_epoch=on_epoch,
+        bands=_bands(config, training_set.config, emulator, run),
+        checkpoint=run.checkpoint,
+        progress=run.progress,
+        on_epoch=run.on_epoch,
     )
 
 
@@ -211,8 +226,7 @@ def fit_posterior(
     points = joint_points(training_set, training_set.config, config)
     pairs = _learnt(points, training_set.zred, config, Prior.from_dict(training_set.config.prior), cosmology), context
     start, origin = _start(config, transform, pairs)
-    trainer = _trainer(config, start, checkpoint, progress, on_epoch)
-    result = trainer.fit(*pairs)
+    result = _Run(checkpoint, progress, on_epoch).trainer(config, start).fit(*pairs)
     trained = _trained(result, bands, (points, context), transform, training_set.config)
     n_train = len(training_set) - config.training.n_held_out(len(training_set))
     domain = _domain(transform, observed, training_set.config)
@@ -223,21 +237,15 @@ def fit_posterior(
 def train_bands(config: PosteriorConfig) -> TrainedBands | None:
     """The emulator of the bands that a configuration with ``[amplitudes]`` wants; None without that table."""
     assert config.simulation is not None
-    return _bands(config, config.simulation, _emulator(config.simulation))
+    return _bands(config, config.simulation, _emulator(config.simulation), _Run())
 
 
-def _bands(
-    config: PosteriorConfig,
-    simulation: SimulationConfig,
-    emulator: SpectrumEmulator,
-    checkpoint: str | Path | None = None,
-    progress: TrainingProgress | None = None,
-) -> TrainedBands | None:
+def _bands(config: PosteriorConfig, simulation: SimulationConfig, emulator: SpectrumEmulator, run: _Run) -> TrainedBands | None:
     if config.amplitudes is None:
         return None
     stream, start = config.stream or StreamConfig(), _found_start(config)
     return bands_as_configured(
-        config.amplitudes, simulation, stream, emulator, start=start, checkpoint=checkpoint, progress=progress
+        config.amplitudes, simulation, stream, emulator, start=start, checkpoint=run.checkpoint, progress=run.progress
     )
 
 
@@ -332,27 +340,22 @@ def training_stream(
         yield stream, transform, pairs
 
 
-def _train_on_stream(
-    config: PosteriorConfig,
-    *,
-    checkpoint: str | Path | None,
-    progress: TrainingProgress | None,
-    on_epoch: Callable[[Epochs], None] | None,
-) -> PosteriorEstimator:
+def _train_on_stream(config: PosteriorConfig, run: _Run) -> PosteriorEstimator:
     """Train on fresh galaxies; the domain is that of the first chunk, which is as good as any."""
     simulation, stream_config = config.simulation, config.stream
     assert simulation is not None
     assert stream_config is not None
     emulator = _emulator(simulation)
-    bands = _bands(config, simulation, emulator, checkpoint, progress)
+    bands = _bands(config, simulation, emulator, run)
     with training_stream(config) as (stream, transform, pairs):
         held = stream.validation()
         validation = pairs(held)
         first = stream.chunk(0)
         domain = _domain(transform, _observed(first, transform), simulation)
         start, origin = _start(config, transform, validation)
-        trainer = _trainer(config, start, checkpoint, progress, on_epoch)
-        result = trainer.fit_stream(lambda index: pairs(stream.chunk(index) if index else first), validation=validation)
+        result = run.trainer(config, start).fit_stream(
+            lambda index: pairs(stream.chunk(index) if index else first), validation=validation
+        )
         trained = _trained(result, bands, (joint_points(held, simulation, config), validation[1]), transform, simulation)
         n_spectra = stream.spectra_per_chunk * (len(result.history) + stream_config.pool_epochs - 1)
     figures = {"n_train": result.n_seen, "n_spectra": n_spectra, "n_validation": len(validation[0])}
@@ -382,27 +385,6 @@ def _start(
         return None, {}
     flow = warm_start(estimator, config.flow, transform=transform, context=pairs[1], dim=pairs[0].shape[1])
     return flow, {"start": estimator.origin}
-
-
-def _trainer(
-    config: PosteriorConfig,
-    start: MaskedAutoregressiveFlow | None,
-    checkpoint: str | Path | None,
-    progress: TrainingProgress | None,
-    on_epoch: Callable[[Epochs], None] | None,
-) -> FlowTrainer:
-    def report(epochs: Epochs) -> None:
-        record = epochs[-1]
-        if on_epoch is not None:
-            on_epoch(epochs)
-        if progress is not None:
-            figures = {"train": record["train_nll"], "validation": record["validation_nll"]}
-            done, total, limit = int(record["epoch"]) + 1, config.training.max_epochs, config.training.max_minutes
-            if limit is not None:
-                total = max(done, min(total, round(done * limit / record["minutes"])))
-            progress(done, total, figures)
-
-    return FlowTrainer(config.flow, config.training, start=start, checkpoint=checkpoint, progress=report)
 
 
 def _card(

@@ -4,14 +4,15 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from sedcast.cli_common import load_posterior, simulator_of
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.explore.compute import Explorer
+from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.outlier_training import training_simulator
 
 
 def bundled_explorer() -> Explorer:
-    estimator = load_posterior("bundled")
-    return Explorer(estimator, simulator_of(estimator)[0], load_sdss_sample(bands=estimator.bands), name="the SDSS sample")
+    estimator = PosteriorEstimator.default()
+    return Explorer(estimator, training_simulator(estimator), load_sdss_sample(bands=estimator.bands), name="the SDSS sample")
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Calibration tests: exact posteriors pass, wrong ones fail in the way that they should."""
 
+import functools
 import json
 from dataclasses import replace
 
@@ -63,6 +64,7 @@ def test_ranks_refuse_bad_input():
         rank_statistics(np.zeros(3), samples, seed=0)
 
 
+@functools.cache
 def tarp_of_gaussian(widen: float, n_reference: int) -> TarpResult:
     """TARP's coverage for N(0, I_3) truths whose posterior is said to be N(0, widen² I_3)."""
     rng = np.random.default_rng(5)

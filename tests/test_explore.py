@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 from explorers import bundled_explorer, served
 
-from sedcast.cli_common import load_posterior, simulator_of
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.explore.compute import MAX_SAMPLES, Explorer
+from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import infer_catalog
+from sedcast.posterior.outlier_training import training_simulator
 from sedcast.posterior.posterior_catalog import read_posteriors
 
 pytest.importorskip("starlette", reason="the explorer's server needs Starlette")
@@ -136,8 +137,8 @@ def test_bad_values_are_answered_with_what_is_wrong(explorer: Explorer, url: str
 
 
 def test_a_magnitude_without_an_error_is_no_band_left_out() -> None:
-    estimator = load_posterior("galex-sdss")
-    explorer = Explorer(estimator, simulator_of(estimator)[0], load_sdss_sample(bands=estimator.bands))
+    estimator = PosteriorEstimator.find("galex-sdss")
+    explorer = Explorer(estimator, training_simulator(estimator), load_sdss_sample(bands=estimator.bands))
     magnitudes, errors = [18.0, None, 18.95, 17.67, 16.94, 16.53, 16.26], [None, None, 0.067, 0.021, 0.021, 0.021, 0.033]
     body = {"magnitudes": magnitudes, "errors": errors, "zred": 0.09}
     with pytest.raises(ParameterError, match="error in FUV: expected a number"):

@@ -39,3 +39,11 @@ def test_tensorflow_is_imported_in_one_place() -> None:
         if any(name.split(".")[0] in ("tensorflow", "tensorflow_probability", "tf_keras") for name in imported_modules(path))
     }
     assert importers == {"tensorflow.py"}
+
+
+def test_only_the_command_line_imports_the_command_line() -> None:
+    paths = [path for path in (ROOT / "src/sedcast").rglob("*.py") if not path.name.startswith(("cli", "__main__"))]
+    assert paths
+    for path in paths:
+        found = [name for name in imported_modules(path) if name.startswith("sedcast.cli")]
+        assert not found, f"{path.name} imports {found[0]}"

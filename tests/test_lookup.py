@@ -13,7 +13,7 @@ from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.data.mapping import load_mapping
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.lookup import read_summary
-from sedcast.posterior.posterior_catalog import read_posteriors
+from sedcast.posterior.posterior_catalog import PosteriorCatalog, read_posteriors
 from sedcast.posterior.streaming import infer_file
 
 N = 12
@@ -122,6 +122,32 @@ def test_ids_are_found_with_blanks_and_told_where_they_are_written_otherwise(fol
         read_summary(named, "NGC 99")
     with pytest.raises(ParameterError, match="no row has the id '0022'; there is one of '22'"):
         read_summary(folder / "s.fits", "0022")
+
+
+def test_one_row_is_read_without_the_columns_of_all_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PosteriorCatalog, "status", property(lambda _: pytest.fail("the statuses of all rows were read")))
+    monkeypatch.setattr(PosteriorCatalog, "flags", property(lambda _: pytest.fail("the flags of all rows were read")))
+    for row in range(N):
+        about = read_summary(folder / "fits.h5", row=row).about
+        assert about["good"] is (about["status"] == "" and about["flags"] == "")
+        assert about["good"] == read_summary(folder / "s.fits", row=row).about["good"]
+
+
+def test_a_damaged_file_of_samples_is_said_to_be_one(folder: Path) -> None:
+    damaged = folder / "damaged.h5"
+    damaged.write_bytes((folder / "fits.h5").read_bytes())
+    with h5py.File(damaged, "a") as file:
+        del file["summary/dust2"]
+    with pytest.raises(ArtifactError, match=r"damaged\.h5 is no consistent file of posteriors .*infer the catalogue again"):
+        read_summary(damaged, row=0)
+
+
+def test_rows_are_not_read_backwards(folder: Path) -> None:
+    with read_posteriors(folder / "fits.h5") as posteriors:
+        assert posteriors.samples(slice(1, 9, 3))["dust2"].shape == (3, 40)
+        for wrong in (slice(None, None, -1), slice(0, 5, 0)):
+            with pytest.raises(ParameterError, match="expected a step of 1 or more"):
+                posteriors.samples(wrong)
 
 
 def test_a_row_goes_to_arviz(folder: Path) -> None:

@@ -8,14 +8,16 @@ import pytest
 from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast.data.asinh import asinh_magnitude, softening_nanomaggies
-from sedcast.data.catalog import Catalog
+from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.galaxy_fit import fit_galaxy
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.outlier_training import OutlierConfig, OutlierScorer, fit_outliers, training_simulator
 from sedcast.posterior.outliers import FALSE_ALARM_RATE, OutlierModel, SampleChecks, misfit
 from sedcast.posterior.photometry_density import PhotometryDensity
 from sedcast.posterior.posterior_catalog import read_posteriors
+from sedcast.posterior.streaming import infer_file
 
 SOFTENING = softening_nanomaggies(BANDS)
 SIMULATION = {"n_galaxies": 10, "seed": 3, "bands": BANDS}
@@ -219,6 +221,24 @@ def test_another_emulator_than_that_of_the_training_is_refused():
     with pytest.raises(ArtifactError, match="trained with an emulator of sha256 000000000000…, but 'bundled' is one of"):
         training_simulator(moved)
     assert "put the former back" in OutlierScorer(moved).limits
+
+
+def test_a_catalogue_s_runs_of_rows_warn_once_that_the_emulator_is_not_there(tmp_path, caplog):
+    bundled = PosteriorEstimator.default()
+    made_with = bundled.card["provenance"] | {"emulator": {"sha256": "0" * 64}}
+    moved = replace(bundled, card=bundled.card | {"provenance": made_with})
+    catalog = load_sdss_sample().subset(slice(6))
+    mags = dict(zip(BANDS, (18.95, 17.67, 16.94, 16.53, 16.26), strict=True))
+    for call in (
+        lambda: infer_file(moved, catalog, None, tmp_path / "s.fits", n_samples=5, rows_per_segment=2),
+        lambda: infer_catalog(moved, catalog, tmp_path / "s.h5", n_samples=5),
+        lambda: fit_galaxy(mags, errors=0.03, zred=0.09, model=moved, n_samples=50),
+    ):
+        caplog.clear()
+        call()
+        said = [record.getMessage() for record in caplog.records if "by photometry alone" in record.getMessage()]
+        assert len(said) == 1
+        assert "put the former back" in said[0]
 
 
 def test_a_posterior_of_a_model_of_one_s_own_has_no_emulator():

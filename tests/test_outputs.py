@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from standin import BANDS, gaussian_estimator, mock_photometry
 from typer.testing import CliRunner
 
+from sedcast import validation
 from sedcast.cli import app
 from sedcast.cli_common import Options, options
 from sedcast.data.artifacts import save_artifact
@@ -42,6 +43,20 @@ def _fresh_options() -> None:
 
 
 @pytest.fixture
+def _empty_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures without anything in them, which are saved and marked as all are: drawing takes most of a command's time."""
+    drawing = ("corner_plot", "history_plot", "mass_sfr_plane", "sed_plot")
+    for name in (
+        *(f"report.{name}" for name in drawing),
+        "comparison.corner_of",
+        "galaxy_fit.posterior_figure",
+        "plotting_ssp.ssp_plot",
+    ):
+        monkeypatch.setattr(f"sedcast.{name}", lambda *_, **__: Figure(figsize=(1, 1)))
+    monkeypatch.setattr(validation, "_PICTURES", dict.fromkeys(validation._PICTURES, lambda _: Figure(figsize=(1, 1))))
+
+
+@pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder: a catalogue, a mapping, a posterior, configurations."""
     monkeypatch.chdir(tmp_path)
@@ -67,6 +82,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 INFER = ["infer", "mine.fits", "--model", "model.npz", "--n-samples", "5"]
 
 
+@pytest.mark.usefixtures("_empty_pictures")
 @pytest.mark.parametrize(
     ("words", "changed", "written"),
     [
@@ -158,6 +174,7 @@ def test_files_that_a_configuration_names_are_inputs(folder: Path) -> None:
     assert contents(folder).items() >= before.items()
 
 
+@pytest.mark.usefixtures("_empty_pictures")
 def test_pictures_of_galaxies_that_were_replaced_do_not_stay(folder: Path) -> None:
     words = ["compare", "-n", "1", "--mocks", "0", "--methods", "flow", "-o", "c"]
     run(*words)

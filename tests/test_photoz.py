@@ -133,6 +133,8 @@ def test_redshifts_are_asked_for_or_refused():
         gaussian_estimator().sample(flux, ivar, None, 5, seed=0)
     with pytest.raises(ParameterError, match="does not infer the redshift"):
         gaussian_estimator().sample_with_redshift(flux, ivar, 5, seed=0)
+    with pytest.raises(ParameterError, match="'stand-in' does not infer: pass the galaxies' redshifts"):
+        gaussian_estimator().redshifts(np.zeros((4, 5, 11)), None)
     theta = photoz_estimator().sample(flux, ivar, None, 5, seed=0)
     with pytest.raises(ParameterError, match="the redshift of each point"):
         photoz_estimator().log_prob(theta, flux, ivar, zred)

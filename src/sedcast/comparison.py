@@ -12,7 +12,6 @@ from sedcast.baselines.compare import Comparison, galaxies_of_catalog, galaxies_
 from sedcast.baselines.fsps_cost import fsps_cost
 from sedcast.baselines.outcomes import CompareConfig, Galaxy, Setting, physical
 from sedcast.baselines.report_tables import to_json, to_markdown
-from sedcast.cli_common import simulator_of
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.outputs import write_text
@@ -22,6 +21,7 @@ from sedcast.plotting import save_figure
 from sedcast.plotting_compare import c2st_plot, corner_of, difference_plot
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.mocks import draw_mocks
+from sedcast.posterior.outlier_training import training_simulation, training_simulator
 
 __all__ = ["FILES", "about", "choose_galaxies", "mock_galaxies", "setting_of", "write_comparison"]
 
@@ -35,7 +35,7 @@ _MAX_CORNERS = 3
 
 def setting_of(estimator: PosteriorEstimator, config: CompareConfig, *, direct: bool = False) -> Setting:
     """The likelihood that the estimator was trained for, by its emulator, or by the direct model that this learnt."""
-    simulator, settings = simulator_of(estimator)
+    simulator, settings = training_simulator(estimator), training_simulation(estimator)
     emulator = simulator.model
     digest = str(getattr(emulator, "card", {}).get("sha256", ""))[:12]
     name = f"emulator ({settings.emulator}, sha256 {digest})"
@@ -119,7 +119,7 @@ def mock_galaxies(estimator: PosteriorEstimator, n: int, *, seed: int) -> list[G
     """Mocks from the joint that the estimator was trained on; of the same seed, more hold the fewer."""
     if n == 0:
         return []
-    simulator, settings = simulator_of(estimator)
+    simulator, settings = training_simulator(estimator), training_simulation(estimator)
     noise = noise_model(settings)
     galaxies: list[Galaxy] = []
     for first in range(0, n, _MOCKS_PER_CHUNK):

@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sedcast.baselines.outcomes import PHYSICAL_NAMES, physical, run_draws, run_path
-from sedcast.cli_common import simulator_of
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.emulator.simulation import PhotometrySimulator, noise_model
@@ -22,6 +21,7 @@ from sedcast.posterior.calibration import CalibrationResult, calibrate
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import rows_at_most
 from sedcast.posterior.mocks import draw_mocks
+from sedcast.posterior.outlier_training import training_simulation, training_simulator
 from sedcast.sampled_seds import sampled_seds
 
 __all__ = ["FILES", "ComparisonRecord", "galaxies_to_show", "make_figures", "read_comparison"]
@@ -162,7 +162,7 @@ def make_figures(
     seed : of mocks and samples.
     progress : called with (mocks done, mocks).
     """
-    simulator, settings = simulator_of(estimator)
+    simulator, settings = training_simulator(estimator), training_simulation(estimator)
     noise = noise_model(settings)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[str] = []

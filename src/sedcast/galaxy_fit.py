@@ -25,7 +25,7 @@ from sedcast.posterior.estimator import PosteriorEstimator, bundled_posteriors
 from sedcast.posterior.exact import rows_at_most
 from sedcast.posterior.infer import check_output, infer_catalog
 from sedcast.posterior.inference_data import inference_data
-from sedcast.posterior.outlier_training import training_simulator
+from sedcast.posterior.outlier_training import training_simulator, warn_of_limits
 from sedcast.posterior.posterior_catalog import read_posteriors
 from sedcast.posterior.quantities import QUANTITIES, SHOWN_QUANTITIES
 from sedcast.posterior.row_reasons import warn_of_flags
@@ -177,16 +177,18 @@ def fit_galaxy(
         check_output(output, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "galaxy.h5"
-        # As a part of a catalogue, of which infer_catalog does not warn that most of its rows are excluded or flagged.
+        # As a part of a catalogue, of which infer_catalog does not warn: one galaxy has words of its own.
         infer_catalog(estimator, galaxy, made, n_samples=n_samples, seed=seed, first_row=0)
         with read_posteriors(made) as posteriors:
             if posteriors.status[0]:
                 raise ParameterError(f"no posterior by {estimator.name!r}: {posteriors.status[0]}; check {name} and errors")
             samples, flags = posteriors.samples(0), str(posteriors.flags[0])
+            limits = str(posteriors.provenance["outlier_limits"])
             figures = {name: float(getattr(posteriors, name)[0]) for name in ("score", "efficiency", "log_evidence")}
         if output is not None:
             with atomic_path(output) as temporary:
                 shutil.copyfile(made, temporary)
+    warn_of_limits(limits)
     warn_of_flags(1, Counter([flags]))
     return GalaxyFit(estimator, galaxy, samples, _intervals(estimator, samples, zred, seed), flags, **figures)
 

@@ -17,7 +17,7 @@ from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulation import PhotometrySimulator
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import rows_at_most
-from sedcast.posterior.outlier_training import OutlierScorer
+from sedcast.posterior.outlier_training import OutlierScorer, warn_of_limits
 from sedcast.posterior.quantities import QUANTITIES, SHOWN_QUANTITIES
 from sedcast.posterior.resampling import PosteriorDraws
 from sedcast.posterior.row_reasons import joined_flags
@@ -97,6 +97,7 @@ class Explorer:
             raise ParameterError(f"the model's bands {simulator.bands} are not the estimator's, {estimator.bands}")
         self.estimator, self.simulator, self.catalog, self.name = estimator, simulator, catalog, name
         self._scorer, self._softening = OutlierScorer(estimator), estimator.context.softening
+        warn_of_limits(self._scorer.limits)
         self._excluded = estimator.status(catalog).excluded
         good = np.flatnonzero(self._excluded == "")
         if not len(good):

@@ -116,14 +116,15 @@ class McmcJob:
 def _run(pipe: Connection, model: str, observed: Observed) -> None:
     from sedcast.baselines.coordinates import FlowMap
     from sedcast.baselines.mcmc import McmcConfig, run_emcee
-    from sedcast.cli_common import load_posterior, simulator_of
+    from sedcast.posterior.estimator import PosteriorEstimator
     from sedcast.posterior.likelihood import GaussianLikelihood
+    from sedcast.posterior.outlier_training import training_simulator
 
     # Ctrl-C is for the server, which ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        estimator = load_posterior(model)
-        simulator, _ = simulator_of(estimator)
+        estimator = PosteriorEstimator.find(model)
+        simulator = training_simulator(estimator)
         flux, ivar, zred = observed.flux, observed.flux_ivar, observed.zred
         likelihood = GaussianLikelihood(simulator, estimator.prior, flux=flux, flux_ivar=ivar, zred=zred)
         config = McmcConfig(max_steps=20_000)
