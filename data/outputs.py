@@ -149,7 +149,8 @@ def _described(path: Path, found: dict[str, str] | None) -> str:
     running = invocation.get()
     if found is not None:
         same = running is not None and found["command"] == running.text
-        return f"made by {found['command']!r}" + (" of other inputs, or by another version" if same else "")
+        more = " before an input was changed or made again, or by another version" if same else ""
+        return f"made by {found['command']!r}{more}"
     if not path.exists():
         return "a link to what is not there"
     if path.suffix in _SILENT:

@@ -1,5 +1,6 @@
 """The command line: teaches, starts fast, and ends with the right status and message."""
 
+import itertools
 import json
 import logging
 import os
@@ -90,6 +91,16 @@ def test_every_help_shows_an_example(command: list[str]) -> None:
     result = CliRunner().invoke(cli.app, [*command, "--help"])
     assert result.exit_code == 0
     assert f"sedcast {' '.join(command)}" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_paragraphs_of_help_are_wrapped_once(command: list[str]) -> None:
+    shown = CliRunner(env={"COLUMNS": "80"}).invoke(cli.app, [*command, "--help"]).output
+    lines = [line.strip() for line in shown.partition("╭")[0].splitlines()]
+    broken = [
+        (line, after) for line, after in itertools.pairwise(lines) if line and after and len(f"{line} {after.split()[0]}") <= 78
+    ]
+    assert broken == []
 
 
 def test_version(run: Run) -> None:

@@ -154,7 +154,9 @@ def test_what_cannot_say_what_made_it_is_kept(folder: Path) -> None:
 def test_the_output_of_other_inputs_is_kept(folder: Path) -> None:
     run(*INFER, "-o", "out.h5")
     gaussian_estimator(0.5).save("model.npz", overwrite=True)
-    with pytest.raises(ParameterError, match=r"made by 'sedcast infer .* of other inputs, or by another version"):
+    with pytest.raises(
+        ParameterError, match=r"made by 'sedcast infer .*before an input was changed or made again, or by another"
+    ):
         run(*INFER, "-o", "out.h5")
 
 

@@ -319,6 +319,17 @@ def test_training_plot_shows_the_losses_and_the_least_of_them() -> None:
             training_plot(wrong)
 
 
+def test_the_legend_of_a_training_that_ends_steeply_is_beside_its_curves() -> None:
+    # As of a short training whose first epoch holds the compilation.
+    minutes = [0.2, *np.linspace(0.25, 0.26, 9)]
+    epochs = [{"minutes": at, "train_nll": 13.2 - 0.1 * k, "validation_nll": 13.0 - 0.08 * k} for k, at in enumerate(minutes)]
+    axes = drawn(training_plot(epochs)).axes[0]
+    legend = axes.get_legend()
+    assert legend is not None
+    for line in axes.lines:
+        assert not line.get_path().transformed(line.get_transform()).intersects_bbox(legend.get_window_extent(), filled=False)
+
+
 def test_edge_plot_shows_each_edge_with_enough_truths(rng: np.random.Generator) -> None:
     edges = EdgeRanks(FREE_PARAMETER_NAMES, seed=0)
     # Mocks and samples of the prior, but for the first parameter, which never comes near its edges.

@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import errno
+import inspect
 import os
 import re
 import shlex
@@ -248,6 +249,8 @@ class CommandGroup(TyperGroup):
             carrier = typer.Typer(add_completion=False)
             carrier.command()(_every_command)
             command.params += typer.main.get_command(carrier).params
+            # Typer keeps the line ends of all paragraphs but the first, and wraps what is between them once more.
+            command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(command.help or ""))
             command.invoke = _recorded(command.invoke)  # type: ignore[method-assign, assignment]
         return command
 

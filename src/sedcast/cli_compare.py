@@ -82,9 +82,9 @@ def compare(
 ) -> None:
     """Run the flow, the refined flow, emcee and zeus on the same galaxies and likelihood, and set them side by side.
 
-    Writes comparison.json, comparison.md and pictures to the folder. A chain takes some ten seconds. Finished runs are kept
-    in the folder: the same command goes on where an interrupted one stopped, and one for more galaxies, with --overwrite, runs
-    the new ones only.
+    Writes comparison.json, comparison.md and pictures to the folder. A chain of emcee takes about a second, one of zeus some
+    ten. Finished runs are kept in the folder: the same command goes on where an interrupted one stopped, and one for more
+    galaxies, with --overwrite, runs the new ones only.
     """
     screen = make_screen(as_json)
     from sedcast.baselines.compare import compare_galaxies

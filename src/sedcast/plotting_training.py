@@ -56,5 +56,5 @@ def training_plot(epochs: Sequence[Mapping[str, float]]) -> Figure:
         room = 0.05 * np.ptp(settled)
         axes.set_ylim(settled.min() - room, settled.max() + room)
     axes.set(xlabel="minutes of training", ylabel="loss: −log probability density of a galaxy's truth [nats]")
-    axes.legend(loc="upper right", fontsize=9, frameon=False)
+    axes.legend(fontsize=9, frameon=False)
     return figure
