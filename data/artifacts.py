@@ -123,13 +123,15 @@ def output_path(path: str | Path, *, overwrite: bool = False) -> Path:
 
     Raises
     ------
-    ParameterError : if it is no path, or a folder; or if a file is there and `overwrite` is not true.
+    ParameterError : if it is no path, or a folder, a device or a pipe; or if a file is there and `overwrite` is not true.
     """
     if not isinstance(path, str | Path) or not str(path):
         raise ParameterError(f"{path!r} is no name of a file to write: expected a text or a Path")
     path = Path(path)
     if path.is_dir():
         raise ParameterError(f"{path} is a folder: give the name of a file")
+    if path.exists() and not path.is_file():
+        raise ParameterError(f"{path} is a device or a pipe, which a file would replace: give the name of a file")
     if not overwrite and invocation.get() is None and os.path.lexists(path):
         raise ParameterError(f"{path} is there already: give another name, or overwrite=True to replace it")
     return path

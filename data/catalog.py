@@ -38,6 +38,9 @@ __all__ = ["NANOMAGGIES_PER_UNIT", "Catalog", "apply_calibration", "load_sdss_sa
 
 logger = logging.getLogger(__name__)
 
+# Nanomaggies: no survey measures it, and its square is still a number.
+_MOST_FLUX = 1e100
+
 
 @dataclass(frozen=True)
 class Catalog:
@@ -48,8 +51,8 @@ class Catalog:
     ids : (n,) int64 or str.
     bands : band names, the order of the second axis.
     flux : (n, n_band) nanomaggies, or with units, see `as_nanomaggies`.
-    flux_ivar : (n, n_band) nanomaggies^-2. A band is missing where flux or ivar is not finite or ivar is not positive; both are
-        then stored as 0.
+    flux_ivar : (n, n_band) nanomaggies^-2. A band is missing where flux or ivar is not finite, ivar is not positive, or the
+        flux is beyond 1e100, which is none; both are then stored as 0.
     zred : (n,) redshift; NaN where unknown.
     status : (n,) str, "" for a row that can be inferred, else why it cannot. If not given, it is worked out: every band
         must be there and the redshift be positive. `select`, which inference from a subset of the bands calls, works it out
@@ -78,7 +81,7 @@ class Catalog:
                 f"flux {flux.shape}, flux_ivar {ivar.shape} and ids {ids.shape} do not fit {expected[0]} redshifts and "
                 f"{expected[1]} bands {bands}: flux and flux_ivar must be {expected}, ids ({expected[0]},)"
             )
-        missing = ~(np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0))
+        missing = ~((np.abs(flux) <= _MOST_FLUX) & np.isfinite(ivar) & (ivar > 0))
         flux[missing] = ivar[missing] = 0.0
         status = (
             _row_status(bands, missing, zred, missing.any(axis=1)) if np.size(self.status) == 0 else np.asarray(self.status)

@@ -11,8 +11,8 @@ from distributed import Client, LocalCluster
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from sedcast.data.artifacts import software_versions
-from sedcast.data.errors import ConfigError
-from sedcast.data.executors import Session, TaskPool, forget, share
+from sedcast.data.errors import ConfigError, SedcastError
+from sedcast.data.executors import LOST, Session, TaskPool, forget, share
 
 __all__ = ["DaskPool", "dask_pool"]
 
@@ -55,7 +55,11 @@ class DaskPool(TaskPool):
         token = uuid.uuid4().hex
         if self.n_workers == 0:
             logger.warning("the Dask scheduler has no workers yet: waiting for the first")
-        self._client.register_plugin(_Shared(token, shared))
+        try:
+            self._client.register_plugin(_Shared(token, shared))
+        except OSError as error:
+            # Of a connection: those who write files would take it for one of the disk.
+            raise SedcastError(LOST) from error
         try:
             yield Session(self._client.get_executor(pure=False), token)
         finally:

@@ -26,7 +26,7 @@ from sedcast.data.artifacts import software_versions
 from sedcast.data.errors import ConfigError, MissingDependencyError, ParameterError, SedcastError
 from sedcast.data.threads import usable_cores
 
-__all__ = ["Session", "TaskPool", "call", "forget", "share", "task_pool"]
+__all__ = ["LOST", "Session", "TaskPool", "call", "forget", "share", "task_pool"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ _ATTEMPTS = 3
 _SHARED: dict[str, tuple[Any, ...]] = {}
 _EXPECTED: dict[str, dict[str, str]] = {}
 _ONE_AT_A_TIME = threading.RLock()
+LOST = "the Dask scheduler was lost: start it again and repeat the command to go on"
 _DIED = (
     "a worker process died each time that it ran the same task: out of memory, or the simulator ended it (FSPS does when a "
     "data file is missing). What was finished is kept, and the same call goes on from there; with one worker and no "
@@ -131,7 +132,7 @@ class Session:
             try:
                 finished[number] = future.result()
             except CancelledError as error:
-                raise SedcastError("the Dask scheduler was lost: start it again and repeat the command to go on") from error
+                raise SedcastError(LOST) from error
             except Exception as error:
                 if type(error).__name__ == "KilledWorker":
                     raise SedcastError(_DIED) from error

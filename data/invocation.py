@@ -73,7 +73,7 @@ class Invocation:
 
     def mark(self, text_digest: str = "-") -> str:
         """The same in one word of ASCII that any format keeps as it is; with the digest of the rest, if the output is text."""
-        return f"sedcast-run:{self.run}:{text_digest}:{quote(self.text)}"
+        return f"sedcast-run:{self.run}:{text_digest}:{quote(self.text, errors='surrogateescape')}"
 
 
 invocation: contextvars.ContextVar[Invocation | None] = contextvars.ContextVar("invocation", default=None)

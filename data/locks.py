@@ -34,12 +34,17 @@ def lock_handle(handle: IO[str], output: Path) -> None:
 def output_lock(output: str | Path) -> Iterator[None]:
     """Hold the lock of an output, the file ``.NAME.lock`` beside it, which is deleted in the end.
 
+    That of a folder is in the folder where nothing can be written beside it, as with a home or a disk that is mounted.
+
     Raises
     ------
     ConfigError : if another process holds it.
     """
     output = Path(output)
-    path = output.with_name(f".{output.name}.lock")
+    # The working folder, "." or "", and that above it have a name only in full.
+    full = output.resolve() if output.name in ("", "..") else output
+    inside = full.is_dir() and not os.access(full.parent, os.W_OK)
+    path = (full if inside else full.parent) / f".{full.name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with path.open("w") as handle:

@@ -40,7 +40,8 @@ def check_replaceable(paths: Iterable[Path], option: str = "-o", *, overwrite: b
 
     Raises
     ------
-    ParameterError : naming the first file that may not be replaced, and what it holds; or if one is a folder.
+    ParameterError : naming the first file that may not be replaced, and what it holds; or if one is a folder, a device or a
+        pipe.
     """
     running = invocation.get()
     for path in paths:
@@ -48,6 +49,8 @@ def check_replaceable(paths: Iterable[Path], option: str = "-o", *, overwrite: b
             continue
         if path.is_dir():
             raise ParameterError(f"{option} {path} is a folder: give the name of a file")
+        if path.exists() and not path.is_file():
+            raise ParameterError(f"{option} {path} is a device or a pipe, which a file would replace: give the name of a file")
         refuse_inputs(path, option)
         found = None if overwrite else _made_by(path)
         if overwrite or (running is not None and found is not None and found["run"] == running.run):
@@ -137,7 +140,7 @@ def _marked_by(path: Path) -> dict[str, str] | None:
         said = _FRAMES.get(path.suffix, "").format(mark[0].decode("ascii")).encode()
         if _digest(held.replace(said, b"", 1)) != digest:
             return None
-    return {"command": unquote(command), "run": run}
+    return {"command": unquote(command, errors="surrogateescape"), "run": run}
 
 
 def _digest(text: bytes) -> str:

@@ -52,6 +52,12 @@ def test_extinction_and_units_of_one_row_by_hand() -> None:
     assert 2.5 / np.log(10) / (flux[0, 4] * np.sqrt(ivar[0, 4])) == pytest.approx(0.1)
 
 
+def test_a_flux_whose_magnitude_is_infinite_is_not_measured() -> None:
+    catalog = Catalog(np.arange(3), ("u", "r"), [[1e308, 1.0], [1.0, -1e200], [1e38, 1.0]], np.ones((3, 2)), np.full(3, 0.1))
+    assert catalog.status.tolist() == ["no measurement in u", "no measurement in r", ""]
+    assert (catalog.flux[0, 0], catalog.flux_ivar[0, 0]) == (0.0, 0.0)
+
+
 def test_offsets_and_floors_by_hand() -> None:
     catalog = Catalog(np.arange(1), ("u", "r"), [[100.0, 0.0]], [[0.25, 1.0]], [0.1])
     calibrated = apply_calibration(catalog, {"u": -0.036}, {"u": 0.05, "r": 0.02})

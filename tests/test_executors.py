@@ -107,3 +107,21 @@ def test_wrong_numbers_and_addresses_are_refused(monkeypatch: pytest.MonkeyPatch
     for wrong in ("tcp://127.0.0.1:9", "nowhere"):
         with pytest.raises(ConfigError, match="no Dask scheduler"), task_pool(wrong):
             pass
+
+
+def test_a_scheduler_lost_between_calls_is_no_fault_of_a_file() -> None:
+    pytest.importorskip("distributed", reason="needs dask and distributed")
+    from sedcast.data.dask_pool import DaskPool
+
+    class Lost:
+        @staticmethod
+        def nthreads() -> dict[str, int]:
+            return {"tcp://worker": 1}
+
+        @staticmethod
+        def register_plugin(_: object) -> None:
+            # What distributed raises, CommClosedError, is one.
+            raise OSError("Stream is closed")
+
+    with pytest.raises(SedcastError, match="scheduler was lost"):
+        list(DaskPool(Lost()).map(power, [2], shared=(3,)))

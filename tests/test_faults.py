@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from benchmarks.kills import FAULTS, make_tasks
-from sedcast.cli_common import explain_os_error
+from sedcast.cli_common import check_writable, explain_os_error
 from sedcast.data.artifacts import atomic_path, load_artifact, reserve, save_artifact
-from sedcast.data.errors import ArtifactError, ConfigError
+from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.data.locks import output_lock
 
 ROOT = Path(__file__).parent.parent
@@ -103,7 +103,7 @@ def test_a_full_disk_is_known_by_numpys_words_too(tmp_path: Path) -> None:
     """They have no number: written as `sedcast fit -o galaxy.fits` writes."""
     code = (
         "import resource, sys; import numpy as np; from astropy.table import Table\n"
-        "from sedcast.cli_common import explain_os_error\n"
+        "from sedcast.cli_common import check_writable, explain_os_error\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))\n"
         "try: Table({'a': np.zeros(100_000)}).write(sys.argv[1])\n"
         "except OSError as error: print(error.errno, explain_os_error(error))"
@@ -124,6 +124,45 @@ def test_the_second_of_two_runs_is_refused_and_the_lock_goes(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
     with output_lock(output):
         pass
+
+
+def test_the_working_folder_is_locked_under_its_full_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in (".", "", folder / "."):
+        with output_lock(name), pytest.raises(ConfigError, match="another process"), output_lock(folder):
+            pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
+
+
+def test_a_folder_beside_which_nothing_can_be_written_holds_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    # A superuser may write anywhere.
+    monkeypatch.setattr(os, "access", lambda path, _: path == folder)
+    with output_lock(folder):
+        assert [path.name for path in folder.iterdir()] == [".home.lock"]
+    assert list(folder.iterdir()) == []
+
+
+def test_a_name_that_leaves_no_room_for_unfinished_files_is_refused(tmp_path: Path) -> None:
+    output = tmp_path / f"{'é' * 120}.fits"
+    with pytest.raises(ParameterError, match="the name has 245 bytes, and may have"):
+        check_writable(output, overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+    check_writable(tmp_path / f"{'a' * 80}.fits", overwrite=False)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_no_device_or_pipe_is_replaced(tmp_path: Path, overwrite: bool) -> None:
+    pipe = tmp_path / "pipe.npz"
+    os.mkfifo(pipe)
+    with pytest.raises(ParameterError, match="a device or a pipe"):
+        check_writable(pipe, overwrite=overwrite)
+    with pytest.raises(ParameterError, match="a device or a pipe"):
+        save_artifact(pipe, "thing", {}, {}, overwrite=overwrite)
+    assert pipe.is_fifo()
 
 
 def test_schemas_of_other_versions_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

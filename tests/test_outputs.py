@@ -243,6 +243,18 @@ def test_a_run_is_known_by_what_decides_it(folder: Path) -> None:
     assert made(catalog="emulator.toml") != trained
 
 
+def test_a_name_that_is_not_utf_8_is_kept(folder: Path) -> None:
+    running = invocation.set(Invocation("sedcast x -o 'r\udce9.md'", ("x",), {}))
+    try:
+        path = folder / os.fsdecode(b"r\xe9.md")
+        write_text(path, "# Title\n")
+        check_replaceable([path])
+    finally:
+        invocation.reset(running)
+    with pytest.raises(ParameterError, match=r"made by \"sedcast x -o 'r\\udce9.md'\""):
+        check_replaceable([path])
+
+
 def test_a_text_that_was_edited_is_the_users(folder: Path) -> None:
     running = invocation.set(Invocation("sedcast x --title 'a -- é'", ("x",), {}))
     try:

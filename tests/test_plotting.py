@@ -1,5 +1,6 @@
 """Each picture is a figure that holds what it says, in the axes where it says so."""
 
+import sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -359,3 +360,20 @@ def test_no_pyplot_state_is_left_behind(rng: np.random.Generator) -> None:
     corner_plot({"flow": rng.normal(size=(100, 3))}, NAMES)
     pp_plot(rng.random((50, 11)), FREE_PARAMETER_NAMES)
     assert pyplot.get_fignums() == []
+
+
+def test_corners_are_drawn_where_the_home_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ArviZ, which corner imports where it is installed, keeps a file there."""
+
+    class ReadOnly:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "arviz":
+                raise PermissionError(13, "Permission denied", "/home/one/.cache")
+
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("arviz", "corner")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [ReadOnly, *sys.meta_path])
+    figure = corner_plot({"flow": np.random.default_rng(0).normal(size=(200, 2))}, ["log_mstar", "a_v"])
+    assert len(figure.axes) == 4
+    assert "arviz" not in sys.modules

@@ -277,6 +277,7 @@ def check_writable(output: Path, option: str = "-o", *, overwrite: bool) -> None
 
     lock_output(output, option)
     check_replaceable([output], option, overwrite=overwrite)
+    check_name(output, option)
 
 
 def check_picture(path: Path | None, *, overwrite: bool) -> None:
@@ -333,6 +334,23 @@ def check_workers(scheduler: str | None, n_workers: int | None) -> None:
 
     if n_workers is not None and scheduler is None:
         raise ParameterError("--workers are those of --scheduler: give that too, or leave them out")
+
+
+def check_name(output: Path, option: str = "-o") -> None:
+    """Refuse a name that leaves no room for those of the files that are beside it while it is made.
+
+    Raises
+    ------
+    ParameterError : telling how long it may be.
+    """
+    from sedcast.data.artifacts import atomic_path
+    from sedcast.data.errors import ParameterError
+
+    limit, length = os.pathconf(output.parent, "PC_NAME_MAX"), len(os.fsencode(output.name))
+    # Files beside it have longer names: unfinished ones, checkpoints, and numbers of processes differ in length.
+    most = limit - len(os.fsencode(atomic_path(output).temporary.name)) + length - len(".checkpoint.bands.npz")
+    if limit > 0 and length > most:
+        raise ParameterError(f"{option} {output}: the name has {length} bytes, and may have {most} here: choose a shorter one")
 
 
 def lock_output(output: Path, option: str = "-o") -> None:

@@ -3,6 +3,7 @@
 Colours are those of Okabe & Ito (2008), which stay apart for colour-blind readers; dashes tell lines apart too.
 """
 
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -150,6 +151,23 @@ def corner_size(n: int) -> float:
     return 1.5 * n + 0.9
 
 
+def _corner() -> Any:
+    """The package corner, which imports ArviZ where it is installed, though arrays need none of that."""
+    with warnings.catch_warnings():
+        # ArviZ announces its own next version.
+        warnings.simplefilter("ignore")
+        try:
+            import corner
+        except OSError:
+            # It also writes to the home, which on a cluster's nodes may be read-only.
+            sys.modules["arviz"] = None  # type: ignore[assignment]
+            try:
+                import corner
+            finally:
+                del sys.modules["arviz"]
+    return corner
+
+
 @own_style
 def draw_corner(
     figure: Figure | SubFigure,
@@ -162,10 +180,7 @@ def draw_corner(
     counted: str = "samples",
 ) -> None:
     """Draw `corner_plot` into an empty figure, or part of one, of `corner_size`."""
-    with warnings.catch_warnings():
-        # corner imports ArviZ where it is installed, which announces its own next version.
-        warnings.simplefilter("ignore")
-        import corner
+    corner = _corner()
     names = as_names("names", names)
     checked = _check_samples(posteriors, names)
     shown = [label.replace(" [", "\n[") for label in _labels(names, labels)]
