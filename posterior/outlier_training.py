@@ -224,8 +224,12 @@ class OutlierScorer:
             draws = self.estimator.draw(flux, flux_ivar, zred, MISFIT_SAMPLES, seed=seed, row_keys=row_keys, n_threads=1)
         # Copies of a draw are beside each other.
         rows = thinned_rows(draws.points.shape[1], MISFIT_SAMPLES)
-        predicted = predict(self.estimator, self._simulator, draws.points[:, rows], zred, n_threads=1)
-        return model.judge(checks, SampleChecks(misfit(predicted, flux, flux_ivar), draws.log_evidence))
+        # One galaxy at a time: rounding of a matrix product depends on what else is in it, and so would a score's last digits.
+        predicted = [
+            predict(self.estimator, self._simulator, points[None], None if zred is None else zred[row : row + 1], n_threads=1)
+            for row, points in enumerate(draws.points[:, rows])
+        ]
+        return model.judge(checks, SampleChecks(misfit(np.concatenate(predicted), flux, flux_ivar), draws.log_evidence))
 
 
 def warn_of_limits(limits: str) -> None:

@@ -248,3 +248,15 @@ def test_a_posterior_of_a_model_of_one_s_own_has_no_emulator():
     }
     with pytest.raises(ArtifactError, match="trained in Python, names no emulator"):
         training_simulator(replace(bundled, card=card))
+
+
+def test_scores_do_not_depend_on_the_rows_beside() -> None:
+    estimator, galaxies = PosteriorEstimator.default(), load_sdss_sample().subset(slice(15))
+    scorer, keys = OutlierScorer(estimator), np.arange(15)
+
+    def scores(rows: slice) -> np.ndarray:
+        observed = galaxies.flux[rows], galaxies.flux_ivar[rows], galaxies.zred[rows]
+        return scorer(*observed, None, seed=1, row_keys=keys[rows]).score
+
+    apart = [scores(slice(start, start + 4)) for start in range(0, 15, 4)]
+    np.testing.assert_array_equal(np.concatenate(apart), scores(slice(15)))
