@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from sedcast.data.errors import SedcastError
+
 __all__ = ["WRITTEN", "Invocation", "describe_file", "invocation"]
 
 WRITTEN = ("output", "samples", "export", "plot")
@@ -58,11 +60,17 @@ class Invocation:
 
     @functools.cached_property
     def run(self) -> str:
-        """A digest of all that decides the outputs: command, settings, contents of the files that are read, version."""
+        """A digest of all that decides the outputs: command, settings, contents of the files that are read, version.
+
+        HDF5 files that a command of sedcast wrote count by that command's own digest: made again, they differ in the time.
+        """
         settings = {name: value for name, value in self.options.items() if name not in (*NEVER_DECIDE, *self.files)}
         known = {Path(str(self.options[name])): described for name, described in self.files.items()}
         read = [path / _COMPARISON if path.is_dir() else path for path in self.inputs]
-        contents = [{k: v for k, v in (known.get(path) or describe_file(path)).items() if k != "text"} for path in read]
+        contents = [
+            _made_by_run(path) or {k: v for k, v in (known.get(path) or describe_file(path)).items() if k != "text"}
+            for path in read
+        ]
         parts = [self.name, settings, sorted(self.files), contents, version("sedcast")]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -92,6 +100,20 @@ def describe_file(path: Path) -> dict[str, Any]:
         with contextlib.suppress(UnicodeDecodeError):
             found["text"] = path.read_bytes().decode("utf-8")
     return found
+
+
+def _made_by_run(path: Path) -> dict[str, Any] | None:
+    """The `Invocation.run` that the header of an HDF5 file tells; None if it tells none. (Tables are for anybody to edit.)"""
+    # Headers tell of the command that is running.
+    from sedcast.data.provenance import read_provenance
+
+    if path.suffix not in (".h5", ".hdf5"):
+        return None
+    try:
+        run = read_provenance(path).get("run")
+    except (SedcastError, ImportError):
+        return None
+    return {"run": run} if isinstance(run, str) else None
 
 
 def _is_file(text: str) -> bool:

@@ -160,6 +160,16 @@ def test_the_output_of_other_inputs_is_kept(folder: Path) -> None:
         run(*INFER, "-o", "out.h5")
 
 
+@pytest.mark.usefixtures("_empty_pictures")
+def test_a_report_of_posteriors_that_were_made_again_is_repeated(folder: Path) -> None:
+    for _ in range(2):
+        run("infer", "sdss", "--first", 3, "--n-samples", 50, "-o", "drawn.h5")
+        run("report", "drawn.h5", "-o", "r.html")
+    run("infer", "sdss", "--first", 3, "--n-samples", 60, "-o", "drawn.h5", "--overwrite")
+    with pytest.raises(ParameterError, match=r"r\.html is there already, made by 'sedcast report"):
+        run("report", "drawn.h5", "-o", "r.html")
+
+
 def test_files_that_a_configuration_names_are_inputs(folder: Path) -> None:
     NoiseModel.sdss(("g", "r")).save("noise.npz")
     (folder / "simulate.toml").write_text(f'{SMALL}noise = "noise.npz"\n', encoding="utf-8")
