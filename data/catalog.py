@@ -318,6 +318,8 @@ def read_catalog(
             raise no_column(table, "zred", "z")
         warn_of_unused(table, chosen, columns, source)
         stated = all_with_units(table, chosen, columns) if unit is None else None
+        if unit is None and stated is None:
+            logger.warning("%s: no units are stated, fluxes are read as nanomaggies; say which with --unit (unit=)", source)
         unit = unit or "nanomaggies"
         scale = NANOMAGGIES_PER_UNIT[unit] if stated is None else 1.0
         pairs = stated or [band_columns(table, band, columns, unit) for band in chosen]

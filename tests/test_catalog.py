@@ -164,6 +164,18 @@ def test_units_errors_and_renamed_columns(tmp_path: Path) -> None:
     assert catalog.ids[0] == "galaxy 0"
 
 
+def test_fluxes_without_a_unit_are_said_to_be_nanomaggies(caplog: pytest.LogCaptureFixture) -> None:
+    table = make_table()
+    read_catalog(table)
+    assert "no units are stated, fluxes are read as nanomaggies" in caplog.text
+    caplog.clear()
+    read_catalog(table, unit="nanomaggies")
+    for band in UGRIZ:
+        table[f"flux_{band}"].unit, table[f"flux_ivar_{band}"].unit = "uJy", "uJy-2"
+    read_catalog(table)
+    assert "no units" not in caplog.text
+
+
 def test_units_of_the_columns_are_taken_unless_one_is_given(tmp_path: Path) -> None:
     table, plain = make_table(), read_catalog(make_table())
     for band in UGRIZ:
