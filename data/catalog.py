@@ -14,6 +14,7 @@ from sedcast.data.asinh import POGSON
 from sedcast.data.catalog_columns import (
     REDSHIFT_MAX,
     all_with_units,
+    any_with_unit,
     as_texts,
     band_columns,
     check_ids,
@@ -318,14 +319,14 @@ def read_catalog(
             raise no_column(table, "zred", "z")
         warn_of_unused(table, chosen, columns, source)
         stated = all_with_units(table, chosen, columns) if unit is None else None
-        if unit is None and stated is None:
-            logger.warning("%s: no units are stated, fluxes are read as nanomaggies; say which with --unit (unit=)", source)
-        unit = unit or "nanomaggies"
-        scale = NANOMAGGIES_PER_UNIT[unit] if stated is None else 1.0
-        pairs = stated or [band_columns(table, band, columns, unit) for band in chosen]
+        read_in = unit or "nanomaggies"
+        scale = NANOMAGGIES_PER_UNIT[read_in] if stated is None else 1.0
+        pairs = stated or [band_columns(table, band, columns, read_in) for band in chosen]
         flux, flux_ivar = np.stack([p[0] for p in pairs], axis=1), np.stack([p[1] for p in pairs], axis=1)
         if stated is None:
             check_not_magnitudes(flux, chosen, source)
+        if unit is None and not any_with_unit(table, chosen, columns):
+            logger.warning("%s: no units are stated, fluxes are read as nanomaggies; say which with --unit (unit=)", source)
         zred = np.full(len(table), np.nan) if zred_name is None else numbers(table, zred_name)
         catalog = Catalog(ids, chosen, flux * scale, flux_ivar / scale**2, zred)
     if redshift:

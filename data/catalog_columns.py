@@ -23,6 +23,7 @@ from sedcast.data.units import as_nanomaggies, contradicts, known_unit, unknown_
 __all__ = [
     "REDSHIFT_MAX",
     "all_with_units",
+    "any_with_unit",
     "as_numbers",
     "as_texts",
     "band_columns",
@@ -246,7 +247,7 @@ def all_with_units(
     ------
     CatalogError : if a column has one that is not known.
     """
-    names = [(find_column(table, columns, f"flux_{band}"), _spread_column(table, columns, band)) for band in bands]
+    names = _flux_columns(table, bands, columns)
     for column in filter(None, itertools.chain(*names)):
         if unknown_unit(table[column].unit):
             raise CatalogError(
@@ -265,6 +266,16 @@ def all_with_units(
         flux[is_missing_code(np.asarray(table[name]), magnitudes=in_magnitudes)] = np.nan
         pairs.append((flux, flux_ivar))
     return pairs
+
+
+def any_with_unit(table: Table, bands: Sequence[str], columns: Mapping[str, str]) -> bool:
+    """Whether a flux or error of one of the bands states its unit."""
+    named = filter(None, itertools.chain(*_flux_columns(table, bands, columns)))
+    return any(known_unit(table[name].unit) is not None for name in named)
+
+
+def _flux_columns(table: Table, bands: Sequence[str], columns: Mapping[str, str]) -> list[tuple[str | None, str | None]]:
+    return [(find_column(table, columns, f"flux_{band}"), _spread_column(table, columns, band)) for band in bands]
 
 
 def _with_unit(column: Any) -> Any:

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sedcast.data.errors import SedcastError
-
 __all__ = ["WRITTEN", "Invocation", "describe_file", "invocation"]
 
 WRITTEN = ("output", "samples", "export", "plot")
@@ -62,7 +60,8 @@ class Invocation:
     def run(self) -> str:
         """A digest of all that decides the outputs: command, settings, contents of the files that are read, version.
 
-        HDF5 files that a command of sedcast wrote count by that command's own digest: made again, they differ in the time.
+        HDF5 files and comparisons that a command of sedcast wrote count by that command's own digest: made again, they differ
+        in the time.
         """
         settings = {name: value for name, value in self.options.items() if name not in (*NEVER_DECIDE, *self.files)}
         known = {Path(str(self.options[name])): described for name, described in self.files.items()}
@@ -103,17 +102,12 @@ def describe_file(path: Path) -> dict[str, Any]:
 
 
 def _made_by_run(path: Path) -> dict[str, Any] | None:
-    """The `Invocation.run` that the header of an HDF5 file tells; None if it tells none. (Tables are for anybody to edit.)"""
-    # Headers tell of the command that is running.
-    from sedcast.data.provenance import read_provenance
+    """The `Invocation.run` that an HDF5 file or a comparison tells; None if it tells none. (Tables are for anybody to edit.)"""
+    # Outputs tell of the command that is running.
+    from sedcast.data.outputs import made_by
 
-    if path.suffix not in (".h5", ".hdf5"):
-        return None
-    try:
-        run = read_provenance(path).get("run")
-    except (SedcastError, ImportError):
-        return None
-    return {"run": run} if isinstance(run, str) else None
+    found = made_by(path) if path.suffix in (".h5", ".hdf5") or path.name == _COMPARISON else None
+    return None if found is None else {"run": found["run"]}
 
 
 def _is_file(text: str) -> bool:

@@ -17,7 +17,7 @@ from sedcast.data.errors import ParameterError, SedcastError
 from sedcast.data.invocation import invocation
 from sedcast.data.provenance import read_provenance
 
-__all__ = ["check_replaceable", "mark_for", "refuse_inputs", "remove_outdated", "write_text"]
+__all__ = ["check_replaceable", "made_by", "mark_for", "refuse_inputs", "remove_outdated", "write_text"]
 
 _MARK = re.compile(rb"sedcast-run:([0-9a-f]{16}):([0-9a-f]{16}|-):([\w%./~-]*)")
 _HEADED = (".h5", ".hdf5", ".fits", ".parquet", ".ecsv")
@@ -52,7 +52,7 @@ def check_replaceable(paths: Iterable[Path], option: str = "-o", *, overwrite: b
         if path.exists() and not path.is_file():
             raise ParameterError(f"{option} {path} is a device or a pipe, which a file would replace: give the name of a file")
         refuse_inputs(path, option)
-        found = None if overwrite else _made_by(path)
+        found = None if overwrite else made_by(path)
         if overwrite or (running is not None and found is not None and found["run"] == running.run):
             continue
         raise ParameterError(
@@ -85,7 +85,7 @@ def remove_outdated(folder: Path, names: Iterable[str]) -> None:
     if (running := invocation.get()) is None:
         return
     for path in [path for name in names for path in folder.glob(name)]:
-        if (found := _made_by(path)) is not None and found["run"] != running.run:
+        if (found := made_by(path)) is not None and found["run"] != running.run:
             path.unlink()
 
 
@@ -111,7 +111,7 @@ def mark_for(kind: str) -> dict[str, str]:
     return {} if running is None or kind not in _KEYS else {_KEYS[kind]: running.mark()}
 
 
-def _made_by(path: Path) -> dict[str, str] | None:
+def made_by(path: Path) -> dict[str, str] | None:
     """The command that made a file, and its `Invocation.run`; None if it does not say, or was changed since."""
     try:
         if path.suffix == ".npz":

@@ -79,7 +79,7 @@ class RefineConfig(Config):
     n_draws : draws of each step's proposal.
     contexts_below : efficiency below which the second step is taken.
     adapt_below : efficiency below which the third step is taken, and at which its rounds end.
-    max_rounds : most rounds of the third step; 0 leaves it out.
+    max_rounds : most rounds of the third step, from the steps before and again from the prior; 0 leaves it out.
     min_efficiency : efficiency below which the result is flagged.
     max_khat : k-hat above which a further step is taken, and the result is flagged.
     """
@@ -183,7 +183,8 @@ class Refiner:
         """
         n_samples, key = whole_number("n_samples", n_samples), whole_number("key", key, least=0)
         seed, n_threads = whole_number("seed", seed, least=0, bits=64), check_threads(n_threads)
-        zred, n_held = one_number("zred", zred), max(self.config.n_draws, n_samples)
+        zred, n_draws = one_number("zred", zred), self.config.n_draws
+        n_held = max(_OF_PRIOR * n_draws if self.config.max_rounds else n_draws, n_samples)
         check_memory(f"{n_held:,} draws of a galaxy", n_held * len(FREE_PARAMETER_NAMES))
         with one_blas_thread():
             return self._refine(flux, flux_ivar, zred, n_samples, (seed, key), n_threads or usable_cores())
@@ -267,13 +268,15 @@ class Refiner:
         """Adapted draws, the first fitted to `last` and each to those before it, until some are good enough."""
         best = last
         for _ in range(self.config.max_rounds):
-            if not (self._short(best, self.config.adapt_below) and last.ess):
+            if not last.ess:
                 return
             last = self._adapted(likelihood, last, rng)
             yield last
             best = self._better(best, last)
             if best.log_evidence > last.log_evidence + _DISAGREEING:
                 last = best
+            elif not self._short(last, self.config.adapt_below):
+                return
 
     def _short(self, draws: _Draws, efficiency: float) -> bool:
         return draws.efficiency < efficiency or draws.khat > self.config.max_khat

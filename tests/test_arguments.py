@@ -32,7 +32,7 @@ from sedcast.plotting_calibration import pp_plot, sbc_plot
 from sedcast.posterior.calibration import calibrate
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exchange import to_bagpipes, to_prospector
-from sedcast.posterior.importance import Refiner
+from sedcast.posterior.importance import RefineConfig, Refiner
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.mocks import Mocks, draw_mocks
@@ -347,6 +347,8 @@ def test_what_no_memory_holds_is_refused_before_the_work(tmp_path: Path) -> None
         lambda: infer_catalog(estimator, GALAXIES, tmp_path / "a.h5", n_samples=many),
         lambda: Prior().sample(many, 0),
         lambda: Refiner(estimator, Bright())(*one, many, seed=0),
+        # Rounds begin at ten times as many draws of the prior.
+        lambda: Refiner(estimator, Bright(), RefineConfig(n_draws=many // 10))(*one, 5, seed=0),
         lambda: ChainRefiner(estimator, Bright())(*one, many, seed=0),
         lambda: draw_mocks(many, Bright(), estimator, NoiseModel.sdss(bands=BANDS), seed=0),
     ):

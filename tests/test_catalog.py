@@ -170,9 +170,14 @@ def test_fluxes_without_a_unit_are_said_to_be_nanomaggies(caplog: pytest.LogCapt
     assert "no units are stated, fluxes are read as nanomaggies" in caplog.text
     caplog.clear()
     read_catalog(table, unit="nanomaggies")
+    # One column that says so is enough.
+    table["flux_u"].unit = "nmgy"
+    read_catalog(table)
     for band in UGRIZ:
         table[f"flux_{band}"].unit, table[f"flux_ivar_{band}"].unit = "uJy", "uJy-2"
     read_catalog(table)
+    with pytest.raises(CatalogError, match="no column 'flux_u'"):
+        read_catalog(make_table()["zred", "flux_r"], bands=("u",))
     assert "no units" not in caplog.text
 
 

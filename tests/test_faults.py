@@ -103,7 +103,7 @@ def test_a_full_disk_is_known_by_numpys_words_too(tmp_path: Path) -> None:
     """They have no number: written as `sedcast fit -o galaxy.fits` writes."""
     code = (
         "import resource, sys; import numpy as np; from astropy.table import Table\n"
-        "from sedcast.cli_common import check_writable, explain_os_error\n"
+        "from sedcast.cli_common import explain_os_error\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))\n"
         "try: Table({'a': np.zeros(100_000)}).write(sys.argv[1])\n"
         "except OSError as error: print(error.errno, explain_os_error(error))"

@@ -340,6 +340,16 @@ def test_rows_without_a_draw_that_has_a_posterior(real_refiner: Refiner, real_ga
     assert result.log_evidence == pytest.approx(-89.8, abs=0.3)
 
 
+def test_where_hardly_anything_is_measured_rounds_begin_at_the_prior(real_refiner: Refiner, real_galaxies: Catalog) -> None:
+    # No draw of the flow has a posterior; those of the prior have an efficiency at which rounds would end.
+    faint = replace(real_galaxies, flux_ivar=real_galaxies.flux_ivar * 1e-6)
+    result = refined_row(real_refiner, faint, 1853)
+    assert [step[0] for step in result.tried] == ["flow", "adapted", "adapted"]
+    assert (result.tried[0][1], result.step, result.flag) == (0, "adapted", "")
+    assert result.efficiency > 0.5
+    assert result.log_evidence == pytest.approx(-43.3, abs=0.1)
+
+
 def test_refined_samples_do_not_depend_on_threads(real_refiner: Refiner, real_galaxies: Catalog) -> None:
     alone, shared = (refined_row(real_refiner, real_galaxies, 1853, n_threads=n) for n in (1, 3))
     np.testing.assert_array_equal(alone.theta, shared.theta)

@@ -170,6 +170,24 @@ def test_a_report_of_posteriors_that_were_made_again_is_repeated(folder: Path) -
         run("report", "drawn.h5", "-o", "r.html")
 
 
+@pytest.mark.usefixtures("_empty_pictures")
+def test_a_comparison_that_was_made_again_is_the_same_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("compare", "-n", "1", "--mocks", "0", "--methods", "flow", "-o", "c")
+    words = {"comparison": "c"}
+
+    def made() -> str:
+        return Invocation("sedcast figures", ("figures",), words).run
+
+    record = Path("c/comparison.json")
+    first, before = made(), record.read_bytes()
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
+    run("compare", "-n", "1", "--mocks", "0", "--methods", "flow", "-o", "c")
+    assert record.read_bytes() != before
+    assert made() == first
+    record.write_text(record.read_text(encoding="utf-8").replace("flow", "flaw"), encoding="utf-8")
+    assert made() != first
+
+
 def test_files_that_a_configuration_names_are_inputs(folder: Path) -> None:
     NoiseModel.sdss(("g", "r")).save("noise.npz")
     (folder / "simulate.toml").write_text(f'{SMALL}noise = "noise.npz"\n', encoding="utf-8")
