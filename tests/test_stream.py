@@ -77,7 +77,9 @@ def test_missing_bands_do_not_select_galaxies(model):
 
 def test_shares_of_missing_bands():
     bands = ("FUV", "NUV", *OPTICAL)
-    measured = MissingBands(optional=("FUV", "NUV"), complete=0.2, without_optional=0.5).draw(40_000, bands, np.random.default_rng(3))
+    measured = MissingBands(optional=("FUV", "NUV"), complete=0.2, without_optional=0.5).draw(
+        40_000, bands, np.random.default_rng(3)
+    )
     assert measured.any(axis=1).all()
     optical = measured[:, 2:].all(axis=1)
     # A random subset has k bands with probability 1/7, and then each subset of k is as probable as another.
