@@ -34,8 +34,8 @@ _ADVICE = {
     "importance": "refinement fell short, let MCMC go on from there with --fallback mcmc",
     "MCMC": "look at these galaxies; longer chains may converge",
     "star": "keep to galaxies, which their sizes or spectra tell from stars",
-    "bad fit": "the model has no such galaxies (AGN, emission lines, blends), or columns of two bands are exchanged, or the unit "
-    "of the fluxes is wrong",
+    "bad fit": "the model has no such galaxies (AGN, emission lines, blends), or columns of two bands are exchanged, or the "
+    "unit of the fluxes is wrong",
     "error": "check the unit and the errors of the fluxes, which need the floors of the calibration",
     "": "check which columns are which band, the unit of the fluxes, their calibration and extinction",
 }
