@@ -236,6 +236,9 @@ def _check_first(table: TableFile, mapping: CatalogMapping, rows: tuple[int, int
             spread[is_one_of(spread, mapping.missing)] = np.nan
             column, is_ivar = band.ivar or str(band.error), band.ivar is not None
             doubts.append(check_spread(read, spread, column, name, inverse_variance=is_ivar))
+            magnitude = 22.5 - 2.5 * np.log10(read[read > 0] * NANOMAGGIES_PER_UNIT[unit])
+            what = f"the AB magnitude of column {band.flux!r} of band {name!r}, read as {unit},"
+            check_usual(magnitude, USUAL_MAGNITUDES, what, "galaxies' magnitudes: give the fluxes' own unit")
         if band.extinction is not None and band.extinction.kind == "transmission":
             through = _numbers(table, band.extinction.column, band.extinction.index, *rows)
             what = f"column {band.extinction.column!r} of band {name!r}"

@@ -30,13 +30,14 @@ NOT_FINITE = "no draw of the flow has a posterior: the photometry is far outside
 # By words of a flag, the first that fit; as docs/quantities.md has it.
 _ADVICE = {
     AT_EDGE: "the galaxies may be beyond it, and need a model with a wider prior",
-    FEW_EFFECTIVE: "make them exact with --refine, if the model is one for known redshifts",
+    FEW_EFFECTIVE: "make them exact with --refine, if the model is one for known redshifts; else train it longer",
     "importance": "refinement fell short, let MCMC go on from there with --fallback mcmc",
     "MCMC": "look at these galaxies; longer chains may converge",
     "star": "keep to galaxies, which their sizes or spectra tell from stars",
-    "bad fit": "the model has no such galaxies (AGN, emission lines, blends), or the unit of the fluxes is wrong",
+    "bad fit": "the model has no such galaxies (AGN, emission lines, blends), or columns of two bands are exchanged, or the "
+    "unit of the fluxes is wrong",
     "error": "check the unit and the errors of the fluxes, which need the floors of the calibration",
-    "": "check the unit of the fluxes, their calibration and extinction",
+    "": "check which columns are which band, the unit of the fluxes, their calibration and extinction",
 }
 _EDGE_SHARE = 0.02
 

@@ -38,13 +38,13 @@ class MissingBands(Config):
 
     Attributes
     ----------
-    optional : bands that catalogues often lack.
+    optional : bands that catalogues often lack; any may be missing where none is named.
     complete : share of galaxies with every band.
     without_optional : share with every other band, half of them without all the optional ones and half with a random
-        non-empty proper subset of those (all without, if only one band is optional).
+        non-empty proper subset of those (all without, if only one band is optional); 0 where no band is optional.
     """
 
-    optional: tuple[str, ...] = ("FUV", "NUV")
+    optional: tuple[str, ...] = ()
     complete: float = Field(default=0.25, ge=0, le=1)
     without_optional: float = Field(default=0.45, ge=0, le=1)
 
@@ -52,8 +52,10 @@ class MissingBands(Config):
     def _shares(self) -> "MissingBands":
         if self.complete + self.without_optional > 1:
             raise ValueError(f"complete={self.complete} and without_optional={self.without_optional} exceed 1 together")
+        if not self.optional and "without_optional" not in self.model_fields_set:
+            object.__setattr__(self, "without_optional", 0.0)
         if self.without_optional and not self.optional:
-            raise ValueError(f"without_optional={self.without_optional} needs bands in optional: name them, or set it to 0")
+            raise ValueError(f"without_optional={self.without_optional} needs bands in optional: name them, or leave it out")
         return self
 
     def draw(self, n: int, bands: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
@@ -148,7 +150,8 @@ class GalaxyStream:
             unknown = [band for band in stream.missing.optional if band not in noise.bands]
             if unknown or set(noise.bands) <= set(stream.missing.optional):
                 raise ParameterError(
-                    f"optional={stream.missing.optional} must be some, not all, of the bands {' '.join(noise.bands)}"
+                    f"optional={stream.missing.optional} must be some, not all, of the bands {' '.join(noise.bands)}; "
+                    "leave it out if any may be missing"
                 )
         self.simulation = simulation
         self.stream = stream

@@ -233,6 +233,7 @@ def many(**band: Any) -> tuple[Table, CatalogMapping]:
     [
         ({"flux": "flux", "unit": "AB"}, "'flux' of band 'hsc2017-g' runs from 1.* most values are no magnitudes"),
         ({"flux": "flux", "unit": "asinh", "softening": 1e-10}, "most values are no magnitudes"),
+        ({"flux": "flux", "unit": "maggies"}, "'flux' of band 'hsc2017-g', read as maggies, .* most values are no galaxies'"),
         ({"flux": "flux", "extinction": {"column": "dust", "kind": "transmission"}}, "'dust' of band .* no factors of flux"),
     ],
 )
@@ -247,6 +248,7 @@ def test_fluxes_are_no_magnitudes_and_extinctions_no_transmissions(tmp_path: Pat
     "band",
     [
         {"flux": "mag", "unit": "AB"},
+        {"flux": "flux", "unit": "nJy"},
         {"flux": "instrumental", "unit": "AB", "ab_offset": 30.0},
         {"flux": "flux", "extinction": {"column": "left", "kind": "transmission"}},
         {"flux": "mostly_none", "unit": "AB"},
@@ -646,9 +648,9 @@ def sky_and_photons(scale: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {band: (flux * scale, sigma * scale) for band, (flux, sigma) in found.items()}
 
 
-def one_band(path: Path, band: str, key: str, flux: np.ndarray, values: np.ndarray) -> Catalog:
+def one_band(path: Path, band: str, key: str, flux: np.ndarray, values: np.ndarray, *, unit: str = "nanomaggies") -> Catalog:
     Table({"F": flux, "S": np.where(np.isfinite(values), values, 0)}).write(path, overwrite=True)
-    return read_mapped(path, parse_config({"bands": {band: {"flux": "F", key: "S"}}}, CatalogMapping))
+    return read_mapped(path, parse_config({"unit": unit, "bands": {band: {"flux": "F", key: "S"}}}, CatalogMapping))
 
 
 SCALES = {"nanomaggies": 1.0, "maggies": 1e-9, "nJy": 3631.0, "uJy": 3.631}
@@ -661,10 +663,10 @@ def test_errors_and_inverse_variances_are_told_apart(unit: str, tmp_path: Path, 
         with np.errstate(divide="ignore"):
             right = {"error": sigma, "ivar": sigma**-2.0}
         for key, other in (("error", "ivar"), ("ivar", "error")):
-            one_band(tmp_path / "t.fits", band, key, flux, right[key])
+            one_band(tmp_path / "t.fits", band, key, flux, right[key], unit=unit)
             assert not caplog.messages, (band, key)
             try:
-                one_band(tmp_path / "t.fits", band, key, flux, right[other])
+                one_band(tmp_path / "t.fits", band, key, flux, right[other], unit=unit)
             except CatalogError as error:
                 said = [str(error)]
             else:

@@ -77,7 +77,9 @@ def test_missing_bands_do_not_select_galaxies(model):
 
 def test_shares_of_missing_bands():
     bands = ("FUV", "NUV", *OPTICAL)
-    measured = MissingBands(complete=0.2, without_optional=0.5).draw(40_000, bands, np.random.default_rng(3))
+    measured = MissingBands(optional=("FUV", "NUV"), complete=0.2, without_optional=0.5).draw(
+        40_000, bands, np.random.default_rng(3)
+    )
     assert measured.any(axis=1).all()
     optical = measured[:, 2:].all(axis=1)
     # A random subset has k bands with probability 1/7, and then each subset of k is as probable as another.
@@ -114,14 +116,24 @@ def test_every_chunk_has_new_spectra_and_the_pool_is_shared(model):
 
 def test_wrong_bands_are_refused(model):
     with pytest.raises(ParameterError, match="some, not all, of the bands u g r i z"):
-        stream(model, 100, missing=MissingBands())
+        stream(model, 100, missing=MissingBands(optional=("FUV", "NUV")))
     simulator = PhotometrySimulator(model, OPTICAL, 0.3)
     with pytest.raises(ParameterError, match="must agree"):
         GalaxyStream(simulator, NoiseModel.sdss(BANDS), SimulationConfig(n_galaxies=5), StreamConfig())
     with pytest.raises(ConfigError, match="exceed 1"):
         parse_config({"complete": 0.7, "without_optional": 0.6}, MissingBands)
     with pytest.raises(ConfigError, match="needs bands in optional"):
-        parse_config({"optional": []}, MissingBands)
+        parse_config({"without_optional": 0.2}, MissingBands)
+
+
+def test_any_band_may_be_missing_where_none_is_optional():
+    """A bare table [stream.missing] serves bands of any survey; three bands: 1/3 have one, 1/3 two and 1/3 all of them."""
+    missing = parse_config({"complete": 0.4}, MissingBands)
+    assert parse_config(missing.model_dump(), MissingBands) == missing
+    measured = missing.draw(40_000, ("decam2014-g", "decam2014-r", "decam2014-z"), np.random.default_rng(3))
+    shares = np.bincount(measured.sum(axis=1), minlength=4) / len(measured)
+    np.testing.assert_allclose(shares, [0, 0.2, 0.2, 0.6], atol=4 * np.sqrt(0.25 / 40_000))
+    np.testing.assert_allclose(measured.mean(axis=0), measured.mean(), atol=0.02)
 
 
 def test_held_out_galaxies_are_of_spectra_of_their_own(model):
