@@ -31,8 +31,8 @@ EDGE_SHARE = 0.05
 EDGE_LIMIT = float(norm.isf(EDGE_SHARE))
 """The same in probit space: beyond it, and below minus it, are the edges."""
 _MIN_TRUTHS = 20
-# Below this variance a count of truths is too far from normal, and has an exact test.
-_MIN_VARIANCE = 10.0
+# Below this error a count of truths is too far from normal, and has an exact test.
+_MIN_ERROR = 10.0**0.5
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class EdgeResult:
     n_error: np.ndarray
     count_p: np.ndarray
     ks_p: np.ndarray
+
+    @property
+    def normal(self) -> np.ndarray:
+        """(n_edge,) bool: as many are expected as it takes for their number to be normal, with `n_error`."""
+        return _normal(self.n_error)
 
     def to_json_dict(self) -> dict[str, Any]:
         """Figures as JSON-serialisable values, Holm's correction over all ranks and over all counts; null if not tested."""
@@ -126,12 +131,16 @@ class EdgeRanks:
             if len(ranks) >= _MIN_TRUTHS:
                 ks_p[index] = ks_p_values(np.stack(ranks))
         error = np.sqrt(self._variance)
-        normal = self._variance >= _MIN_VARIANCE
+        normal = _normal(error)
         deviation = np.abs(self._n_truth - self._n_expected) / np.where(normal, error, 1.0)
         count_p = 2 * norm.sf(deviation)
         for index in np.flatnonzero(~normal):
             count_p[index] = _rare_p(int(self._n_truth[index]), int(self._n_inside[index]), self._n_samples)
         return EdgeResult(self.edges, self.names, self._n_truth.astype(int), self._n_expected, error, count_p, ks_p)
+
+
+def _normal(error: np.ndarray) -> np.ndarray:
+    return np.asarray(error >= _MIN_ERROR)
 
 
 def _rare_p(n_truth: int, n_inside: int, n_samples: int) -> float:

@@ -211,6 +211,7 @@ def test_a_posterior_without_any_sample_at_the_edge_is_seen():
     ranks = EdgeRanks(FREE_PARAMETER_NAMES, seed=0)
     ranks.add(samples, samples, truth, truth)
     assert ranks.result().n_expected.max() == 0
+    assert not ranks.result().normal.any()
     assert ranks.result().count_p.max() < 1e-6
 
 
