@@ -134,7 +134,7 @@ class EdgeRanks:
         normal = _normal(error)
         deviation = np.abs(self._n_truth - self._n_expected) / np.where(normal, error, 1.0)
         count_p = 2 * norm.sf(deviation)
-        for index in np.flatnonzero(~normal):
+        for index in np.flatnonzero(~normal).tolist():
             count_p[index] = _rare_p(int(self._n_truth[index]), int(self._n_inside[index]), self._n_samples)
         return EdgeResult(self.edges, self.names, self._n_truth.astype(int), self._n_expected, error, count_p, ks_p)
 
