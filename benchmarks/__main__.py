@@ -25,6 +25,7 @@ BENCHMARKS = {
     "importance": ("benchmarks.importance", "efficiency and speed of importance refinement on real galaxies"),
     "mcmc": ("benchmarks.mcmc", "emcee and zeus on real galaxies"),
     "scale": ("benchmarks.scale", "a million rows in constant memory, two processes beside one, 10^9 rows on paper"),
+    "power": ("benchmarks.power", "which faults of a posterior the calibration checks find, and how often"),
     "photoz": ("benchmarks.photoz", "inferred redshifts beside the spectroscopic ones of real galaxies"),
     "faults": ("benchmarks.faults", "commands killed and begun again, full disks, spoilt files"),
     "galex": ("benchmarks.galex", "what FUV and NUV add to posteriors of real galaxies and of mocks"),

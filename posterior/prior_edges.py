@@ -17,21 +17,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 from sedcast.data.provenance import jsonable
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES
 from sedcast.posterior.ranks import ks_p_values, smallest, uniform_ranks
 
-__all__ = ["EDGE_SHARE", "EdgeRanks", "EdgeResult"]
+__all__ = ["EDGE_LIMIT", "EDGE_SHARE", "EdgeRanks", "EdgeResult"]
 
 EDGE_SHARE = 0.05
 """Share of a parameter's prior that its lower edge takes, and its upper edge."""
 
-_LIMIT = norm.isf(EDGE_SHARE)
+EDGE_LIMIT = float(norm.isf(EDGE_SHARE))
+"""The same in probit space: beyond it, and below minus it, are the edges."""
 _MIN_TRUTHS = 20
-# Below this variance a count of truths is too far from normal for its test.
-_MIN_VARIANCE = 10.0
+# Below this error a count of truths is too far from normal, and has an exact test.
+_MIN_ERROR = 10.0**0.5
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class EdgeResult:
     n_truth : (n_edge,) mocks with the truth in the edge.
     n_expected : (n_edge,) as many as the posteriors say.
     n_error : (n_edge,) standard deviation of the difference if the posteriors are calibrated.
-    count_p : (n_edge,) two-sided p-values of the difference; NaN where too few are expected to test.
+    count_p : (n_edge,) two-sided p-values of the difference; NaN where neither a truth nor a sample is in the edge.
     ks_p : (n_edge, n_quantity) p-values of the ranks within the edge; NaN where fewer than 20 truths are.
     """
 
@@ -56,6 +57,11 @@ class EdgeResult:
     n_error: np.ndarray
     count_p: np.ndarray
     ks_p: np.ndarray
+
+    @property
+    def normal(self) -> np.ndarray:
+        """(n_edge,) bool: as many are expected as it takes for their number to be normal, with `n_error`."""
+        return _normal(self.n_error)
 
     def to_json_dict(self) -> dict[str, Any]:
         """Figures as JSON-serialisable values, Holm's correction over all ranks and over all counts; null if not tested."""
@@ -91,23 +97,25 @@ class EdgeRanks:
         self.edges = tuple(f"{name} {side}" for name in parameters for side in ("low", "high"))
         self._rng = np.random.default_rng([seed, 2])
         self._ranks: list[list[np.ndarray]] = [[] for _ in self.edges]
-        self._n_truth, self._n_expected, self._variance = np.zeros((3, len(self.edges)))
+        self._n_truth, self._n_inside, self._n_expected, self._variance = np.zeros((4, len(self.edges)))
+        self._n_samples = 0
 
     def add(self, points: np.ndarray, samples: np.ndarray, true_points: np.ndarray, truths: np.ndarray) -> None:
         """Take up mocks with their posterior samples.
 
         Parameters
         ----------
-        points : (n, n_samples, dim) samples in probit space, in which the prior is a standard normal.
+        points : (n, n_samples, dim) samples in probit space, in which the prior is a standard normal; as many in every block.
         samples : (n, n_samples, n_quantity) the quantities of the same samples.
         true_points, truths : (n, dim) and (n, n_quantity), the same of the truths.
         """
-        n_samples = points.shape[1]
+        n_samples = self._n_samples = points.shape[1]
         for index in range(len(self.edges)):
             inside, true_inside = (_in_edge(values[..., index // 2], index % 2) for values in (points, true_points))
             count = inside.sum(axis=1)
             mass = count / n_samples
             self._n_truth[index] += true_inside.sum()
+            self._n_inside[index] += count.sum()
             self._n_expected[index] += mass.sum()
             # Of the truth's own 0 or 1, and of the mass as estimated from the samples.
             self._variance[index] += (mass * (1 - mass)).sum() * (n_samples + 1) / max(n_samples - 1, 1)
@@ -122,12 +130,29 @@ class EdgeRanks:
         for index, ranks in enumerate(self._ranks):
             if len(ranks) >= _MIN_TRUTHS:
                 ks_p[index] = ks_p_values(np.stack(ranks))
-        testable = self._variance >= _MIN_VARIANCE
         error = np.sqrt(self._variance)
-        deviation = np.abs(self._n_truth - self._n_expected) / np.where(testable, error, 1.0)
-        count_p = np.where(testable, 2 * norm.sf(deviation), np.nan)
+        normal = _normal(error)
+        deviation = np.abs(self._n_truth - self._n_expected) / np.where(normal, error, 1.0)
+        count_p = 2 * norm.sf(deviation)
+        for index in np.flatnonzero(~normal).tolist():
+            count_p[index] = _rare_p(int(self._n_truth[index]), int(self._n_inside[index]), self._n_samples)
         return EdgeResult(self.edges, self.names, self._n_truth.astype(int), self._n_expected, error, count_p, ks_p)
 
 
+def _normal(error: np.ndarray) -> np.ndarray:
+    return np.asarray(error >= _MIN_ERROR)
+
+
+def _rare_p(n_truth: int, n_inside: int, n_samples: int) -> float:
+    """Two-sided p-value of a few truths beside the samples in the same edge, also where these are none.
+
+    Rare events are Poisson: given the sum of both counts, the truths' is binomial, each being one of n_samples + 1 draws. Where
+    the events are not that rare, counts scatter by less.
+    """
+    if n_truth + n_inside == 0:
+        return float("nan")
+    return float(binomtest(n_truth, n_truth + n_inside, 1 / (n_samples + 1)).pvalue)
+
+
 def _in_edge(points: np.ndarray, high: int) -> np.ndarray:
-    return np.asarray(points > _LIMIT if high else points < -_LIMIT)
+    return np.asarray(points > EDGE_LIMIT if high else points < -EDGE_LIMIT)

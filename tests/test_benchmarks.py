@@ -362,3 +362,16 @@ def test_made_catalogues_are_the_sample_with_new_noise(tmp_path: Path) -> None:
     assert catalog.ok.mean() > 0.95
     own = load_sdss_sample()
     np.testing.assert_allclose(np.median(catalog.flux, axis=0), np.median(own.flux, axis=0), rtol=0.1)
+
+
+def test_power_of_the_calibration_checks(run: Any) -> None:
+    faults = ("none", "all widths × 0.8", "all of it", "a correlation of -0.92 removed", "20 samples, each five times")
+    figures = run("power", "--mocks", "800", "--samples", "100", "--repeats", "1", "--seed", "3", "--faults", *faults)
+    exact, narrow, cut, uncorrelated, copied = (figures["missed"][fault] for fault in faults)
+    assert exact["any"] == 0
+    assert narrow["ranks"] == narrow["TARP"] == narrow["edges, numbers"] == 1
+    # No sample beyond the limit, so nothing for ranks within the edge.
+    assert (cut["edges, ranks"], cut["edges, numbers"]) == (0, 1)
+    # Each parameter by itself is right.
+    assert (uncorrelated["ranks"], uncorrelated["edges, ranks"]) == (0, 1)
+    assert copied["any"] == 1

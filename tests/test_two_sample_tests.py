@@ -41,6 +41,35 @@ def test_c2st_sees_a_correlation_that_no_marginal_shows():
     assert marginal_wasserstein(first, second).max() < 0.1
 
 
+def _of_one(change):
+    def changed(x):
+        x = x.copy()
+        x[:, 5] = change(x[:, 5])
+        return x
+
+    return changed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "accuracy"),
+    [
+        (lambda x: 0.9 * x, 0.55),
+        (lambda x: 0.8 * x, 0.65),
+        (lambda x: x + 0.1, 0.55),
+        (_of_one(lambda v: v + 0.2), 0.52),
+        (_of_one(lambda v: v + 0.5), 0.60),
+        (_of_one(lambda v: 0.5 * v), 0.64),
+        (lambda x: np.column_stack([0.9 * x[:, 1] + np.sqrt(0.19) * x[:, 0], x[:, 1:]]), 0.74),
+        (_of_one(lambda v: v + 5 * (np.arange(len(v)) % 100 < 3)), 0.51),
+    ],
+)
+def test_accuracy_on_planted_faults_is_what_the_page_says(fault, accuracy):
+    rng = np.random.default_rng(0)
+    found = [c2st(fault(rng.standard_normal((1000, 11))), rng.standard_normal((1000, 11)), seed=seed) for seed in range(4)]
+    assert np.mean(found) == pytest.approx(accuracy, abs=0.025)
+
+
 def test_c2st_is_repeatable():
     rng = np.random.default_rng(0)
     first, second = rng.standard_normal((2, 200, 3))

@@ -186,9 +186,10 @@ def edge_plot(result: EdgeResult) -> Figure:
 
     Returns
     -------
-    figure : bars are the 99% range of a calibrated posterior's counts; edges where too few are expected to test are left out.
+    figure : bars are the 99% range of a calibrated posterior's counts; edges where too few truths are expected for such a range
+        are left out.
     """
-    shown = np.flatnonzero(np.isfinite(result.count_p))
+    shown = np.flatnonzero(result.normal)
     figure = Figure(figsize=(7.2, 4.2), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
     _ticks_inward(axes)
