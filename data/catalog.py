@@ -178,7 +178,7 @@ def no_measurement(bands: Sequence[str], missing: np.ndarray) -> str:
 def _row_status(bands: Sequence[str], missing: np.ndarray, zred: np.ndarray, lacking: np.ndarray) -> np.ndarray:
     """Why rows cannot be inferred, (n,); those of `lacking` (n,) because of their missing bands (n, n_band)."""
     reasons: dict[int, list[str]] = defaultdict(list)
-    for row in np.flatnonzero(lacking):
+    for row in np.flatnonzero(lacking).tolist():
         reasons[row].append(no_measurement(bands, missing[row]))
     with np.errstate(invalid="ignore"):
         tests = (
@@ -187,7 +187,7 @@ def _row_status(bands: Sequence[str], missing: np.ndarray, zred: np.ndarray, lac
             (np.isfinite(zred) & (zred > REDSHIFT_MAX), f"redshift above {REDSHIFT_MAX:g}"),
         )
     for test, reason in tests:
-        for row in np.flatnonzero(test):
+        for row in np.flatnonzero(test).tolist():
             reasons[row].append(reason)
     texts = [""] * len(zred)
     for row, found in reasons.items():

@@ -27,6 +27,7 @@ from sedcast.cli_common import (
     check_picture,
     check_workers,
     check_writable,
+    complain,
     end_in_order,
     ended,
     explain_os_error,
@@ -34,6 +35,7 @@ from sedcast.cli_common import (
     make_screen,
     options,
     pool_of,
+    replace_closed_streams,
     scalars,
     simulator_of,
 )
@@ -392,6 +394,7 @@ def validate(
 
 def main() -> None:
     """Run the command line: user errors end with one line and status 2, unexpected ones with status 1."""
+    replace_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What a terminal's encoding lacks is no reason to end, as on standard error.
         sys.stdout.reconfigure(errors="replace")
@@ -410,7 +413,7 @@ def main() -> None:
         status = EXIT_UNEXPECTED if said is None else EXIT_USER_ERROR
         if said is None:
             said = f"unexpected {type(error).__name__}: {error} ('sedcast --debug ...' shows where)"
-        sys.stderr.write(f"sedcast: {printable(said)}\n")
+        complain(printable(said))
         raise SystemExit(status) from None
 
 
