@@ -32,6 +32,7 @@ class _Lines(TableFile):
     def __init__(self, path: Path, source: Path) -> None:
         self.path, self._source, self._offsets = path, source, list[int]()
         self.n_rows = 0
+        self._state = _state(source)
         self._run: tuple[int, Any] | None = None
         self._held: dict[str, np.ndarray] = {}
         self._held_from = 0
@@ -85,6 +86,8 @@ class _Lines(TableFile):
     def _column(self, run: Any, name: str) -> np.ndarray: ...
 
     def _parsed_run(self, number: int) -> Any:
+        if _state(self._source) != self._state:
+            raise CatalogError(f"{self.path} changed while it was being read: repeat the command when it is complete")
         with self._opened() as handle:
             handle.seek(self._offsets[number])
             return self._parsed(list(itertools.islice(self._numbered(handle), _LINES)), number * _LINES)
@@ -169,6 +172,12 @@ class CsvTable(_Lines):
         number = self.names.index(name)
         texts = np.array(run[number], dtype=str)
         return texts.astype(np.int64) if self._integers[number] else texts
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """What tells a file from one that was written in its place."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _is_integer(text: str) -> bool:

@@ -321,3 +321,13 @@ def test_a_catalogue_in_csv_takes_a_few_times_the_memory_of_its_numbers(tmp_path
         tracemalloc.stop()
     kept = sum(values.nbytes for values in (catalog.flux, catalog.flux_ivar, catalog.zred, catalog.ids))
     assert peak < 10 * kept
+
+
+def test_a_csv_that_is_rewritten_while_it_is_read_is_not_mixed(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    write({"flux": np.arange(float(N))}, path)
+    table = open_table(path)
+    assert table.read("flux", 0, 1) == ["0.0"]
+    path.write_text("flux\n1.0\n")
+    with pytest.raises(CatalogError, match="changed while it was being read"):
+        table.read("flux", N - 1, N)

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import signal
 import sys
 import time
 import traceback
@@ -38,6 +39,7 @@ from sedcast.cli_common import (
     replace_closed_streams,
     scalars,
     simulator_of,
+    told_to_end,
 )
 from sedcast.cli_compare import add_compare_commands
 from sedcast.cli_explore import add_explore_command
@@ -403,6 +405,11 @@ def main() -> None:
         app(prog_name="sedcast")
     except KeyboardInterrupt:
         raise ended() from None
+    except SystemExit as error:
+        # Before a command runs, Typer ends in silence and as after Ctrl-C.
+        if error.code == 128 + signal.SIGINT and told_to_end():
+            raise ended() from None
+        raise
     except Exception as error:
         if options.debug:
             traceback.print_exc()

@@ -62,6 +62,7 @@ __all__ = [
     "replace_closed_streams",
     "scalars",
     "simulator_of",
+    "told_to_end",
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
@@ -191,6 +192,11 @@ def end_in_order() -> None:
         # Whoever ignores one, as nohup does, means it.
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, told)
+
+
+def told_to_end() -> bool:
+    """Whether SIGTERM or SIGHUP has come."""
+    return bool(_told)
 
 
 def ended(more: str = "") -> SystemExit:
