@@ -1,6 +1,7 @@
 """Catalogues of observed galaxies: one form in memory, read from tables, nothing dropped silently."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -12,7 +13,9 @@ from astropy.table import Table
 from sedcast.data.artifacts import load_artifact
 from sedcast.data.asinh import POGSON
 from sedcast.data.catalog_columns import (
+    ID_NAMES,
     REDSHIFT_MAX,
+    REDSHIFT_NAMES,
     all_with_units,
     any_with_unit,
     as_texts,
@@ -175,8 +178,8 @@ def no_measurement(bands: Sequence[str], missing: np.ndarray) -> str:
 
 def _row_status(bands: Sequence[str], missing: np.ndarray, zred: np.ndarray, lacking: np.ndarray) -> np.ndarray:
     """Why rows cannot be inferred, (n,); those of `lacking` (n,) because of their missing bands (n, n_band)."""
-    reasons: list[list[str]] = [[] for _ in range(len(zred))]
-    for row in np.flatnonzero(lacking):
+    reasons: dict[int, list[str]] = defaultdict(list)
+    for row in np.flatnonzero(lacking).tolist():
         reasons[row].append(no_measurement(bands, missing[row]))
     with np.errstate(invalid="ignore"):
         tests = (
@@ -185,9 +188,12 @@ def _row_status(bands: Sequence[str], missing: np.ndarray, zred: np.ndarray, lac
             (np.isfinite(zred) & (zred > REDSHIFT_MAX), f"redshift above {REDSHIFT_MAX:g}"),
         )
     for test, reason in tests:
-        for row in np.flatnonzero(test):
+        for row in np.flatnonzero(test).tolist():
             reasons[row].append(reason)
-    return np.array(["; ".join(reason) for reason in reasons], dtype=str)
+    texts = [""] * len(zred)
+    for row, found in reasons.items():
+        texts[row] = "; ".join(found)
+    return np.array(texts, dtype=str)
 
 
 def apply_calibration(
@@ -295,7 +301,7 @@ def read_catalog(
     others = tuple(band for band in chosen or () if band not in BANDS and not find_column(table, columns, f"flux_{band}"))
     if others and not ragged:
         check_bands(others)
-    id_name = find_column(table, columns, "id", "ID", "Id")
+    id_name = find_column(table, columns, *ID_NAMES)
     ids = np.arange(len(table)) if id_name is None else check_ids(id_name, table[id_name])
     ids = ids if ids.dtype.kind == "i" else as_texts(str(id_name), ids).astype(str)
     if id_name is None:
@@ -314,9 +320,9 @@ def read_catalog(
         chosen = chosen or tuple(band for band in BANDS if find_column(table, columns, f"flux_{band}"))
         if not chosen:
             raise no_column(table, "flux_r")
-        zred_name = find_column(table, columns, "zred", "z")
+        zred_name = find_column(table, columns, *REDSHIFT_NAMES)
         if zred_name is None and redshift:
-            raise no_column(table, "zred", "z")
+            raise no_column(table, *REDSHIFT_NAMES)
         warn_of_unused(table, chosen, columns, source)
         stated = all_with_units(table, chosen, columns) if unit is None else None
         read_in = unit or "nanomaggies"
@@ -328,7 +334,11 @@ def read_catalog(
         if unit is None and not any_with_unit(table, chosen, columns):
             logger.warning("%s: no units are stated, fluxes are read as nanomaggies; say which with --unit (unit=)", source)
         zred = np.full(len(table), np.nan) if zred_name is None else numbers(table, zred_name)
-        catalog = Catalog(ids, chosen, flux * scale, flux_ivar / scale**2, zred)
+        # A long catalogue is in memory a few times at most.
+        del table, pairs, stated
+        flux *= scale
+        flux_ivar /= scale**2
+        catalog = Catalog(ids, chosen, flux, flux_ivar, zred)
     if redshift:
         check_redshifts(catalog.zred, zred_name or "Z")
     if ragged or not redshift:

@@ -21,7 +21,9 @@ from sedcast.data.tables import ColumnsInHdf5, RowsInHdf5, TableFile, open_table
 from sedcast.data.units import as_nanomaggies, contradicts, known_unit, unknown_unit
 
 __all__ = [
+    "ID_NAMES",
     "REDSHIFT_MAX",
+    "REDSHIFT_NAMES",
     "all_with_units",
     "any_with_unit",
     "as_numbers",
@@ -56,6 +58,8 @@ _LIKE_ID = frozenset(
     ("objid", "objectid", "object_id", "obj_id", "specobjid", "source_id", "sourceid", "targetid", "galaxy_id")
 )
 _LIKE_EXTINCTION = ("mw_transmission", "ebv", "e_bv", "ebmv", "extinction")
+ID_NAMES = ("id", "ID", "Id")
+REDSHIFT_NAMES = ("zred", "z")
 REDSHIFT_MAX = 20.0
 """Beyond it a number is no redshift."""
 _FORMATS = {
@@ -88,7 +92,7 @@ def read_table(path: Path, columns: Mapping[str, str]) -> Table:
         checked = open_table(path, _only_with_fluxes(checked, columns))
     source = path if checked is None else checked.source
     if checked is not None and (kind is None or isinstance(checked, ColumnsInHdf5)):
-        table = Table({name: checked.read(name, 0, checked.n_rows) for name in checked.names})
+        table = _whole(checked, columns, suffix)
         for name in checked.units.keys() & set(table.colnames):
             table[name].unit = checked.units[name]
     else:
@@ -106,6 +110,16 @@ def read_table(path: Path, columns: Mapping[str, str]) -> Table:
     if len(table) == 0:
         raise CatalogError(f"{path} has no rows: a catalogue needs at least one galaxy")
     return table
+
+
+def _whole(file: TableFile, columns: Mapping[str, str], suffix: str) -> Table:
+    """All columns of a file; of CSV, those that `read_catalog` has no use for are there without their cells."""
+    names = set(file.names)
+    if suffix == ".csv" and not is_sdss_layout(file.names):
+        names = {name for name in names if name in (*columns.values(), *ID_NAMES, *REDSHIFT_NAMES) or name.startswith("flux_")}
+    file.hold(names, {columns.get(name, name) for name in ID_NAMES}, 0, file.n_rows)
+    nothing = np.broadcast_to(np.array(False), file.n_rows)
+    return Table({name: file.read(name, 0, file.n_rows) if name in names else nothing for name in file.names}, copy=False)
 
 
 def _only_with_fluxes(table: TableFile, columns: Mapping[str, str]) -> str | int:

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 30
 _COUNT_SECONDS = 5.0
+_ATTEMPTS = 3
 
 
 class _Shared(WorkerPlugin):
@@ -47,7 +48,10 @@ class DaskPool(TaskPool):
         """Workers of the scheduler, as counted at most a few seconds ago."""
         now = time.monotonic()
         if now - self._counted[0] >= _COUNT_SECONDS:
-            self._counted = (now, len(self._client.nthreads()))
+            try:
+                self._counted = (now, len(self._client.nthreads()))
+            except OSError as error:
+                raise SedcastError(LOST) from error
         return self._counted[1]
 
     @contextlib.contextmanager
@@ -55,17 +59,23 @@ class DaskPool(TaskPool):
         token = uuid.uuid4().hex
         if self.n_workers == 0:
             logger.warning("the Dask scheduler has no workers yet: waiting for the first")
-        try:
-            self._client.register_plugin(_Shared(token, shared))
-        except OSError as error:
-            # Of a connection: those who write files would take it for one of the disk.
-            raise SedcastError(LOST) from error
+        self._give_to_all(_Shared(token, shared))
         try:
             yield Session(self._client.get_executor(pure=False), token)
         finally:
             # The scheduler may be gone, which the tasks have said.
             with contextlib.suppress(Exception):
                 self._client.unregister_worker_plugin(token)
+
+    def _give_to_all(self, shared: _Shared) -> None:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                self._client.register_plugin(shared)
+                return
+            except OSError as error:
+                # Of a connection: those who write files would take it for one of the disk. It may be a worker's that died.
+                if self._client.status != "running" or attempt == _ATTEMPTS:
+                    raise SedcastError(LOST) from error
 
 
 @contextlib.contextmanager

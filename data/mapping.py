@@ -202,6 +202,7 @@ def map_rows(table: TableFile, mapping: CatalogMapping, start: int, stop: int) -
     ------
     CatalogError : if a column is missing, not numeric, or has not the shape that the mapping says.
     """
+    table.hold(*_columns_of(table, mapping), start, stop)
     pairs = [
         _band(table, band, band.unit or mapping.unit, mapping.missing, name, start, stop)
         for name, band in mapping.bands.items()
@@ -214,6 +215,17 @@ def map_rows(table: TableFile, mapping: CatalogMapping, start: int, stop: int) -
     if start == 0 and (stop == table.n_rows or stop >= _ENOUGH_ROWS):
         _check_first(table, mapping, (start, stop))
     return Catalog(_ids(table, mapping.id, start, stop), tuple(mapping.bands), flux, ivar, zred)
+
+
+def _columns_of(table: TableFile, mapping: CatalogMapping) -> tuple[set[str], set[str]]:
+    """The columns that a mapping reads, of those that the table has, and which of them are ids."""
+    ids = {mapping.id} if isinstance(mapping.id, str) else {*(mapping.id or ())}
+    read = {column for band in mapping.bands.values() for column in (band.flux, band.ivar, band.error)}
+    read |= {band.extinction.column for band in mapping.bands.values() if band.extinction is not None}
+    found = []
+    for names in (read | ids | {mapping.redshift}, ids):
+        found.append({same[0] for name in names if name and len(same := _same_name(table, name)) == 1})
+    return found[0], found[1]
 
 
 def _check_first(table: TableFile, mapping: CatalogMapping, rows: tuple[int, int]) -> None:
@@ -278,14 +290,18 @@ def _check_unit(table: TableFile, name: str | None, unit: str, *, inverse_varian
 
 def _named(table: TableFile, name: str) -> str:
     """The name of a column in the table: that of the mapping, or the only one that differs in capitals alone."""
-    if name in table.names:
-        return name
-    same = [other for other in table.names if other.lower() == name.lower()]
+    same = _same_name(table, name)
     if len(same) != 1:
         listed = ", ".join(table.names[:40]) + (" ..." if len(table.names) > 40 else "")
         which = f"table {table.hdu!r}" if len(table.tables) > 1 else "table"
         raise CatalogError(f"no column {name!r}, which the mapping names. The {which} has: {listed}{_elsewhere(table, name)}")
     return same[0]
+
+
+def _same_name(table: TableFile, name: str) -> list[str]:
+    if name in table.names:
+        return [name]
+    return [other for other in table.names if other.lower() == name.lower()]
 
 
 def _elsewhere(table: TableFile, name: str) -> str:

@@ -11,7 +11,7 @@ import tempfile
 import weakref
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
@@ -91,6 +91,12 @@ class TableFile(ABC):
                 if hidden.dtype.kind == "b" and hidden.any():
                     return _hidden(values, hidden)
             return values
+
+    def hold(self, names: Collection[str], texts: Collection[str], start: int, stop: int) -> None:  # noqa: B027
+        """Say which columns are read next, of which rows: where a row is a line, they are read together.
+
+        Texts become numbers where all of a column are, as `as_numbers` reads them, but for the columns of `texts`.
+        """
 
     @abstractmethod
     def _read(self, name: str, start: int, stop: int) -> np.ndarray: ...

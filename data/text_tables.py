@@ -5,13 +5,14 @@ import itertools
 import re
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from astropy.table import Table
 
+from sedcast.data.catalog_columns import as_numbers
 from sedcast.data.checks import floats_of
 from sedcast.data.errors import CatalogError
 from sedcast.data.tables import TableFile, reading, units_in
@@ -31,7 +32,10 @@ class _Lines(TableFile):
     def __init__(self, path: Path, source: Path) -> None:
         self.path, self._source, self._offsets = path, source, list[int]()
         self.n_rows = 0
-        self._held: dict[int, Any] = {}
+        self._state = _state(source)
+        self._run: tuple[int, Any] | None = None
+        self._held: dict[str, np.ndarray] = {}
+        self._held_from = 0
         with self._opened() as handle:
             self._head = self._read_head(handle)
             while True:
@@ -82,15 +86,43 @@ class _Lines(TableFile):
     def _column(self, run: Any, name: str) -> np.ndarray: ...
 
     def _parsed_run(self, number: int) -> Any:
+        if _state(self._source) != self._state:
+            raise CatalogError(f"{self.path} changed while it was being read: repeat the command when it is complete")
         with self._opened() as handle:
             handle.seek(self._offsets[number])
             return self._parsed(list(itertools.islice(self._numbered(handle), _LINES)), number * _LINES)
 
+    def hold(self, names: Collection[str], texts: Collection[str], start: int, stop: int) -> None:
+        """The cells of a run are parsed once for all columns, and let go of: as texts they take many times the memory."""
+        self._held = {}
+        parts: dict[str, list[np.ndarray]] = {
+            column: [] for name in names for column in (name, f"{name}.mask") if column in self.names
+        }
+        for first in range(start - start % _LINES, stop, _LINES):
+            for name in list(parts):
+                values = self.read(name, max(first, start), min(first + _LINES, stop))
+                if values.dtype.kind == "U" and name in names and name not in texts:
+                    try:
+                        values = as_numbers(name, values)
+                    except CatalogError:
+                        # Whoever needs it reads it as it is, and says what is wrong.
+                        del parts[name]
+                        continue
+                parts[name].append(values)
+        self._held_from = start
+        while parts:
+            name, found = parts.popitem()
+            self._held[name] = np.concatenate(found)
+
     def _read(self, name: str, start: int, stop: int) -> np.ndarray:
-        runs = range(start // _LINES, -(-stop // _LINES))
-        # Columns are read one after the other: what one has parsed serves the others.
-        self._held = {run: self._held.get(run) or self._parsed_run(run) for run in runs}
-        parts = [self._column(self._held[run], name)[max(start - run * _LINES, 0) : stop - run * _LINES] for run in runs]
+        if name in self._held and self._held_from <= start and stop <= self._held_from + len(self._held[name]):
+            return self._held[name][start - self._held_from : stop - self._held_from].copy()
+        parts = []
+        for number in range(start // _LINES, -(-stop // _LINES)):
+            # Columns are read one after the other: what one has parsed serves the others.
+            if self._run is None or self._run[0] != number:
+                self._run = (number, self._parsed_run(number))
+            parts.append(self._column(self._run[1], name)[max(start - number * _LINES, 0) : stop - number * _LINES])
         return np.concatenate(parts)
 
 
@@ -122,8 +154,11 @@ class CsvTable(_Lines):
         for number, column in enumerate(self._parsed(lines, self.n_rows)):
             self._integers[number] = self._integers[number] and all(map(_is_integer, column))
 
-    def _parsed(self, lines: list[str], first: int) -> list[tuple[str, ...]]:
-        rows, width = _cells(lines), len(self.names)
+    def _parsed(self, lines: list[str], first: int) -> Sequence[Sequence[str]]:
+        width = len(self.names)
+        if (columns := _plain_columns(lines, width)) is not None:
+            return columns
+        rows = _cells(lines)
         self._check_rows(len(rows), lines, first)
         for number, row in enumerate(rows, start=first):
             if len(row) != width:
@@ -133,15 +168,32 @@ class CsvTable(_Lines):
                 )
         return list(zip(*rows, strict=True))
 
-    def _column(self, run: Sequence[tuple[str, ...]], name: str) -> np.ndarray:
+    def _column(self, run: Sequence[Sequence[str]], name: str) -> np.ndarray:
         number = self.names.index(name)
         texts = np.array(run[number], dtype=str)
         return texts.astype(np.int64) if self._integers[number] else texts
 
 
+def _state(path: Path) -> tuple[int, int]:
+    """What tells a file from one that was written in its place."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
 def _is_integer(text: str) -> bool:
     """Whether a text is an integer of 64 bits with a sign, as it is written."""
     return _INTEGER.fullmatch(text) is not None and (len(text) <= _MOST_DIGITS or -(2**63) <= int(text) < 2**63)
+
+
+def _plain_columns(lines: list[str], width: int) -> list[list[str]] | None:
+    """The cells by columns, in a third of the time, of lines without quotes and blanks that are all of `width` cells."""
+    text = "\n".join(lines)
+    if '"' in text or max(map(len, lines)) > csv.field_size_limit() or text.split() != lines:
+        return None
+    if any(line.count(",") != width - 1 for line in lines):
+        return None
+    cells = text.replace("\n", ",").split(",")
+    return [cells[number::width] for number in range(width)]
 
 
 def _cells(lines: list[str]) -> list[list[str]]:

@@ -119,12 +119,13 @@ def infer_file(
             resumed = source.n_rows - sum(len(job.rows(number)) for number in absent)
             if absent:
                 warn_of_limits(OutlierScorer(estimator).limits)
-            _fill(job, absent, pool, resumed, progress)
-            if not isinstance(catalog, Catalog) and (
-                _known(catalog) != source.about["catalog"] or Path(catalog).stat().st_mtime_ns != source.modified_ns
-            ):
-                segments.discard()
-                raise CatalogError(f"{catalog} changed while it was being inferred: repeat the command when it is complete")
+            try:
+                _fill(job, absent, pool, resumed, progress)
+            except CatalogError:
+                # A file that was written anew can rarely be read from the middle on.
+                _check_unchanged(catalog, source, segments)
+                raise
+            _check_unchanged(catalog, source, segments)
             segments.count()
             if segments.n_rows != source.n_rows:
                 raise ArtifactError(
@@ -199,6 +200,15 @@ def _source(catalog: str | Path | Catalog, mapping: CatalogMapping | None, estim
     table = open_table(catalog, mapping.hdu)
     about = {"catalog": _known(catalog), "mapping": mapping.model_dump(mode="json")}
     return _Source(table.n_rows, functools.partial(map_rows, table, mapping), about, modified_ns)
+
+
+def _check_unchanged(catalog: str | Path | Catalog, source: _Source, segments: Segments) -> None:
+    """Discard what was made of a file that is another by now, and say so."""
+    if isinstance(catalog, Catalog):
+        return
+    if _known(catalog) != source.about["catalog"] or Path(catalog).stat().st_mtime_ns != source.modified_ns:
+        segments.discard()
+        raise CatalogError(f"{catalog} changed while it was being inferred: repeat the command when it is complete")
 
 
 def _known(table: str | Path) -> dict[str, Any]:

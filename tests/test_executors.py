@@ -1,5 +1,6 @@
 """Tasks on processes of this machine and on a real Dask cluster of two, workers killed in the middle."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -125,3 +126,36 @@ def test_a_scheduler_lost_between_calls_is_no_fault_of_a_file() -> None:
 
     with pytest.raises(SedcastError, match="scheduler was lost"):
         list(DaskPool(Lost()).map(power, [2], shared=(3,)))
+
+
+class _Failing:
+    """A client whose connections close a few times."""
+
+    def __init__(self, times: int, status: str) -> None:
+        self.times, self.status, self.calls = times, status, 0
+
+    def nthreads(self) -> dict[str, int]:
+        if self.status != "running":
+            raise OSError("ConnectionPool closing.")
+        return {"one": 1}
+
+    def register_plugin(self, _: object) -> None:
+        self.calls += 1
+        if self.calls <= self.times:
+            raise OSError("Stream is closed")
+
+    def get_executor(self, pure: bool) -> None:
+        assert not pure
+
+
+def test_a_worker_that_dies_while_it_gets_what_is_shared_is_not_the_scheduler() -> None:
+    pytest.importorskip("distributed", reason="needs Dask")
+    from sedcast.data.dask_pool import DaskPool
+
+    for client, calls in ((_Failing(2, "running"), 3), (_Failing(3, "running"), 3)):
+        expected = contextlib.nullcontext() if client.times < calls else pytest.raises(SedcastError, match="scheduler was lost")
+        with expected, DaskPool(client)._session(()):  # type: ignore[arg-type]
+            pass
+        assert client.calls == calls
+    with pytest.raises(SedcastError, match="scheduler was lost"):
+        _ = DaskPool(_Failing(0, "closed")).n_workers  # type: ignore[arg-type]

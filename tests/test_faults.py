@@ -217,3 +217,23 @@ def test_a_reader_that_has_enough_is_no_error(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_an_error_that_nobody_can_hear_keeps_its_status(closed: str, tmp_path: Path) -> None:
+    if "full" in closed and not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    command = f"exec {sys.executable} -m sedcast infer absent.csv -o out.h5 {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_told_to_end_before_a_command_runs() -> None:
+    code = (
+        "import os, signal, sys; from sedcast import cli\n"
+        "cli.CommandGroup.get_command = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.argv = ['sedcast', 'demo']; cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (128 + signal.SIGTERM, "sedcast: told to end")

@@ -232,6 +232,20 @@ def test_a_catalogue_that_changes_meanwhile_is_not_joined(
     assert infer_file(estimator, changing, mapping, output, n_samples=5)["resumed"] == 0
 
 
+def test_a_catalogue_that_is_cut_meanwhile_is_said_to_have_changed(
+    estimator: PosteriorEstimator, mapping: CatalogMapping, catalog: Path, tmp_path: Path
+) -> None:
+    changing, output = tmp_path / "changing.fits", tmp_path / "out.fits"
+    changing.write_bytes(catalog.read_bytes())
+
+    def cut(*_: int) -> None:
+        os.truncate(changing, 6000)
+
+    with pytest.raises(CatalogError, match="changed while it was being inferred"):
+        infer_file(estimator, changing, mapping, output, n_samples=5, rows_per_segment=20, progress=cut)
+    assert [path.name for path in tmp_path.iterdir()] == ["changing.fits"]
+
+
 def test_an_edited_catalogue_is_another_whatever_its_size_and_time(
     estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path
 ) -> None:

@@ -1,10 +1,12 @@
 """Tables read by runs of rows: against what was written, in pieces, compressed, in another process, damaged."""
 
+import csv
 import gzip
 import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -13,9 +15,10 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
+from sedcast.data.catalog import read_catalog
 from sedcast.data.catalog_columns import as_numbers
 from sedcast.data.errors import CatalogError
-from sedcast.data.tables import open_table
+from sedcast.data.tables import TableFile, open_table
 
 N = 20_000
 PIECES = [(0, 5), (8190, 8200), (8192, 16_384), (3, 19_999), (19_998, 20_000), (10, 12)]
@@ -246,7 +249,7 @@ def test_a_full_temporary_folder_is_not_the_catalogue_s_fault(tmp_path: Path, li
     (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"flux_r,zred\n" + b"1.0,0.1\n" * 300_000))
     (tmp_path / "temporary").mkdir()
     code = (
-        "import resource, sys; from sedcast.data.tables import open_table\n"
+        "import resource, sys; from sedcast.data.tables import TableFile, open_table\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))\n"
         "try: open_table(sys.argv[1])\n"
         "except Exception as error: print(type(error).__name__, error)"
@@ -257,3 +260,74 @@ def test_a_full_temporary_folder_is_not_the_catalogue_s_fault(tmp_path: Path, li
     assert done.stdout.startswith("CatalogError")
     assert f"unpacked to {tmp_path / 'temporary'}, where the disk is full" in done.stdout
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_columns_of_csv_that_are_read_together_are_those_read_alone(tmp_path: Path) -> None:
+    blank = np.arange(N) % 7 == 0
+    path = tmp_path / "t.csv"
+    columns = {
+        "id": np.char.zfill(np.arange(N).astype(str), 6),
+        "flux": np.where(blank, "", np.arange(N).astype(str)),
+        "late": np.where(np.arange(N) == N - 1, "many", "1.5"),
+    }
+    write(columns, path)
+    alone, together = open_table(path), open_table(path)
+    together.hold({"id", "flux", "late"}, {"id"}, 5, N)
+    assert together.read("flux", 5, N).dtype == float
+    for start, stop in ((5, N), (8000, 17_000), (0, 9)):
+        np.testing.assert_array_equal(as_numbers("flux", together.read("flux", start, stop)), floats(alone, start, stop))
+        for name in ("id", "late"):
+            np.testing.assert_array_equal(together.read(name, start, stop), alone.read(name, start, stop))
+    together.read("flux", 5, N)[:] = 0.0
+    assert together.read("flux", 8, 9) == [8.0]
+    with pytest.raises(CatalogError, match=f"'late' holds many in row {N - 1}"):
+        as_numbers("late", together.read("late", 0, N))
+
+
+def floats(table: TableFile, start: int, stop: int) -> np.ndarray:
+    return as_numbers("flux", table.read("flux", start, stop))
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["1,2,3", " 1,2,3", "1, 2,3", '"1",2,3', "1,\u00a02,3\u2003", '"1,5",2', "1,2", "1,2,3,4", ",,", 'a"b,2,3', "1,\x00,3"],
+)
+def test_csv_without_quotes_and_blanks_is_read_as_any_other(row: str, tmp_path: Path) -> None:
+    cells = [cell.strip() for cell in next(csv.reader([row], strict=True, skipinitialspace=True))]
+    path = tmp_path / "t.csv"
+    path.write_text(f"a,b,c\nx,y,z\n{row}\n", encoding="utf-8")
+    if len(cells) != 3:
+        with pytest.raises(CatalogError, match=f"row 1 has {len(cells)} cells"):
+            open_table(path)
+        return
+    table = open_table(path)
+    expected = np.array(cells)
+    np.testing.assert_array_equal([table.read(name, 1, 2)[0] for name in "abc"], expected)
+
+
+def test_a_catalogue_in_csv_takes_a_few_times_the_memory_of_its_numbers(tmp_path: Path) -> None:
+    rng, n_rows = np.random.default_rng(3), 30_000
+    named = [f"{name}_{band}" for name in ("flux", "flux_ivar") for band in "ugriz"]
+    columns = {"id": np.arange(n_rows), "zred": rng.uniform(0.1, 0.5, n_rows)}
+    columns |= {name: rng.uniform(50.0, 60.0, n_rows) for name in named}
+    # Nobody reads these.
+    columns |= {f"note_{number}": np.full(n_rows, "a longer text") for number in range(3)}
+    write(columns, tmp_path / "t.csv")
+    tracemalloc.start()
+    try:
+        catalog = read_catalog(tmp_path / "t.csv")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    kept = sum(values.nbytes for values in (catalog.flux, catalog.flux_ivar, catalog.zred, catalog.ids))
+    assert peak < 10 * kept
+
+
+def test_a_csv_that_is_rewritten_while_it_is_read_is_not_mixed(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    write({"flux": np.arange(float(N))}, path)
+    table = open_table(path)
+    assert table.read("flux", 0, 1) == ["0.0"]
+    path.write_text("flux\n1.0\n")
+    with pytest.raises(CatalogError, match="changed while it was being read"):
+        table.read("flux", N - 1, N)

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import signal
 import sys
 import time
 import traceback
@@ -27,6 +28,7 @@ from sedcast.cli_common import (
     check_picture,
     check_workers,
     check_writable,
+    complain,
     end_in_order,
     ended,
     explain_os_error,
@@ -34,8 +36,10 @@ from sedcast.cli_common import (
     make_screen,
     options,
     pool_of,
+    replace_closed_streams,
     scalars,
     simulator_of,
+    told_to_end,
 )
 from sedcast.cli_compare import add_compare_commands
 from sedcast.cli_explore import add_explore_command
@@ -392,6 +396,7 @@ def validate(
 
 def main() -> None:
     """Run the command line: user errors end with one line and status 2, unexpected ones with status 1."""
+    replace_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What a terminal's encoding lacks is no reason to end, as on standard error.
         sys.stdout.reconfigure(errors="replace")
@@ -400,6 +405,11 @@ def main() -> None:
         app(prog_name="sedcast")
     except KeyboardInterrupt:
         raise ended() from None
+    except SystemExit as error:
+        # Before a command runs, Typer ends in silence and as after Ctrl-C.
+        if error.code == 128 + signal.SIGINT and told_to_end():
+            raise ended() from None
+        raise
     except Exception as error:
         if options.debug:
             traceback.print_exc()
@@ -410,7 +420,7 @@ def main() -> None:
         status = EXIT_UNEXPECTED if said is None else EXIT_USER_ERROR
         if said is None:
             said = f"unexpected {type(error).__name__}: {error} ('sedcast --debug ...' shows where)"
-        sys.stderr.write(f"sedcast: {printable(said)}\n")
+        complain(printable(said))
         raise SystemExit(status) from None
 
 

@@ -48,6 +48,7 @@ __all__ = [
     "check_picture",
     "check_workers",
     "check_writable",
+    "complain",
     "end_in_order",
     "ended",
     "explain_os_error",
@@ -58,8 +59,10 @@ __all__ = [
     "options",
     "pool_of",
     "refuse_file",
+    "replace_closed_streams",
     "scalars",
     "simulator_of",
+    "told_to_end",
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
@@ -191,13 +194,34 @@ def end_in_order() -> None:
             signal.signal(number, told)
 
 
+def told_to_end() -> bool:
+    """Whether SIGTERM or SIGHUP has come."""
+    return bool(_told)
+
+
 def ended(more: str = "") -> SystemExit:
     """Say on standard error what ended the program, and `more`; returns its exit, of the status that shells give."""
     number = _told[-1] if _told else signal.SIGINT
-    with contextlib.suppress(OSError):
-        # The terminal may be gone.
-        sys.stderr.write(f"sedcast: {'interrupted' if number == signal.SIGINT else 'told to end'}{more}\n")
+    complain(f"{'interrupted' if number == signal.SIGINT else 'told to end'}{more}")
     return SystemExit(128 + number)
+
+
+def complain(message: str) -> None:
+    """Say on standard error why the program ends; where nobody hears it, its status still tells."""
+    try:
+        sys.stderr.write(f"sedcast: {message}\n")
+        sys.stderr.flush()
+    except OSError:
+        # The terminal is gone, or the disk full. Python would try once more, and end with a status of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def replace_closed_streams() -> None:
+    """Let standard streams that were closed be the null device: files would be opened under their numbers."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8"))
 
 
 def _resumes(context: Any) -> bool:
