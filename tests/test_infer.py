@@ -348,7 +348,7 @@ def test_it_warns_when_most_posteriors_are_extrapolations(tmp_path, caplog):
     maggies = Catalog(ids, BANDS, flux * 1e-9, ivar * 1e18, zred)
     infer_catalog(estimator, maggies, tmp_path / "a.h5", n_samples=20)
     assert "6 of 6 posteriors are flagged" in caplog.text
-    assert "check the unit" in caplog.text
+    assert "check which columns are which band, the unit of the fluxes" in caplog.text
     caplog.clear()
     infer_catalog(estimator, Catalog(ids, BANDS, flux, ivar, zred), tmp_path / "b.h5", n_samples=20)
     assert "flagged" not in caplog.text
