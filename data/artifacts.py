@@ -35,6 +35,7 @@ __all__ = [
     "load_artifact",
     "output_path",
     "read_card",
+    "refuse_no_file",
     "reserve",
     "save_artifact",
     "software_versions",
@@ -116,6 +117,19 @@ class atomic_path:
             os.close(descriptor)
 
 
+def refuse_no_file(path: Path, named: str) -> None:
+    """Refuse, as the place of a file, a folder, a device or a pipe, of which the error speaks as `named`.
+
+    Raises
+    ------
+    ParameterError : if it is one of these.
+    """
+    if path.is_dir():
+        raise ParameterError(f"{named} is a folder: give the name of a file")
+    if path.exists() and not path.is_file():
+        raise ParameterError(f"{named} is a device or a pipe, which a file would replace: give the name of a file")
+
+
 def output_path(path: str | Path, *, overwrite: bool = False) -> Path:
     """The path of a file that is to be written: of a call from Python, one that is there is replaced only if that is said.
 
@@ -128,10 +142,7 @@ def output_path(path: str | Path, *, overwrite: bool = False) -> Path:
     if not isinstance(path, str | Path) or not str(path):
         raise ParameterError(f"{path!r} is no name of a file to write: expected a text or a Path")
     path = Path(path)
-    if path.is_dir():
-        raise ParameterError(f"{path} is a folder: give the name of a file")
-    if path.exists() and not path.is_file():
-        raise ParameterError(f"{path} is a device or a pipe, which a file would replace: give the name of a file")
+    refuse_no_file(path, str(path))
     if not overwrite and invocation.get() is None and os.path.lexists(path):
         raise ParameterError(f"{path} is there already: give another name, or overwrite=True to replace it")
     return path

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
-from sedcast.data.artifacts import atomic_path, read_card
+from sedcast.data.artifacts import atomic_path, read_card, refuse_no_file
 from sedcast.data.errors import ParameterError, SedcastError
 from sedcast.data.invocation import invocation
 from sedcast.data.provenance import read_provenance
@@ -47,10 +47,7 @@ def check_replaceable(paths: Iterable[Path], option: str = "-o", *, overwrite: b
     for path in paths:
         if not os.path.lexists(path):
             continue
-        if path.is_dir():
-            raise ParameterError(f"{option} {path} is a folder: give the name of a file")
-        if path.exists() and not path.is_file():
-            raise ParameterError(f"{option} {path} is a device or a pipe, which a file would replace: give the name of a file")
+        refuse_no_file(path, f"{option} {path}")
         refuse_inputs(path, option)
         found = None if overwrite else made_by(path)
         if overwrite or (running is not None and found is not None and found["run"] == running.run):
