@@ -16,8 +16,9 @@ from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.checks import as_floats
 from sedcast.data.errors import ArtifactError, ParameterError
 
-__all__ = ["N_SFH_BASES", "N_ZH_BASES", "T_MAX_GYR", "SFHBases"]
+__all__ = ["HISTORY_ARRAYS", "N_SFH_BASES", "N_ZH_BASES", "T_MAX_GYR", "SFHBases"]
 
+HISTORY_ARRAYS = ("t_lookback_gyr", "sfh", "zh")
 N_SFH_BASES = 4
 N_ZH_BASES = 2
 T_MAX_GYR = 13.8
@@ -53,7 +54,7 @@ class SFHBases:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key in ("t_lookback_gyr", "sfh", "zh"):
+        for key in HISTORY_ARRAYS:
             array = as_floats(key, getattr(self, key))
             if not np.all(np.isfinite(array)):
                 raise ParameterError(
@@ -96,7 +97,7 @@ class SFHBases:
 
     def same_histories(self, other: "SFHBases") -> bool:
         """Whether times and bases are equal, of whatever name and provenance."""
-        return all(np.array_equal(getattr(self, key), getattr(other, key)) for key in ("t_lookback_gyr", "sfh", "zh"))
+        return all(np.array_equal(getattr(self, key), getattr(other, key)) for key in HISTORY_ARRAYS)
 
     @classmethod
     def load(cls, path: str | Path) -> "SFHBases":
@@ -107,7 +108,7 @@ class SFHBases:
         ArtifactError : if the file is missing, of another kind, altered, or lacks an array.
         """
         arrays, card = load_artifact(path, _KIND)
-        missing = {"t_lookback_gyr", "sfh", "zh"} - set(arrays)
+        missing = set(HISTORY_ARRAYS) - set(arrays)
         if missing:
             raise ArtifactError(f"{path} lacks the arrays {sorted(missing)}: it was not written by SFHBases.save")
         with consistent(path, "set of history bases"):
@@ -126,7 +127,7 @@ class SFHBases:
         ------
         ParameterError : if a file is there already, unless `overwrite` says that it may be replaced.
         """
-        arrays = {"t_lookback_gyr": self.t_lookback_gyr, "sfh": self.sfh, "zh": self.zh}
+        arrays = {key: getattr(self, key) for key in HISTORY_ARRAYS}
         save_artifact(path, _KIND, arrays, {"name": self.name, "provenance": dict(self.provenance)}, overwrite=overwrite)
 
     @classmethod

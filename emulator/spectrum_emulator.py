@@ -20,7 +20,7 @@ from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.config import Config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ParameterError
-from sedcast.data.sfh_bases import SFHBases
+from sedcast.data.sfh_bases import HISTORY_ARRAYS, SFHBases
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.dust import DustLaw
 from sedcast.emulator.histories import BETA, GAMMA, burst_fraction, check_theta, column
@@ -245,7 +245,7 @@ class SpectrumEmulator:
         arrays |= {f"ssp_{name}": getattr(library, name) for name in ("wave_rest", "log_age", "log_z", "flux")}
         if library.remnant_mass is not None:
             arrays["ssp_remnant_mass"] = library.remnant_mass
-        arrays |= {f"bases_{name}": getattr(bases, name) for name in ("t_lookback_gyr", "sfh", "zh")}
+        arrays |= {f"bases_{name}": getattr(bases, name) for name in HISTORY_ARRAYS}
         save_artifact(path, KIND, arrays, self.card, overwrite=overwrite)
 
     @classmethod

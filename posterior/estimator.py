@@ -20,7 +20,7 @@ from sedcast.data.checks import as_path, check_memory, in_own_precision, whole_n
 from sedcast.data.config import parse_config
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ArtifactError, ParameterError
-from sedcast.data.sfh_bases import SFHBases
+from sedcast.data.sfh_bases import HISTORY_ARRAYS, SFHBases
 from sedcast.data.threads import usable_cores
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, PARAMETER_NAMES, Prior
 from sedcast.emulator.redshift import RedshiftPrior
@@ -43,7 +43,6 @@ _DEFAULT = "sdss-ugriz"
 _ROWS_PER_PIECE = 4096
 _OUTLIERS = "outliers_"
 _SURVIVING = "surviving_"
-_BASES_ARRAYS = ("t_lookback_gyr", "sfh", "zh")
 
 
 def bundled_posteriors() -> tuple[str, ...]:
@@ -478,7 +477,7 @@ class PosteriorEstimator:
         """
         arrays = {f"flow_{name}": array for name, array in self.flow.to_arrays().items()}
         arrays |= self.domain.to_arrays("domain_")
-        arrays |= {f"bases_{name}": getattr(self.bases, name) for name in _BASES_ARRAYS}
+        arrays |= {f"bases_{name}": getattr(self.bases, name) for name in HISTORY_ARRAYS}
         if self.surviving is not None:
             arrays |= self.surviving.to_arrays(_SURVIVING)
         if self.outliers is not None:
@@ -521,7 +520,7 @@ class PosteriorEstimator:
             if card["free_parameter_names"] != names or card["context_names"] != list(context.names):
                 raise ArtifactError(f"{path} has other parameters or context columns than this sedcast: train it again")
             flow = {name.removeprefix("flow_"): array for name, array in arrays.items() if name.startswith("flow_")}
-            time, sfh, zh = (arrays[f"bases_{name}"] for name in _BASES_ARRAYS)
+            time, sfh, zh = (arrays[f"bases_{name}"] for name in HISTORY_ARRAYS)
             return cls(
                 flow_from_arrays(flow),
                 TrainingDomain.from_arrays(context, arrays, "domain_"),
