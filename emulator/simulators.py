@@ -4,7 +4,6 @@ A configuration names a simulator as ``package.module:factory``, or as one of `B
 configuration's options and gives a `Simulator`.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sedcast.data.errors import ConfigError, ParameterError
+from sedcast.data.invocation import describe_file
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.data.ssp import SSPLibrary
 from sedcast.emulator.fsps_model import FSPSModel
@@ -132,7 +132,7 @@ def code_digest(name: str) -> str | None:
     if name in BUILT_IN:
         return None
     file = getattr(import_module(name.partition(":")[0]), "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file is not None and file.endswith(".py") else None
+    return str(describe_file(Path(file))["sha256"]) if file is not None and file.endswith(".py") else None
 
 
 def _imported(name: str) -> Callable[..., Simulator]:
