@@ -38,7 +38,6 @@ from sedcast.cli_common import (
     pool_of,
     replace_closed_streams,
     scalars,
-    simulator_of,
     told_to_end,
 )
 from sedcast.cli_compare import add_compare_commands
@@ -346,6 +345,7 @@ def validate(
     from sedcast.data.outputs import remove_outdated
     from sedcast.emulator.simulation import noise_model
     from sedcast.posterior.importance import Refiner
+    from sedcast.posterior.outlier_training import training_simulation, training_simulator
     from sedcast.validation import FILES, validate_estimator, validate_refined, validation_figures, write_validation
 
     if output is not None:
@@ -353,7 +353,7 @@ def validate(
     estimator = load_posterior(model)
     if refine is not None:
         estimator.refuse_inferred_redshift("--refine")
-    simulator, settings = simulator_of(estimator)
+    simulator, settings = training_simulator(estimator), training_simulation(estimator)
     with screen.progress("testing on mocks") as report:
         results = validate_estimator(
             estimator,

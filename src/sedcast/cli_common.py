@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sedcast.data.catalog import Catalog
     from sedcast.data.executors import TaskPool
     from sedcast.data.invocation import Invocation
-    from sedcast.emulator.simulation import PhotometrySimulator, SimulationConfig
     from sedcast.posterior.estimator import PosteriorEstimator
 
 __all__ = [
@@ -61,7 +60,6 @@ __all__ = [
     "refuse_file",
     "replace_closed_streams",
     "scalars",
-    "simulator_of",
     "told_to_end",
 ]
 
@@ -489,10 +487,3 @@ def load_posterior(model: str) -> "PosteriorEstimator":
     from sedcast.posterior.estimator import PosteriorEstimator
 
     return PosteriorEstimator.find(model)
-
-
-def simulator_of(estimator: "PosteriorEstimator") -> "tuple[PhotometrySimulator, SimulationConfig]":
-    """The simulator and the settings that the estimator was trained with."""
-    from sedcast.posterior.outlier_training import training_simulation, training_simulator
-
-    return training_simulator(estimator), training_simulation(estimator)

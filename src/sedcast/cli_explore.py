@@ -18,7 +18,6 @@ from sedcast.cli_common import (
     load_catalog,
     load_posterior,
     make_screen,
-    simulator_of,
 )
 
 __all__ = ["add_explore_command"]
@@ -49,9 +48,10 @@ def explore(
     screen = make_screen()
     from sedcast.explore.compute import Explorer
     from sedcast.explore.server import ExplorerServer
+    from sedcast.posterior.outlier_training import training_simulator
 
     estimator = load_posterior(model)
-    simulator, _ = simulator_of(estimator)
+    simulator = training_simulator(estimator)
     name = "the SDSS sample" if catalog == "sdss" else catalog
     galaxies = load_catalog(catalog, estimator, mapping=mapping, unit=unit, calibrate=calibrate)
     explorer = Explorer(estimator, simulator, galaxies, name=name)

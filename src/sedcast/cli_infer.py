@@ -25,7 +25,6 @@ from sedcast.cli_common import (
     make_screen,
     pool_of,
     scalars,
-    simulator_of,
 )
 
 if TYPE_CHECKING:
@@ -135,11 +134,12 @@ def _refiner(estimator: "PosteriorEstimator", n_draws: int | None, fallback: str
     from sedcast.baselines.fallback import emcee_fallback
     from sedcast.data.errors import ParameterError
     from sedcast.posterior.importance import RefineConfig, Refiner
+    from sedcast.posterior.outlier_training import training_simulator
 
     if fallback not in (None, "mcmc"):
         raise ParameterError(f"--fallback {fallback}: expected 'mcmc'")
-    simulator, _ = simulator_of(estimator)
     last_resort = None if fallback is None else emcee_fallback()
+    simulator = training_simulator(estimator)
     return Refiner(estimator, simulator, RefineConfig() if n_draws is None else RefineConfig(n_draws=n_draws), last_resort)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sedcast.cli_common import MOCK_SEED, Overwrite, check_writable, load_posterior, make_screen, simulator_of
+from sedcast.cli_common import MOCK_SEED, Overwrite, check_writable, load_posterior, make_screen
 
 if TYPE_CHECKING:
     from sedcast.console import Screen
@@ -41,6 +41,7 @@ def report(
     from sedcast.data.errors import ParameterError
     from sedcast.posterior.calibration import LEAST_MOCKS
     from sedcast.posterior.estimator import bundled_posteriors
+    from sedcast.posterior.outlier_training import training_simulation, training_simulator
     from sedcast.posterior.posterior_catalog import read_posteriors
     from sedcast.report import write_report
 
@@ -59,7 +60,7 @@ def report(
             chosen = good if rows is None else [int(row) for row in rows.split(",")]
         except ValueError as error:
             raise ParameterError(f"--rows {rows!r}: expected row numbers with commas between them, such as 0,5") from error
-        simulator, settings = simulator_of(estimator)
+        simulator, settings = training_simulator(estimator), training_simulation(estimator)
         calibration = _calibration(estimator, simulator, settings, n_mocks, screen) if n_mocks else None
         write_report(held, estimator, simulator, output, rows=chosen, calibration=calibration)
     screen.note(f"wrote {output}")
