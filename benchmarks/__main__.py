@@ -32,6 +32,7 @@ BENCHMARKS = {
     "explorer": ("benchmarks.explorer", "from a change on the explorer's page to the picture drawn"),
     "gallery": ("benchmarks.gallery", "the pictures of the documents' gallery"),
     "outliers": ("benchmarks.outliers", "flagged shares of fresh mocks, planted outliers and real galaxies"),
+    "zero-points": ("benchmarks.zero_points", "offsets of bands that are planted in mocks and in real galaxies, and found"),
 }
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sedcast.posterior.reweight import PriorModel, Reweighted, reweight_to
     from sedcast.posterior.train import fit_posterior, train_posterior
     from sedcast.posterior.training_set import TrainingSet, read_training_set
+    from sedcast.posterior.zero_points import ZeroPointOffsets, zero_point_offsets
 
 __all__ = [
     "CalibrationResult",
@@ -42,6 +43,7 @@ __all__ = [
     "Refiner",
     "Reweighted",
     "TrainingSet",
+    "ZeroPointOffsets",
     "calibrate",
     "fit_outliers",
     "fit_posterior",
@@ -55,6 +57,7 @@ __all__ = [
     "to_prospector",
     "train_posterior",
     "training_simulator",
+    "zero_point_offsets",
 ]
 
 __getattr__ = lazy_getattr(
@@ -78,5 +81,6 @@ __getattr__ = lazy_getattr(
         "sedcast.posterior.reweight": ("PriorModel", "Reweighted", "reweight_to"),
         "sedcast.posterior.train": ("fit_posterior", "train_posterior"),
         "sedcast.posterior.training_set": ("TrainingSet", "read_training_set"),
+        "sedcast.posterior.zero_points": ("ZeroPointOffsets", "zero_point_offsets"),
     },
 )

@@ -38,8 +38,9 @@ from sedcast.posterior.row_reasons import (
     weight_figures,
 )
 from sedcast.posterior.summary_tables import TABLE_SUFFIXES
+from sedcast.posterior.zero_points import warn_of_offsets, zero_point_offsets
 
-__all__ = ["check_output", "check_sample_type", "infer_catalog", "quantity_names"]
+__all__ = ["check_output", "check_sample_type", "infer_catalog", "quantity_names", "zero_point_figures"]
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,8 @@ def infer_catalog(
     -------
     figures : ``galaxies``, ``inferred``, ``excluded`` (number of rows by reason), ``flagged``, ``seconds``, ``galaxies_per_s``;
         where it is known of a row, also ``efficiency_median``, ``efficiency_p5`` and ``approximate``, the number of rows whose
-        samples are; where a refiner refined a row, also ``by_mcmc``.
+        samples are; where a refiner refined a row, also ``by_mcmc``; of 50 galaxies or more ``zero_points``, by band, as
+        `ZeroPointOffsets.to_json_dict` has them.
 
     Raises
     ------
@@ -172,6 +174,8 @@ def infer_catalog(
         figures = row_figures(reasons, flags, seconds) | weight_figures(figures_of["efficiency"], flags)
         if refined:
             figures["by_mcmc"] = sum(result.step in ("mcmc", "emcee") for result in refined.values())
+        if first_row is None:
+            figures |= zero_point_figures(scorer, catalog, seed)
         file.attrs["format"] = FORMAT
         file.attrs["bands"] = list(catalog.bands)
         header = _provenance(estimator, n_samples, seed, command) | {"figures": figures, "outlier_limits": scorer.limits}
@@ -183,6 +187,16 @@ def infer_catalog(
         warn_of_flags(figures["inferred"], Counter(flags.tolist()))
     logger.info("%s: posteriors of %d of %d galaxies", output, figures["inferred"], figures["galaxies"])
     return figures
+
+
+def zero_point_figures(scorer: OutlierScorer, catalog: Catalog, seed: int) -> dict[str, Any]:
+    """``zero_points`` of a catalogue that was inferred, with a warning of one that is off; {} where nothing is known."""
+    if scorer.simulator is None:
+        return {}
+    offsets = zero_point_offsets(scorer.estimator, scorer.simulator, catalog, seed=seed)
+    warn_of_offsets(offsets)
+    known = offsets.to_json_dict()
+    return {"zero_points": known} if known else {}
 
 
 def check_output(path: str | Path, *, overwrite: bool) -> Path:

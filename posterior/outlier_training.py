@@ -181,17 +181,18 @@ class OutlierScorer:
     Attributes
     ----------
     limits : what the scores leave out and why, "" if nothing.
+    simulator : of the training; None where it is left out.
     """
 
     def __init__(self, estimator: PosteriorEstimator) -> None:
         self.estimator = estimator
         self.limits = ""
-        self._simulator: PhotometrySimulator | None = None
+        self.simulator: PhotometrySimulator | None = None
         if estimator.outliers is None:
             self.limits = f"no outlier score: {estimator.name!r} was trained without one, `fit_outliers` adds it"
             return
         try:
-            self._simulator = training_simulator(estimator)
+            self.simulator = training_simulator(estimator)
         except (SedcastError, ValueError) as error:
             self.limits = f"{_BY_PHOTOMETRY}: {error}"
 
@@ -218,7 +219,7 @@ class OutlierScorer:
         if model is None or len(flux) == 0:
             return OutlierScores(np.full(len(flux), np.nan), np.full(len(flux), ""))
         checks = model.check(flux, flux_ivar, zred)
-        if self._simulator is None:
+        if self.simulator is None:
             return model.judge(checks)
         if draws is None or draws.points.shape[1] < MISFIT_SAMPLES:
             draws = self.estimator.draw(flux, flux_ivar, zred, MISFIT_SAMPLES, seed=seed, row_keys=row_keys, n_threads=1)
@@ -226,7 +227,7 @@ class OutlierScorer:
         rows = thinned_rows(draws.points.shape[1], MISFIT_SAMPLES)
         # One galaxy at a time: rounding of a matrix product depends on what else is in it, and so would a score's last digits.
         predicted = [
-            predict(self.estimator, self._simulator, points[None], None if zred is None else zred[row : row + 1], n_threads=1)
+            predict(self.estimator, self.simulator, points[None], None if zred is None else zred[row : row + 1], n_threads=1)
             for row, points in enumerate(draws.points[:, rows])
         ]
         return model.judge(checks, SampleChecks(misfit(np.concatenate(predicted), flux, flux_ivar), draws.log_evidence))

@@ -25,7 +25,7 @@ from sedcast.emulator.segments import Segments, array_digest, open_segments, par
 from sedcast.posterior.conditional_flow import check_threads
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import ExactSampler
-from sedcast.posterior.infer import check_output, check_sample_type, infer_catalog, quantity_names
+from sedcast.posterior.infer import check_output, check_sample_type, infer_catalog, quantity_names, zero_point_figures
 from sedcast.posterior.joined_posteriors import dataset_types, join_samples, join_summaries
 from sedcast.posterior.outlier_training import OutlierScorer, warn_of_limits
 from sedcast.posterior.resampling import SAMPLES_VERSION
@@ -34,6 +34,9 @@ from sedcast.posterior.summary_tables import check_table
 __all__ = ["ROWS_PER_SEGMENT", "SampleOptions", "infer_file"]
 
 ROWS_PER_SEGMENT, _REFINED_ROWS = 16_384, 64
+
+# Of a table of any length; for zero points.
+_ROWS_LOOKED_AT = 4_096
 
 SampleOptions = tuple[Path, Literal["float16", "float32"], Literal["gzip", "lzf"] | None]
 """Where samples are written, their type, their compression."""
@@ -83,7 +86,7 @@ def infer_file(
     Returns
     -------
     figures : ``galaxies``, ``inferred``, ``flagged``, ``excluded`` (number of rows by reason), ``resumed`` rows, ``seconds``;
-        where it is known, ``efficiency_median``.
+        where they are known, ``efficiency_median`` and ``zero_points``, as `infer_catalog`, of a table by its first rows.
 
     Raises
     ------
@@ -117,8 +120,10 @@ def infer_file(
             absent = segments.absent(n_segments)
             job = _Job(estimator, source, segments, rows_per_segment, n_samples, seed, samples, n_threads, refiner)
             resumed = source.n_rows - sum(len(job.rows(number)) for number in absent)
+            scorer = OutlierScorer(estimator)
             if absent:
-                warn_of_limits(OutlierScorer(estimator).limits)
+                warn_of_limits(scorer.limits)
+            looked_at = source.read(0, source.n_rows if isinstance(catalog, Catalog) else min(source.n_rows, _ROWS_LOOKED_AT))
             try:
                 _fill(job, absent, pool, resumed, progress)
             except CatalogError:
@@ -143,6 +148,7 @@ def infer_file(
                     join_samples(segments, temporary, dataset_types(segments), header)
                 figures = join_summaries(segments, output, header)
             segments.discard()
+        figures |= zero_point_figures(scorer, looked_at, seed)
     except (OSError, RuntimeError) as error:
         # HDF5 raises RuntimeError where a file cannot be written when it is closed.
         if isinstance(error, RuntimeError) and "errno = " not in str(error):

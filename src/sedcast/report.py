@@ -14,6 +14,7 @@ from jinja2 import Environment
 from matplotlib.figure import Figure
 
 from sedcast.data.artifacts import output_path
+from sedcast.data.catalog import Catalog
 from sedcast.data.checks import check_kind, whole_number
 from sedcast.data.errors import ParameterError
 from sedcast.data.outputs import write_text
@@ -27,6 +28,7 @@ from sedcast.posterior.exact import rows_at_most
 from sedcast.posterior.posterior_catalog import PosteriorCatalog
 from sedcast.posterior.quantities import SHOWN_QUANTITIES, description, percentile_column, table_cells
 from sedcast.posterior.row_reasons import count_reasons
+from sedcast.posterior.zero_points import zero_point_offsets
 from sedcast.sampled_seds import sampled_seds
 
 __all__ = ["write_report"]
@@ -90,7 +92,7 @@ def write_report(
         ],
         pictures=_sample_pictures(posteriors) if inferred else [],
         galaxies=[_galaxy(posteriors, estimator, simulator, row) for row in rows],
-        diagnostics=_diagnostics(posteriors, calibration),
+        diagnostics=_diagnostics(posteriors, estimator, simulator, calibration),
         calibration=[] if calibration is None else _calibration_pictures(calibration),
         provenance=[(name, json.dumps(value)) for name, value in posteriors.provenance.items() if value != ""],
     )
@@ -159,7 +161,12 @@ def _calibration_pictures(result: CalibrationResult) -> list[tuple[str, str]]:
     ]
 
 
-def _diagnostics(posteriors: PosteriorCatalog, calibration: CalibrationResult | None) -> list[tuple[str, str]]:
+def _diagnostics(
+    posteriors: PosteriorCatalog,
+    estimator: PosteriorEstimator,
+    simulator: PhotometrySimulator,
+    calibration: CalibrationResult | None,
+) -> list[tuple[str, str]]:
     score = posteriors.score[np.isfinite(posteriors.score)]
     found = [("rows with an outlier score", f"{len(score)}")]
     if len(score):
@@ -168,6 +175,11 @@ def _diagnostics(posteriors: PosteriorCatalog, calibration: CalibrationResult | 
     for name, values in (posteriors.refinement or weights).items():
         if values.dtype.kind == "f" and np.isfinite(values).any():
             found.append((f"{name}, 5%, 50%, 95%", ", ".join(f"{q:.3g}" for q in np.nanpercentile(values, [5, 50, 95]))))
+    observed = Catalog(posteriors.ids, posteriors.bands, posteriors.flux, posteriors.flux_ivar, posteriors.zred)
+    offsets = zero_point_offsets(estimator, simulator, observed).to_json_dict()
+    for band, known in offsets.items():
+        offset = "{offset_mag:+.3f} ± {error_mag:.3f}, gains {gain_nats:.2f} nats a galaxy".format(**known)
+        found.append((f"zero point of {band} beside the other bands, mag", offset))
     if calibration is not None:
         figures = calibration.to_json_dict()
         found.append(("mocks of the calibration below", f"{len(calibration.pit):,}"))

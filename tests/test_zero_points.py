@@ -1,0 +1,126 @@
+"""A zero point that is off is found, in the right band and of the right size."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from sedcast.data.catalog import Catalog, load_sdss_sample
+from sedcast.data.errors import CatalogError, ParameterError
+from sedcast.posterior import PosteriorEstimator, infer_catalog, training_simulator, zero_point_offsets
+from sedcast.posterior.outlier_training import draw_like_training
+from sedcast.posterior.streaming import infer_file
+from sedcast.posterior.zero_points import warn_of_offsets
+
+_LN_FLUX_PER_MAG = 0.4 * np.log(10)
+
+
+@pytest.fixture(scope="module")
+def estimator() -> PosteriorEstimator:
+    return PosteriorEstimator.default()
+
+
+@pytest.fixture(scope="module")
+def simulator(estimator):
+    return training_simulator(estimator)
+
+
+@pytest.fixture(scope="module")
+def mocks(estimator, simulator) -> Catalog:
+    drawn = draw_like_training(estimator, simulator, 300, seed=31)
+    return Catalog(np.arange(300), estimator.bands, drawn.flux, drawn.flux_ivar, drawn.zred)
+
+
+def off(catalog: Catalog, band: str, offset: float) -> Catalog:
+    """The catalogue with a band brighter by `offset` magnitudes."""
+    factor = np.where(np.array(catalog.bands) == band, 10 ** (0.4 * offset), 1.0)
+    return Catalog(catalog.ids, catalog.bands, catalog.flux * factor, catalog.flux_ivar / factor**2, catalog.zred)
+
+
+def test_zero_points_of_mocks_are_right(estimator, simulator, mocks, caplog):
+    found = zero_point_offsets(estimator, simulator, mocks)
+    assert (np.abs(found.offset) < 4 * found.error).all()
+    assert (found.error < 0.02).all()
+    assert (found.gain < 0.05).all()
+    warn_of_offsets(found)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("band", "offset"), [("g", -0.1), ("r", 0.1), ("i", 0.1), ("i", -0.1), ("z", 0.1)])
+def test_a_planted_offset_is_found_in_its_band(estimator, simulator, mocks, caplog, band, offset):
+    found = zero_point_offsets(estimator, simulator, off(mocks, band, offset))
+    b = mocks.bands.index(band)
+    assert found.worst == b
+    assert found.offset[b] == pytest.approx(offset, abs=0.035)
+    warn_of_offsets(found)
+    assert f"fluxes of {band} are {'brighter' if offset > 0 else 'fainter'}" in caplog.text
+
+
+def test_the_step_is_that_of_the_evidence_itself(estimator, simulator, mocks):
+    """Evidence with the fluxes moved a little to either side, by fresh draws, has the slope and curvature of the step."""
+    catalog, band, step = off(mocks, "i", 0.03), mocks.bands.index("i"), 0.02
+
+    def log_evidence(offset: float) -> np.ndarray:
+        moved = off(catalog, "i", -offset)
+        drawn = estimator.draw(moved.flux, moved.flux_ivar, moved.zred, 300, seed=3)
+        return drawn.log_evidence - _LN_FLUX_PER_MAG * offset
+
+    low, middle, high = (log_evidence(offset) for offset in (-step, 0.0, step))
+    slope, curvature = np.sum(high - low) / (2 * step), -np.sum(high - 2 * middle + low) / step**2
+    found = zero_point_offsets(estimator, simulator, catalog)
+    assert found.offset[band] == pytest.approx(slope / curvature, rel=0.1)
+    assert found.gain[band] == pytest.approx(0.5 * slope**2 / curvature / len(catalog), rel=0.1)
+
+
+def test_galaxies_that_nothing_fits_do_not_decide(estimator, simulator, mocks):
+    flux = mocks.flux.copy()
+    flux[::20, mocks.bands.index("r")] *= 10
+    spoilt = Catalog(mocks.ids, mocks.bands, flux, mocks.flux_ivar, mocks.zred)
+    found = zero_point_offsets(estimator, simulator, spoilt)
+    assert (found.gain < 0.1).all()
+    assert abs(found.offset[mocks.bands.index("r")]) < 0.02
+
+
+def test_too_few_galaxies_say_nothing(estimator, simulator, mocks, caplog):
+    few = off(mocks, "i", 0.2).subset(slice(0, 49))
+    found = zero_point_offsets(estimator, simulator, few)
+    assert np.isnan(found.offset).all()
+    assert found.worst is None
+    assert found.to_json_dict() == {}
+    warn_of_offsets(found)
+    assert not caplog.records
+    none = Catalog(mocks.ids, mocks.bands, mocks.flux, mocks.flux_ivar, mocks.zred + 5)
+    assert zero_point_offsets(estimator, simulator, none).n_galaxies == 0
+
+
+def test_bands_that_are_not_measured_are_left_out():
+    estimator = PosteriorEstimator.find("galex-sdss")
+    sample = load_sdss_sample(bands=("u", "g", "r", "i", "z")).subset(slice(0, 300))
+    found = zero_point_offsets(estimator, training_simulator(estimator), off(sample, "i", 0.15))
+    assert list(found.to_json_dict()) == ["u", "g", "r", "i", "z"]
+    assert found.bands[found.worst] == "i"
+
+
+def test_inference_warns_and_tells(estimator, tmp_path, caplog):
+    catalog = off(load_sdss_sample().subset(slice(0, 120)), "i", 0.15)
+    with caplog.at_level(logging.WARNING):
+        figures = infer_catalog(estimator, catalog, tmp_path / "a.h5", n_samples=10)
+    assert "fluxes of i are brighter" in caplog.text
+    assert figures["zero_points"]["i"]["offset_mag"] == pytest.approx(0.15, abs=0.03)
+    caplog.clear()
+    streamed = infer_file(estimator, catalog, None, tmp_path / "a.fits", n_samples=10, rows_per_segment=40)
+    assert streamed["zero_points"] == figures["zero_points"]
+    assert caplog.text.count("fluxes of i are brighter") == 1
+
+
+def test_wrong_arguments_are_named(estimator, simulator, mocks):
+    with pytest.raises(ParameterError, match="estimator is a"):
+        zero_point_offsets(None, simulator, mocks)
+    with pytest.raises(ParameterError, match="simulator is a"):
+        zero_point_offsets(estimator, None, mocks)
+    with pytest.raises(ParameterError, match="catalog is a"):
+        zero_point_offsets(estimator, simulator, mocks.flux)
+    with pytest.raises(CatalogError, match="bands z are not in this catalogue"):
+        zero_point_offsets(estimator, simulator, mocks.select(("u", "g", "r", "i")))
+    with pytest.raises(ParameterError, match="seed"):
+        zero_point_offsets(estimator, simulator, mocks, seed=0.5)
