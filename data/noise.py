@@ -72,7 +72,7 @@ _DEPTH_SIGMA = 5.0
 # Depths vary over the sky, and errors with the sizes of galaxies.
 _DEPTH_SCATTER = 0.3
 # Of observed values about stated depths: magnitudes above them, standard deviations below zero flux, and of ln sigma.
-_DEPTH_BRIGHTEST, _DEPTH_FAINTEST, _DEPTH_LN_SIGMA = 10.0, 5.0, 3.5
+_DEPTH_BRIGHTEST, _DEPTH_FAINTEST, _DEPTH_LN_SIGMA = 12.0, 5.0, 3.5
 _DEPTHS = (10.0, 40.0)
 _WIDEN_PROPOSAL = 1.1
 
@@ -183,7 +183,7 @@ class NoiseModel:
         """The densities of a survey whose depths are stated, for want of a catalogue to learn from.
 
         The median error is that of the sky, which has 5 sigma at a band's depth, and of the floor, in quadrature; photons of
-        the galaxies add less than the scatter of ln sigma, 0.3, does. Observed magnitudes reach from 10 mag above the depth to
+        the galaxies add less than the scatter of ln sigma, 0.3, does. Observed magnitudes reach from 12 mag above the depth to
         a flux of -5 sigma.
 
         Parameters
