@@ -20,6 +20,7 @@ from sedcast.data.catalog_columns import (
     is_missing_code,
     is_one_of,
 )
+from sedcast.data.checks import as_names
 from sedcast.data.config import Config, load_config
 from sedcast.data.errors import CatalogError, ConfigError
 from sedcast.data.mapping_checks import (
@@ -40,6 +41,7 @@ __all__ = [
     "BandColumns",
     "CatalogMapping",
     "Extinction",
+    "Limit",
     "bundled_mapping",
     "load_mapping",
     "map_rows",
@@ -92,6 +94,26 @@ class Extinction(Config):
         return self
 
 
+class Limit(Config):
+    """Upper limits that stand in the column of fluxes in place of measurements: of them a flux of 0 is made, with an error.
+
+    Parameters
+    ----------
+    sigma : how many standard deviations of the noise the limit is.
+    column, index : flags, true or not 0 where there is a limit; without it that is where the error is negative.
+    """
+
+    sigma: float = Field(gt=0, allow_inf_nan=False)
+    column: str | None = None
+    index: Index | None = None
+
+    @model_validator(mode="after")
+    def _index_of_a_column(self) -> "Limit":
+        if self.column is None and self.index is not None:
+            raise ValueError("'index' is of a column of flags: name it, column = ..., or leave 'index' out")
+        return self
+
+
 class BandColumns(Config):
     """One band's columns.
 
@@ -107,6 +129,7 @@ class BandColumns(Config):
     ab_offset : m_AB - m of the catalogue, magnitudes.
     floor : error to add in quadrature, magnitudes.
     softening : b of asinh magnitudes, maggies; not needed for u g r i z of SDSS.
+    limit : if the fluxes of some rows are upper limits.
     """
 
     flux: str
@@ -119,6 +142,7 @@ class BandColumns(Config):
     ab_offset: float = Field(default=0.0, allow_inf_nan=False)
     floor: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     softening: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    limit: Limit | None = None
 
     @model_validator(mode="after")
     def _one_error(self) -> "BandColumns":
@@ -159,6 +183,21 @@ class CatalogMapping(Config):
                 )
         return self
 
+    def only(self, bands: Iterable[str]) -> "CatalogMapping":
+        """The same of some of its bands, in its order: the columns of the others need not be there.
+
+        Raises
+        ------
+        ConfigError : if it lacks a band, or none is named.
+        """
+        wanted = as_names("bands", bands)
+        absent = [band for band in wanted if band not in self.bands]
+        if absent or not wanted:
+            raise ConfigError(
+                f"bands {', '.join(absent) or 'none'}: the mapping has {', '.join(self.bands)}, name some of these"
+            )
+        return self.model_copy(update={"bands": {name: band for name, band in self.bands.items() if name in wanted}})
+
 
 def load_mapping(mapping: str | Path) -> CatalogMapping:
     """A bundled mapping by its name, or the user's own from a TOML file.
@@ -196,7 +235,7 @@ def read_mapped(path: str | Path, mapping: CatalogMapping, *, n_rows: int | None
 def map_rows(table: TableFile, mapping: CatalogMapping, start: int, stop: int) -> Catalog:
     """Rows `start` to `stop` of a table, as AB nanomaggies corrected for Galactic extinction.
 
-    Per band, in this order: unit, extinction, AB offset, floor.
+    Per band, in this order: unit, limits, extinction, AB offset, floor.
 
     Raises
     ------
@@ -222,6 +261,7 @@ def _columns_of(table: TableFile, mapping: CatalogMapping) -> tuple[set[str], se
     ids = {mapping.id} if isinstance(mapping.id, str) else {*(mapping.id or ())}
     read = {column for band in mapping.bands.values() for column in (band.flux, band.ivar, band.error)}
     read |= {band.extinction.column for band in mapping.bands.values() if band.extinction is not None}
+    read |= {band.limit.column for band in mapping.bands.values() if band.limit is not None}
     found = []
     for names in (read | ids | {mapping.redshift}, ids):
         found.append({same[0] for name in names if name and len(same := _same_name(table, name)) == 1})
@@ -240,6 +280,7 @@ def _check_first(table: TableFile, mapping: CatalogMapping, rows: tuple[int, int
     limits, doubts = {}, []
     for read, (name, band, unit) in zip(found, bands, strict=True):
         spread = _spread(table, band, *rows)
+        spread[_limits(table, band, spread, mapping.missing, *rows)] = np.nan
         if unit in _MAGNITUDES:
             limits[name] = int(find_limits(read, spread, mapping.missing).sum())
             what = f"column {band.flux!r} of band {name!r}"
@@ -319,9 +360,10 @@ def _column(table: TableFile, name: str, start: int, stop: int) -> np.ndarray:
     return table.read(_named(table, name), start, stop)
 
 
-def _numbers(table: TableFile, name: str, index: Index | None, start: int, stop: int) -> np.ndarray:
-    """A column, or an element of a vector one, as float64 (n,)."""
-    values = as_numbers(name, _column(table, name, start, stop), start)
+def _numbers(table: TableFile, name: str, index: Index | None, start: int, stop: int, *, flags: bool = False) -> np.ndarray:
+    """A column, or an element of a vector one, as float64 (n,); truth values are numbers if they are `flags`."""
+    column = _column(table, name, start, stop)
+    values = as_numbers(name, column.astype(np.int8) if flags and column.dtype.kind == "b" else column, start)
     place = [] if index is None else [index] if isinstance(index, int) else index
     shape = values.shape[1:]
     if len(place) != len(shape) or any(number >= length for number, length in zip(place, shape, strict=True)):
@@ -356,6 +398,7 @@ def _band(
         _check_unit(table, column, unit)
     _check_unit(table, band.ivar, unit, inverse_variance=True)
     spread = _spread(table, band, start, stop)
+    limits = _limits(table, band, spread, missing, start, stop)
     is_magnitude = unit in _MAGNITUDES
     value[is_one_of(value, missing) | is_missing_code(value, magnitudes=is_magnitude)] = np.nan
     spread[is_one_of(spread, missing) | (is_magnitude & is_missing_code(spread, magnitudes=True))] = np.nan
@@ -370,6 +413,9 @@ def _band(
             sigma = asinh_flux_error(flux, sigma, softening)
         else:
             flux, sigma = value * NANOMAGGIES_PER_UNIT[unit], sigma * NANOMAGGIES_PER_UNIT[unit]
+        if band.limit is not None:
+            sigma = np.where(limits, np.where(flux > 0, flux / band.limit.sigma, np.nan), sigma)
+            flux = np.where(limits, flux * 0, flux)
         factor = 10.0 ** (-0.4 * band.ab_offset) * _dereddening(table, band.extinction, missing, start, stop)
         flux, sigma = flux * factor, sigma * factor
         variance = sigma**2 + (band.floor * flux / POGSON) ** 2
@@ -380,6 +426,16 @@ def _spread(table: TableFile, band: BandColumns, start: int, stop: int) -> np.nd
     """The column of inverse variances or errors, (n,)."""
     index = band.index if band.error_index is None else band.error_index
     return _numbers(table, band.ivar or str(band.error), index, start, stop)
+
+
+def _limits(table: TableFile, band: BandColumns, spread: np.ndarray, missing: list[float], start: int, stop: int) -> np.ndarray:
+    """Which rows have a limit in place of a flux, (n,) bool, by flags or by `spread`, the column of errors (n,) as it is."""
+    if band.limit is None:
+        return np.zeros(len(spread), dtype=bool)
+    if band.limit.column is None:
+        return (spread < 0) & ~is_one_of(spread, missing)
+    flags = _numbers(table, band.limit.column, band.limit.index, start, stop, flags=True)
+    return np.isfinite(flags) & (flags != 0)
 
 
 def _dereddening(table: TableFile, extinction: Extinction | None, missing: list[float], start: int, stop: int) -> np.ndarray:

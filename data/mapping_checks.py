@@ -110,8 +110,9 @@ def warn_of_limits(n_limits: Mapping[str, int], n_rows: int, path: Path) -> None
     if found := ", ".join(f"{n} in {band}" for band, n in n_limits.items() if n):
         logger.warning(
             "%s: among the first %d rows are limits (magnitudes of 99, errors of -1), %s. They are read as bands that nobody "
-            "looked at, which biases the posteriors of such rows: give the measured flux and its error, be it negative; if the "
-            "codes are no limits, list them under missing in the mapping",
+            "looked at, which biases the posteriors of such rows: give the measured flux and its error, be it negative; where "
+            "magnitudes beside an error of -1 are limits of 3 sigma, say limit = { sigma = 3 } in the mapping; list codes that "
+            "are no limits there under missing",
             path,
             n_rows,
             found,

@@ -1,4 +1,4 @@
-"""A model of photometric errors learnt from a real catalogue, drawn so that the errors carry no information of their own.
+"""A model of photometric errors, learnt from a catalogue or of stated depths, drawn so that errors carry no information.
 
 One target for all: the posterior of every method in this project is p(theta | f_obs, sigma) ∝ p(theta) N(f_obs | f, sigma²)
 with f = f(theta). Errors in a catalogue depend on flux, so drawing sigma at the *true* flux would give mock galaxies whose
@@ -19,7 +19,7 @@ f + (mu'/tau²) (ln sigma - mu) / precision, both widened a little so that w is 
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +30,7 @@ from scipy.stats import qmc
 
 from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.asinh import (
+    POGSON,
     SOFTENING,
     asinh_flux,
     asinh_flux_error,
@@ -67,6 +68,12 @@ _CAP_SEED = 20_261_122
 _LOG2_NORM_POINTS = 12
 _MAX_TRIES = 1_000
 _REACH_SIGMA = 5.5
+_DEPTH_SIGMA = 5.0
+# Depths vary over the sky, and errors with the sizes of galaxies.
+_DEPTH_SCATTER = 0.3
+# Of observed values about stated depths: magnitudes above them, standard deviations below zero flux, and of ln sigma.
+_DEPTH_BRIGHTEST, _DEPTH_FAINTEST, _DEPTH_LN_SIGMA = 12.0, 5.0, 3.5
+_DEPTHS = (10.0, 40.0)
 _WIDEN_PROPOSAL = 1.1
 
 
@@ -81,8 +88,8 @@ class NoiseModel:
     median : (n_band, n_grid) median of ln(sigma / nanomaggie) on a grid of magnitudes: from 5 on in steps of 0.05, to 31 or
         beyond.
     scatter : (n_band, n_grid) standard deviation of ln sigma.
-    magnitude_range, ln_sigma_range : (n_band, 2) the catalogue's range of observed values.
-    log_cap : (n_band,) log weights of a band's proposals above it count as it; one in ten thousand at the catalogue's fluxes.
+    magnitude_range, ln_sigma_range : (n_band, 2) the catalogue's range of observed values, or that about stated depths.
+    log_cap : (n_band,) log weights of a band's proposals above it count as it; one in ten thousand at fluxes of that range.
     log_norm : (n_band, n_grid) logarithm of Z at the true fluxes whose asinh magnitudes are on the grid.
     provenance : where it comes from.
     """
@@ -151,12 +158,11 @@ class NoiseModel:
         ParameterError : if `softening` is not positive, or of a band that the catalogue lacks or whose softening is given.
         """
         measured = [_measured(catalog, b) for b in range(len(catalog.bands))]
-        b_values = _softening(catalog.bands, measured, softening or {})
-        faintest = float(asinh_magnitude(np.zeros(len(b_values)), b_values).max()) + _FAINT_MARGIN
-        grid = _magnitude_grid(max(_LEAST_GRID, 1 + int(np.ceil((faintest - _BRIGHTEST) / _STEP))))
+        faint_errors = [float(np.median(sigma[flux <= np.quantile(flux, _FAINTEST)])) for flux, sigma in measured]
+        b_values = _softening(catalog.bands, faint_errors, softening or {})
+        grid = _grid_for(b_values)
         tables = [_learn_band(flux, sigma, b, grid) for (flux, sigma), b in zip(measured, b_values, strict=True)]
         median, scatter, magnitude_range, ln_sigma_range = (np.array(part) for part in zip(*tables, strict=True))
-        n_band = len(catalog.bands)
         learnt = cls(
             bands=catalog.bands,
             softening=b_values,
@@ -164,13 +170,81 @@ class NoiseModel:
             scatter=scatter,
             magnitude_range=magnitude_range,
             ln_sigma_range=ln_sigma_range,
-            log_cap=np.full(n_band, np.inf),
+            log_cap=np.full(len(catalog.bands), np.inf),
             log_norm=np.zeros_like(median),
             provenance=provenance or f"catalogue of {len(catalog)} galaxies",
         )
-        log_cap = np.array([learnt._find_cap(b, flux) for b, (flux, _) in enumerate(measured)])
-        log_norm = np.array([learnt._find_norm(b, cap) for b, cap in enumerate(log_cap)])
-        return replace(learnt, log_cap=log_cap, log_norm=log_norm)
+        return learnt._with_norms([flux for flux, _ in measured])
+
+    @classmethod
+    def from_depths(
+        cls, depths: Mapping[str, float], *, floor: float = 0.02, detected: Sequence[str] = (), provenance: str = ""
+    ) -> "NoiseModel":
+        """The densities of a survey whose depths are stated, for want of a catalogue to learn from.
+
+        The median error is that of the sky, which has 5 sigma at a band's depth, and of the floor, in quadrature; photons of
+        the galaxies add less than the scatter of ln sigma, 0.3, does. Observed magnitudes reach from 12 mag above the depth to
+        a flux of -5 sigma.
+
+        Parameters
+        ----------
+        depths : 5 sigma AB magnitude of a point source, by band; of galaxies that are larger, in the aperture they fill.
+        floor : error of the calibration, magnitudes.
+        detected : bands in which every galaxy is observed above the depth, as a catalogue is selected.
+        provenance : where the depths come from, for the artifact.
+
+        Raises
+        ------
+        ParameterError : if a depth is no magnitude of 10 to 40, a floor not of 0 to below 1, or a detected band has no depth.
+        """
+        bands = as_names("depths", tuple(depths))
+        low, high = _DEPTHS
+        if not bands:
+            raise ParameterError("depths is empty: give the 5 sigma magnitude of each band, such as {'lsst2023-g': 27.4}")
+        for band, depth in depths.items():
+            if not low <= as_floats(f"depths[{band!r}]", depth) <= high:
+                raise ParameterError(
+                    f"depths of {band} must be an AB magnitude of {low:g} to {high:g}, got {depth!r}: check its unit"
+                )
+        if not 0 <= as_floats("floor", floor) < 1:
+            raise ParameterError(f"floor must be 0 to below 1 mag, got {floor!r}: 0.02 is usual")
+        if absent := [band for band in as_names("detected", detected) if band not in bands]:
+            raise ParameterError(
+                f"detected: {absent[0]} has no depth, which {', '.join(bands)} have: add it, or name one of those"
+            )
+        limit = 10 ** (0.4 * (22.5 - np.array([float(depths[band]) for band in bands])))
+        sky = limit / _DEPTH_SIGMA
+        softening = _softening(bands, sky, {})
+        grid = _grid_for(softening)
+        faintest = np.where(np.isin(bands, detected), limit, -_DEPTH_FAINTEST * sky)
+        brightest = limit * 10 ** (0.4 * _DEPTH_BRIGHTEST)
+        flux = np.stack([asinh_flux(grid, b) for b in softening])
+
+        def ln_error(flux: np.ndarray) -> np.ndarray:
+            return np.log(np.hypot(sky[:, None], floor * np.maximum(flux, 0) / POGSON))
+
+        ends = np.stack([brightest, faintest], axis=1)
+        reach = _DEPTH_LN_SIGMA * _DEPTH_SCATTER
+        stated = cls(
+            bands=bands,
+            softening=softening,
+            median=ln_error(flux),
+            scatter=np.full(flux.shape, _DEPTH_SCATTER),
+            magnitude_range=asinh_magnitude(ends.T, softening).T,
+            ln_sigma_range=ln_error(ends)[:, ::-1] + np.array([-reach, reach]),
+            log_cap=np.full(len(bands), np.inf),
+            log_norm=np.zeros_like(flux),
+            provenance=provenance or f"stated depths {dict(depths)}, floor {floor:g} mag",
+        )
+        bright, faint = stated.magnitude_range.T
+        magnitudes = np.linspace(bright, faint, _LEAST_GRID)
+        return stated._with_norms(list(asinh_flux(magnitudes, softening).T))
+
+    def _with_norms(self, fluxes: Sequence[np.ndarray]) -> "NoiseModel":
+        """The same with the caps and norms of its bands, of which `fluxes` are usual ones."""
+        log_cap = np.array([self._find_cap(b, flux) for b, flux in enumerate(fluxes)])
+        log_norm = np.array([self._find_norm(b, cap) for b, cap in enumerate(log_cap)])
+        return replace(self, log_cap=log_cap, log_norm=log_norm)
 
     @classmethod
     def sdss(cls, bands: Sequence[str] = ("u", "g", "r", "i", "z")) -> "NoiseModel":
@@ -189,7 +263,8 @@ class NoiseModel:
         if absent or not bands:
             raise ParameterError(
                 f"bands {', '.join(absent or bands) or 'none'}: the noise model has {', '.join(self.bands)}; learn one "
-                "with NoiseModel.from_catalog from a catalogue that has the others"
+                "with NoiseModel.from_catalog from a catalogue that has the others, or state their depths, with "
+                "NoiseModel.from_depths or the table 'survey' of a simulation"
             )
         index = [self.bands.index(band) for band in bands]
         return replace(self, bands=bands, **{name: getattr(self, name)[index] for name in _ARRAYS})
@@ -366,6 +441,12 @@ def _magnitude_grid(n: int) -> np.ndarray:
     return np.linspace(_BRIGHTEST, _BRIGHTEST + _STEP * (n - 1), n)
 
 
+def _grid_for(softening: np.ndarray) -> np.ndarray:
+    """The magnitudes at which tables of bands with these softenings (n_band,) are."""
+    faintest = float(asinh_magnitude(np.zeros(len(softening)), softening).max()) + _FAINT_MARGIN
+    return _magnitude_grid(max(_LEAST_GRID, 1 + int(np.ceil((faintest - _BRIGHTEST) / _STEP))))
+
+
 def _grid_card(grid: np.ndarray) -> list[float]:
     return [float(grid[0]), float(grid[-1]), len(grid)]
 
@@ -381,10 +462,8 @@ def _measured(catalog: Catalog, b: int) -> tuple[np.ndarray, np.ndarray]:
     return catalog.flux[measured, b], catalog.sigma[measured, b]
 
 
-def _softening(
-    bands: Sequence[str], measured: Sequence[tuple[np.ndarray, np.ndarray]], given: Mapping[str, float]
-) -> np.ndarray:
-    """Softening of each band, (n_band,) nanomaggies: the usual one if there is, else the one given, else by the errors."""
+def _softening(bands: Sequence[str], faint_errors: Iterable[float], given: Mapping[str, float]) -> np.ndarray:
+    """Softening of each band, (n_band,) nanomaggies: the usual one if there is, else the one given, else by faint errors."""
     for band, value in given.items():
         if band not in bands or band in SOFTENING:
             why = "has a fixed one" if band in SOFTENING else f"is not in the catalogue, which has {', '.join(bands)}"
@@ -392,8 +471,8 @@ def _softening(
         if not 0 < value < np.inf:
             raise ParameterError(f"softening of {band} must be finite and positive, nanomaggies, got {value!r}")
     values = softening_nanomaggies(bands)
-    for b, (band, (flux, sigma)) in enumerate(zip(bands, measured, strict=True)):
-        optimum = _SOFTENING_PER_SIGMA * float(np.median(sigma[flux <= np.quantile(flux, _FAINTEST)]))
+    for b, (band, error) in enumerate(zip(bands, faint_errors, strict=True)):
+        optimum = _SOFTENING_PER_SIGMA * error
         if band not in SOFTENING:
             values[b] = given.get(band, optimum)
         elif values[b] > _TOO_SOFT * optimum:

@@ -2,14 +2,15 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from sedcast.data.checks import as_floats, as_names, one_per_galaxy, whole_number
 from sedcast.data.config import Config
@@ -31,6 +32,7 @@ __all__ = [
     "PhotometrySimulator",
     "SimulationConfig",
     "SpectrumModel",
+    "SurveyConfig",
     "default_simulator",
     "draw_galaxies",
     "noise_model",
@@ -79,7 +81,8 @@ class PhotometrySimulator:
 
     Raises
     ------
-    ParameterError : if a band reaches beyond the model's wavelengths at some redshift up to `zred_max`.
+    ParameterError : if `zred_max` is beyond the model's own, where it has one, or a band reaches beyond the model's wavelengths
+        at some redshift up to it.
     """
 
     model: SpectrumModel
@@ -91,6 +94,12 @@ class PhotometrySimulator:
     def __post_init__(self) -> None:
         if not hasattr(self.model, "cosmology"):
             raise ParameterError(f"model {type(self.model).__name__} has no cosmology: give it one, such as Cosmology()")
+        served = getattr(self.model, "zred_max", np.inf)
+        if self.zred_max > served:
+            raise ParameterError(
+                f"zred_max={self.zred_max} is beyond the model's redshifts, 0 … {served}: lower it, or train an emulator "
+                "with a larger zred_max"
+            )
         projection = FilterProjection(as_names("bands", self.bands), self.model.wave_rest, self.zred_max, self.cosmology)
         restrict = getattr(self.model, "restricted", None)
         object.__setattr__(self, "projection", projection)
@@ -172,6 +181,31 @@ class PhotometrySimulator:
         return projected
 
 
+class SurveyConfig(Config):
+    """The errors of a survey by its depths, for want of a catalogue to learn them from: `NoiseModel.from_depths`.
+
+    Attributes
+    ----------
+    depths : 5 sigma AB magnitude of a point source, by band.
+    floor : error of the calibration, magnitudes.
+    detected : bands in which every galaxy is observed above the depth.
+    """
+
+    depths: dict[str, float] = Field(min_length=1)
+    floor: float = 0.02
+    detected: tuple[str, ...] = ()
+
+    def noise_model(self, bands: Sequence[str]) -> NoiseModel:
+        """The noise model of bands that have a depth."""
+        return _model_of_depths(tuple((band, self.depths[band]) for band in bands), self.floor, self.detected)
+
+
+@lru_cache(maxsize=4)
+def _model_of_depths(depths: tuple[tuple[str, float], ...], floor: float, detected: tuple[str, ...]) -> NoiseModel:
+    # A training asks several times, and the norms take seconds.
+    return NoiseModel.from_depths(dict(depths), floor=floor, detected=detected)
+
+
 class SimulationConfig(Config):
     """What `sedcast simulate` makes.
 
@@ -183,6 +217,7 @@ class SimulationConfig(Config):
     zred : the distribution that redshifts are drawn from.
     prior : ranges by parameter name; those left out take the PROVABGS defaults.
     emulator, noise : ``"bundled"``, or the path of an artifact.
+    survey : depths in place of a noise model.
     """
 
     n_galaxies: int = Field(ge=1)
@@ -192,6 +227,7 @@ class SimulationConfig(Config):
     prior: dict[str, tuple[float, float]] = Field(default_factory=dict)
     emulator: str = "bundled"
     noise: str = "bundled"
+    survey: SurveyConfig | None = None
 
     @field_validator("bands")
     @classmethod
@@ -206,6 +242,25 @@ class SimulationConfig(Config):
     def _valid_prior(cls, prior: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
         Prior.from_dict(prior)
         return prior
+
+    @model_validator(mode="after")
+    def _depths_of_bands(self) -> "SimulationConfig":
+        if self.survey is None:
+            return self
+        if self.noise != "bundled":
+            raise ValueError(f"noise={self.noise!r} and survey.depths both say what errors are: leave one out")
+        if absent := [band for band in self.band_names if band not in self.survey.depths]:
+            raise ValueError(f"survey.depths has none of {', '.join(absent)}, expected the 5 sigma magnitude of every band")
+        if unknown := [band for band in self.survey.detected if band not in self.band_names]:
+            raise ValueError(
+                f"survey.detected: {unknown[0]} is none of the bands {' '.join(self.band_names)}: name some of these"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What was trained or simulated before there were depths is compared with this.
+        return {key: value for key, value in values(self).items() if key != "survey" or value is not None}
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -286,7 +341,9 @@ def _draw_chunk(
 
 
 def noise_model(config: SimulationConfig) -> NoiseModel:
-    """The noise model that a configuration names, for its bands."""
+    """The noise model that a configuration names, or states the depths of, for its bands."""
+    if config.survey is not None:
+        return config.survey.noise_model(config.band_names)
     if config.noise == "bundled":
         return NoiseModel.sdss(config.band_names)
     return NoiseModel.load(config.noise).select(config.band_names)

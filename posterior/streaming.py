@@ -161,14 +161,23 @@ def infer_file(
     return figures | {"resumed": resumed, "seconds": time.perf_counter() - started}
 
 
-def check_redshift_named(mapping: CatalogMapping, estimator: PosteriorEstimator) -> None:
-    """Refuse a mapping without a redshift for an estimator that needs one."""
+def mapping_for(mapping: CatalogMapping, estimator: PosteriorEstimator) -> CatalogMapping:
+    """The mapping of the bands that an estimator has; of all, if it has none of them or needs others, which it will say.
+
+    Raises
+    ------
+    ConfigError : if the mapping lacks the redshift that the estimator needs.
+    """
     if mapping.redshift is None and not estimator.infers_redshift:
         raise ConfigError(
             f"the mapping names no redshift, which {estimator.name!r} needs: add redshift = 'its column' (to edit a bundled "
             "mapping: sedcast init mapping --like its name); or let 'sedcast infer' find it with a posterior that infers it, "
             "such as the bundled sdss-photoz"
         )
+    shared = [band for band in mapping.bands if band in estimator.bands]
+    if not shared or (len(shared) < len(estimator.bands) and not estimator.context.mask):
+        return mapping
+    return mapping.only(shared)
 
 
 @dataclass(frozen=True)
@@ -201,11 +210,11 @@ def _source(catalog: str | Path | Catalog, mapping: CatalogMapping | None, estim
         return _Source(len(catalog), functools.partial(_rows_of, catalog), about)
     if mapping is None:
         raise ParameterError(f"mapping is None, expected that of {catalog}'s columns; or give read_catalog({str(catalog)!r})")
-    check_redshift_named(mapping, estimator)
+    used = mapping_for(mapping, estimator)
     modified_ns = Path(catalog).stat().st_mtime_ns if Path(catalog).is_file() else 0
     table = open_table(catalog, mapping.hdu)
     about = {"catalog": _known(catalog), "mapping": mapping.model_dump(mode="json")}
-    return _Source(table.n_rows, functools.partial(map_rows, table, mapping), about, modified_ns)
+    return _Source(table.n_rows, functools.partial(map_rows, table, used), about, modified_ns)
 
 
 def _check_unchanged(catalog: str | Path | Catalog, source: _Source, segments: Segments) -> None:

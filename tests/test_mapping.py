@@ -750,3 +750,72 @@ def test_blanks_around_ids_do_not_count_in_any_format(suffix: str, tmp_path: Pat
     for ids, expected in (("id", ["a 1", "b", "c"]), (["id", "n"], ["a 1-7", "b-8", "c-9"])):
         assert read_mapped(path, parse_config(mapping | {"id": ids}, CatalogMapping)).ids.tolist() == expected
     assert read_catalog(path).ids.tolist() == ["a 1", "b", "c"]
+
+
+@pytest.mark.parametrize("flags", [None, "FLAG", "FLAGS"])
+@pytest.mark.parametrize("unit", ["AB", "uJy"])
+def test_limits_of_k_sigma_become_a_flux_of_zero_and_its_error(
+    unit: str, flags: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A measurement, a limit at 24 mag, a row without either, and a limit that is no flux.
+    is_limit, limit = np.array([False, True, False, True]), 10 ** (-0.4 * (24.0 - 22.5))
+    fluxes = np.array([10.0, limit, np.nan, np.nan])
+    values, error = (22.5 - 2.5 * np.log10(fluxes), 0.1) if unit == "AB" else (3.631 * fluxes, 3.631)
+    errors = np.where(is_limit, -1.0 if flags is None else error, error)
+    columns = {
+        "F": values,
+        "E": errors,
+        "FLAG": is_limit,
+        "FLAGS": np.stack([0 * is_limit, 4 * is_limit], axis=1),
+        "EBV": [0.1] * 4,
+    }
+    Table(columns).write(tmp_path / "t.fits")
+    band = {"flux": "F", "error": "E", "floor": 0.02, "ab_offset": 0.1, "extinction": {"column": "EBV", "factor": 3.0}}
+    band |= {"limit": {"sigma": 3} | ({} if flags is None else {"column": flags})}
+    if flags == "FLAGS":
+        band["limit"] |= {"index": 1}
+    mapping = parse_config({"unit": unit, "bands": {"lsst2023-r": band}}, CatalogMapping)
+    catalog = read_mapped(tmp_path / "t.fits", mapping)
+    factor = 10 ** (0.4 * (0.3 - 0.1))
+    assert catalog.flux[0, 0] == pytest.approx(10 * factor)
+    assert catalog.flux[1, 0] == 0
+    assert catalog.sigma[1, 0] == pytest.approx(limit / 3 * factor)
+    assert catalog.flux_ivar[2:, 0].tolist() == [0, 0]
+    assert not caplog.messages
+    # Without the key limits by the error are not measured, as before.
+    del band["limit"]
+    without = read_mapped(tmp_path / "t.fits", parse_config({"unit": unit, "bands": {"lsst2023-r": band}}, CatalogMapping))
+    assert (without.flux_ivar[1, 0] == 0) == (flags is None)
+
+
+def test_codes_that_mean_missing_are_no_limits(tmp_path: Path) -> None:
+    Table({"F": [20.0, 24.0, 99.0], "E": [0.1, -1.0, -2.0]}).write(tmp_path / "t.fits")
+    values = {"unit": "AB", "bands": {"r": {"flux": "F", "error": "E", "limit": {"sigma": 5}}}}
+    catalog = read_mapped(tmp_path / "t.fits", parse_config(values, CatalogMapping))
+    assert (catalog.flux_ivar[:, 0] > 0).tolist() == [True, True, False]
+    catalog = read_mapped(tmp_path / "t.fits", parse_config(values | {"missing": [-1.0]}, CatalogMapping))
+    assert (catalog.flux_ivar[:, 0] > 0).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"), [({"sigma": 0}, "greater than 0"), ({"sigma": 3, "index": 1}, "'index' is of a column of flags")]
+)
+def test_limits_that_cannot_be_are_refused(limit: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_config({"bands": {"r": {"flux": "F", "error": "E", "limit": limit}}}, CatalogMapping)
+
+
+def test_a_mapping_of_some_bands_needs_only_their_columns(tmp_path: Path) -> None:
+    columns = {"RELEASE": [9010], "BRICKID": [3], "OBJID": [7]}
+    for band in "GRIZ":
+        columns |= {f"FLUX_{band}": [8.0], f"FLUX_IVAR_{band}": [1.0], f"MW_TRANSMISSION_{band}": [0.8]}
+    Table(columns).write(tmp_path / "optical.fits")
+    mapping, bands = load_mapping("desi-legacy-dr10"), [f"decam2014-{band}" for band in "zg"]
+    with pytest.raises(CatalogError, match="no column 'FLUX_W1'"):
+        read_mapped(tmp_path / "optical.fits", mapping)
+    catalog = read_mapped(tmp_path / "optical.fits", mapping.only(bands))
+    assert catalog.bands == ("decam2014-g", "decam2014-z")
+    np.testing.assert_allclose(catalog.flux, 10.0)
+    for wrong, said in ((["decam2014-u"], "bands decam2014-u: the mapping has decam2014-g"), ([], "bands none")):
+        with pytest.raises(ConfigError, match=said):
+            mapping.only(wrong)

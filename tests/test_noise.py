@@ -1,6 +1,7 @@
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -294,3 +295,62 @@ def test_an_artifact_without_softenings_has_the_usual_ones(tmp_path: Path, sdss:
     older = {name: array for name, array in arrays.items() if name != "softening"}
     save_artifact(path, "noise-model", older, card, overwrite=True)
     np.testing.assert_array_equal(NoiseModel.load(path).softening, softening_nanomaggies(("u", "g", "mine", "i", "z")))
+
+
+DEPTHS = {"lsst2023-g": 27.4, "lsst2023-i": 26.8, "mine": 24.9}
+
+
+@pytest.fixture(scope="module")
+def stated() -> NoiseModel:
+    return NoiseModel.from_depths(DEPTHS, floor=0.03, detected=["lsst2023-i"])
+
+
+@pytest.mark.parametrize("above", [-3.0, 0.0, 2.0, 8.0])
+def test_errors_of_stated_depths_are_those_of_sky_and_floor(stated: NoiseModel, above: float) -> None:
+    # Where photons of the source and scatter are left out: 0.2 of the flux at the depth, the floor far above it.
+    flux = 10 ** (0.4 * (22.5 - np.array(list(DEPTHS.values())) + above)) * np.ones((20_000, 1))
+    rng = np.random.default_rng(1)
+    observed, sigma, log_weight = stated.draw(flux, rng)
+    kept = stated.accept(log_weight, rng)
+    expected = np.hypot(0.2 * 10 ** (-0.4 * above), 0.03 * np.log(10) / 2.5)
+    np.testing.assert_allclose(np.median(sigma[kept] / flux[kept], axis=0), expected, rtol=0.02)
+    np.testing.assert_allclose(((observed - flux) / sigma)[kept].std(axis=0), 1, atol=0.02)
+    assert kept.mean() > 0.99
+
+
+def test_galaxies_are_above_the_depth_where_they_are_detected_and_anything_elsewhere(stated: NoiseModel) -> None:
+    depth = 10 ** (0.4 * (22.5 - np.array(list(DEPTHS.values()))))
+    sigma = np.tile(depth / 5, (4, 1))
+    flux = depth * np.array([[1.0, 1.01, 1.0], [-0.9, 1.01, -0.9], [1.0, 0.99, 1.0], [-1.1, 1.01, 1.0]])
+    assert stated.in_range(flux, sigma).tolist() == [True, True, False, False]
+    # Errors two times those stated are usual, fluxes 12 mag above the depth and errors ten times smaller are not.
+    assert stated.in_range(flux[:1], 2 * sigma[:1]).all()
+    assert not stated.in_range(flux[:1], 0.1 * sigma[:1]).any()
+    assert not stated.in_range(flux[:1] * 7e4, sigma[:1]).any()
+    assert np.isinf(stated.reach()[1]).all()
+
+
+def test_a_model_of_depths_is_an_artifact_like_another(stated: NoiseModel, tmp_path: Path) -> None:
+    stated.save(tmp_path / "noise.npz")
+    again = NoiseModel.load(tmp_path / "noise.npz")
+    flux = np.full((300, 3), 0.1)
+    for one, two in zip(again.draw(flux, np.random.default_rng(0)), stated.draw(flux, np.random.default_rng(0)), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert "'lsst2023-g': 27.4" in again.provenance
+    # The softening is Lupton's, as of a catalogue that is as deep.
+    np.testing.assert_allclose(again.softening, 1.042 * 10 ** (0.4 * (22.5 - np.array(list(DEPTHS.values())))) / 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"depths": {}}, "depths is empty"),
+        ({"depths": {"g": 0.01}}, "depths of g must be an AB magnitude of 10 to 40, got 0.01"),
+        ({"depths": {"g": np.nan}}, "depths of g must be"),
+        ({"depths": {"g": 27.0}, "floor": -0.1}, "floor must be 0 to below 1 mag, got -0.1"),
+        ({"depths": {"g": 27.0}, "detected": ["r"]}, "detected: r has no depth, which g have"),
+    ],
+)
+def test_depths_that_are_none_are_refused(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(ParameterError, match=said):
+        NoiseModel.from_depths(**arguments)

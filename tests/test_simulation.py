@@ -31,6 +31,7 @@ from sedcast.emulator.simulation import (
     draw_galaxies,
     noise_model,
 )
+from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.sps import SPSModel
 
 BANDS = ("u", "g", "r", "i", "z")
@@ -336,3 +337,40 @@ def test_a_direct_model_is_known_by_all_that_it_is_made_of(change: str) -> None:
     }
     assert mass_simulation._identity(one) == mass_simulation._identity(SPSModel(library, bases))
     assert mass_simulation._identity(one) != mass_simulation._identity(others[change]())
+
+
+def test_depths_take_the_place_of_a_noise_model() -> None:
+    depths = {"lsst2023-g": 27.4, "lsst2023-i": 26.8}
+    values = {"n_galaxies": 500, "bands": ["lsst2023-g", "lsst2023-i"]}
+    survey = {"depths": depths, "floor": 0.01, "detected": ["lsst2023-i"]}
+    config = parse_config(values | {"survey": survey}, SimulationConfig)
+    assert parse_config(json.loads(config.model_dump_json()), SimulationConfig) == config
+    noise = noise_model(config)
+    wanted = NoiseModel.from_depths(depths, floor=0.01, detected=["lsst2023-i"])
+    np.testing.assert_array_equal(noise.median, wanted.median)
+    np.testing.assert_array_equal(noise.magnitude_range, wanted.magnitude_range)
+    _, draws = next(draw_galaxies(default_simulator(config), Prior(), noise, config.zred, seed=1))
+    assert draws.flux[:, 1].min() >= 10 ** (0.4 * (22.5 - 26.8)) * (1 - 1e-9)
+    pull = (draws.flux - draws.flux_true) * np.sqrt(draws.flux_ivar)
+    assert np.abs(pull.std(axis=0) - 1).max() < 0.05
+    for change, said in (
+        ({"noise": "noise.npz", "survey": survey}, "noise='noise.npz' and survey.depths both say"),
+        ({"bands": ["lsst2023-g", "lsst2023-r"], "survey": survey}, "survey.depths has none of lsst2023-r"),
+        ({"survey": survey | {"detected": ["i"]}}, "survey.detected: i is none of the bands lsst2023-g lsst2023-i"),
+        ({"survey": survey | {"depth": 27.0}}, r"unknown key 'survey.depth' \(known are: depths, detected, floor\)"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            parse_config(values | change, SimulationConfig)
+
+
+def test_configurations_without_depths_are_written_as_before_there_were_any() -> None:
+    assert "survey" not in json.loads(SimulationConfig(n_galaxies=1).model_dump_json())
+    assert "survey" not in SimulationConfig(n_galaxies=1).model_dump(exclude={"seed"})
+
+
+def test_redshifts_beyond_the_models_are_refused_when_a_simulator_is_made() -> None:
+    emulator = SpectrumEmulator.default()
+    with pytest.raises(ParameterError, match=r"zred_max=1\.5 is beyond the model's redshifts, 0 … 0\.32: lower it"):
+        PhotometrySimulator(emulator, BANDS, 1.5)
+    # A direct model has no such end.
+    assert PhotometrySimulator(emulator.model, BANDS, 0.33).zred_max == 0.33

@@ -492,3 +492,16 @@ def test_it_is_said_when_most_rows_have_no_posterior(
     table.write(tmp_path / "far.fits")
     infer_file(estimator, tmp_path / "far.fits", mapping, tmp_path / "s.fits", n_samples=5)
     assert "40 of 60 rows have no posterior, most often for: redshift beyond the training range" in caplog.text
+
+
+def test_columns_of_bands_that_the_posterior_lacks_need_not_be_there(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path
+) -> None:
+    beyond = {"wise2010-W1": mapping.bands["z"].model_copy(update={"flux": "FLUX_W1", "ivar": "FLUX_IVAR_W1"})}
+    wider = mapping.model_copy(update={"bands": mapping.bands | beyond})
+    infer_file(estimator, catalog, wider, tmp_path / "a.fits", n_samples=5)
+    infer_file(estimator, catalog, mapping, tmp_path / "b.fits", n_samples=5)
+    assert fits.getdata(tmp_path / "a.fits", 1).tobytes() == fits.getdata(tmp_path / "b.fits", 1).tobytes()
+    lacking = mapping.model_copy(update={"bands": {band: mapping.bands[band] for band in ("FUV", "g", "r")}})
+    with pytest.raises(CatalogError, match="FUV"):
+        infer_file(estimator, catalog, lacking, tmp_path / "c.fits")

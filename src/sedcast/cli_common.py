@@ -468,12 +468,11 @@ def load_catalog(
     """
     from sedcast.data.catalog import load_sdss_sample, read_catalog
     from sedcast.data.mapping import load_mapping, read_mapped
-    from sedcast.posterior.streaming import check_redshift_named
+    from sedcast.posterior.streaming import mapping_for
 
     check_mapping(source, mapping=mapping, unit=unit, calibrate=calibrate)
     if mapping is not None:
-        columns = load_mapping(mapping)
-        check_redshift_named(columns, estimator)
+        columns = mapping_for(load_mapping(mapping), estimator)
         return estimator.select(read_mapped(source, columns, n_rows=n_rows))
     if source == "sdss":
         return load_sdss_sample(bands=estimator.bands, calibrate=calibrate).subset(slice(n_rows))
