@@ -6,6 +6,7 @@ configuration's options and gives a `Simulator`.
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -101,6 +102,10 @@ BUILT_IN: Mapping[str, Callable[..., Simulator]] = {"composite-fsps": _composite
 """Simulators by name: `CompositeSimulator` by direct calls of FSPS, and from a library of SSPs."""
 
 
+# Digests of users' files by module, with its specification, as they were when it was loaded.
+_FIRST_LOOKS: dict[str, tuple[ModuleSpec | None, str]] = {}
+
+
 def load_simulator(name: str, options: Mapping[str, Any]) -> Simulator:
     """Make the simulator that a configuration names.
 
@@ -128,11 +133,28 @@ def load_simulator(name: str, options: Mapping[str, Any]) -> Simulator:
 
 
 def code_digest(name: str) -> str | None:
-    """SHA-256 of the file of a user's own simulator, by which a change is noticed; None of `BUILT_IN` and of compiled ones."""
+    """SHA-256 of the file of a user's own simulator, by which a change is noticed; None of `BUILT_IN` and of compiled ones.
+
+    Raises
+    ------
+    ConfigError : if the file is another than at the first look of this process, which still runs the former code.
+    """
     if name in BUILT_IN:
         return None
-    file = getattr(import_module(name.partition(":")[0]), "__file__", None)
-    return str(describe_file(Path(file))["sha256"]) if file is not None and file.endswith(".py") else None
+    module = import_module(name.partition(":")[0])
+    file = getattr(module, "__file__", None)
+    if file is None or not file.endswith(".py"):
+        return None
+    digest = str(describe_file(Path(file))["sha256"])
+    # A module that is loaded again has another specification.
+    spec, first = _FIRST_LOOKS.get(module.__name__, (None, digest))
+    if spec is module.__spec__ and first != digest:
+        raise ConfigError(
+            f"{file} was changed after this process had imported it, which still runs the former code: start the process anew, "
+            "be it a notebook's or a worker of a cluster"
+        )
+    _FIRST_LOOKS[module.__name__] = module.__spec__, digest
+    return digest
 
 
 def _imported(name: str) -> Callable[..., Simulator]:

@@ -192,19 +192,17 @@ def make_training_set(
     Raises
     ------
     ConfigError : as `TrainingSetConfig.load`; if `output` holds another training set or part of one, also of a simulator of
-        one's own whose file has changed since.
+        one's own whose file has changed since; if a process still runs the former code of such a file, or a worker has another
+        simulator than this process.
     ParameterError : if the simulator gives spectra of a wrong shape, or values without a logarithm.
     SedcastError : if a worker process dies, or the simulator fails.
     """
     output = Path(output)
     simulator, used = config.load()
     names, wave = tuple(simulator.parameter_names), np.asarray(simulator.wave_rest, dtype=np.float64)[used]
-    made_by = dict(getattr(simulator, "provenance", {}))
-    if code := code_digest(config.simulator):
-        made_by["code_sha256"] = code
     manifest = {
         "config": json.loads(config.model_dump_json()),
-        "simulator": json.loads(json.dumps(made_by)),
+        "simulator": _made_by(config.simulator, simulator),
         "wave_rest": array_digest(wave),
         "versions": software_versions(),
     }
@@ -267,20 +265,41 @@ def _chunks(
         for theta in thetas:
             yield theta, _log_spectra(simulator, theta, used)
         return
-    shared = config.simulator, json.dumps(config.options, sort_keys=True), used
+    shared = config.simulator, json.dumps(config.options, sort_keys=True), used, _identity(config.simulator, simulator)
     with contextlib.ExitStack() as stack:
         pool = pool or stack.enter_context(task_pool(None, n_workers))
         with contextlib.closing(pool.map(_work, thetas, shared=shared)) as chunks:
             yield from chunks
 
 
+def _made_by(name: str, simulator: Simulator) -> dict[str, Any]:
+    """What spectra are made by: the simulator's provenance, and the code of a user's own."""
+    made_by = dict(getattr(simulator, "provenance", {}))
+    if code := code_digest(name):
+        made_by["code_sha256"] = code
+    return dict(json.loads(json.dumps(made_by)))
+
+
+def _identity(name: str, simulator: Simulator) -> str:
+    """What simulators of one name must have in common, so that rows of one set may come from each."""
+    wave = array_digest(np.asarray(simulator.wave_rest, dtype=np.float64))
+    columns = list(simulator.parameter_names)
+    return json.dumps({"simulator": _made_by(name, simulator), "wave_rest": wave, "parameter_names": columns}, sort_keys=True)
+
+
 @lru_cache(maxsize=1)
-def _simulator_of_worker(name: str, options: str) -> Simulator:
-    return load_simulator(name, json.loads(options))
+def _simulator_of_worker(name: str, options: str, identity: str) -> Simulator:
+    simulator = load_simulator(name, json.loads(options))
+    if different := differences(json.loads(identity), json.loads(_identity(name, simulator))):
+        raise ConfigError(
+            f"a worker has another simulator {name!r} than this process, {'; '.join(different)}: put the same files there, and "
+            "start the worker anew"
+        )
+    return simulator
 
 
-def _work(name: str, options: str, used: slice, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return theta, _log_spectra(_simulator_of_worker(name, options), theta, used)
+def _work(name: str, options: str, used: slice, identity: str, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return theta, _log_spectra(_simulator_of_worker(name, options, identity), theta, used)
 
 
 def _log_spectra(simulator: Simulator, theta: np.ndarray, used: slice) -> np.ndarray:

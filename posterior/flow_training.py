@@ -12,10 +12,10 @@ arXiv:2409.11321 (SOAP).
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -23,6 +23,7 @@ from pydantic import Field
 from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.config import Config
 from sedcast.data.errors import ArtifactError, ParameterError, SedcastError
+from sedcast.emulator.segments import differences
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.flow_graph import FlowGraph
 from sedcast.posterior.made import FlowConfig, check_choice, initial_parameters, parameter_masks, parameter_shapes
@@ -116,6 +117,7 @@ class FlowTrainer:
     start : trained flow of this architecture to begin with, for example of `warm_start`; its standardisation is kept. None:
         random weights, and the standardisation of the data.
     checkpoint : file written every few minutes; if it exists, training resumes from it, exactly.
+    made_from : checksums and settings, as JSON has them, that decide the pairs: a checkpoint of others is not resumed from.
     progress : called after each epoch with the records of all, those before an interruption included: epoch, train_nll,
         validation_nll (nats), galaxies_per_s, minutes.
 
@@ -131,6 +133,7 @@ class FlowTrainer:
         *,
         start: MaskedAutoregressiveFlow | None = None,
         checkpoint: str | Path | None = None,
+        made_from: Mapping[str, Any] | None = None,
         progress: Callable[[list[Record]], None] | None = None,
     ) -> None:
         if start is not None and start.config != flow:
@@ -139,6 +142,7 @@ class FlowTrainer:
         self.training = training
         self.start = start
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.made_from = dict(made_from or {})
         self.progress = progress
 
     def check(self, dim: int, n_train: int) -> None:
@@ -158,8 +162,7 @@ class FlowTrainer:
         self._steps_per_epoch(n_train)
         if self.checkpoint is not None and self.checkpoint.is_file():
             _, card = load_artifact(self.checkpoint, _CHECKPOINT_KIND)
-            if card.get("identity") != self._identity():
-                raise _of_another_training(self.checkpoint)
+            _refuse_another_training(self.checkpoint, card, self._identity(), self.made_from)
 
     def fit(self, theta: np.ndarray, context: np.ndarray) -> TrainingResult:
         """Train on pairs theta (n, dim) on the real line and context (n, n_context), holding out a share for validation.
@@ -344,25 +347,38 @@ class FlowTrainer:
         card = {name: value for name, value in vars(state).items() if name not in ("arrays", "best_weights")}
         card["best"] = None if not np.isfinite(state.best) else state.best
         card["affine"] = {name: value.tolist() for name, value in graph.affine.items()}
-        save_artifact(self.checkpoint, _CHECKPOINT_KIND, arrays, {"state": card, "identity": self._identity()}, overwrite=True)
+        described = {"state": card, "identity": self._identity(), "made_from": self.made_from}
+        save_artifact(self.checkpoint, _CHECKPOINT_KIND, arrays, described, overwrite=True)
 
     def _resume(self, graph: FlowGraph, data: dict[str, list[float]]) -> _State:
         if self.checkpoint is None or not self.checkpoint.is_file():
             return _State(graph.arrays(), graph.averages(), data)
-        state = _read_checkpoint(self.checkpoint, self._identity(), graph, data)
+        state = _read_checkpoint(self.checkpoint, self._identity(), self.made_from, graph, data)
         logger.info("resuming from %s at step %d", self.checkpoint, state.step)
         return state
 
 
-def _of_another_training(path: Path) -> ArtifactError:
+def _of_another_training(path: Path, different: Sequence[str] = ()) -> ArtifactError:
+    named = f" ({'; '.join(different)})" if different else ""
     return ArtifactError(
-        f"checkpoint {path} is of another configuration or training set: restore those, or remove the file to start again"
+        f"checkpoint {path} is of another configuration or training set{named}: restore those, or remove the file to start "
+        "again"
     )
 
 
-def _read_checkpoint(path: Path, identity: str, graph: FlowGraph, data: dict[str, list[float]]) -> _State:
+def _refuse_another_training(path: Path, card: Mapping[str, Any], identity: str, made_from: Mapping[str, Any]) -> None:
+    # Checkpoints were once without what their pairs are made from.
+    different = differences(card["made_from"], made_from) if isinstance(card.get("made_from"), Mapping) else []
+    if card.get("identity") != identity or different:
+        raise _of_another_training(path, different)
+
+
+def _read_checkpoint(
+    path: Path, identity: str, made_from: Mapping[str, Any], graph: FlowGraph, data: dict[str, list[float]]
+) -> _State:
     """The state in a checkpoint, whose arrays have the names and shapes of the graph's, and its pairs the `summary` `data`."""
     arrays, card = load_artifact(path, _CHECKPOINT_KIND)
+    _refuse_another_training(path, card, identity, made_from)
     with consistent(path, "checkpoint", otherwise="delete it to start again"):
         state = dict(card["state"])
         found = state.pop("affine")
@@ -370,7 +386,7 @@ def _read_checkpoint(path: Path, identity: str, graph: FlowGraph, data: dict[str
         seen = state.setdefault("data", data)
         figures = [(found[name], value) for name, value in graph.affine.items()] + [(seen["mean"], np.array(data["mean"]))]
         same_data = seen["n"] == data["n"] and all(np.allclose(*pair, rtol=1e-5, atol=1e-6) for pair in figures)
-        if card["identity"] != identity or not same_data:
+        if not same_data:
             raise _of_another_training(path)
         best = {name: arrays.pop(f"{_BEST}{name}") for name in graph.shapes}
         expected = {name: array.shape for name, array in graph.arrays().items()}

@@ -146,7 +146,7 @@ def infer_catalog(
     figures_of = {name: np.full(n_rows, np.nan) for name in ("score", *WEIGHT_NAMES)}
     refined: dict[int, Refined] = {}
     names = quantity_names(estimator)
-    with atomic_path(output) as temporary, new_file(temporary, n_rows, kept, len(names)) as file:
+    with atomic_path(output) as temporary, new_file(temporary, catalog, kept, len(names)) as file:
         datasets = create_datasets(file, catalog, n_samples, names, sample_type, compression)
         inferred = _in_order(part.infer, blocks, n_threads or usable_cores())
         for start, (rows, values, found, raised, steps) in zip(starts, inferred, strict=True):

@@ -15,9 +15,15 @@ from sedcast.posterior.quantities import description
 __all__ = ["create_datasets", "describe", "new_file", "write_refinement", "write_rows"]
 
 
-def new_file(path: Path, n_rows: int, row_bytes: int, n_quantities: int) -> h5py.File:
-    """A new HDF5 file with room on the disk for samples (`row_bytes` of each quantity) and summaries."""
-    reserve(path, n_rows * n_quantities * (row_bytes + 4 * len(PERCENTILES)))
+# The head with its provenance, and what is told of a row beside its summaries: figures, reasons, flags, refinement.
+_HEAD_BYTES, _TOLD_BYTES = 2**18, 512
+
+
+def new_file(path: Path, catalog: Catalog, row_bytes: int, n_quantities: int) -> h5py.File:
+    """A new HDF5 file with room on the disk for samples (`row_bytes` of each quantity), summaries and the catalogue."""
+    columns = sum(values.nbytes for values in (catalog.ids, catalog.zred, catalog.flux, catalog.flux_ivar))
+    of_rows = len(catalog) * (n_quantities * (row_bytes + 4 * len(PERCENTILES)) + _TOLD_BYTES)
+    reserve(path, of_rows + columns + _HEAD_BYTES)
     return h5py.File(path, "w")
 
 

@@ -123,7 +123,8 @@ def infer_file(
             scorer = OutlierScorer(estimator)
             if absent:
                 warn_of_limits(scorer.limits)
-            looked_at = source.read(0, source.n_rows if isinstance(catalog, Catalog) else min(source.n_rows, _ROWS_LOOKED_AT))
+            n_looked_at = source.n_rows if isinstance(catalog, Catalog) else min(source.n_rows, _ROWS_LOOKED_AT)
+            looked_at = source.rows(range(n_looked_at))
             try:
                 _fill(job, absent, pool, resumed, progress)
             except CatalogError:
@@ -189,13 +190,30 @@ class _Source:
     n_rows : how many there are.
     read : those from one to before another.
     about : the entries of the manifest by which they are known.
-    modified_ns : time of the file, if it is one.
+    path : the file, if it is one, and `modified_ns` its time.
     """
 
     n_rows: int
     read: Callable[[int, int], Catalog]
     about: dict[str, Any]
+    path: Path | None = None
     modified_ns: int = 0
+
+    def rows(self, rows: range) -> Catalog:
+        """The same as `read`, of a file that is still what it was.
+
+        Raises
+        ------
+        CatalogError : if it is another by now.
+        """
+        catalog = self.read(rows.start, rows.stop)
+        # Only one with another time is looked at as a whole: a file that was touched, or copied anew, may be the same.
+        if self.path is not None and _modified_ns(self.path) != self.modified_ns:
+            before = _modified_ns(self.path)
+            catalog = self.read(rows.start, rows.stop)
+            if _known(self.path) != self.about["catalog"] or _modified_ns(self.path) != before:
+                raise _changed(self.path)
+        return catalog
 
 
 def _source(catalog: str | Path | Catalog, mapping: CatalogMapping | None, estimator: PosteriorEstimator) -> _Source:
@@ -211,19 +229,27 @@ def _source(catalog: str | Path | Catalog, mapping: CatalogMapping | None, estim
     if mapping is None:
         raise ParameterError(f"mapping is None, expected that of {catalog}'s columns; or give read_catalog({str(catalog)!r})")
     used = mapping_for(mapping, estimator)
-    modified_ns = Path(catalog).stat().st_mtime_ns if Path(catalog).is_file() else 0
+    path, modified_ns = Path(catalog).absolute(), _modified_ns(Path(catalog))
     table = open_table(catalog, mapping.hdu)
     about = {"catalog": _known(catalog), "mapping": mapping.model_dump(mode="json")}
-    return _Source(table.n_rows, functools.partial(map_rows, table, used), about, modified_ns)
+    return _Source(table.n_rows, functools.partial(map_rows, table, used), about, path, modified_ns)
 
 
 def _check_unchanged(catalog: str | Path | Catalog, source: _Source, segments: Segments) -> None:
     """Discard what was made of a file that is another by now, and say so."""
     if isinstance(catalog, Catalog):
         return
-    if _known(catalog) != source.about["catalog"] or Path(catalog).stat().st_mtime_ns != source.modified_ns:
+    if _known(catalog) != source.about["catalog"]:
         segments.discard()
-        raise CatalogError(f"{catalog} changed while it was being inferred: repeat the command when it is complete")
+        raise _changed(catalog)
+
+
+def _changed(catalog: str | Path) -> CatalogError:
+    return CatalogError(f"{catalog} changed while it was being inferred: repeat the command when it is complete")
+
+
+def _modified_ns(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def _known(table: str | Path) -> dict[str, Any]:
@@ -262,7 +288,7 @@ class _Job:
 def _infer_segment(job: _Job, number: int, progress: Callable[[int, int], None] | None = None) -> int:
     """Infer the rows of a segment and put it on disk; returns how many they are, and tells `progress` of those done."""
     rows = job.rows(number)
-    catalog = job.source.read(rows.start, rows.stop)
+    catalog = job.source.rows(rows)
 
     def write(path: Path) -> None:
         infer_catalog(

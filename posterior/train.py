@@ -16,6 +16,7 @@ from sedcast.data.provenance import provenance as made_now
 from sedcast.data.sfh_bases import SFHBases
 from sedcast.emulator.mass_simulation import simulate
 from sedcast.emulator.prior import FREE_PARAMETER_NAMES, Prior
+from sedcast.emulator.segments import array_digest
 from sedcast.emulator.simulation import SimulationConfig, default_simulator, noise_model
 from sedcast.emulator.spectrum_emulator import SpectrumEmulator
 from sedcast.emulator.surviving import SurvivingMass
@@ -67,8 +68,10 @@ class _Run:
     progress: TrainingProgress | None = None
     on_epoch: Callable[[Epochs], None] | None = None
 
-    def trainer(self, config: PosteriorConfig, start: MaskedAutoregressiveFlow | None = None) -> FlowTrainer:
-        """What trains the flow of a configuration, beginning with `start`."""
+    def trainer(
+        self, config: PosteriorConfig, made_from: Mapping[str, Any], start: MaskedAutoregressiveFlow | None = None
+    ) -> FlowTrainer:
+        """What trains the flow of a configuration on pairs of that origin, beginning with `start`."""
 
         def report(epochs: Epochs) -> None:
             record = epochs[-1]
@@ -81,7 +84,27 @@ class _Run:
                     total = max(done, min(total, round(done * limit / record["minutes"])))
                 self.progress(done, total, figures)
 
-        return FlowTrainer(config.flow, config.training, start=start, checkpoint=self.checkpoint, progress=report)
+        kept = self.checkpoint
+        return FlowTrainer(config.flow, config.training, start=start, checkpoint=kept, made_from=made_from, progress=report)
+
+
+def _made_from(
+    config: PosteriorConfig,
+    simulation: SimulationConfig,
+    provenance: Mapping[str, Any],
+    training_set: TrainingSet | None = None,
+) -> dict[str, Any]:
+    """What decides the pairs that a flow learns: another emulator of the same name makes others."""
+    start, read = _found_start(config), training_set if config.simulation_file is not None else None
+    return {
+        "simulation": simulation.model_dump(mode="json"),
+        "stream": None if config.stream is None else config.stream.model_dump(mode="json"),
+        "emulator": provenance.get("emulator", {}).get("sha256"),
+        "own_files": simulation.own_files(),
+        "start": None if start is None else start.digest,
+        # Rows that are simulated here may differ by rounding.
+        "rows": None if read is None else array_digest(read.theta_unbounded, read.flux, read.flux_ivar, read.zred),
+    }
 
 
 def train_posterior(
@@ -149,7 +172,12 @@ def _transform(config: PosteriorConfig, simulation: SimulationConfig, softening:
 
 
 def _check(
-    config: PosteriorConfig, simulation: SimulationConfig, softening: Iterable[float], n_galaxies: int, run: _Run
+    config: PosteriorConfig,
+    simulation: SimulationConfig,
+    softening: Iterable[float],
+    n_galaxies: int,
+    run: _Run,
+    training_set: TrainingSet | None = None,
 ) -> None:
     """Refuse before the simulation and the emulator of the bands what would be refused after these minutes."""
     emulator, start = _emulator(simulation), _found_start(config)
@@ -157,7 +185,7 @@ def _check(
     zred, prior = np.array([simulation.zred.max]), Prior.from_dict(simulation.prior)
     dim = _learnt(points, zred, config, prior, emulator.cosmology).shape[1]
     n_train = n_galaxies if config.stream is not None else n_galaxies - config.training.n_held_out(n_galaxies)
-    run.trainer(config).check(dim, n_train)
+    run.trainer(config, _made_from(config, simulation, _provenance(emulator), training_set)).check(dim, n_train)
     if start is not None:
         check_start(start, config.flow, transform=_transform(config, simulation, softening), dim=dim)
     if config.amplitudes is not None:
@@ -168,7 +196,7 @@ def _check(
 def _train(config: PosteriorConfig, run: _Run) -> PosteriorEstimator:
     if config.simulation_file is not None:
         training_set = read_training_set(config.simulation_file)
-        _check(config, training_set.config, training_set.softening, len(training_set), run)
+        _check(config, training_set.config, training_set.softening, len(training_set), run, training_set)
     else:
         assert config.simulation is not None
         softening = noise_model(config.simulation).softening
@@ -226,7 +254,8 @@ def fit_posterior(
     points = joint_points(training_set, training_set.config, config)
     pairs = _learnt(points, training_set.zred, config, Prior.from_dict(training_set.config.prior), cosmology), context
     start, origin = _start(config, transform, pairs)
-    result = _Run(checkpoint, progress, on_epoch).trainer(config, start).fit(*pairs)
+    made_from = _made_from(config, training_set.config, provenance or {}, training_set)
+    result = _Run(checkpoint, progress, on_epoch).trainer(config, made_from, start).fit(*pairs)
     trained = _trained(result, bands, (points, context), transform, training_set.config)
     n_train = len(training_set) - config.training.n_held_out(len(training_set))
     domain = _domain(transform, observed, training_set.config)
@@ -353,7 +382,8 @@ def _train_on_stream(config: PosteriorConfig, run: _Run) -> PosteriorEstimator:
         first = stream.chunk(0)
         domain = _domain(transform, _observed(first, transform), simulation)
         start, origin = _start(config, transform, validation)
-        result = run.trainer(config, start).fit_stream(
+        made_from = _made_from(config, simulation, _provenance(emulator))
+        result = run.trainer(config, made_from, start).fit_stream(
             lambda index: pairs(stream.chunk(index) if index else first), validation=validation
         )
         trained = _trained(result, bands, (joint_points(held, simulation, config), validation[1]), transform, simulation)

@@ -55,6 +55,20 @@ def written(tmp_path_factory):
     return path, figures, calls
 
 
+@pytest.mark.parametrize("sample_type", [None, "float16"])
+def test_room_is_asked_for_all_that_is_written(tmp_path, monkeypatch, sample_type):
+    # HDF5 crashes the process where the room ends in between.
+    asked = []
+    monkeypatch.setattr("sedcast.posterior.posterior_file.reserve", lambda path, n_bytes: asked.append(n_bytes))
+    flux, ivar, zred = mock_photometry(3000, 21)
+    # Excluded rows have the longest texts.
+    zred[::2] = 0.41
+    catalog = Catalog(np.array([f"galaxy-{k:020d}" for k in range(3000)]), BANDS, flux, ivar, zred)
+    infer_catalog(gaussian_estimator(), catalog, tmp_path / "out.h5", n_samples=2, sample_type=sample_type)
+    assert len(asked) == 1
+    assert (tmp_path / "out.h5").stat().st_size <= asked[0] <= 3 * (tmp_path / "out.h5").stat().st_size
+
+
 def test_every_row_is_there_with_its_reason(written):
     path, figures, calls = written
     catalog = broken_catalog()

@@ -1,6 +1,7 @@
 """The general trainer: any simulator, priors by name, segments, exact resumption, and refusals that say what is wrong."""
 
 import hashlib
+import importlib
 import json
 import os
 import subprocess
@@ -242,8 +243,19 @@ def test_spectra_of_a_simulator_whose_file_has_changed_are_refused(tmp_path: Pat
     make_training_set(config, tmp_path / "s.h5", n_workers=1)
     make_training_set(config, tmp_path / "s.h5", n_workers=1)
     own.write_text("from test_speculator import GreyBody\n# brighter\n")
+    with pytest.raises(ConfigError, match=r"own_simulator.py was changed after this process had imported it"):
+        make_training_set(config, tmp_path / "new.h5", n_workers=1)
+    importlib.reload(sys.modules["own_simulator"])
     with pytest.raises(ConfigError, match=r"holds another training set.*code_sha256"):
         make_training_set(config, tmp_path / "s.h5", n_workers=1)
+    make_training_set(config, tmp_path / "new.h5", n_workers=1)
+
+
+def test_a_worker_with_another_simulator_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In this process alone.
+    monkeypatch.setattr(GreyBody, "made_by", "another library")
+    with pytest.raises(ConfigError, match=r'a worker has another simulator .*made_by was "another library" and'):
+        make_training_set(training_set(), tmp_path / "s.h5", n_workers=2)
 
 
 def test_a_fault_in_a_worker_is_named_as_one_here(tmp_path: Path) -> None:

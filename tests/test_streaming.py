@@ -225,11 +225,54 @@ def test_a_catalogue_that_changes_meanwhile_is_not_joined(
 ) -> None:
     changing, output = tmp_path / "changing.fits", tmp_path / "out.fits"
     changing.write_bytes(catalog.read_bytes())
+
+    def edit(*_: int) -> None:
+        with fits.open(changing, mode="update") as hdus:
+            hdus[1].data["NSAID"][0] = 1
+
     with pytest.raises(CatalogError, match="changed while it was being inferred"):
-        infer_file(estimator, changing, mapping, output, n_samples=5, progress=lambda *_: os.utime(changing, ns=(0, 0)))
+        infer_file(estimator, changing, mapping, output, n_samples=5, progress=edit)
     assert not output.exists()
     # Nothing is in the way of the next run.
     assert infer_file(estimator, changing, mapping, output, n_samples=5)["resumed"] == 0
+
+
+def test_a_catalogue_that_is_only_touched_meanwhile_is_the_same(
+    estimator: PosteriorEstimator,
+    mapping: CatalogMapping,
+    catalog: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    touched, outputs = tmp_path / "touched.fits", (tmp_path / "whole.fits", tmp_path / "out.fits")
+    shutil.copy2(catalog, touched)
+    infer_file(estimator, touched, mapping, outputs[0], n_samples=5, rows_per_segment=20)
+
+    def touch(done: int, _: int) -> None:
+        os.utime(touched, ns=(0, done))
+
+    infer_file(estimator, touched, mapping, outputs[1], n_samples=5, rows_per_segment=20, progress=touch)
+    assert touched.stat().st_mtime_ns == 60
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+def test_a_catalogue_that_was_another_for_a_while_is_not_joined(
+    estimator: PosteriorEstimator, mapping: CatalogMapping, catalog: Path, tmp_path: Path
+) -> None:
+    changing, output = tmp_path / "changing.fits", tmp_path / "out.fits"
+    changing.write_bytes(catalog.read_bytes())
+
+    def edit(done: int, _: int) -> None:
+        if done == 20:
+            with fits.open(changing, mode="update") as hdus:
+                hdus[1].data["NSAID"][30] = 1
+        else:
+            changing.write_bytes(catalog.read_bytes())
+
+    with pytest.raises(CatalogError, match="changed while it was being inferred"):
+        infer_file(estimator, changing, mapping, output, n_samples=5, rows_per_segment=20, progress=edit)
+    assert not output.exists()
 
 
 def test_a_catalogue_that_is_cut_meanwhile_is_said_to_have_changed(

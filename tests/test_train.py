@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 from standin import BANDS, deep_catalog, mock_photometry
@@ -112,6 +113,25 @@ def train_stream(path, progress=None, **training):
         "training": {"batch_size": 100, "max_epochs": 3, "warmup_steps": 5, "checkpoint_minutes": 0} | training,
     }
     return train_posterior(config(**values), checkpoint=path, progress=progress)
+
+
+def test_a_file_of_simulations_that_was_edited_meanwhile_is_not_resumed_with(tmp_path):
+    path, simulations = tmp_path / "run.npz", tmp_path / "simulations.h5"
+    simulate(SimulationConfig.model_validate(SIMULATION | {"n_galaxies": 1000}), simulations)
+    training = {"batch_size": 100, "max_epochs": 3, "warmup_steps": 5, "checkpoint_minutes": 0}
+    mine = config(simulation=None, simulation_file=str(simulations), training=training)
+
+    def interrupt(done: int, total: int, figures=None) -> None:
+        if (done, total) == (2, 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_posterior(mine, checkpoint=path, progress=interrupt)
+    with h5py.File(simulations, "a") as file:
+        # Neither means nor the number of rows tell of it.
+        file["theta_unbounded"][:] = file["theta_unbounded"][:][::-1]
+    with pytest.raises(ArtifactError, match=r'another configuration or training set \(rows was "\w+" and is now "\w+"\)'):
+        train_posterior(mine, checkpoint=path)
 
 
 def test_training_on_a_stream_resumes_exactly(tmp_path):
