@@ -24,6 +24,19 @@ def test_autocorrelation_time_of_a_first_order_process(correlation):
     assert autocorrelation_time(chain)[0] == pytest.approx(emcee.autocorr.integrated_time(chain)[0], rel=0.06)
 
 
+def test_the_time_of_a_short_chain_is_the_sum_written_out():
+    chain = ar1(0.8, n_step=60, n_walker=4, seed=2)
+    values = chain[:, :, 0] - chain.mean()
+    covariance = np.array([np.mean(values[: 60 - lag] * values[lag:]) for lag in range(60)])
+    running = 2 * np.cumsum(covariance / covariance[0]) - 1
+    window = next(lag for lag in range(60) if lag >= 5 * running[lag])
+    assert autocorrelation_time(chain)[0] == pytest.approx(running[window], rel=1e-10)
+
+
+def test_steps_that_alternate_count_once():
+    assert autocorrelation_time(ar1(-0.5, n_step=4000, n_walker=32))[0] == 1
+
+
 def test_short_chains_do_not_look_better_than_they_are():
     chain = ar1(0.95, n_step=400, n_walker=64, n_dim=20)
     exact = 1.95 / 0.05
