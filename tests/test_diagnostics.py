@@ -65,6 +65,13 @@ def test_split_rhat_agrees_with_arviz_and_sees_drift():
     assert split_rhat(chain, n_groups=4)[2] > 1.2
 
 
+def test_rank_rhat_of_single_walkers_agrees_with_arviz():
+    heavy = np.random.default_rng(5).standard_cauchy((200, 6, 2)) + [0.0, 3.0]
+    heavy[:, 0, 1] *= 4
+    expected = arviz.rhat(arviz.convert_to_dataset(heavy.transpose(1, 0, 2)), method="rank")["x"].values
+    np.testing.assert_allclose(rank_rhat(heavy, n_groups=6), expected, rtol=1e-10)
+
+
 def test_rhat_of_groups_falls_with_the_effective_sample_size_of_the_whole():
     chain = ar1(0.9, n_step=300, n_walker=64, n_dim=10)
     assert (300 * 64 / autocorrelation_time(chain)).mean() > 900
@@ -77,8 +84,12 @@ def test_bad_input_is_refused():
         autocorrelation_time(np.zeros((100, 4)))
     with pytest.raises(ParameterError, match="at least"):
         split_rhat(np.zeros((4, 4, 1)))
+    with pytest.raises(ParameterError, match="finite values"):
+        split_rhat(np.full((10, 4, 1), np.nan))
     with pytest.raises(ParameterError, match="must divide"):
         split_rhat(np.zeros((10, 4, 1)), n_groups=3)
+    with pytest.raises(ParameterError, match="must divide"):
+        split_rhat(np.zeros((10, 4, 1)), n_groups=0)
 
 
 def test_groups_of_another_width_do_not_agree():

@@ -7,7 +7,7 @@ from astropy import units as u
 
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
-from sedcast.data.filters import BANDS, LSUN_ERG_S, FilterProjection, band_name, load_filter
+from sedcast.data.filters import BANDS, FilterProjection, band_name, load_filter
 
 WAVE = np.geomspace(800.0, 40_000.0, 3000)
 
@@ -21,7 +21,8 @@ def bumpy_spectra(n: int) -> np.ndarray:
 
 def observed(row_spectrum: np.ndarray, zred: float, cosmology: Cosmology) -> tuple[np.ndarray, np.ndarray]:
     distance = cosmology.luminosity_distance_cm(np.array([zred]))[0]
-    return WAVE * (1 + zred), row_spectrum * LSUN_ERG_S / (4 * np.pi * distance**2 * (1 + zred))
+    # A solar luminosity is 3.839e33 erg/s, as in FSPS.
+    return WAVE * (1 + zred), row_spectrum * 3.839e33 / (4 * np.pi * distance**2 * (1 + zred))
 
 
 def test_fluxes_agree_with_fine_quadrature() -> None:

@@ -157,6 +157,8 @@ def test_t50_in_closed_form() -> None:
     time = np.array([0.0, 3.0, 4.0, 8.0, 9.0, 13.8])
     gap = flat_bases(t_lookback_gyr=time, sfh=np.tile([0, 1.0, 0, 0, 1.0, 0], (4, 1)), zh=np.ones((2, 6)))
     assert HistoryGrid(gap).time_to_form(np.array([2.0]), np.array([[1.0, 0, 0, 0]]))[0] == pytest.approx(4.0)
+    in_gap = derived_properties(a_theta(fburst=0.5, tburst=6.0), 0.1, gap, Cosmology())
+    assert in_gap["t50_gyr"][0] == pytest.approx(6.0)
 
 
 def test_attenuation_is_that_of_the_diffuse_dust_in_magnitudes() -> None:

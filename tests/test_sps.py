@@ -19,7 +19,7 @@ from sedcast.emulator.sps import SPSModel
 @pytest.fixture
 def library() -> SSPLibrary:
     rng = np.random.default_rng(11)
-    log_age = np.array([6.3, 7.0, 7.9, 8.2, 9.0, 9.7, 10.0])
+    log_age = np.array([6.3, 7.0, 8.0, 8.2, 9.0, 9.7, 10.0])
     flux = rng.uniform(0.1, 1, (3, 7, 20))
     return SSPLibrary(np.geomspace(1000, 3e4, 20), log_age, np.array([-4.0, -2.3, -1.5]), flux, name="toy")
 
