@@ -66,7 +66,7 @@ def test_split_rhat_agrees_with_arviz_and_sees_drift():
 
 
 def test_rank_rhat_of_single_walkers_agrees_with_arviz():
-    heavy = np.random.default_rng(5).standard_cauchy((200, 6, 2)) + [0.0, 3.0]
+    heavy = np.random.default_rng(5).standard_cauchy((200, 6, 2)) + np.array([0.0, 3.0])
     heavy[:, 0, 1] *= 4
     expected = arviz.rhat(arviz.convert_to_dataset(heavy.transpose(1, 0, 2)), method="rank")["x"].values
     np.testing.assert_allclose(rank_rhat(heavy, n_groups=6), expected, rtol=1e-10)

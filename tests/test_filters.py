@@ -7,7 +7,7 @@ from astropy import units as u
 
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
-from sedcast.data.filters import BANDS, FilterProjection, band_name, load_filter
+from sedcast.data.filters import BANDS, FilterProjection, band_name, flux_density, load_filter
 
 WAVE = np.geomspace(800.0, 40_000.0, 3000)
 
@@ -53,6 +53,24 @@ def test_fluxes_agree_with_speclite() -> None:
             response = speclite.filters.load_filter(BANDS[band])
             expected = response.get_ab_maggies(density * u.erg / u.s / u.cm**2 / u.AA, wave_obs * u.AA)
             assert flux[row, column] * 1e-9 == pytest.approx(expected, rel=1e-3), band
+
+
+def test_flux_densities_have_the_fluxes_of_the_bands() -> None:
+    bands, zred, cosmology = ("g", "r", "z"), np.array([0.02, 0.3]), Cosmology()
+    spectra = bumpy_spectra(2)
+    wave, density = flux_density(spectra, WAVE, zred, cosmology)
+    one_wave, one = flux_density(spectra[1:], WAVE, 0.3, cosmology)
+    np.testing.assert_allclose(one_wave, wave[1], rtol=1e-12)
+    np.testing.assert_allclose(one[0], density[1], rtol=1e-12)
+    flux = FilterProjection(bands, WAVE, 0.3, cosmology).flux(spectra, zred)
+    for row in range(2):
+        for column, band in enumerate(bands):
+            # The mean of f_nu, by photons.
+            curve = load_filter(band)
+            fine = np.linspace(curve.wave[0], curve.wave[-1], 100_001)
+            weight = np.interp(fine, curve.wave, curve.response) / fine
+            mean = np.trapezoid(weight * np.interp(fine, wave[row], density[row]), fine) / np.trapezoid(weight, fine)
+            assert flux[row, column] == pytest.approx(mean, rel=1e-4), band
 
 
 def test_flat_ab_source_has_the_same_flux_in_every_band() -> None:

@@ -5,6 +5,18 @@ from scipy import stats
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 
+# Hahn et al. 2022, Table 1.
+MARGINALS = {
+    "log_mstar": stats.uniform(7, 5.5),
+    "fburst": stats.uniform(0, 1),
+    "tburst": stats.uniform(0.01, 13.26),
+    "gamma1_zh": stats.loguniform(4.5e-5, 1.5e-2),
+    "gamma2_zh": stats.loguniform(4.5e-5, 1.5e-2),
+    "dust1": stats.uniform(0, 3),
+    "dust2": stats.uniform(0, 3),
+    "dust_index": stats.uniform(-2, 3),
+}
+
 
 def test_sfh_weights_are_a_flat_dirichlet() -> None:
     beta = Prior().sample(20_000, 1)[:, 1:5]
@@ -26,10 +38,19 @@ def test_prior_is_standard_normal_in_probit_space() -> None:
 
 def test_marginals_are_those_of_the_paper() -> None:
     theta = Prior().sample(20_000, 3)
-    gamma = theta[:, PARAMETER_NAMES.index("gamma1_zh")]
-    assert stats.kstest(gamma, stats.loguniform(4.5e-5, 1.5e-2).cdf).pvalue > 1e-3
-    assert stats.kstest(theta[:, 0], stats.uniform(7, 5.5).cdf).pvalue > 1e-3
-    assert stats.kstest(theta[:, -1], stats.uniform(-2, 3).cdf).pvalue > 1e-3
+    for name, marginal in MARGINALS.items():
+        found = theta[:, PARAMETER_NAMES.index(name)]
+        assert stats.kstest(found, marginal.cdf).pvalue > 1e-3, name
+        # A test of the distribution does not see a range that is a little too narrow or too wide.
+        assert found.min() == pytest.approx(marginal.ppf(0), abs=1e-3 * marginal.std())
+        assert found.max() == pytest.approx(marginal.ppf(1), abs=1e-3 * marginal.std())
+
+
+def test_the_density_is_that_of_the_marginals() -> None:
+    theta = Prior().sample(100, 6)
+    columns = {name: theta[:, PARAMETER_NAMES.index(name)] for name in MARGINALS}
+    expected = sum(marginal.logpdf(columns[name]) for name, marginal in MARGINALS.items())
+    np.testing.assert_allclose(Prior().log_density(columns), expected, rtol=1e-12)
 
 
 def test_round_trip_and_every_real_point_inside(rng: np.random.Generator) -> None:
