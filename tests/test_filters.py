@@ -93,6 +93,8 @@ def test_bad_input_is_named() -> None:
         FilterProjection(("g", "g"), WAVE, 0.1)
     with pytest.raises(ParameterError, match=r"'FUV' covers rest frame.* wavelengths in Å"):
         FilterProjection(("FUV",), WAVE, 1.5)
+    with pytest.raises(ParameterError, match=r"'Ks' covers rest frame.*, but the spectra cover 800–19\d\d\d Å"):
+        FilterProjection(("Ks",), WAVE[WAVE < 2e4], 0.1)
     projection = FilterProjection(("g",), WAVE, 0.1)
     for zred in (0.0, -0.1, 0.2, np.nan):
         with pytest.raises(ParameterError, match="zred="):

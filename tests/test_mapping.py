@@ -392,6 +392,14 @@ def test_an_extinction_that_is_not_known_is_no_measurement(tmp_path: Path) -> No
         assert catalog.status.tolist() == ["", *["no measurement in r"] * 3, ""]
 
 
+def test_rows_without_an_id_have_their_number_in_the_file(tmp_path: Path) -> None:
+    Table({"F": [20.0, 30.0, 40.0], "S": [1.0] * 3}).write(tmp_path / "t.ecsv")
+    mapping = parse_config({"unit": "nanomaggies", "bands": {"r": {"flux": "F", "error": "S"}}}, CatalogMapping)
+    assert map_rows(open_table(tmp_path / "t.ecsv"), mapping, 1, 3).ids.tolist() == [1, 2]
+    assert read_mapped(tmp_path / "t.ecsv", mapping, n_rows=2).ids.tolist() == [0, 1]
+    assert read_mapped(tmp_path / "t.ecsv", mapping, n_rows=100).flux[:, 0].tolist() == [20.0, 30.0, 40.0]
+
+
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("F,S,F\n1,2,3\n")
     with pytest.raises(CatalogError, match="two columns of the name 'F'"):
