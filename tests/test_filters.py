@@ -73,6 +73,17 @@ def test_flux_densities_have_the_fluxes_of_the_bands() -> None:
             assert flux[row, column] == pytest.approx(mean, rel=1e-4), band
 
 
+def test_a_curve_that_ends_at_once_counts_up_to_its_ends(tmp_path: Path) -> None:
+    (tmp_path / "box.txt").write_text("5000 1\n6000 1\n", encoding="utf-8")
+    coarse, zred = WAVE[::40], np.array([1e-5])
+    spectra = np.ones((1, len(coarse)))
+    flux = FilterProjection((str(tmp_path / "box.txt"),), coarse, 1e-5).flux(spectra, zred)
+    # Of a constant f_λ: the mean of λ over that of c/λ.
+    _, one = flux_density(spectra[:, :1], np.array([5500.0]), zred, Cosmology())
+    shape = (6000**2 - 5000**2) / 2 / np.log(6000 / 5000) / (5500 * (1 + 1e-5)) ** 2
+    np.testing.assert_allclose(flux, one * shape, rtol=1e-4)
+
+
 def test_flat_ab_source_has_the_same_flux_in_every_band() -> None:
     projection = FilterProjection(("u", "g", "r", "i", "z"), WAVE, 0.2)
     flux = projection.flux((1e10 / WAVE**2)[None], np.array([0.1]))
