@@ -24,6 +24,15 @@ def test_sdss_published_table(band: str, zero_flux: float, ten_b: float) -> None
     assert asinh_magnitude(10 * b, b) == pytest.approx(ten_b, abs=0.006)
 
 
+@pytest.mark.parametrize(
+    ("band", "depth", "n_sigma"),
+    [("FUV", 22.6, 5), ("NUV", 22.7, 5), ("J", 15.0 + 0.91, 10), ("H", 14.3 + 1.39, 10), ("Ks", 13.5 + 1.85, 10)],
+)
+def test_the_other_surveys_softening_is_lupton_s_optimum_at_their_depth(band: str, depth: float, n_sigma: int) -> None:
+    # Depths are AB: those of 2MASS are Vega with the offsets of Blanton & Roweis 2007.
+    assert softening_nanomaggies(band) == pytest.approx(1.042 * 10 ** (0.4 * (22.5 - depth)) / n_sigma, rel=0.02)
+
+
 def test_bright_limit_is_pogson() -> None:
     flux = np.full((3, len(B)), 1e6)
     np.testing.assert_allclose(asinh_magnitude(flux, B), 7.5, atol=1e-6)
@@ -43,7 +52,8 @@ def test_error_is_the_derivative() -> None:
     np.testing.assert_allclose(asinh_flux_error(flux, error, B), 0.3, rtol=1e-12)
 
 
-def test_a_band_without_a_published_softening_is_still_finite() -> None:
+def test_a_band_without_a_published_softening_has_that_of_r() -> None:
+    np.testing.assert_array_equal(softening_nanomaggies(("decam2014-g", "r")), softening_nanomaggies("r").repeat(2))
     assert np.isfinite(asinh_magnitude(np.array([-1.0, 0.0, 1.0]), softening_nanomaggies("decam2014-g"))).all()
 
 

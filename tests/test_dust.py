@@ -20,7 +20,7 @@ def scalar_curve(wave: float, index: float) -> float:
 
 
 def test_the_curve_is_that_of_the_paper_in_fsps_normalisation() -> None:
-    wave = np.array([912.0, 1500.0, 2175.0, 5500.0, 6300.0, 6301.0, 21000.0, 30000.0])
+    wave = np.array([912.0, 1500.0, 2175.0, 5500.0, 6300.0, 6301.0, 21000.0, 30000.0, 50000.0])
     index = np.array([-2.0, -0.7, 0.0, 1.0])
     expected = [[scalar_curve(w, n) for w in wave] for n in index]
     np.testing.assert_allclose(attenuation_curve(wave, index), expected, rtol=1e-12, atol=1e-15)

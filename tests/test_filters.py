@@ -7,7 +7,7 @@ from astropy import units as u
 
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ParameterError
-from sedcast.data.filters import BANDS, LSUN_ERG_S, FilterProjection, band_name, load_filter
+from sedcast.data.filters import BANDS, FilterProjection, band_name, flux_density, load_filter
 
 WAVE = np.geomspace(800.0, 40_000.0, 3000)
 
@@ -21,7 +21,8 @@ def bumpy_spectra(n: int) -> np.ndarray:
 
 def observed(row_spectrum: np.ndarray, zred: float, cosmology: Cosmology) -> tuple[np.ndarray, np.ndarray]:
     distance = cosmology.luminosity_distance_cm(np.array([zred]))[0]
-    return WAVE * (1 + zred), row_spectrum * LSUN_ERG_S / (4 * np.pi * distance**2 * (1 + zred))
+    # A solar luminosity is 3.839e33 erg/s, as in FSPS.
+    return WAVE * (1 + zred), row_spectrum * 3.839e33 / (4 * np.pi * distance**2 * (1 + zred))
 
 
 def test_fluxes_agree_with_fine_quadrature() -> None:
@@ -54,6 +55,35 @@ def test_fluxes_agree_with_speclite() -> None:
             assert flux[row, column] * 1e-9 == pytest.approx(expected, rel=1e-3), band
 
 
+def test_flux_densities_have_the_fluxes_of_the_bands() -> None:
+    bands, zred, cosmology = ("g", "r", "z"), np.array([0.02, 0.3]), Cosmology()
+    spectra = bumpy_spectra(2)
+    wave, density = flux_density(spectra, WAVE, zred, cosmology)
+    one_wave, one = flux_density(spectra[1:], WAVE, 0.3, cosmology)
+    np.testing.assert_allclose(one_wave, wave[1], rtol=1e-12)
+    np.testing.assert_allclose(one[0], density[1], rtol=1e-12)
+    flux = FilterProjection(bands, WAVE, 0.3, cosmology).flux(spectra, zred)
+    for row in range(2):
+        for column, band in enumerate(bands):
+            # The mean of f_nu, by photons.
+            curve = load_filter(band)
+            fine = np.linspace(curve.wave[0], curve.wave[-1], 100_001)
+            weight = np.interp(fine, curve.wave, curve.response) / fine
+            mean = np.trapezoid(weight * np.interp(fine, wave[row], density[row]), fine) / np.trapezoid(weight, fine)
+            assert flux[row, column] == pytest.approx(mean, rel=1e-4), band
+
+
+def test_a_curve_that_ends_at_once_counts_up_to_its_ends(tmp_path: Path) -> None:
+    (tmp_path / "box.txt").write_text("5000 1\n6000 1\n", encoding="utf-8")
+    coarse, zred = WAVE[::40], np.array([1e-5])
+    spectra = np.ones((1, len(coarse)))
+    flux = FilterProjection((str(tmp_path / "box.txt"),), coarse, 1e-5).flux(spectra, zred)
+    # Of a constant f_λ: the mean of λ over that of c/λ.
+    _, one = flux_density(spectra[:, :1], np.array([5500.0]), zred, Cosmology())
+    shape = (6000**2 - 5000**2) / 2 / np.log(6000 / 5000) / (5500 * (1 + 1e-5)) ** 2
+    np.testing.assert_allclose(flux, one * shape, rtol=1e-4)
+
+
 def test_flat_ab_source_has_the_same_flux_in_every_band() -> None:
     projection = FilterProjection(("u", "g", "r", "i", "z"), WAVE, 0.2)
     flux = projection.flux((1e10 / WAVE**2)[None], np.array([0.1]))
@@ -74,6 +104,8 @@ def test_bad_input_is_named() -> None:
         FilterProjection(("g", "g"), WAVE, 0.1)
     with pytest.raises(ParameterError, match=r"'FUV' covers rest frame.* wavelengths in Å"):
         FilterProjection(("FUV",), WAVE, 1.5)
+    with pytest.raises(ParameterError, match=r"'Ks' covers rest frame.*, but the spectra cover 800–19\d\d\d Å"):
+        FilterProjection(("Ks",), WAVE[WAVE < 2e4], 0.1)
     projection = FilterProjection(("g",), WAVE, 0.1)
     for zred in (0.0, -0.1, 0.2, np.nan):
         with pytest.raises(ParameterError, match="zred="):

@@ -384,12 +384,20 @@ def test_an_extinction_that_is_not_known_is_no_measurement(tmp_path: Path) -> No
     catalog = read_mapped(tmp_path / "t.ecsv", parse_config(mapping, CatalogMapping))
     assert catalog.status.tolist() == ["", "no measurement in r", "no measurement in r", ""]
     # Noise about zero is none; what no dust does is a code.
-    table["A"], table["T"] = [-0.01, -1.0, -9.0, 0.3], [1.01, -1.0, 99.0, 0.5]
-    table.write(tmp_path / "u.ecsv")
+    codes = {"F": [20.0] * 5, "S": [1.0] * 5, "A": [-0.01, -1.0, -9.0, 99.0, 0.3], "T": [1.01, -1.0, 9.0, 99.0, 0.5]}
+    Table(codes | {"z": [0.1] * 5}).write(tmp_path / "u.ecsv")
     for extinction in ({"column": "A"}, {"column": "T", "kind": "transmission"}):
         band["extinction"] = extinction
         catalog = read_mapped(tmp_path / "u.ecsv", parse_config(mapping | {"missing": []}, CatalogMapping))
-        assert catalog.status.tolist() == ["", "no measurement in r", "no measurement in r", ""]
+        assert catalog.status.tolist() == ["", *["no measurement in r"] * 3, ""]
+
+
+def test_rows_without_an_id_have_their_number_in_the_file(tmp_path: Path) -> None:
+    Table({"F": [20.0, 30.0, 40.0], "S": [1.0] * 3}).write(tmp_path / "t.ecsv")
+    mapping = parse_config({"unit": "nanomaggies", "bands": {"r": {"flux": "F", "error": "S"}}}, CatalogMapping)
+    assert map_rows(open_table(tmp_path / "t.ecsv"), mapping, 1, 3).ids.tolist() == [1, 2]
+    assert read_mapped(tmp_path / "t.ecsv", mapping, n_rows=2).ids.tolist() == [0, 1]
+    assert read_mapped(tmp_path / "t.ecsv", mapping, n_rows=100).flux[:, 0].tolist() == [20.0, 30.0, 40.0]
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -485,6 +493,8 @@ def test_softening_of_asinh_magnitudes_of_other_surveys(tmp_path: Path) -> None:
     bands["mine_z"]["softening"] = softening
     mine = read_mapped(tmp_path / "t.fits", parse_config({"bands": bands}, CatalogMapping, "test"))
     np.testing.assert_allclose(mine.flux[:, 0], [0.3, 3.0])
+    # Lupton et al. 1999, Eq. 5: near the softening an error is not that of an ordinary magnitude.
+    np.testing.assert_allclose(mine.sigma[:, 0], 0.1 * np.log(10) / 2.5 * np.hypot([0.3, 3.0], 2e9 * softening))
     bands = {"z": {"flux": "flux_r", "error": "err", "unit": "asinh"}}
     known = read_mapped(tmp_path / "t.fits", parse_config({"bands": bands}, CatalogMapping, "test"))
     np.testing.assert_array_equal(mine.flux_ivar, known.flux_ivar)

@@ -57,9 +57,11 @@ def test_the_median_of_the_magnitude_limited_form():
     ("values", "message"),
     [
         ({"min": 0.3, "max": 0.2}, "must be below"),
+        ({"min": 0.3, "max": 0.3}, "must be below"),
         ({"z0": 0.1, "table": [[0.0, 1.0], [1.0, 1.0]]}, "two forms"),
         ({"z0": 1e-4}, "leaves no galaxies"),
         ({"table": [[0.1, 1.0], [0.3, 1.0]]}, "from 0.005 or below"),
+        ({"table": [[0.0, 1.0], [0.2, 1.0]]}, "to 0.3 or above"),
         ({"table": [[0.0, 1.0], [0.2, 1.0], [0.2, 1.0], [0.4, 1.0]]}, "must increase"),
         ({"table": [[0.0, 1.0], [0.4, -1.0]]}, "n >= 0"),
         ({"table": [[0.0, 0.0], [0.4, 0.0]]}, "not zero everywhere"),

@@ -177,3 +177,17 @@ def test_derivation_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "diffmah.diffmahpop_kernels", None)
     with pytest.raises(MissingDependencyError, match=r"sedcast\[bases\]"):
         derivation.simulate_histories(derivation.PopulationConfig(n_galaxy=2))
+
+
+def test_published_tables_are_turned_round_and_continued_to_both_ends(tmp_path: Path) -> None:
+    time = np.array([13.0, 5.0, 1.0, 0.5])
+    # The file's row k is (k + 1) t, a straight line through 0.
+    np.savetxt(tmp_path / "sfh_t_int.txt", time)
+    np.savetxt(tmp_path / "NMF_2basis_SFH_components_nowgt_lin_Nc4.txt", np.arange(1, 5)[:, None] * time)
+    np.savetxt(tmp_path / "NMF_2basis_Z_components_nowgt_lin_Nc2.txt", [[0.5, 4.0, 3.5, 1.0], [2.0, 2.0, 2.0, 2.0]])
+    bases = SFHBases.from_published(tmp_path)
+    np.testing.assert_allclose(bases.t_lookback_gyr, [0, 0.5, 1, 5, 13, 13.8])
+    # The published emulator has them from young to old: the third first.
+    np.testing.assert_allclose(bases.sfh, np.array([3, 1, 2, 4])[:, None] * bases.t_lookback_gyr, atol=1e-12)
+    # The first would be below zero at 0.
+    np.testing.assert_allclose(bases.zh, [[0, 1, 3.5, 4, 0.5, 0.15], [2] * 6], atol=1e-12)

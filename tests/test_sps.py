@@ -19,7 +19,7 @@ from sedcast.emulator.sps import SPSModel
 @pytest.fixture
 def library() -> SSPLibrary:
     rng = np.random.default_rng(11)
-    log_age = np.array([6.3, 7.0, 7.9, 8.2, 9.0, 9.7, 10.0])
+    log_age = np.array([6.3, 7.0, 8.0, 8.2, 9.0, 9.7, 10.0])
     flux = rng.uniform(0.1, 1, (3, 7, 20))
     return SSPLibrary(np.geomspace(1000, 3e4, 20), log_age, np.array([-4.0, -2.3, -1.5]), flux, name="toy")
 
@@ -113,6 +113,10 @@ def test_an_ssp_on_a_node_is_the_library_and_beyond_the_grid_the_nearest(library
     np.testing.assert_allclose(old[3], library.flux[2, 6], rtol=1e-6)
     assert not old[[0, 2]].any()
     assert not young[[1, 3]].any()
+    # Between the last age in birth clouds and the next, half of the light is veiled.
+    young, old = model.ssp_spectra(10 ** np.array([8.1]) / 1e9, 10 ** np.array([-4.0]))
+    np.testing.assert_allclose(young[0], library.flux[0, 2] / 2, rtol=1e-6)
+    np.testing.assert_allclose(old[0], library.flux[0, 3] / 2, rtol=1e-6)
 
 
 def test_birth_clouds_may_hold_no_or_all_stars(library: SSPLibrary, bases: SFHBases) -> None:
@@ -150,8 +154,9 @@ def test_impossible_input_is_refused(library: SSPLibrary, bases: SFHBases) -> No
         model.basis_spectra(np.ones((2, 3)), 40)
     with pytest.raises(ParameterError, match="gamma must be finite"):
         model.basis_spectra(np.array([[-1.0, 1.0]]), 40)
-    with pytest.raises(ParameterError, match="n_bin must be 1"):
-        model.basis_spectra(np.ones((1, 2)), 43)
+    for n_bin in (0, 43):
+        with pytest.raises(ParameterError, match="n_bin must be 1"):
+            model.basis_spectra(np.ones((1, 2)), n_bin)
     with pytest.raises(ParameterError, match="both have shape"):
         model.ssp_spectra(np.ones(2), np.ones(3))
     with pytest.raises(ParameterError, match="age_gyr must be positive"):

@@ -11,7 +11,7 @@ from astropy.utils.masked import Masked
 
 from sedcast.data.catalog import Catalog, load_sdss_sample, read_catalog
 from sedcast.data.errors import CatalogError, ParameterError
-from sedcast.data.units import as_nanomaggies, contradicts
+from sedcast.data.units import NANOMAGGIES_PER_UNIT, as_nanomaggies, contradicts
 from sedcast.emulator.prior import Prior
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.likelihood import GaussianLikelihood
@@ -41,6 +41,11 @@ def test_every_way_to_say_it_gives_the_same_nanomaggies(flux: object, spread: ob
     assert type(got_flux) is type(got_ivar) is np.ndarray
     assert np.allclose(got_flux, FLUX, rtol=1e-12)
     assert np.allclose(got_ivar, SIGMA**-2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("unit", [unit for unit in NANOMAGGIES_PER_UNIT if unit.endswith("Jy")])
+def test_units_of_plain_numbers_are_those_of_astropy(unit: str) -> None:
+    assert NANOMAGGIES_PER_UNIT[unit] == pytest.approx(u.Unit(unit).to(u.uJy) / MICRO, rel=1e-12)
 
 
 def test_what_is_masked_or_has_no_error_is_not_measured() -> None:
@@ -89,6 +94,9 @@ def test_units_are_understood_where_photometry_goes_in() -> None:
         ("nanomaggies", "nanomaggies", False),
         ("nanomaggy", "nanomaggies", False),
         ("Maggies", "nanomaggies", True),
+        ("maggie", "maggies", False),
+        ("microJy", "uJy", False),
+        ("microJy", "mJy", True),
         ("uJy", "uJy", False),
         ("1e-29 erg / (s cm2 Hz)", "uJy", False),
         ("uJy", "nanomaggies", True),
