@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import ks_2samp, kstest
+from scipy.stats import ks_2samp, kstest, kstwo
 from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast.data.errors import ParameterError
@@ -60,6 +60,8 @@ def test_ranks_by_hand():
 def test_ranks_refuse_bad_input():
     with pytest.raises(ParameterError, match="expected"):
         rank_statistics(np.zeros(3), np.zeros((4, 5)), seed=0)
+    with pytest.raises(ParameterError, match="expected"):
+        rank_statistics(np.zeros(3), np.zeros((3, 0)), seed=0)
     samples = np.zeros((3, 5))
     samples[1, 2] = np.nan
     with pytest.raises(ParameterError, match="not finite in 1 rows"):
@@ -93,6 +95,19 @@ def test_tarp_passes_and_fails(n_reference):
         assert wrong.p_value < 1e-6
 
 
+def test_tarp_by_hand():
+    first = np.array([0.2, 0.6, 0.65, 0.9])
+    result = tarp(np.stack([first, [0.2, 0.1, 0.65, 0.3]], axis=1), seed=1)
+    # Truths no further from their references than these shares of the samples; of each mock, the mean over its references.
+    np.testing.assert_allclose(result.ecp[[0, 15, 25, 62, 65, 100]], [0, 1 / 8, 3 / 8, 5 / 8, 7 / 8, 1])
+    inside = np.array([1.0, 0.5, 0, 0])
+    assert result.ecp_error[25] == pytest.approx(inside.std() / 2, rel=0.15)
+    # At 0.65, within which are seven of eight.
+    assert result.max_dev == pytest.approx(7 / 8 - 0.65)
+    # By the first references alone: 0.35 before 0.6, where one in four is within.
+    assert result.p_value == pytest.approx(kstwo.sf(0.35, 4))
+
+
 def test_more_references_make_tarp_less_noisy_and_no_less_sensitive():
     one, many = (tarp_of_gaussian(1.0, n_reference) for n_reference in (1, 8))
     assert many.max_dev_error < 0.8 * one.max_dev_error
@@ -103,7 +118,8 @@ def test_more_references_make_tarp_less_noisy_and_no_less_sensitive():
 def test_holm_by_hand():
     # 3 × 0.01; 2 × 0.02; then 0.035, which may not fall below the one before.
     np.testing.assert_allclose(holm(np.array([0.035, 0.01, 0.02])), [0.04, 0.03, 0.04])
-    np.testing.assert_allclose(holm(np.array([[0.6, np.nan], [0.5, np.nan]])), [[1, np.nan], [1, np.nan]])
+    np.testing.assert_allclose(holm(np.array([[0.6, np.nan], [0.7, np.nan]])), [[1, np.nan], [1, np.nan]])
+    np.testing.assert_allclose(holm(np.array([0.02, np.nan, 0.01])), [0.02, np.nan, 0.02])
 
 
 def prior_mocks(n: int, seed: int) -> Mocks:

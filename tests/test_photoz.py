@@ -288,6 +288,25 @@ def test_figures_against_spectroscopic_redshifts():
         photoz_plot(figures, spec[1:], (0.005, 0.3))
 
 
+def test_figures_by_hand():
+    deviation, spec = np.array([-0.2, -0.06, 0.0, 0.02, 0.2]), np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+    # Medians, not means.
+    samples = spec[:, None] + (1 + spec)[:, None] * (deviation[:, None] + np.array([-0.01, 0.0, 0.03]))
+    figures = redshift_figures(samples, spec)
+    assert figures.n == 5
+    np.testing.assert_allclose(figures.zred, spec + (1 + spec) * deviation)
+    assert figures.bias == pytest.approx(0, abs=1e-12)
+    assert figures.mean == pytest.approx(-0.008)
+    assert figures.sigma_nmad == pytest.approx(0.06 / stats.norm.ppf(0.75), rel=1e-4)
+    assert (figures.outliers_5, figures.outliers_15) == (3 / 5, 2 / 5)
+    # The quantiles 0.16 and 0.84 of three samples are 0.32 of the way to the second, and 0.68 from it to the last.
+    assert figures.sigma_median == pytest.approx((0.68 * 0.01 + 0.68 * 0.03) / 2)
+    # Two truths are above all three samples and two below.
+    assert np.array(figures.to_json_dict(4)["pit_histogram"])[[0, -1]].tolist() == [2 / 5, 2 / 5]
+    with pytest.raises(ParameterError, match="not known"):
+        redshift_figures(samples, np.where(spec < 0.15, -1.0, spec))
+
+
 def test_coverage_does_not_depend_on_the_number_of_samples():
     rng = np.random.default_rng(12)
     spec = rng.uniform(0.05, 0.25, 20_000)
