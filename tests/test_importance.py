@@ -119,6 +119,23 @@ def test_mass_is_integrated_and_drawn_exactly(flux, sigma):
     assert kstest(np.interp(drawn, grid, cumulative), "uniform").pvalue > 1e-3
 
 
+def test_no_mass_will_do_where_the_faintest_is_far_too_bright():
+    mass = MassConditional(np.array([-1e12, 5.0]), np.log([1e12, 1.0]) - 7 * np.log(10), (7.0, 12.5))
+    assert mass.possible.tolist() == [False, True]
+    np.testing.assert_array_equal(mass.log_evidence() == -np.inf, [True, False])
+    np.testing.assert_array_equal(np.isnan(mass.quantile(np.full(2, 0.5))), [True, False])
+
+
+def test_no_model_is_asked_for_beyond_the_prior():
+    class Strict(Linear):
+        def flux(self, theta, zred):
+            assert self.prior.contains(theta).all()
+            return super().flux(theta, zred)
+
+    strict = replace(refiner(), simulator=Strict(NARROW))
+    assert np.isfinite(strict(FLUX, np.full(5, 0.1), ZRED, 10, seed=0).theta).all()
+
+
 def test_full_posterior_of_mass_and_others_against_plain_weights():
     # The same target by plain importance sampling from the prior, with many draws and nothing of ours but the likelihood.
     prior = Prior(log_mstar=(9.5, 10.5))
@@ -231,9 +248,14 @@ def test_a_simulator_not_proportional_to_the_mass_is_refused():
         def flux(self, theta, zred):
             return np.sqrt(np.maximum(super().flux(theta, zred), 0))
 
-    wrong = replace(refiner(prior=Prior()), simulator=Saturated(Prior()))
-    with pytest.raises(ParameterError, match="not proportional to the mass"):
-        wrong(FLUX, np.full(5, 0.1), ZRED, 10, seed=0)
+    class Hardly(Linear):
+        def flux(self, theta, zred):
+            return super().flux(theta, zred) * 10 ** (0.01 * (theta[:, :1] - 10))
+
+    for simulator in (Saturated(Prior()), Hardly(Prior())):
+        wrong = replace(refiner(prior=Prior()), simulator=simulator)
+        with pytest.raises(ParameterError, match="not proportional to the mass"):
+            wrong(FLUX, np.full(5, 0.1), ZRED, 10, seed=0)
     with pytest.raises(ParameterError, match="n_samples"):
         refiner()(FLUX, np.full(5, 0.1), ZRED, 0, seed=0)
 
