@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import ks_2samp, kstest, kstwo
+from scipy.stats import binomtest, ks_2samp, kstest, kstwo
 from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast.data.errors import ParameterError
@@ -229,6 +229,42 @@ def test_a_posterior_without_any_sample_at_the_edge_is_seen():
     assert ranks.result().n_expected.max() == 0
     assert not ranks.result().normal.any()
     assert ranks.result().count_p.max() < 1e-6
+
+
+def test_counts_at_the_edge_by_hand():
+    """400 mocks with half of their samples in the lower edge, and none in the upper one; and 220 truths in the lower."""
+    samples = np.where(np.arange(1000) < 500, -2.0, 0.0)[None, :, None] * np.ones((400, 1, 1))
+    truth = np.where(np.arange(400) < 220, -2.0, 0.0)[:, None]
+    ranks = EdgeRanks(("dust1",), seed=0, parameters=("dust1",))
+    # Of a capped sample: the edges are the outer twentieths.
+    samples[:, 999] = -1.64
+    ranks.add(samples, samples, truth, truth)
+    result = ranks.result()
+    assert result.edges == ("dust1 low", "dust1 high")
+    assert result.n_truth.tolist() == [220, 0]
+    assert result.n_expected.tolist() == [200, 0]
+    assert result.n_error[0] == pytest.approx(10, rel=2e-3)
+    assert result.count_p[0] == pytest.approx(binomtest(220, 400, 0.5).pvalue, rel=0.15)
+    assert np.isnan(result.count_p[1])
+    # Of few samples, the mass that they estimate scatters as well.
+    few = EdgeRanks(("dust1",), seed=0, parameters=("dust1",))
+    few.add(np.tile(np.array([-2.0, 0.0]), (50, 1))[..., None], np.zeros((50, 2, 1)), np.zeros((50, 1)), np.zeros((50, 1)))
+    assert few.result().n_error[0] == pytest.approx(np.sqrt(50 * 0.25 * 3))
+
+
+def test_ranks_at_the_edge_are_among_the_samples_there():
+    """Truths at the edge that their posteriors place well: uniform among the samples there, lowest among all."""
+    rng = np.random.default_rng(4)
+    truth, samples = rng.standard_normal((2000, 1)), rng.standard_normal((2000, 200, 1))
+    for n, tested in ((2000, True), (100, False)):
+        ranks = EdgeRanks(("dust1",), seed=0, parameters=("dust1",))
+        ranks.add(samples[:n], samples[:n], truth[:n], truth[:n])
+        assert 0 < ranks.result().n_truth.min()
+        assert np.isfinite(ranks.result().ks_p).all() == tested
+    assert ranks.result().n_truth.max() < 20
+    ranks = EdgeRanks(("dust1",), seed=0, parameters=("dust1",))
+    ranks.add(samples, samples, truth, truth)
+    assert ranks.result().ks_p.min() > 0.01
 
 
 def test_few_truths_at_the_edge_are_no_alarm():

@@ -151,6 +151,13 @@ def test_degrees_are_balanced_and_sorted():
         hidden_degrees(11, 10)
 
 
+def test_permutations_are_random_by_seed_or_reverse_each_block_s_order():
+    assert permutations(FlowConfig(n_blocks=3, permutation="reverse"), 3).tolist() == [[0, 1, 2], [2, 1, 0], [2, 1, 0]]
+    one, other = (permutations(FlowConfig(n_blocks=9, seed=seed), 6) for seed in (0, 1))
+    assert one[0].tolist() == list(range(6))
+    assert len({tuple(order) for order in one.tolist() + other.tolist()}) > 10
+
+
 def test_samples_of_a_row_do_not_depend_on_its_company():
     flow = random_flow()
     many = contexts(40)

@@ -272,6 +272,13 @@ def test_student_mixture_density_and_fit(rng):
     assert area == pytest.approx(2.0 * 0.6, rel=0.02)
 
 
+def test_a_student_mixture_of_points_on_a_line_has_a_density(rng):
+    points = np.column_stack([rng.standard_normal(500), np.zeros(500)])
+    mixture = StudentMixture.fit(points, np.full(500, 1 / 500), 3, rng)
+    assert np.isfinite(mixture.log_prob(points)).all()
+    assert np.isfinite(mixture.sample(1000, rng)).all()
+
+
 class LosesOne:
     """Finds nothing for the second galaxy."""
 
