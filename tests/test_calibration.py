@@ -250,6 +250,12 @@ def test_counts_at_the_edge_by_hand():
     few = EdgeRanks(("dust1",), seed=0, parameters=("dust1",))
     few.add(np.tile(np.array([-2.0, 0.0]), (50, 1))[..., None], np.zeros((50, 2, 1)), np.zeros((50, 1)), np.zeros((50, 1)))
     assert few.result().n_error[0] == pytest.approx(np.sqrt(50 * 0.25 * 3))
+    # Of rare ones the test is exact: each event is a truth with one chance in 21.
+    rare = EdgeRanks(("dust1",), seed=0, parameters=("dust1",))
+    samples = np.where(np.arange(20) < 1, -2.0, 0.0)[None, :, None] * np.ones((8, 1, 1))
+    truth = np.where(np.arange(8) < 3, -2.0, 0.0)[:, None]
+    rare.add(samples, samples, truth, truth)
+    assert rare.result().count_p[0] == pytest.approx(binomtest(3, 11, 1 / 21).pvalue)
 
 
 def test_ranks_at_the_edge_are_among_the_samples_there():
@@ -259,7 +265,7 @@ def test_ranks_at_the_edge_are_among_the_samples_there():
     for n, tested in ((2000, True), (100, False)):
         ranks = EdgeRanks(("dust1",), seed=0, parameters=("dust1",))
         ranks.add(samples[:n], samples[:n], truth[:n], truth[:n])
-        assert 0 < ranks.result().n_truth.min()
+        assert ranks.result().n_truth.min() > 0
         assert np.isfinite(ranks.result().ks_p).all() == tested
     assert ranks.result().n_truth.max() < 20
     ranks = EdgeRanks(("dust1",), seed=0, parameters=("dust1",))
