@@ -225,6 +225,8 @@ def test_the_brightest_real_photometry_is_resolved():
     bright = GaussianLikelihood(one.simulator, Prior(), flux=1e5 * FLUX, flux_ivar=np.full(5, 1.0), zred=ZRED)
     assert bright.observed_signal_to_noise > 1e6
     assert bright.resolved
+    # Here a nat is lost in rounding.
+    assert not GaussianLikelihood(one.simulator, Prior(), flux=1e7 * FLUX, flux_ivar=np.full(5, 1.0), zred=ZRED).resolved
 
 
 def test_a_fallback_that_the_user_interrupts_is_no_result():

@@ -125,6 +125,13 @@ def test_samples_and_densities_where_the_posterior_is_the_prior():
     np.testing.assert_allclose(log_prob, stats.norm.logpdf(points).sum(axis=2), atol=2e-2)
 
 
+def test_extreme_redshifts_stay_inside_their_prior():
+    for extreme in (-40.0, -8.0, 8.0, 40.0):
+        zred = photoz_estimator().redshifts(np.full((1, 2, 12), extreme, dtype=np.float32), None)
+        assert zred.dtype == np.float32
+        assert ((zred.astype(float) >= PRIOR.min) & (zred.astype(float) <= PRIOR.max)).all()
+
+
 def test_redshifts_are_asked_for_or_refused():
     flux, ivar, zred = mock_photometry(4, 3)
     with pytest.raises(ParameterError, match="infers the redshift and would not use it"):
