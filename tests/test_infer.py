@@ -221,11 +221,14 @@ def test_non_finite_samples_exclude_a_row_with_a_reason(tmp_path, monkeypatch):
         return drawn
 
     monkeypatch.setattr(type(estimator), "draw", spoiled)
-    catalog = Catalog(np.arange(3), BANDS, *mock_photometry(3, 23))
-    figures = infer_catalog(estimator, catalog, tmp_path / "spoiled.h5", n_samples=20)
+    flux, ivar, zred = mock_photometry(3, 23)
+    flux[1:, 0] *= 1e4
+    figures = infer_catalog(estimator, Catalog(np.arange(3), BANDS, flux, ivar, zred), tmp_path / "spoiled.h5", n_samples=20)
     assert figures["excluded"] == {NOT_FINITE: 1}
     with read_posteriors(tmp_path / "spoiled.h5") as posteriors:
         assert posteriors.status.tolist() == ["", NOT_FINITE, ""]
+        # Flags are those of posteriors.
+        assert [flags != "" for flags in posteriors.flags] == [False, False, True]
         assert np.isnan(posteriors.theta(1)).all()
         assert np.isfinite(posteriors.theta(2)).all()
 
