@@ -185,6 +185,19 @@ def test_a_masked_redshift_is_none():
     assert "redshift" in catalog.status[1]
 
 
+@pytest.mark.parametrize("bands", [BANDS, ("r",)])
+@pytest.mark.parametrize("others_measured", [True, False])
+def test_the_context_of_some_bands_is_linear_in_that_of_more(bands, others_measured):
+    flux, ivar, zred = mock_photometry(20, 3)
+    some, more = ContextTransform(bands), ContextTransform(("NUV", *BANDS), mask=True)
+    columns = [BANDS.index(band) for band in bands]
+    expected = some(flux[:, columns], ivar[:, columns], zred)
+    ivar = np.column_stack([np.full(20, 4.0), ivar])
+    ivar[:, 0] *= others_measured
+    found = more(np.column_stack([flux[:, 0] / 5, flux]), ivar, zred) @ some.from_wider(more)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 DEEP = (0.2, 0.003, 0.004, 0.15, 0.7)
 
 

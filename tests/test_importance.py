@@ -152,6 +152,14 @@ def test_full_posterior_of_mass_and_others_against_plain_weights():
     assert result.theta[:, 0].std() == pytest.approx(std, rel=0.08)
 
 
+def test_of_a_perfect_flow_the_evidence_has_no_error():
+    """Photometry that says nothing, and a flow that is the prior: its weights are all equal."""
+    result = refiner(n_draws=1000)(FLUX, np.full(5, 1e-14), ZRED, 10, seed=0)
+    assert result.efficiency == pytest.approx(1, abs=1e-6)
+    assert result.log_evidence == pytest.approx(5 * (np.log(1e-7) - 0.5 * np.log(2 * np.pi)), abs=1e-6)
+    assert result.log_evidence_error < 1e-3
+
+
 def test_results_depend_on_seed_key_and_data_only():
     refine, ivar = refiner(n_draws=1000, max_rounds=1), np.full(5, 0.1)
     one = refine(FLUX, ivar, ZRED, 50, seed=3, key=7, n_threads=1)
@@ -425,3 +433,7 @@ def test_contexts_are_a_mixture_of_weight_one():
 def test_a_heavy_tail_is_flagged():
     heavy = refiner(0.7, n_draws=4000, max_rounds=0, min_efficiency=0.0, contexts_below=0.0)
     assert heavy(FLUX, np.full(5, 0.3**-2), ZRED, 50, seed=2).flag == HEAVY_TAIL
+    # It is reason enough for every further step.
+    further = refiner(0.7, n_draws=4000, max_rounds=1, min_efficiency=0.0, contexts_below=0.0, adapt_below=0.0)
+    tried = further(FLUX, np.full(5, 0.3**-2), ZRED, 50, seed=2).tried
+    assert [step for step, *_ in tried][:3] == ["flow", "contexts", "adapted"]

@@ -62,6 +62,8 @@ def test_every_row_is_there_with_its_reason(written):
         assert posteriors.ids.tolist() == catalog.ids.tolist()
         bad = [1, 2, 4, 5, 11]
         assert np.flatnonzero(posteriors.status != "").tolist() == bad
+        assert not posteriors.good[bad].any()
+        assert posteriors.good[(posteriors.status == "") & (posteriors.flags == "")].all()
         assert posteriors.status[1].endswith(" u")
         assert posteriors.status[2].endswith(" i")
         assert "beyond the training range" in posteriors.status[5]
