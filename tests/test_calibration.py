@@ -342,6 +342,13 @@ def test_draw_mocks_from_the_joint():
         draw_mocks(300, FakeSimulator(), estimator, noise.select(("g", "r")), seed=4)
 
 
+def test_mocks_are_observed_as_their_parameters_and_redshifts_say():
+    mocks = draw_mocks(300, FakeSimulator(), gaussian_estimator(), NoiseModel.sdss(), seed=3)
+    away = (mocks.flux - FakeSimulator().flux(mocks.theta, mocks.zred)) * np.sqrt(mocks.flux_ivar)
+    assert np.std(away) == pytest.approx(1, abs=0.15)
+    assert np.abs(away).max() < 6
+
+
 def test_draw_mocks_with_unmeasured_bands():
     estimator, noise = gaussian_estimator(), NoiseModel.sdss()
     measured = measured_bands(BANDS, 2000, seed=1)["random subsets"]

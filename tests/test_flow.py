@@ -248,6 +248,13 @@ def test_extreme_contexts_give_finite_samples():
     assert np.isfinite(log_prob).all()
 
 
+@pytest.mark.parametrize("transform", ["affine", "sinh-arcsinh"])
+def test_points_beyond_all_numbers_have_no_density(transform):
+    flow = random_flow(transform=transform)
+    far = np.array([1e20, -1e30, 3e38])[:, None] * np.array([1, -1, 0, 1])
+    assert (flow.log_prob(np.tile(far, (2, 1, 1)), contexts(2)) < -1e9).all()
+
+
 def test_bad_arguments_are_refused():
     flow = random_flow()
     with pytest.raises(ParameterError, match=r"context must be \(n, 3\)"):
