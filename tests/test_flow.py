@@ -3,13 +3,13 @@ import re
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import kstest, norm
 
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior import flow_kernel
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.flow_kernel import product_by_row, vector_floats
-from sedcast.posterior.made import FlowConfig, hidden_degrees, initial_parameters, permutations
+from sedcast.posterior.made import FlowConfig, hidden_degrees, initial_parameters, parameter_shapes, permutations
 
 
 def random_flow(dim: int = 4, n_context: int = 3, *, scale: float = 20.0, **config) -> MaskedAutoregressiveFlow:
@@ -74,6 +74,19 @@ def test_a_choice_is_drawn_first_and_told_to_every_block(transform, n_options):
     np.testing.assert_allclose(many[1][:, :2], few[1], rtol=1e-4, atol=1e-4)
     with pytest.raises(ParameterError, match=f"one of 0 … {n_options - 1}"):
         flow.log_prob(np.full((4, 6), 0.5), contexts(4))
+
+
+def test_what_a_choice_leaves_of_its_noise_is_normal_to_the_tails():
+    config = FlowConfig(n_blocks=1, hidden=(8,), choice=(4,))
+    arrays = {name: np.zeros(shape) for name, shape in parameter_shapes(config, 3, 2).items()}
+    arrays |= {"permutation": permutations(config, 3), "theta_mean": np.zeros(3), "theta_std": np.ones(3)}
+    arrays |= {"context_mean": np.zeros(2), "context_std": np.ones(2)}
+    theta = MaskedAutoregressiveFlow(config, arrays).sample(np.zeros((1, 2)), 100_000, seed=0)[0]
+    for column in theta[:, :3].T.astype(float):
+        assert kstest(column, "norm").pvalue > 1e-3
+        assert np.abs(column).max() > 3.7
+    assert theta[:, 3].mean() == pytest.approx(0.5, abs=0.01)
+    assert abs(np.corrcoef(theta.T)[0, 3]) < 0.02
 
 
 def test_an_option_that_is_out_of_the_question_leaves_the_others_as_they_are():
