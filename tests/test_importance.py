@@ -291,14 +291,16 @@ def test_a_student_mixture_of_points_on_a_line_has_a_density(rng):
 
 
 class LosesOne:
-    """Finds nothing for the second galaxy."""
+    """Finds nothing for the second galaxy, and the others' samples by chains."""
 
     def __init__(self, refiner: Refiner) -> None:
         self.refiner, self.estimator, self.settings = refiner, refiner.estimator, refiner.settings
 
     def __call__(self, *galaxy, key, **options):
         found = self.refiner(*galaxy, key=key, **options)
-        return replace(found, theta_unbounded=np.full_like(found.theta_unbounded, np.nan)) if key == 1 else found
+        if key == 1:
+            return replace(found, theta_unbounded=np.full_like(found.theta_unbounded, np.nan))
+        return replace(found, step="mcmc" if key == 0 else "emcee")
 
 
 def test_a_row_that_refinement_loses_has_no_figures_of_it(tmp_path):
@@ -309,6 +311,7 @@ def test_a_row_that_refinement_loses_has_no_figures_of_it(tmp_path):
     figures = infer_catalog(estimator, catalog, tmp_path / "a.h5", n_samples=20, refiner=refiner)
     assert figures["inferred"] == 2
     assert figures["approximate"] <= 2
+    assert figures["by_mcmc"] == 2
     with read_posteriors(tmp_path / "a.h5") as posteriors:
         assert "no draw of the flow has a posterior" in posteriors.status[1]
         assert posteriors.refinement["step"][1] == ""
