@@ -208,6 +208,17 @@ def test_what_the_flow_cannot_follow_stays_non_finite():
     assert np.isnan(points[lost][:, [0, 4]]).all()
 
 
+def test_photometry_beyond_all_sense_gives_no_warning():
+    """Warnings are errors here: fluxes over their errors beyond what single precision holds are cut."""
+    made = flow()
+    flux, ivar = np.full((3, 5), 10.0), np.full((3, 5), 4.0)
+    flux[0], ivar[1], ivar[2] = 1e30, 1e90, 1e90
+    flux[2] = 1e10
+    points, _, log_likelihood = made.draw(made.transform(flux, ivar, np.full(3, 0.1)), 100, seed=1)
+    assert np.isfinite(points).all()
+    assert not np.isnan(log_likelihood).any()
+
+
 @pytest.mark.parametrize("n_options", [1, 3])
 def test_no_samples_are_no_error(n_options):
     made = flow(n_options=n_options)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import ks_2samp, kstest
+from scipy.stats import binomtest, ks_2samp, kstest, kstwo
 from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast.data.errors import ParameterError
@@ -60,6 +60,8 @@ def test_ranks_by_hand():
 def test_ranks_refuse_bad_input():
     with pytest.raises(ParameterError, match="expected"):
         rank_statistics(np.zeros(3), np.zeros((4, 5)), seed=0)
+    with pytest.raises(ParameterError, match="expected"):
+        rank_statistics(np.zeros(3), np.zeros((3, 0)), seed=0)
     samples = np.zeros((3, 5))
     samples[1, 2] = np.nan
     with pytest.raises(ParameterError, match="not finite in 1 rows"):
@@ -93,6 +95,19 @@ def test_tarp_passes_and_fails(n_reference):
         assert wrong.p_value < 1e-6
 
 
+def test_tarp_by_hand():
+    first = np.array([0.2, 0.6, 0.65, 0.9])
+    result = tarp(np.stack([first, [0.2, 0.1, 0.65, 0.3]], axis=1), seed=1)
+    # Truths no further from their references than these shares of the samples; of each mock, the mean over its references.
+    np.testing.assert_allclose(result.ecp[[0, 15, 25, 62, 65, 100]], [0, 1 / 8, 3 / 8, 5 / 8, 7 / 8, 1])
+    inside = np.array([1.0, 0.5, 0, 0])
+    assert result.ecp_error[25] == pytest.approx(inside.std() / 2, rel=0.15)
+    # At 0.65, within which are seven of eight.
+    assert result.max_dev == pytest.approx(7 / 8 - 0.65)
+    # By the first references alone: 0.35 before 0.6, where one in four is within.
+    assert result.p_value == pytest.approx(kstwo.sf(0.35, 4))
+
+
 def test_more_references_make_tarp_less_noisy_and_no_less_sensitive():
     one, many = (tarp_of_gaussian(1.0, n_reference) for n_reference in (1, 8))
     assert many.max_dev_error < 0.8 * one.max_dev_error
@@ -103,7 +118,8 @@ def test_more_references_make_tarp_less_noisy_and_no_less_sensitive():
 def test_holm_by_hand():
     # 3 × 0.01; 2 × 0.02; then 0.035, which may not fall below the one before.
     np.testing.assert_allclose(holm(np.array([0.035, 0.01, 0.02])), [0.04, 0.03, 0.04])
-    np.testing.assert_allclose(holm(np.array([[0.6, np.nan], [0.5, np.nan]])), [[1, np.nan], [1, np.nan]])
+    np.testing.assert_allclose(holm(np.array([[0.6, np.nan], [0.7, np.nan]])), [[1, np.nan], [1, np.nan]])
+    np.testing.assert_allclose(holm(np.array([0.02, np.nan, 0.01])), [0.02, np.nan, 0.02])
 
 
 def prior_mocks(n: int, seed: int) -> Mocks:
@@ -215,6 +231,48 @@ def test_a_posterior_without_any_sample_at_the_edge_is_seen():
     assert ranks.result().count_p.max() < 1e-6
 
 
+def test_counts_at_the_edge_by_hand():
+    """400 mocks with half of their samples in the lower edge, and none in the upper one; and 220 truths in the lower."""
+    samples = np.where(np.arange(1000) < 500, -2.0, 0.0)[None, :, None] * np.ones((400, 1, 1))
+    truth = np.where(np.arange(400) < 220, -2.0, 0.0)[:, None]
+    ranks = EdgeRanks(("dust1",), seed=0, parameters=("dust1",))
+    # Of a capped sample: the edges are the outer twentieths.
+    samples[:, 999] = -1.64
+    ranks.add(samples, samples, truth, truth)
+    result = ranks.result()
+    assert result.edges == ("dust1 low", "dust1 high")
+    assert result.n_truth.tolist() == [220, 0]
+    assert result.n_expected.tolist() == [200, 0]
+    assert result.n_error[0] == pytest.approx(10, rel=2e-3)
+    assert result.count_p[0] == pytest.approx(binomtest(220, 400, 0.5).pvalue, rel=0.15)
+    assert np.isnan(result.count_p[1])
+    # Of few samples, the mass that they estimate scatters as well.
+    few = EdgeRanks(("dust1",), seed=0, parameters=("dust1",))
+    few.add(np.tile(np.array([-2.0, 0.0]), (50, 1))[..., None], np.zeros((50, 2, 1)), np.zeros((50, 1)), np.zeros((50, 1)))
+    assert few.result().n_error[0] == pytest.approx(np.sqrt(50 * 0.25 * 3))
+    # Of rare ones the test is exact: each event is a truth with one chance in 21.
+    rare = EdgeRanks(("dust1",), seed=0, parameters=("dust1",))
+    samples = np.where(np.arange(20) < 1, -2.0, 0.0)[None, :, None] * np.ones((8, 1, 1))
+    truth = np.where(np.arange(8) < 3, -2.0, 0.0)[:, None]
+    rare.add(samples, samples, truth, truth)
+    assert rare.result().count_p[0] == pytest.approx(binomtest(3, 11, 1 / 21).pvalue)
+
+
+def test_ranks_at_the_edge_are_among_the_samples_there():
+    """Truths at the edge that their posteriors place well: uniform among the samples there, lowest among all."""
+    rng = np.random.default_rng(4)
+    truth, samples = rng.standard_normal((2000, 1)), rng.standard_normal((2000, 200, 1))
+    for n, tested in ((2000, True), (100, False)):
+        ranks = EdgeRanks(("dust1",), seed=0, parameters=("dust1",))
+        ranks.add(samples[:n], samples[:n], truth[:n], truth[:n])
+        assert ranks.result().n_truth.min() > 0
+        assert np.isfinite(ranks.result().ks_p).all() == tested
+    assert ranks.result().n_truth.max() < 20
+    ranks = EdgeRanks(("dust1",), seed=0, parameters=("dust1",))
+    ranks.add(samples, samples, truth, truth)
+    assert ranks.result().ks_p.min() > 0.01
+
+
 def test_few_truths_at_the_edge_are_no_alarm():
     """Posteriors with little mass at each edge: the share of small p-values is at most nominal."""
     p_values = []
@@ -282,6 +340,13 @@ def test_draw_mocks_from_the_joint():
     assert ((mocks.zred >= low) & (mocks.zred <= high)).all()
     with pytest.raises(ParameterError, match="noise has bands"):
         draw_mocks(300, FakeSimulator(), estimator, noise.select(("g", "r")), seed=4)
+
+
+def test_mocks_are_observed_as_their_parameters_and_redshifts_say():
+    mocks = draw_mocks(300, FakeSimulator(), gaussian_estimator(), NoiseModel.sdss(), seed=3)
+    away = (mocks.flux - FakeSimulator().flux(mocks.theta, mocks.zred)) * np.sqrt(mocks.flux_ivar)
+    assert np.std(away) == pytest.approx(1, abs=0.15)
+    assert np.abs(away).max() < 6
 
 
 def test_draw_mocks_with_unmeasured_bands():

@@ -53,6 +53,8 @@ def test_masked_columns_of_unmeasured_bands():
     # Measured flux that is exactly zero is a measurement; a value beside ivar 0 does not matter.
     one[:, 0], two[:, 3] = 1e6, 0
     np.testing.assert_array_equal(masked(one, two, zred), context)
+    one[:, 4], two[:, 4] = np.nan, 1.0
+    np.testing.assert_array_equal(masked(one, two, zred), context)
     one[:, 0], two[:, 0] = 0, 4.0
     assert (masked(one, two, zred)[:, 13] == 1).all()
 
@@ -113,6 +115,7 @@ def test_domain_of_ragged_training_set_flags_measured_bands_only():
         ("flux_ivar", 0.0, "flux_ivar of row 2, band 'g' is 0"),
         ("flux_ivar", -1.0, "flux_ivar of row 2, band 'g' is -1"),
         ("zred", -0.1, r"zred\[2\]=-0.1"),
+        ("zred", 0.0, r"zred\[2\]=0.0"),
         ("zred", np.nan, r"zred\[2\]=nan"),
     ],
 )
@@ -138,7 +141,10 @@ def test_a_band_of_the_user_s_own_needs_no_curve_here():
 
 def test_domain_flags_what_lies_outside():
     transform = ContextTransform(BANDS)
-    domain = TrainingDomain.of(transform, *mock_photometry(5000, 3), zred_range=ZRED_RANGE)
+    trained_on = mock_photometry(5000, 3)
+    domain = TrainingDomain.of(transform, *trained_on, zred_range=ZRED_RANGE)
+    # Within the range of every band, and but for the one beyond 99.99% of them, within that of all together.
+    assert np.count_nonzero(domain.flags(*trained_on)) <= 1
     flux, ivar, zred = mock_photometry(500, 4)
     inside = domain.flags(flux, ivar, zred)
     assert np.mean(inside == "") > 0.95
@@ -177,6 +183,19 @@ def test_a_masked_redshift_is_none():
     catalog = Catalog(np.arange(2), transform.bands, np.ones((2, 5)), np.ones((2, 5)), zred)
     assert catalog.status[0] == ""
     assert "redshift" in catalog.status[1]
+
+
+@pytest.mark.parametrize("bands", [BANDS, ("r",)])
+@pytest.mark.parametrize("others_measured", [True, False])
+def test_the_context_of_some_bands_is_linear_in_that_of_more(bands, others_measured):
+    flux, ivar, zred = mock_photometry(20, 3)
+    some, more = ContextTransform(bands), ContextTransform(("NUV", *BANDS), mask=True)
+    columns = [BANDS.index(band) for band in bands]
+    expected = some(flux[:, columns], ivar[:, columns], zred)
+    ivar = np.column_stack([np.full(20, 4.0), ivar])
+    ivar[:, 0] *= others_measured
+    found = more(np.column_stack([flux[:, 0] / 5, flux]), ivar, zred) @ some.from_wider(more)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 DEEP = (0.2, 0.003, 0.004, 0.15, 0.7)

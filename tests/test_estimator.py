@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,19 @@ from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.posterior.estimator import PosteriorEstimator, bundled_posteriors
 
 FLUX, IVAR, ZRED = mock_photometry(6, 11)
+
+
+class FlowWithoutPosterior:
+    """A flow all of whose draws for the third galaxy are impossible."""
+
+    def __init__(self, flow) -> None:
+        self.flow, self.dim, self.n_context, self.parts = flow, flow.dim, flow.n_context, flow.parts
+
+    def draw(self, context, n_samples, **options):
+        drawn = self.flow.draw(context, n_samples, **options)
+        log_likelihood = np.zeros_like(drawn.log_q)
+        log_likelihood[2] = -np.inf
+        return drawn._replace(log_likelihood=log_likelihood)
 
 
 def test_samples_of_an_identity_flow_are_the_prior():
@@ -40,6 +54,13 @@ def test_extreme_samples_stay_inside_the_prior():
         theta = estimator.to_theta(np.full((2, 5, 11), extreme, dtype=np.float32))
         assert theta.shape == (2, 5, 12)
         assert estimator.prior.contains(theta.reshape(-1, 12)).all()
+
+
+def test_one_galaxy_whose_draws_are_all_lost_is_warned_of(caplog):
+    estimator = gaussian_estimator()
+    draw = FlowWithoutPosterior(estimator.flow)
+    assert np.isnan(replace(estimator, flow=draw).sample(FLUX, IVAR, ZRED, 5, seed=0)[2]).all()
+    assert "1 of 6 galaxies, the first in row 2, are so far outside the training set" in caplog.text
 
 
 def test_to_theta_matches_the_prior_in_float64(rng):

@@ -44,11 +44,18 @@ def test_prospector_results(samples: dict[str, np.ndarray]) -> None:
         prior = prior + kind.logpdf(samples[name])
     assert np.allclose(results["lnprobability"], by_hand + prior)
     assert np.array_equal(results["bestfit"]["parameter"], results["chain"][np.argmax(results["lnprobability"])])
+    best = np.argmax(results["lnprobability"])
+    assert best > 0
+    np.testing.assert_allclose(results["bestfit"]["photometry"], 1e-9 * np.repeat(model[best], 2))
     obs = results["obs"]
     assert obs["phot_mask"].tolist() == [True, False, True]
-    assert np.allclose(obs["maggies"], [3e-9, 0, 5e-9])
+    np.testing.assert_allclose(obs["maggies"], [3e-9, 0, 5e-9])
+    np.testing.assert_allclose(obs["maggies_unc"], [0.5e-9, 0, 0.25e-9])
     assert obs["filternames"] == ["g", "r", "i"]
     assert results["run_params"] == {"object_redshift": 0.1, "dust_tesc": 8.0}
+    assert to_prospector(samples, likelihood, t_birth_cloud_gyr=0.01)["run_params"]["dust_tesc"] == pytest.approx(7)
+    with pytest.raises(ParameterError, match=r"t_birth_cloud_gyr=0\.0: must be positive"):
+        to_prospector(samples, likelihood, t_birth_cloud_gyr=0.0)
 
 
 def test_samples_in_half_precision_lie_in_the_prior_again(samples: dict[str, np.ndarray]) -> None:
@@ -68,6 +75,8 @@ def test_bagpipes_samples(samples: dict[str, np.ndarray]) -> None:
     found = to_bagpipes(samples, zred=0.1)
     assert np.allclose(np.log10(found["sfr"]), samples["log_sfr_100myr"])
     assert np.allclose(found["mass_weighted_zmet"], 0.5)
+    assert np.array_equal(found["formed_mass"], samples["log_mstar"])
+    assert np.array_equal(found["dust:delta"], samples["dust_index"])
     assert np.allclose(found["mass_weighted_age"] + found["tform"], Cosmology().age_gyr(np.array([0.1])))
     # Young stars are behind both kinds of dust.
     behind = samples["dust2"] * attenuation_curve(np.array([5500.0]), samples["dust_index"])[:, 0]

@@ -3,13 +3,13 @@ import re
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import kstest, norm
 
 from sedcast.data.errors import ArtifactError, ParameterError
 from sedcast.posterior import flow_kernel
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.flow_kernel import product_by_row, vector_floats
-from sedcast.posterior.made import FlowConfig, hidden_degrees, initial_parameters, permutations
+from sedcast.posterior.made import FlowConfig, hidden_degrees, initial_parameters, parameter_shapes, permutations
 
 
 def random_flow(dim: int = 4, n_context: int = 3, *, scale: float = 20.0, **config) -> MaskedAutoregressiveFlow:
@@ -74,6 +74,19 @@ def test_a_choice_is_drawn_first_and_told_to_every_block(transform, n_options):
     np.testing.assert_allclose(many[1][:, :2], few[1], rtol=1e-4, atol=1e-4)
     with pytest.raises(ParameterError, match=f"one of 0 … {n_options - 1}"):
         flow.log_prob(np.full((4, 6), 0.5), contexts(4))
+
+
+def test_what_a_choice_leaves_of_its_noise_is_normal_to_the_tails():
+    config = FlowConfig(n_blocks=1, hidden=(8,), choice=(4,))
+    arrays = {name: np.zeros(shape) for name, shape in parameter_shapes(config, 3, 2).items()}
+    arrays |= {"permutation": permutations(config, 3), "theta_mean": np.zeros(3), "theta_std": np.ones(3)}
+    arrays |= {"context_mean": np.zeros(2), "context_std": np.ones(2)}
+    theta = MaskedAutoregressiveFlow(config, arrays).sample(np.zeros((1, 2)), 100_000, seed=0)[0]
+    for column in theta[:, :3].T.astype(float):
+        assert kstest(column, "norm").pvalue > 1e-3
+        assert np.abs(column).max() > 3.7
+    assert theta[:, 3].mean() == pytest.approx(0.5, abs=0.01)
+    assert abs(np.corrcoef(theta.T)[0, 3]) < 0.02
 
 
 def test_an_option_that_is_out_of_the_question_leaves_the_others_as_they_are():
@@ -149,6 +162,13 @@ def test_degrees_are_balanced_and_sorted():
     assert set(np.bincount(degrees)) == {23, 24}
     with pytest.raises(ParameterError, match="at least one unit per dimension"):
         hidden_degrees(11, 10)
+
+
+def test_permutations_are_random_by_seed_or_reverse_each_block_s_order():
+    assert permutations(FlowConfig(n_blocks=3, permutation="reverse"), 3).tolist() == [[0, 1, 2], [2, 1, 0], [2, 1, 0]]
+    one, other = (permutations(FlowConfig(n_blocks=9, seed=seed), 6) for seed in (0, 1))
+    assert one[0].tolist() == list(range(6))
+    assert len({tuple(order) for order in one.tolist() + other.tolist()}) > 10
 
 
 def test_samples_of_a_row_do_not_depend_on_its_company():
@@ -239,6 +259,13 @@ def test_extreme_contexts_give_finite_samples():
     theta, log_prob = flow.draw(contexts(4) * 100, 500, seed=0)[:2]
     assert np.isfinite(theta).all()
     assert np.isfinite(log_prob).all()
+
+
+@pytest.mark.parametrize("transform", ["affine", "sinh-arcsinh"])
+def test_points_beyond_all_numbers_have_no_density(transform):
+    flow = random_flow(transform=transform)
+    far = np.array([1e20, -1e30, 3e38])[:, None] * np.array([1, -1, 0, 1])
+    assert (flow.log_prob(np.tile(far, (2, 1, 1)), contexts(2)) < -1e9).all()
 
 
 def test_bad_arguments_are_refused():

@@ -19,11 +19,13 @@ from sedcast.emulator.histories import DERIVED_NAMES, derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.estimator import PosteriorEstimator
+from sedcast.posterior.exact import Refined
 from sedcast.posterior.importance import HEAVY_TAIL, INEFFICIENT
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.inference_data import inference_data
 from sedcast.posterior.lookup import read_summary
 from sedcast.posterior.posterior_catalog import PERCENTILES, QUANTITY_NAMES, read_posteriors
+from sedcast.posterior.posterior_file import write_refinement
 from sedcast.posterior.quantities import percentile_column
 from sedcast.posterior.resampling import FEW_EFFECTIVE
 from sedcast.posterior.row_reasons import AT_EDGE, NOT_FINITE, warn_of_flags
@@ -76,6 +78,8 @@ def test_every_row_is_there_with_its_reason(written):
         assert posteriors.ids.tolist() == catalog.ids.tolist()
         bad = [1, 2, 4, 5, 11]
         assert np.flatnonzero(posteriors.status != "").tolist() == bad
+        assert not posteriors.good[bad].any()
+        assert posteriors.good[(posteriors.status == "") & (posteriors.flags == "")].all()
         assert posteriors.status[1].endswith(" u")
         assert posteriors.status[2].endswith(" i")
         assert "beyond the training range" in posteriors.status[5]
@@ -235,13 +239,26 @@ def test_non_finite_samples_exclude_a_row_with_a_reason(tmp_path, monkeypatch):
         return drawn
 
     monkeypatch.setattr(type(estimator), "draw", spoiled)
-    catalog = Catalog(np.arange(3), BANDS, *mock_photometry(3, 23))
-    figures = infer_catalog(estimator, catalog, tmp_path / "spoiled.h5", n_samples=20)
+    flux, ivar, zred = mock_photometry(3, 23)
+    flux[1:, 0] *= 1e4
+    figures = infer_catalog(estimator, Catalog(np.arange(3), BANDS, flux, ivar, zred), tmp_path / "spoiled.h5", n_samples=20)
     assert figures["excluded"] == {NOT_FINITE: 1}
     with read_posteriors(tmp_path / "spoiled.h5") as posteriors:
         assert posteriors.status.tolist() == ["", NOT_FINITE, ""]
+        # Flags are those of posteriors.
+        assert [flags != "" for flags in posteriors.flags] == [False, False, True]
         assert np.isnan(posteriors.theta(1)).all()
         assert np.isfinite(posteriors.theta(2)).all()
+
+
+def test_flags_of_refinement_come_after_those_of_before(tmp_path):
+    nothing = np.empty(0)
+    one = Refined(nothing, nothing, 50.0, 0.05, 0.8, -3.0, 0.1, "adapted", "heavy", (), 100, 1.0)
+    with h5py.File(tmp_path / "refined.h5", "w") as file:
+        flags = write_refinement(file, {1: one, 2: replace(one, flag="")}, np.array(["odd", "odd", "odd", ""]))
+        assert flags.tolist() == ["odd", "odd; heavy", "odd", ""]
+        np.testing.assert_array_equal(file["refinement/khat"], [np.nan, 0.8, 0.8, np.nan])
+        assert file["refinement/step"][:].tolist() == [b"", b"adapted", b"adapted", b""]
 
 
 def test_nothing_left_behind_by_a_failure(tmp_path):

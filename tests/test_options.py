@@ -23,3 +23,8 @@ def test_the_last_option_is_the_lowest_and_each_row_has_its_chances():
 
 def test_indicators_are_of_all_options_but_the_first():
     assert indicators(np.array([0, 1, 2, 1]), 3).tolist() == [[0, 1, 0, 1], [0, 0, 1, 0]]
+
+
+def test_rounding_takes_no_share_beyond_one():
+    chance = np.random.default_rng(0).dirichlet([1, 1, 1], 1000)
+    assert put_back(np.zeros(1000, dtype=int), np.ones(1000), chance).max() <= 1

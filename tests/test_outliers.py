@@ -154,19 +154,25 @@ def test_too_few_mocks_and_broken_arrays_are_refused(model):
         OutlierModel.from_arrays(BANDS, SOFTENING, arrays | {"o_quantiles": np.ones((2, 4, 3))}, "o_")
 
 
-def test_rare_sets_of_bands_are_not_judged_by_the_common_ones_with_as_many(model):
-    """Of sets of four bands the common one is of galaxies that hardly differ."""
-    flux, ivar, zred = mock_photometry(9000, 41)
-    lacking = np.repeat([0, 1, 2, 3], [6000, 1000, 1000, 1000])
+@pytest.mark.parametrize(("n_each", "n_patterns"), [(1000, 4), (400, 1)])
+def test_rare_sets_of_bands_are_not_judged_by_the_common_ones_with_as_many(model, n_each, n_patterns):
+    """Of sets of four bands the common one is of galaxies that hardly differ; the others are judged alone, or together."""
+    n = 6000 + 3 * n_each
+    flux, ivar, zred = mock_photometry(n, 41)
+    lacking = np.repeat([0, 1, 2, 3], [6000, n_each, n_each, n_each])
     for values in (flux, ivar, zred):
         values[:6000] += 0.9 * (np.median(values, axis=0) - values[:6000])
-    flux[np.arange(9000), lacking] = ivar[np.arange(9000), lacking] = 0.0
-    samples = of_fit(np.ones(9000))
+    flux[np.arange(n), lacking] = ivar[np.arange(n), lacking] = 0.0
+    samples = of_fit(np.ones(n))
     made = OutlierModel.calibrated(BANDS, SOFTENING, model.density, flux=flux, flux_ivar=ivar, zred=zred, samples=samples)
+    assert len(made.patterns) == n_patterns
     others, ivar, zred = mock_photometry(6000, 42)
-    others[:, 1] = ivar[:, 1] = 0.0
+    lacking = np.arange(6000) % 3 + 1
+    others[np.arange(6000), lacking] = ivar[np.arange(6000), lacking] = 0.0
     flagged = np.mean(judged(made, others, ivar, zred).score <= FALSE_ALARM_RATE)
-    assert flagged == pytest.approx(FALSE_ALARM_RATE, abs=5 * np.sqrt(0.01 / 6000 + 0.01 / 3000))
+    # Of few mocks, what errors are usual is told from the very ones that set the threshold.
+    tolerance = 5 * np.sqrt(0.01 / 6000 + 0.01 / 3000) if n_patterns > 1 else 0.025
+    assert flagged == pytest.approx(FALSE_ALARM_RATE, abs=tolerance)
 
 
 def test_bands_that_few_mocks_have_are_judged_in_wider_bins_or_refused(model):

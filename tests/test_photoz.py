@@ -125,6 +125,13 @@ def test_samples_and_densities_where_the_posterior_is_the_prior():
     np.testing.assert_allclose(log_prob, stats.norm.logpdf(points).sum(axis=2), atol=2e-2)
 
 
+def test_extreme_redshifts_stay_inside_their_prior():
+    for extreme in (-40.0, -8.0, 8.0, 40.0):
+        zred = photoz_estimator().redshifts(np.full((1, 2, 12), extreme, dtype=np.float32), None)
+        assert zred.dtype == np.float32
+        assert ((zred.astype(float) >= PRIOR.min) & (zred.astype(float) <= PRIOR.max)).all()
+
+
 def test_redshifts_are_asked_for_or_refused():
     flux, ivar, zred = mock_photometry(4, 3)
     with pytest.raises(ParameterError, match="infers the redshift and would not use it"):
@@ -286,6 +293,25 @@ def test_figures_against_spectroscopic_redshifts():
         redshift_figures(samples[:0], spec[:0])
     with pytest.raises(ParameterError, match="one per galaxy"):
         photoz_plot(figures, spec[1:], (0.005, 0.3))
+
+
+def test_figures_by_hand():
+    deviation, spec = np.array([-0.2, -0.06, 0.0, 0.02, 0.2]), np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+    # Medians, not means.
+    samples = spec[:, None] + (1 + spec)[:, None] * (deviation[:, None] + np.array([-0.01, 0.0, 0.03]))
+    figures = redshift_figures(samples, spec)
+    assert figures.n == 5
+    np.testing.assert_allclose(figures.zred, spec + (1 + spec) * deviation)
+    assert figures.bias == pytest.approx(0, abs=1e-12)
+    assert figures.mean == pytest.approx(-0.008)
+    assert figures.sigma_nmad == pytest.approx(0.06 / stats.norm.ppf(0.75), rel=1e-4)
+    assert (figures.outliers_5, figures.outliers_15) == (3 / 5, 2 / 5)
+    # The quantiles 0.16 and 0.84 of three samples are 0.32 of the way to the second, and 0.68 from it to the last.
+    assert figures.sigma_median == pytest.approx((0.68 * 0.01 + 0.68 * 0.03) / 2)
+    # Two truths are above all three samples and two below.
+    assert np.array(figures.to_json_dict(4)["pit_histogram"])[[0, -1]].tolist() == [2 / 5, 2 / 5]
+    with pytest.raises(ParameterError, match="not known"):
+        redshift_figures(samples, np.where(spec < 0.15, -1.0, spec))
 
 
 def test_coverage_does_not_depend_on_the_number_of_samples():

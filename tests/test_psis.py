@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 from sedcast.data.errors import ParameterError
-from sedcast.posterior.psis import effective_sample_size, pareto_smooth, systematic_rows
+from sedcast.posterior.psis import effective_sample_size, pareto_smooth, systematic_rows, tempered
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
-def test_weights_and_khat_are_arvizs(rng, scale):
+@pytest.mark.parametrize("n", [25, 100, 4000])
+def test_weights_and_khat_are_arvizs(rng, scale, n):
     arviz = pytest.importorskip("arviz")
-    log_weights = scale * rng.standard_normal(4000) + 7
+    log_weights = scale * rng.standard_normal(n) + 7
     expected, khat = arviz.psislw(log_weights)
     smoothed, found = pareto_smooth(log_weights)
     assert found == pytest.approx(float(khat), abs=1e-8)
@@ -63,3 +64,22 @@ def test_systematic_rows_stand_rounding() -> None:
     weights[:, 40:] = 0
     rows = systematic_rows(weights, 1000, np.zeros((2000, 1)))
     assert rows.max() < 40
+
+
+def test_offsets_up_to_one_leave_as_many_rows() -> None:
+    weights = np.random.default_rng(0).random((5000, 60))
+    rows = systematic_rows(weights, 1000, np.full((5000, 1), np.nextafter(1, 0)))
+    assert rows.shape == (5000, 1000)
+
+
+def test_tempered_weights_are_a_power_that_has_the_effective_size_asked_for() -> None:
+    log_weights = np.append(3 * np.random.default_rng(2).standard_normal(2000), -np.inf)
+    assert effective_sample_size(log_weights) < 200
+    weights = tempered(log_weights, 200)
+    assert weights.sum() == pytest.approx(1)
+    assert weights[-1] == 0
+    assert 1 / (weights @ weights) == pytest.approx(200, rel=1e-6)
+    powers = np.diff(np.log(weights[:-1])) / np.diff(log_weights[:-1])
+    np.testing.assert_allclose(powers, powers[0], rtol=1e-6)
+    enough = tempered(0.1 * log_weights, 200)
+    np.testing.assert_allclose(enough, np.exp(0.1 * log_weights) / np.exp(0.1 * log_weights).sum())

@@ -13,7 +13,7 @@ from sedcast.posterior import PosteriorEstimator, Refiner
 from sedcast.posterior.conditional_flow import FlowDraws
 from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.outlier_training import training_simulator
-from sedcast.posterior.resampling import FEW_EFFECTIVE, LEAST_DRAWS, LEAST_EFFICIENCY, resample
+from sedcast.posterior.resampling import FEW_EFFECTIVE, LEAST_DRAWS, LEAST_EFFICIENCY, PosteriorDraws, resample, weigh
 
 # One datum, the sum of two coordinates with an error of 0.5, of which the prior is a standard normal.
 OBSERVED, ERROR = 1.5, 0.5
@@ -102,8 +102,33 @@ def test_draws_absurdly_far_out_weigh_nothing():
     given.log_q[0] = -5e33
     found = resampled(given, 400)
     assert found.efficiency[0] == 0
+    assert np.isnan(found.points).all(axis=(1, 2)).tolist() == [True, False]
     assert np.isnan(found.log_evidence).tolist() == [True, False]
     assert found.flags.tolist() == [FEW_EFFECTIVE, ""]
+    # In one coordinate is enough.
+    one = FlowDraws(*(part[:1] for part in draws(2, 400)))
+    one.theta[0, :200, 1] = 7.1
+    one.log_likelihood[0, :200] = 100
+    assert resampled(one, 400).points[..., 1].max() < 7
+
+
+def test_rows_of_the_same_draws_are_resampled_each_by_its_key():
+    given = FlowDraws(*(np.repeat(part[:1], 20, axis=0) for part in draws(2, 300)))
+    found = resampled(given, 120).points
+    assert len(np.unique(found.reshape(20, -1), axis=0)) > 10
+    alone = resample(FlowDraws(*(part[:1] for part in given)), 120, seed=1, keys=np.array([7])).points
+    np.testing.assert_array_equal(alone[0], found[7])
+
+
+def test_weights_are_tempered_and_flagged_below_an_efficiency_of_a_tenth():
+    near, far = draws(2, 2000, width=2), draws(2, 2000, shift=0.8, width=1)
+    given = FlowDraws(*(np.concatenate(parts) for parts in zip(near, far, strict=True)))
+    weights, efficiency, _ = weigh(given)
+    assert efficiency[:2].min() > 0.1 > 0.05 > efficiency[2:].max()
+    share = 1 / (2000 * (weights**2).sum(axis=1))
+    np.testing.assert_allclose(share, [*efficiency[:2], 0.1, 0.1], rtol=1e-5)
+    flags = PosteriorDraws(np.zeros((4, 1, 1)), np.array([0.11, 0.09, 0.0, np.nan]), np.zeros(4)).flags
+    assert flags.tolist() == ["", FEW_EFFECTIVE, FEW_EFFECTIVE, ""]
 
 
 def test_no_rows_are_no_error():

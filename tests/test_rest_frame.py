@@ -107,6 +107,9 @@ def test_inferred_redshifts_and_half_precision(emulator: SpectrumEmulator) -> No
     theta = np.stack([samples[name][1] for name in PARAMETER_NAMES], axis=1)
     expected = PhotometrySimulator(emulator, ("r",), 0.3).absolute_magnitudes(theta, zred[1])[:, 0]
     np.testing.assert_allclose(found[1], expected, atol=1e-5)
+    # Of samples that are thinned, the redshifts are their own.
+    some = rest_frame_magnitudes(samples | {"zred": zred}, ("r",), estimator=estimator, n_samples=6, model=emulator)["r"]
+    np.testing.assert_allclose(some, found[:, rows_at_most(20, 6)], atol=1e-5)
 
 
 def test_bad_input_is_named(estimator: PosteriorEstimator, emulator: SpectrumEmulator) -> None:

@@ -32,6 +32,16 @@ def test_parameters_with_a_uniform_prior_follow_the_wanted_density(theta):
     assert result.uncovered == 0
 
 
+def test_figures_of_a_steep_density_are_those_of_its_own_weights(theta):
+    result = reweight_to(theta, lambda c: 4 * c["dust2"], ["dust2"], model=MODEL, zred=ZRED)
+    ratio = np.exp(4 * theta[:, 10])
+    # Not those of the smoothed ones.
+    assert result.ess == pytest.approx(ratio.sum() ** 2 / (ratio**2).sum())
+    assert result.weights.sum() == pytest.approx(1)
+    # The integral of the density over the range of dust2, from 0 to 3.
+    assert result.log_evidence_ratio == pytest.approx(12 - np.log(4), abs=0.05)
+
+
 def test_a_log_uniform_prior_is_divided_out(theta):
     flat = reweight_to(theta, lambda c: np.zeros_like(c["gamma1_zh"]), ["gamma1_zh"], model=MODEL, zred=ZRED)
     assert flat.weights @ theta[:, 7] == pytest.approx((4.5e-5 + 1.5e-2) / 2, rel=0.03)
@@ -62,6 +72,15 @@ def test_samples_where_the_prior_has_no_draws_are_counted(theta):
     age = MODEL.columns(few, ZRED)["t_mw_gyr"]
     result = reweight_to(few, lambda c: norm(age.max(), 0.02).logpdf(c["t_mw_gyr"]), ["t_mw_gyr"], model=MODEL, zred=ZRED)
     assert result.ess < 50
+
+    def uncovered(quantile: float) -> float:
+        wanted = norm(np.quantile(age, quantile), 0.02)
+        log_density = lambda c: wanted.logpdf(c["t_mw_gyr"])  # noqa: E731
+        return reweight_to(few, log_density, ["t_mw_gyr"], model=MODEL, zred=ZRED, n_prior=1000).uncovered
+
+    # Of the 1,000 draws that the estimate is made from, one is younger, and ten.
+    assert uncovered(0.001) > 0.9
+    assert uncovered(0.01) < 1e-6
 
 
 def test_two_derived_properties(theta):

@@ -69,7 +69,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_runs_give_what_the_whole_gives(
     estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path
 ) -> None:
-    infer_catalog(estimator, read_mapped(catalog, mapping), tmp_path / "whole.h5", n_samples=30, seed=4)
+    of_whole = infer_catalog(estimator, read_mapped(catalog, mapping), tmp_path / "whole.h5", n_samples=30, seed=4)
     for rows in (17, 60):
         samples = (tmp_path / f"{rows}.h5", "float32", "gzip")
         figures = infer_file(
@@ -77,6 +77,8 @@ def test_runs_give_what_the_whole_gives(
         )
         assert figures["galaxies"] == N
         assert figures["inferred"] == N - 1
+        for name in figures.keys() & of_whole.keys() - {"seconds"}:
+            assert figures[name] == pytest.approx(of_whole[name]), name
         assert not partial_folder(tmp_path / f"{rows}.fits").exists()
         with read_posteriors(samples[0]) as mine, read_posteriors(tmp_path / "whole.h5") as whole:
             expected, table = whole.summary(), Table.read(tmp_path / f"{rows}.fits")

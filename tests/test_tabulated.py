@@ -45,3 +45,9 @@ def test_many_draws_of_one_density():
     fine = np.linspace(-1, 3, 4001)
     cumulative = np.cumsum(np.interp(fine, np.linspace(-1, 3, 5), VALUES[1]))
     assert kstest(np.interp(drawn, fine, cumulative / cumulative[-1]), "uniform").pvalue > 1e-3
+
+
+def test_rounding_takes_no_quantile_beyond_the_end():
+    values = np.random.default_rng(0).random((1000, 20)).astype(np.float32) ** 8
+    steep = TabulatedDensity(np.zeros(1000, np.float32), np.ones(1000, np.float32), values)
+    assert steep.quantile(np.ones(1000, np.float32)).max() <= 1 + 1e-6
