@@ -202,7 +202,7 @@ def _artifacts(folder: Path) -> list[tuple[str, Path, Callable[[Path], object]]]
         (
             "checkpoint of a flow",
             folder / "flow.checkpoint.npz",
-            lambda path: flow_training._read_checkpoint(path, "{}", graph, data),
+            lambda path: flow_training._read_checkpoint(path, "{}", {}, graph, data),
         ),
         (
             "checkpoint of a network",

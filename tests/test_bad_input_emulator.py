@@ -161,9 +161,8 @@ def test_a_redshift_beyond_the_emulator_says_what_it_serves(emulator: SpectrumEm
 
 def test_a_filter_beyond_the_wavelengths_at_some_redshift(emulator: SpectrumEmulator) -> None:
     PhotometrySimulator(emulator, ("FUV",), 0.3)
-    for bands, zred_max in ((("r", "FUV"), 2.0), (("wise2010-W3",), 0.1)):
-        with pytest.raises(ParameterError, match=rf"band '{bands[-1]}' covers.*spectra cover.*lower zred_max or drop the band"):
-            PhotometrySimulator(emulator, bands, zred_max)
+    with pytest.raises(ParameterError, match=r"band 'wise2010-W3' covers.*spectra cover.*lower zred_max or drop the band"):
+        PhotometrySimulator(emulator, ("r", "wise2010-W3"), 0.1)
 
 
 @pytest.mark.parametrize(("zred", "message"), [(0.0, "0 < zred"), (0.31, "0 < zred <= 0.3")])

@@ -77,7 +77,8 @@ def test_runs_give_what_the_whole_gives(
         )
         assert figures["galaxies"] == N
         assert figures["inferred"] == N - 1
-        for name in figures.keys() & of_whole.keys() - {"seconds"}:
+        assert figures["zero_points"] == of_whole["zero_points"]
+        for name in figures.keys() & of_whole.keys() - {"seconds", "zero_points"}:
             assert figures[name] == pytest.approx(of_whole[name]), name
         assert not partial_folder(tmp_path / f"{rows}.fits").exists()
         with read_posteriors(samples[0]) as mine, read_posteriors(tmp_path / "whole.h5") as whole:
