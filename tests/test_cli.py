@@ -327,6 +327,15 @@ def test_infer_writes_every_row(run: Run, galaxies: Path, tmp_path: Path) -> Non
         assert "sedcast infer" in posteriors.provenance["command"]
 
 
+def test_infer_says_that_draws_are_not_weighed(run: Run, galaxies: Path, tmp_path: Path) -> None:
+    gaussian_estimator().save(tmp_path / "model.npz")
+    arguments = ("infer", galaxies, "--unit", "uJy", "--n-samples", 20)
+    for model, said in (tmp_path / "model.npz", True), ("bundled", False):
+        status, out, err = run(*arguments, "-o", tmp_path / "out.h5", "--model", model, "--overwrite")
+        assert status == 0
+        assert ("the flow's own draws" in " ".join((out + err).split())) is said
+
+
 def test_infer_shows_reasons_in_its_table(run: Run, galaxies: Path, tmp_path: Path) -> None:
     status, out, err = run("infer", galaxies, "-o", tmp_path / "out.h5", "--unit", "uJy", "--n-samples", 20)
     assert status == 0

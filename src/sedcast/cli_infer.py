@@ -126,6 +126,11 @@ def infer(
         with screen.progress("inferring galaxies") as report:
             figures = infer_catalog(estimator, galaxies, output, progress=report, **common)
     screen.note(f"wrote {output}" + ("" if samples is None else f" and {samples}"))
+    if figures["inferred"] and "efficiency_median" not in figures:
+        screen.note(
+            "samples are the flow's own draws: trained without [amplitudes], it has no likelihood to weigh them by; train it "
+            "with that table, or, where redshifts are given, --refine them"
+        )
     reasons = {f"excluded: {reason}": count for reason, count in figures["excluded"].items()}
     screen.result(figures if as_json else scalars(figures) | reasons, title="Inference")
 
