@@ -11,7 +11,7 @@ from sedcast.data.asinh import asinh_magnitude
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.outlier_training import draw_like_training, training_simulator
-from sedcast.posterior.zero_points import WARN_GAIN, zero_point_offsets
+from sedcast.posterior.zero_points import zero_point_offsets
 
 _OFFSETS = (-0.2, -0.1, -0.05, 0.05, 0.1, 0.2)
 _N_MOCKS = 300
@@ -44,9 +44,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             row: list[Any] = [band, offset]
             for name, catalog in {"mocks": mocks, "SDSS sample": sample}.items():
                 found = zero_point_offsets(estimator, simulator, _moved(catalog, band, offset), seed=options.seed)
-                b, worst = estimator.bands.index(band), found.worst
-                warned = worst is not None and found.gain[worst] >= WARN_GAIN
-                said = found.bands[worst] if warned and worst is not None else ""
+                b, said = estimator.bands.index(band), " ".join(found.suspects)
                 figures["planted"][f"{name} {band} {offset:+g}"] = {"offset_mag": float(found.offset[b]), "warned_of": said}
                 row += [found.offset[b], said]
             rows.append(tuple(row))

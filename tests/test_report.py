@@ -9,7 +9,7 @@ import pytest
 from astropy.table import Table
 from typer.testing import CliRunner
 
-from sedcast import cli
+from sedcast import cli, report
 from sedcast.data.catalog import load_sdss_sample
 from sedcast.data.config import parse_config
 from sedcast.data.errors import ParameterError
@@ -18,6 +18,7 @@ from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.posterior_catalog import read_posteriors
 from sedcast.posterior.streaming import infer_file
+from sedcast.posterior.zero_points import ZeroPointOffsets
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,19 @@ def test_report_is_self_contained_and_escaped(posteriors: Path, tmp_path: Path) 
     # Each family of quantities is corrected by itself.
     assert "smallest p-value of uniform ranks, after Holm" in text
     assert "smallest p-value of ranks of the other derived quantities, after Holm" in text
+
+
+def test_zero_points_are_told_of(posteriors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nan = np.nan
+    found = ZeroPointOffsets(
+        tuple("ugriz"), np.array([nan, nan, 0.1, nan, nan]), np.full(5, 0.01), np.array([0.1, 3.0, 2.0, nan, nan]), 300
+    )
+    monkeypatch.setattr(report, "zero_point_offsets", lambda *_: found)
+    arguments = ["report", str(posteriors), "-o", str(tmp_path / "r.html"), "--mocks", "0"]
+    assert CliRunner().invoke(cli.app, arguments, catch_exceptions=False).exit_code == 0
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    told = re.findall(r"zero point of (.) beside the other bands, mag</t[hd]>\s*<td>([^<]*)<", text)
+    assert told == [("g", "beyond ±0.5, or another band&#39;s is"), ("r", "+0.100 ± 0.010, gains 2.00 nats a galaxy")]
 
 
 def test_half_precision_is_drawn_as_well(tmp_path: Path) -> None:

@@ -1,14 +1,23 @@
 """A zero point that is off is found, in the right band and of the right size."""
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.errors import CatalogError, ParameterError
-from sedcast.posterior import PosteriorEstimator, infer_catalog, training_simulator, zero_point_offsets
+from sedcast.posterior import (
+    PosteriorEstimator,
+    ZeroPointOffsets,
+    infer_catalog,
+    training_simulator,
+    zero_point_offsets,
+    zero_points,
+)
 from sedcast.posterior.outlier_training import draw_like_training
+from sedcast.posterior.resampling import PosteriorDraws
 from sedcast.posterior.streaming import infer_file
 from sedcast.posterior.zero_points import warn_of_offsets
 
@@ -81,6 +90,58 @@ def test_galaxies_that_nothing_fits_do_not_decide(estimator, simulator, mocks):
     assert abs(found.offset[mocks.bands.index("r")]) < 0.02
 
 
+@pytest.mark.parametrize(("band", "offset"), [("g", -0.5), ("u", -1.0), ("z", 0.5)])
+def test_of_an_offset_that_is_too_large_to_be_measured_no_figure_is_given(estimator, simulator, mocks, caplog, band, offset):
+    """Newton's steps would put g - 0.5 down to u, by 3 mag, and z + 0.5 to r, by 2 mag."""
+    found = zero_point_offsets(estimator, simulator, off(mocks, band, offset))
+    assert found.far
+    assert not set(found.far) & set(found.to_json_dict())
+    warn_of_offsets(found)
+    assert len(caplog.records) == 1
+    assert "by some tenths of a magnitude or more in one of" in caplog.text
+    assert band in caplog.text.partition("in one of ")[2].partition(" at least")[0].split(", ")
+
+
+def test_a_neighbour_that_follows_is_not_far(caplog):
+    offset, error = np.array([np.nan, 0.15]), np.array([np.nan, 0.01])
+    follows = ZeroPointOffsets(("u", "i"), offset, error, np.array([2.0, 10.0]), 300)
+    assert follows.far == ()
+    assert follows.suspects == ("i",)
+    warn_of_offsets(follows)
+    assert "fluxes of i are brighter" in caplog.text
+    assert ZeroPointOffsets(("u", "i"), offset, error, np.array([3.0, 10.0]), 300).far == ("u",)
+
+
+def test_samples_that_are_not_weighed_say_nothing(estimator, simulator, mocks, monkeypatch):
+    """Of a flow that learns all parameters, errors of its own would pass for offsets."""
+    draw = PosteriorEstimator.draw
+
+    def unweighed(*args: Any, **kwargs: Any) -> PosteriorDraws:
+        return draw(*args, **kwargs)._replace(log_evidence=np.full(len(mocks), np.nan))
+
+    monkeypatch.setattr(PosteriorEstimator, "draw", unweighed)
+    found = zero_point_offsets(estimator, simulator, off(mocks, "i", 0.1))
+    assert found.worst is None
+    assert found.far == ()
+
+
+def test_the_step_beyond_half_a_magnitude_is_not_taken():
+    slope = np.full(60, 4.0)
+    assert zero_points._step(slope, np.full(60, 10.0)) == pytest.approx((0.4, 0.0, 0.8))
+    for curvature in (7.9, 0.0, -10.0):
+        step, error, gain = zero_points._step(slope, np.full(60, curvature))
+        assert np.isnan([step, error]).all()
+        assert gain == pytest.approx(1.0)
+
+
+def test_the_warning_has_the_sign_of_a_mapping(caplog):
+    offsets = ZeroPointOffsets(("g", "r"), np.array([-0.1234, 0.05]), np.array([0.0031, 0.01]), np.array([0.9, 0.2]), 300)
+    warn_of_offsets(offsets)
+    assert "g are fainter" in caplog.text
+    assert "0.123 ± 0.003 mag" in caplog.text
+    assert "-0.123 in its ab_offset" in caplog.text
+
+
 def test_too_few_galaxies_say_nothing(estimator, simulator, mocks, caplog):
     few = off(mocks, "i", 0.2).subset(slice(0, 49))
     found = zero_point_offsets(estimator, simulator, few)
@@ -102,13 +163,13 @@ def test_bands_that_are_not_measured_are_left_out():
 
 
 def test_inference_warns_and_tells(estimator, tmp_path, caplog):
-    catalog = off(load_sdss_sample().subset(slice(0, 120)), "i", 0.15)
+    catalog = off(load_sdss_sample().subset(slice(0, 60)), "i", 0.15)
     with caplog.at_level(logging.WARNING):
         figures = infer_catalog(estimator, catalog, tmp_path / "a.h5", n_samples=10)
     assert "fluxes of i are brighter" in caplog.text
     assert figures["zero_points"]["i"]["offset_mag"] == pytest.approx(0.15, abs=0.03)
     caplog.clear()
-    streamed = infer_file(estimator, catalog, None, tmp_path / "a.fits", n_samples=10, rows_per_segment=40)
+    streamed = infer_file(estimator, catalog, None, tmp_path / "a.fits", n_samples=10, rows_per_segment=20)
     assert streamed["zero_points"] == figures["zero_points"]
     assert caplog.text.count("fluxes of i are brighter") == 1
 

@@ -176,8 +176,11 @@ def _diagnostics(
         if values.dtype.kind == "f" and np.isfinite(values).any():
             found.append((f"{name}, 5%, 50%, 95%", ", ".join(f"{q:.3g}" for q in np.nanpercentile(values, [5, 50, 95]))))
     observed = Catalog(posteriors.ids, posteriors.bands, posteriors.flux, posteriors.flux_ivar, posteriors.zred)
-    offsets = zero_point_offsets(estimator, simulator, observed).to_json_dict()
-    for band, known in offsets.items():
+    offsets = zero_point_offsets(estimator, simulator, observed)
+    found += [
+        (f"zero point of {band} beside the other bands, mag", "beyond ±0.5, or another band's is") for band in offsets.far
+    ]
+    for band, known in offsets.to_json_dict().items():
         offset = "{offset_mag:+.3f} ± {error_mag:.3f}, gains {gain_nats:.2f} nats a galaxy".format(**known)
         found.append((f"zero point of {band} beside the other bands, mag", offset))
     if calibration is not None:
