@@ -127,11 +127,16 @@ def _step(slope: np.ndarray, curvature: np.ndarray) -> tuple[float, float, float
     """Newton's step, its error and its gain per galaxy, from the slopes and curvatures (n,) of the galaxies in one band."""
     known = np.isfinite(slope) & np.isfinite(curvature)
     slope, curvature = slope[known], curvature[known]
-    if len(slope) < _FEWEST_GALAXIES or curvature.sum() <= 0:
+    if len(slope) < _FEWEST_GALAXIES:
         return np.nan, np.nan, np.nan
-    # A few galaxies that no model fits would decide for all.
+    # A few galaxies that no model fits would decide for all, by their slopes and, where samples differ much in slope, by
+    # curvatures far below zero; far above there are none, for the likelihood's own is the largest possible.
     most = _CLIP * float(np.median(np.abs(slope)))
     slope = np.clip(slope, -most, most)
+    middle = float(np.median(curvature))
+    curvature = np.maximum(curvature, middle - _CLIP * float(np.median(np.abs(curvature - middle))))
+    if curvature.sum() <= 0:
+        return np.nan, np.nan, np.nan
     step = slope.sum() / curvature.sum()
     error = np.sqrt(np.sum((slope - step * curvature) ** 2)) / curvature.sum()
     return step, error, 0.5 * step * slope.sum() / len(slope)
