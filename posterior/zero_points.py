@@ -167,9 +167,12 @@ def _step(slope: np.ndarray, curvature: np.ndarray) -> tuple[float, float, float
     slope, curvature = slope[known], curvature[known]
     if len(slope) < _FEWEST_GALAXIES:
         return np.nan, np.nan, np.nan
-    # A few galaxies that no model fits would decide for all.
+    # A few galaxies that no model fits would decide for all, by their slopes and, where samples differ much in slope, by
+    # curvatures far below zero; far above there are none, for the likelihood's own is the largest possible.
     most = _CLIP * float(np.median(np.abs(slope)))
     slope = np.clip(slope, -most, most)
+    middle = float(np.median(curvature))
+    curvature = np.maximum(curvature, middle - _CLIP * float(np.median(np.abs(curvature - middle))))
     if abs(slope.sum()) > _MOST_OFFSET * curvature.sum():
         return np.nan, np.nan, 0.5 * _MOST_OFFSET * abs(slope.mean())
     step = slope.sum() / curvature.sum()

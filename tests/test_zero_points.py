@@ -142,6 +142,16 @@ def test_the_warning_has_the_sign_of_a_mapping(caplog):
     assert "-0.123 in its ab_offset" in caplog.text
 
 
+def test_galaxies_with_samples_of_two_minds_do_not_decide(estimator, simulator):
+    """Of the 262 nearby blue ones some have curvatures in u a hundred times the usual one, below zero."""
+    sample = load_sdss_sample()
+    blue = sample.flux[:, 3] < 10 ** (0.4 * 1.1) * sample.flux[:, 1]
+    found = zero_point_offsets(estimator, simulator, sample.subset(blue & (sample.zred < 0.03)))
+    assert found.offset[0] == pytest.approx(0.13, abs=0.04)
+    assert found.error[0] < 0.03
+    assert found.gain[0] < 1
+
+
 def test_too_few_galaxies_say_nothing(estimator, simulator, mocks, caplog):
     few = off(mocks, "i", 0.2).subset(slice(0, 49))
     found = zero_point_offsets(estimator, simulator, few)
