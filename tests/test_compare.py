@@ -302,3 +302,27 @@ def test_a_run_is_known_by_all_that_it_depends_on(monkeypatch):
             patched.setattr(outcomes, names, (*getattr(outcomes, names)[:-1], "t50_gyr"))
             assert run_key(one, galaxy(0), "emcee") != key
     assert run_key(setting(), galaxy(0), "emcee") == key
+
+
+@pytest.mark.parametrize("method", ["flow", "refined", "emcee", "zeus", "nautilus"])
+def test_a_run_is_known_by_its_own_settings_and_data_alone(method):
+    one = setting()
+    key = run_key(one, galaxy(0), method)
+    sampled, refined = method in ("emcee", "zeus", "nautilus"), method == "refined"
+    mcmc, refine = one.config.mcmc, one.config.refine
+    for changes, matters in (
+        ({"seed": one.config.seed + 1}, True),
+        ({"n_samples": one.config.n_samples + 1}, not sampled),
+        ({"independent": not one.config.independent}, sampled),
+        ({"mcmc": mcmc.model_copy(update={"max_steps": mcmc.max_steps + 1})}, sampled),
+        # A galaxy's chain has a seed of its own.
+        ({"mcmc": mcmc.model_copy(update={"seed": mcmc.seed + 1})}, False),
+        ({"refine": refine.model_copy(update={"n_draws": refine.n_draws + 1})}, refined),
+    ):
+        config = one.config.model_copy(update=changes)
+        assert (run_key(replace(one, config=config), galaxy(0), method) != key) == matters, changes
+    brighter = galaxy(0)
+    for name in ("flux", "flux_ivar", "zred"):
+        other = replace(brighter, **{name: 1.001 * getattr(brighter, name)})
+        assert run_key(one, other, method) != key, name
+    assert run_key(one, galaxy(0, mock=True), method) != key

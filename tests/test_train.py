@@ -1,5 +1,6 @@
 """Training an estimator from simulations."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import h5py
@@ -100,6 +101,22 @@ def test_broken_training_sets_are_counted():
         TrainingSet(*(getattr(good, name)[:0] for name in ("theta_unbounded", "flux", "flux_ivar", "zred")), good.config)
     with pytest.raises(ParameterError, match=r"flux has shape \(4000, 4\)"):
         replace(good, flux=good.flux[:, :4])
+    # What no simulation of the configuration gives: probit coordinates and redshifts beyond its own.
+    for far, refused in ((7.0, False), (7.1, True), (-7.1, True)):
+        theta = good.theta_unbounded.copy()
+        theta[[4, 6], 3] = far, far - 0.01 * np.sign(far)
+        with pytest.raises(ParameterError, match=r"beyond ±7\.04, in 2 of 4000 rows") if refused else nullcontext():
+            replace(good, theta_unbounded=theta)
+    low, high = good.config.zred.min, good.config.zred.max
+    for zred, refused in ((low, False), (high, False), (0.99 * low, True), (1.01 * high, True)):
+        values = good.zred.copy()
+        values[7] = zred
+        with pytest.raises(ParameterError, match=r"zred is beyond .* in 1 of 4000 rows") if refused else nullcontext():
+            replace(good, zred=values)
+    ivar = good.flux_ivar.copy()
+    ivar[[1, 2, 3], 0] = 0.0
+    with pytest.raises(ParameterError, match="flux_ivar is not positive in 3 of 4000 rows"):
+        replace(good, flux_ivar=ivar)
 
 
 STREAM = {"n_validation": 500, "missing": {}}
