@@ -59,13 +59,15 @@ def test_a_flux_whose_magnitude_is_infinite_is_not_measured() -> None:
 
 
 def test_offsets_and_floors_by_hand() -> None:
-    catalog = Catalog(np.arange(1), ("u", "r"), [[100.0, 0.0]], [[0.25, 1.0]], [0.1])
+    catalog = Catalog(np.arange(1), ("u", "r", "i"), [[100.0, 0.0, 7.0]], [[0.25, 1.0, 4.0]], [0.1])
     calibrated = apply_calibration(catalog, {"u": -0.036}, {"u": 0.05, "r": 0.02})
     bright = 100.0 * 10 ** (0.4 * 0.036)
-    assert calibrated.flux[0].tolist() == pytest.approx([bright, 0.0])
+    assert calibrated.flux[0].tolist() == pytest.approx([bright, 0.0, 7.0])
     fractional = np.hypot(2.0 / 100.0, 0.05 * np.log(10) / 2.5)
     assert calibrated.sigma[0, 0] == pytest.approx(bright * fractional)
     assert calibrated.sigma[0, 1] == pytest.approx(1.0)
+    # A band that is not named stays as it is.
+    assert calibrated.sigma[0, 2] == pytest.approx(0.5)
 
 
 def test_bundled_sample_looks_like_galaxies() -> None:

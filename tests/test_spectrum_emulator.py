@@ -91,6 +91,9 @@ def test_outside_the_range_is_refused(bundled: SpectrumEmulator) -> None:
     theta[2, GAMMA] = 0.02
     with pytest.raises(ParameterError, match=r"theta\[2\] has gamma1_zh=0.02"):
         bundled.spectra(theta, np.full(3, 0.1))
+    theta[2, GAMMA] = 1e-2, 1e-5
+    with pytest.raises(ParameterError, match=r"theta\[2\] has gamma2_zh=1e-05, outside the emulator's 4\.5e-05"):
+        bundled.spectra(theta, np.full(3, 0.1))
 
 
 def test_mass_dust_and_burst_beyond_the_prior_are_computed(bundled: SpectrumEmulator) -> None:

@@ -151,3 +151,12 @@ def test_a_slope_beyond_three_standard_deviations_counts_as_those():
     slope[-1] = 1e6
     # The median |slope| is 1, that of a standard deviation of 1.4826.
     assert _step(slope, np.ones(99))[0] == pytest.approx(3 * 1.4826 / 99)
+
+
+def test_galaxies_of_a_long_catalogue_are_taken_from_all_of_it(estimator, simulator, mocks):
+    moved = off(mocks, "i", 0.16)
+    parts = [np.concatenate([getattr(one, name) for one in (mocks, moved)]) for name in ("flux", "flux_ivar", "zred")]
+    found = zero_point_offsets(estimator, simulator, Catalog(np.arange(600), mocks.bands, *parts))
+    assert found.n_galaxies == 300
+    # Every other row: half of them are off.
+    assert found.offset[mocks.bands.index("i")] == pytest.approx(0.08, abs=0.035)
