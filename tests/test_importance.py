@@ -476,3 +476,33 @@ def test_flags_and_further_steps_begin_below_their_efficiency_and_above_their_kh
         *("", INEFFICIENT, HEAVY_TAIL, INEFFICIENT)
     ]
     assert [refiner._short(draws(*one), 0.2) for one in ((200.0, 0.7), (199.0, 0.7), (200.0, 0.71))] == [False, True, True]
+
+
+def test_rounds_end_with_a_good_proposal_unless_its_evidence_betrays_it(monkeypatch):
+    refiner = Refiner(gaussian_estimator(), Linear(NARROW), RefineConfig(n_draws=1000, adapt_below=0.05, max_rounds=4))
+
+    def draws(ess, log_evidence=0.0):
+        return _Draws("any", np.zeros((1000, 11)), np.full(1000, log_evidence), np.zeros((1000, 5)), np.zeros(1000), ess, 0.3)
+
+    def rounds(start, *made):
+        """What came of the rounds, and what each was fitted to."""
+        left, fitted = list(made), []
+
+        def adapted(_, likelihood, last, rng):
+            fitted.append(last)
+            return left.pop(0)
+
+        monkeypatch.setattr(Refiner, "_adapted", adapted)
+        return list(refiner._rounds(None, start, None)), fitted
+
+    start, short, good = draws(10.0), draws(30.0), draws(60.0)
+    assert rounds(start, short, good, short) == ([short, good], [start, short])
+    # Four at most.
+    made = [draws(20.0 + k) for k in range(5)]
+    assert rounds(start, *made) == (made[:4], [start, *made[:3]])
+    # A good one that has lost a mode is not gone on from.
+    lost = draws(900.0, log_evidence=-2.1)
+    assert rounds(start, lost, good) == ([lost, good], [start, start])
+    assert rounds(start, draws(900.0, log_evidence=-1.9), good)[1] == [start]
+    # Nothing can be fitted to no draw.
+    assert rounds(draws(0.0), good) == ([], [])

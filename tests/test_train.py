@@ -349,6 +349,27 @@ def test_one_band_is_never_missing():
         config(simulation=SIMULATION | {"bands": ["r"]}, stream={"missing": missing})
 
 
+def test_bands_that_would_never_be_missing_are_named():
+    def with_missing(optional, complete, without_optional):
+        return config(stream={"missing": {"optional": optional, "complete": complete, "without_optional": without_optional}})
+
+    for optional, complete, without in ((["u"], 0.5, 0.49), ([], 0.9, 0.0), (list(BANDS), 0.5, 0.5)):
+        assert with_missing(optional, complete, without).stream is not None
+    for optional, complete, without, named in (
+        (["u"], 0.5, 0.5, "g r i z"),
+        ([], 1.0, 0.0, "u g r i z"),
+        (["u"], 1.0, 0.0, "u g r i z"),
+    ):
+        with pytest.raises(ConfigError, match=f"stream.missing: {named} would never be missing"):
+            with_missing(optional, complete, without)
+
+
+def test_a_batch_of_a_stream_is_no_more_than_an_epoch():
+    assert config(stream=STREAM, training={"batch_size": 4000}).training.batch_size == 4000
+    with pytest.raises(ConfigError, match=r"batch_size=4001 is above simulation\.n_galaxies=4000"):
+        config(stream=STREAM, training={"batch_size": 4001})
+
+
 def test_time_budget_ends_a_stream_and_sets_the_total(tmp_path):
     seen = []
     estimator = train_stream(
