@@ -1,3 +1,4 @@
+from importlib.resources import files
 from pathlib import Path
 
 import h5py
@@ -8,6 +9,7 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.units import Jy, Unit, def_unit
 
+from sedcast.data.artifacts import load_artifact
 from sedcast.data.catalog import Catalog, apply_calibration, load_sdss_sample, read_catalog
 from sedcast.data.catalog_columns import as_texts
 from sedcast.data.errors import CatalogError, ParameterError
@@ -490,3 +492,35 @@ def test_csv_with_a_byte_order_mark_and_names_that_stand_twice(tmp_path: Path) -
     path.write_text(text.replace("flux_ivar_z", "zred", 1), encoding="utf-8")
     with pytest.raises(CatalogError, match="two columns of the name 'zred'"):
         read_catalog(path)
+
+
+def test_a_table_in_the_layout_of_sdss_has_its_other_bands_too(tmp_path: Path) -> None:
+    bands = ("FUV", "r", "J", "H", "Ks")
+    arrays, _ = load_artifact(Path(str(files("sedcast.data") / "bundled" / "sdss_sample.npz")), "sdss-sample")
+    Table({name: values[:200] for name, values in arrays.items()}).write(tmp_path / "t.fits")
+    found, expected = read_catalog(tmp_path / "t.fits", bands=bands), load_sdss_sample(bands=bands).subset(slice(0, 200))
+    np.testing.assert_allclose(found.flux, expected.flux, rtol=1e-12)
+    np.testing.assert_allclose(found.flux_ivar, expected.flux_ivar, rtol=1e-12)
+    assert (found.flux_ivar[:, 2:] > 0).mean() > 0.9
+
+
+def test_floors_of_the_bundled_sample_are_the_published_ones() -> None:
+    # kcorrect's minimum errors; Morrissey et al. 2007; and 0.03 mag in 2MASS.
+    floors = {
+        "FUV": 0.052,
+        "NUV": 0.026,
+        "u": 0.05,
+        "g": 0.02,
+        "r": 0.02,
+        "i": 0.02,
+        "z": 0.03,
+        "J": 0.03,
+        "H": 0.03,
+        "Ks": 0.03,
+    }
+    raw, calibrated = (load_sdss_sample(bands=tuple(floors), calibrate=calibrate) for calibrate in (False, True))
+    for band, (name, floor) in enumerate(floors.items()):
+        seen = raw.flux_ivar[:, band] > 0
+        of_raw, of_calibrated = (one.sigma[seen, band] / one.flux[seen, band] for one in (raw, calibrated))
+        added = np.sqrt(np.median(of_calibrated**2 - of_raw**2))
+        assert added == pytest.approx(0.4 * np.log(10) * floor, rel=1e-6), name
