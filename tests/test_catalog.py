@@ -1,3 +1,4 @@
+from importlib.resources import files
 from pathlib import Path
 
 import h5py
@@ -8,6 +9,7 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.units import Jy, Unit, def_unit
 
+from sedcast.data.artifacts import load_artifact
 from sedcast.data.catalog import Catalog, apply_calibration, load_sdss_sample, read_catalog
 from sedcast.data.catalog_columns import as_texts
 from sedcast.data.errors import CatalogError, ParameterError
@@ -59,13 +61,15 @@ def test_a_flux_whose_magnitude_is_infinite_is_not_measured() -> None:
 
 
 def test_offsets_and_floors_by_hand() -> None:
-    catalog = Catalog(np.arange(1), ("u", "r"), [[100.0, 0.0]], [[0.25, 1.0]], [0.1])
+    catalog = Catalog(np.arange(1), ("u", "r", "i"), [[100.0, 0.0, 7.0]], [[0.25, 1.0, 4.0]], [0.1])
     calibrated = apply_calibration(catalog, {"u": -0.036}, {"u": 0.05, "r": 0.02})
     bright = 100.0 * 10 ** (0.4 * 0.036)
-    assert calibrated.flux[0].tolist() == pytest.approx([bright, 0.0])
+    assert calibrated.flux[0].tolist() == pytest.approx([bright, 0.0, 7.0])
     fractional = np.hypot(2.0 / 100.0, 0.05 * np.log(10) / 2.5)
     assert calibrated.sigma[0, 0] == pytest.approx(bright * fractional)
     assert calibrated.sigma[0, 1] == pytest.approx(1.0)
+    # A band that is not named stays as it is.
+    assert calibrated.sigma[0, 2] == pytest.approx(0.5)
 
 
 def test_bundled_sample_looks_like_galaxies() -> None:
@@ -488,3 +492,35 @@ def test_csv_with_a_byte_order_mark_and_names_that_stand_twice(tmp_path: Path) -
     path.write_text(text.replace("flux_ivar_z", "zred", 1), encoding="utf-8")
     with pytest.raises(CatalogError, match="two columns of the name 'zred'"):
         read_catalog(path)
+
+
+def test_a_table_in_the_layout_of_sdss_has_its_other_bands_too(tmp_path: Path) -> None:
+    bands = ("FUV", "r", "J", "H", "Ks")
+    arrays, _ = load_artifact(Path(str(files("sedcast.data") / "bundled" / "sdss_sample.npz")), "sdss-sample")
+    Table({name: values[:200] for name, values in arrays.items()}).write(tmp_path / "t.fits")
+    found, expected = read_catalog(tmp_path / "t.fits", bands=bands), load_sdss_sample(bands=bands).subset(slice(0, 200))
+    np.testing.assert_allclose(found.flux, expected.flux, rtol=1e-12)
+    np.testing.assert_allclose(found.flux_ivar, expected.flux_ivar, rtol=1e-12)
+    assert (found.flux_ivar[:, 2:] > 0).mean() > 0.9
+
+
+def test_floors_of_the_bundled_sample_are_the_published_ones() -> None:
+    # kcorrect's minimum errors; Morrissey et al. 2007; and 0.03 mag in 2MASS.
+    floors = {
+        "FUV": 0.052,
+        "NUV": 0.026,
+        "u": 0.05,
+        "g": 0.02,
+        "r": 0.02,
+        "i": 0.02,
+        "z": 0.03,
+        "J": 0.03,
+        "H": 0.03,
+        "Ks": 0.03,
+    }
+    raw, calibrated = (load_sdss_sample(bands=tuple(floors), calibrate=calibrate) for calibrate in (False, True))
+    for band, (name, floor) in enumerate(floors.items()):
+        seen = raw.flux_ivar[:, band] > 0
+        of_raw, of_calibrated = (one.sigma[seen, band] / one.flux[seen, band] for one in (raw, calibrated))
+        added = np.sqrt(np.median(of_calibrated**2 - of_raw**2))
+        assert added == pytest.approx(0.4 * np.log(10) * floor, rel=1e-6), name

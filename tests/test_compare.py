@@ -14,7 +14,7 @@ from sedcast.baselines.compare import FLOOR, _compare_pairs, _PairTask, compare_
 from sedcast.baselines.mcmc import McmcConfig, run_emcee
 from sedcast.baselines.outcomes import COMPARED_NAMES, PHYSICAL_NAMES, CompareConfig, Galaxy, Outcome, Setting, run_key
 from sedcast.baselines.report_tables import _table, pair_name, summarise, to_json, to_markdown
-from sedcast.baselines.runs import independent_draws
+from sedcast.baselines.runs import independent_draws, run_method
 from sedcast.data.cosmology import Cosmology
 from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.data.sfh_bases import SFHBases
@@ -247,6 +247,8 @@ def test_draws_are_as_many_as_effective_samples_and_halves_are_of_other_walkers(
     walker = draws[:, 0] // 1000
     assert (np.diff(walker) >= 0).all()
     assert len(independent_draws(chain, 30.2, 60, seed=0)) == 30
+    # Two effective samples of each walker: its first state and its last.
+    assert set(independent_draws(chain, 16.0, 60, seed=0)[:, 0] % 1000) == {0.0, 39.0}
 
 
 def test_the_reference_is_emcee_where_it_runs():
@@ -302,3 +304,44 @@ def test_a_run_is_known_by_all_that_it_depends_on(monkeypatch):
             patched.setattr(outcomes, names, (*getattr(outcomes, names)[:-1], "t50_gyr"))
             assert run_key(one, galaxy(0), "emcee") != key
     assert run_key(setting(), galaxy(0), "emcee") == key
+
+
+@pytest.mark.parametrize("method", ["flow", "refined", "emcee", "zeus", "nautilus"])
+def test_a_run_is_known_by_its_own_settings_and_data_alone(method):
+    one = setting()
+    key = run_key(one, galaxy(0), method)
+    sampled, refined = method in ("emcee", "zeus", "nautilus"), method == "refined"
+    mcmc, refine = one.config.mcmc, one.config.refine
+    for changes, matters in (
+        ({"seed": one.config.seed + 1}, True),
+        ({"n_samples": one.config.n_samples + 1}, not sampled),
+        ({"independent": not one.config.independent}, sampled),
+        ({"mcmc": mcmc.model_copy(update={"max_steps": mcmc.max_steps + 1})}, sampled),
+        # A galaxy's chain has a seed of its own.
+        ({"mcmc": mcmc.model_copy(update={"seed": mcmc.seed + 1})}, False),
+        ({"refine": refine.model_copy(update={"n_draws": refine.n_draws + 1})}, refined),
+    ):
+        config = one.config.model_copy(update=changes)
+        assert (run_key(replace(one, config=config), galaxy(0), method) != key) == matters, changes
+    brighter = galaxy(0)
+    for name in ("flux", "flux_ivar", "zred"):
+        other = replace(brighter, **{name: 1.001 * getattr(brighter, name)})
+        assert run_key(one, other, method) != key, name
+    assert run_key(one, galaxy(0, mock=True), method) != key
+
+
+@pytest.mark.parametrize(("efficiency", "n"), [(np.nan, 300), (1.0, 300), (0.05, 100), (1e-6, 2)])
+def test_draws_of_the_flow_are_as_many_as_its_weights_are_worth(efficiency, n, monkeypatch):
+    one = setting()
+    plain = one.estimator.draw
+
+    def weighted(*row, **seed):
+        return plain(*row, **seed)._replace(efficiency=np.array([efficiency]), log_evidence=np.array([-3.0]))
+
+    monkeypatch.setattr(one.estimator, "draw", weighted)
+    outcome = run_method(one, galaxy(0), "flow")
+    assert not outcome.failed
+    assert outcome.draws.shape == (n, 11)
+    known = np.isfinite(efficiency)
+    assert outcome.ess == pytest.approx(2000 * efficiency if known else 2000)
+    assert outcome.log_evidence == (-3.0 if known else None)

@@ -7,7 +7,7 @@ from sedcast.data.tensorflow import import_tensorflow
 from sedcast.posterior.flow import FlowConfig, MaskedAutoregressiveFlow
 from sedcast.posterior.flow_kernel import MIN_SAMPLES
 from sedcast.posterior.flow_tensorflow import _silu, as_tfp_distribution, negative_log_prob
-from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig
+from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig, _State
 from sedcast.posterior.made import initial_parameters, parameter_masks, permutations
 from sedcast.posterior.training_pairs import standardisation
 
@@ -292,3 +292,47 @@ def test_a_finished_training_is_not_trained_further(tmp_path, rng):
         first, again = (FlowTrainer(SMALL, training, checkpoint=path).fit(theta, x) for _ in range(2))
         assert again.history == first.history
         assert again.reason == first.reason != "reached max_epochs"
+
+
+def test_the_rate_warms_up_and_falls_along_a_cosine():
+    training = FlowTrainingConfig(learning_rate=1e-2, warmup_steps=9, final_rate=0.1, max_epochs=10)
+    state = _State({}, {}, {})
+
+    def rate(step):
+        state.step = step
+        return FlowTrainer(SMALL, training)._rates(state, 3, 100)
+
+    # A tenth of the way in each step; after half of the 1000 steps the mean of both ends; at last a tenth, and so beyond.
+    np.testing.assert_allclose(rate(0), [1e-3, 2e-3, 3e-3], rtol=1e-4)
+    np.testing.assert_allclose(rate(500)[0], 5.5e-3, rtol=1e-6)
+    np.testing.assert_allclose(rate(250)[0], 1e-2 * (0.1 + 0.9 * (0.5 + np.sqrt(0.125))), rtol=1e-6)
+    np.testing.assert_allclose(rate(1000), 1e-3, rtol=1e-6)
+    np.testing.assert_allclose(rate(1700), 1e-3, rtol=1e-6)
+
+
+def test_the_rate_ends_with_the_time_budget_if_that_comes_first():
+    training = FlowTrainingConfig(learning_rate=1e-2, warmup_steps=0, final_rate=0.1, max_epochs=10, max_minutes=8.0)
+    trainer = FlowTrainer(SMALL, training)
+    half = trainer._rates(_State({}, {}, {}, step=10, minutes=4.0), 2, 100)
+    np.testing.assert_allclose(half, 5.5e-3, rtol=1e-6)
+    np.testing.assert_allclose(trainer._rates(_State({}, {}, {}, step=900, minutes=0.1), 1, 100), 1.22e-3, rtol=1e-2)
+
+
+def test_patience_is_counted_from_the_best_epoch():
+    trainer = FlowTrainer(SMALL, FlowTrainingConfig(patience=3, max_epochs=30, max_minutes=5.0))
+    record = {"validation_nll": 1.0}
+    # Epochs 5, 6 and 7 were no better than epoch 4.
+    state = _State({}, {}, {}, epoch=7, best_epoch=4, history=[record] * 7)
+    assert trainer._reason_to_stop(state) == ""
+    state.epoch = 8
+    assert trainer._reason_to_stop(state) == "validation loss has not improved for 3 epochs"
+    state.position = 1
+    assert trainer._reason_to_stop(state) == ""
+    ended = _State({}, {}, {}, epoch=30, best_epoch=29, history=[record] * 30)
+    assert trainer._reason_to_stop(ended) == "reached max_epochs"
+    ended.minutes = 5.0
+    assert trainer._reason_to_stop(ended) == "reached max_minutes"
+
+
+def test_a_share_is_held_out_and_one_pair_at_least():
+    assert [FlowTrainingConfig(validation_fraction=0.2).n_held_out(n) for n in (1, 2, 10, 1234)] == [1, 1, 2, 247]

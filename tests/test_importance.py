@@ -15,7 +15,7 @@ from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import PARAMETER_NAMES, Prior
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.exact import Refined
-from sedcast.posterior.importance import HEAVY_TAIL, INEFFICIENT, UNRESOLVED, RefineConfig, Refiner
+from sedcast.posterior.importance import HEAVY_TAIL, INEFFICIENT, UNRESOLVED, RefineConfig, Refiner, _Draws
 from sedcast.posterior.infer import infer_catalog
 from sedcast.posterior.likelihood import GaussianLikelihood
 from sedcast.posterior.mass import MassConditional
@@ -440,3 +440,69 @@ def test_a_heavy_tail_is_flagged():
     further = refiner(0.7, n_draws=4000, max_rounds=1, min_efficiency=0.0, contexts_below=0.0, adapt_below=0.0)
     tried = further(FLUX, np.full(5, 0.3**-2), ZRED, 50, seed=2).tried
     assert [step for step, *_ in tried][:3] == ["flow", "contexts", "adapted"]
+
+
+def test_of_two_proposals_the_larger_evidence_by_far_goes_before_then_what_needs_no_flag_then_more_draws():
+    refiner = Refiner(gaussian_estimator(), Linear(NARROW), RefineConfig(n_draws=1000, min_efficiency=0.02, max_khat=0.7))
+
+    def draws(*, ess, log_evidence=0.0, khat=0.3):
+        # Of that evidence: equal weights.
+        return _Draws("flow", np.zeros((1000, 11)), np.full(1000, log_evidence), np.zeros((1000, 5)), np.zeros(1000), ess, khat)
+
+    def best(first, second):
+        return next(name for name, one in (("first", first), ("second", second)) if refiner._better(first, second) is one)
+
+    assert best(draws(ess=100.0), draws(ess=101.0)) == "second"
+    assert best(draws(ess=101.0), draws(ess=100.0)) == "first"
+    # By more than two nats, whatever the efficiency; by less it does not count.
+    assert best(draws(ess=900.0), draws(ess=5.0, log_evidence=2.1)) == "second"
+    assert best(draws(ess=5.0, log_evidence=2.1), draws(ess=900.0)) == "first"
+    assert best(draws(ess=900.0), draws(ess=100.0, log_evidence=1.9)) == "first"
+    # Not if one draw alone has all of it.
+    assert best(draws(ess=900.0), draws(ess=1.5, log_evidence=9.0)) == "first"
+    # A flag weighs more than draws.
+    assert best(draws(ess=900.0, khat=0.8), draws(ess=100.0)) == "second"
+    assert best(draws(ess=100.0), draws(ess=900.0, khat=0.8)) == "first"
+    assert best(draws(ess=900.0, khat=0.8), draws(ess=901.0, khat=0.9)) == "second"
+
+
+def test_flags_and_further_steps_begin_below_their_efficiency_and_above_their_khat():
+    refiner = Refiner(gaussian_estimator(), Linear(NARROW), RefineConfig(n_draws=1000, min_efficiency=0.02, max_khat=0.7))
+
+    def draws(ess, khat):
+        return _Draws("flow", np.zeros((1000, 11)), np.zeros(1000), np.zeros((1000, 5)), np.zeros(1000), ess, khat)
+
+    assert [refiner._flag(draws(*one)) for one in ((20.0, 0.7), (19.9, 0.7), (20.0, 0.71), (19.9, 0.71))] == [
+        *("", INEFFICIENT, HEAVY_TAIL, INEFFICIENT)
+    ]
+    assert [refiner._short(draws(*one), 0.2) for one in ((200.0, 0.7), (199.0, 0.7), (200.0, 0.71))] == [False, True, True]
+
+
+def test_rounds_end_with_a_good_proposal_unless_its_evidence_betrays_it(monkeypatch):
+    refiner = Refiner(gaussian_estimator(), Linear(NARROW), RefineConfig(n_draws=1000, adapt_below=0.05, max_rounds=4))
+
+    def draws(ess, log_evidence=0.0):
+        return _Draws("any", np.zeros((1000, 11)), np.full(1000, log_evidence), np.zeros((1000, 5)), np.zeros(1000), ess, 0.3)
+
+    def rounds(start, *made):
+        """What came of the rounds, and what each was fitted to."""
+        left, fitted = list(made), []
+
+        def adapted(_, likelihood, last, rng):
+            fitted.append(last)
+            return left.pop(0)
+
+        monkeypatch.setattr(Refiner, "_adapted", adapted)
+        return list(refiner._rounds(None, start, None)), fitted
+
+    start, short, good = draws(10.0), draws(30.0), draws(60.0)
+    assert rounds(start, short, good, short) == ([short, good], [start, short])
+    # Four at most.
+    made = [draws(20.0 + k) for k in range(5)]
+    assert rounds(start, *made) == (made[:4], [start, *made[:3]])
+    # A good one that has lost a mode is not gone on from.
+    lost = draws(900.0, log_evidence=-2.1)
+    assert rounds(start, lost, good) == ([lost, good], [start, start])
+    assert rounds(start, draws(900.0, log_evidence=-1.9), good)[1] == [start]
+    # Nothing can be fitted to no draw.
+    assert rounds(draws(0.0), good) == ([], [])

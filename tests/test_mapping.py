@@ -19,6 +19,7 @@ from sedcast.data.config import parse_config
 from sedcast.data.errors import CatalogError, ConfigError, ParameterError
 from sedcast.data.filters import BANDS, load_filter
 from sedcast.data.mapping import BUNDLED_MAPPINGS, CatalogMapping, load_mapping, map_rows, read_mapped
+from sedcast.data.mapping_checks import USUAL_MAGNITUDES, check_usual
 from sedcast.data.sdss_flags import sdss_clean, sdss_flag_word
 from sedcast.data.tables import open_table
 
@@ -829,3 +830,24 @@ def test_a_mapping_of_some_bands_needs_only_their_columns(tmp_path: Path) -> Non
     for wrong, said in ((["decam2014-u"], "bands decam2014-u: the mapping has decam2014-g"), ([], "bands none")):
         with pytest.raises(ConfigError, match=said):
             mapping.only(wrong)
+
+
+def test_a_column_is_refused_where_most_of_its_values_are_odd() -> None:
+    usual, nothing = np.linspace(15.0, 25.0, 20), np.array([np.nan, np.inf])
+    check_usual(np.concatenate([usual, np.linspace(100.0, 200.0, 20), nothing]), USUAL_MAGNITUDES, "m", "magnitudes")
+    for odd in (np.linspace(100.0, 200.0, 21), np.linspace(-9.0, 4.9, 21)):
+        with pytest.raises(CatalogError, match=r"m runs from .*: most values are no magnitudes"):
+            check_usual(np.concatenate([usual, odd, nothing]), USUAL_MAGNITUDES, "m", "magnitudes")
+    # No survey has most of its galaxies beyond 5 or 40 mag; a few are near either end.
+    for ends in ((5.0, 5.5), (39.5, 40.0)):
+        check_usual(np.linspace(*ends, 40), USUAL_MAGNITUDES, "m", "magnitudes")
+    for beyond in ((4.0, 4.9), (40.1, 41.0)):
+        with pytest.raises(CatalogError, match="most values are no magnitudes"):
+            check_usual(np.linspace(*beyond, 40), USUAL_MAGNITUDES, "m", "magnitudes")
+
+
+def test_a_few_codes_may_stand_in_most_rows() -> None:
+    usual, codes = np.linspace(15.0, 25.0, 20), np.array([-9999.0, -999.0, -99.0, 99.0, 999.0])
+    check_usual(np.concatenate([usual, np.repeat(codes, 20)]), USUAL_MAGNITUDES, "m", "magnitudes")
+    with pytest.raises(CatalogError, match="runs from -9999 to 1000"):
+        check_usual(np.concatenate([usual, np.repeat(codes, 20), [1000.0]]), USUAL_MAGNITUDES, "m", "magnitudes")

@@ -86,6 +86,21 @@ def test_signal_coordinates_are_a_bijection_that_keeps_the_posterior():
     assert isinstance(choose_coordinates(linear_galaxy(Broken()), x), ProbitCoordinates)
 
 
+def test_start_points_are_as_bright_as_the_galaxy_and_differ_by_its_noise():
+    flux = 500.0 * MassTimesColours.colours
+    galaxy = GaussianLikelihood(MassTimesColours(), PRIOR, flux=flux, flux_ivar=SIGMA**-2, zred=0.1)
+    x = np.random.default_rng(1).standard_normal((2000, 11))
+    y = SignalCoordinates(galaxy).candidates(x)
+    signal = 10 ** y[:, 0]
+    assert signal.mean() == pytest.approx(np.sqrt(np.sum((flux / SIGMA) ** 2)), rel=1e-3)
+    # The total signal-to-noise ratio is measured to within one.
+    assert signal.std() == pytest.approx(1.0, rel=0.06)
+    np.testing.assert_array_equal(y[:, 1:], x[:, 1:])
+    # Where there is no signal, start points have one of about one.
+    dark = GaussianLikelihood(MassTimesColours(), PRIOR, flux=np.zeros(5), flux_ivar=SIGMA**-2, zred=0.1)
+    assert np.median(SignalCoordinates(dark).candidates(x)[:, 0]) == pytest.approx(0.0, abs=0.03)
+
+
 @RUNNERS
 def test_same_seed_same_chain_whatever_the_global_state(run):
     first = run(linear_galaxy(), SHORT)

@@ -7,7 +7,9 @@ from scipy.stats import multivariate_normal
 from sedcast.baselines.coordinates import FlowCoordinates, FlowMap
 from sedcast.baselines.diagnostics import autocorrelation_time, rank_rhat
 from sedcast.baselines.mcmc import McmcConfig, run_emcee, run_zeus
+from sedcast.baselines.moves import GroupedMove, ZeusGroups
 from sedcast.baselines.nested import run_nautilus
+from sedcast.baselines.starts import _Pool, _pooled, _resampled
 from sedcast.data.errors import ParameterError
 from sedcast.emulator.prior import Prior
 from sedcast.posterior.flow_training import FlowTrainer, FlowTrainingConfig
@@ -135,3 +137,77 @@ def test_the_verdict_is_of_the_chain_that_is_returned():
     steps, walkers, _ = result.chain.shape
     np.testing.assert_allclose(result.ess, steps * walkers / autocorrelation_time(result.chain))
     assert result.n_burn_in >= 2 * CONFIG.thin
+
+
+def test_zeus_moves_each_group_by_its_own_walkers():
+    class Own:
+        def get_direction(self, complement, mu):
+            # Of which group the walkers are.
+            return np.full_like(complement, complement.mean()), True
+
+    groups = ZeusGroups(Own(), 3)
+    # Each half of the sampler holds half of every group, one group after the other.
+    group = np.tile(np.repeat([0.0, 1.0, 2.0], 4), 2)
+    directions, tuned = groups.get_direction(group[:12, None] * np.ones(5), 1.0)
+    np.testing.assert_array_equal(directions, group[12:, None] * np.ones(5))
+    assert tuned
+    order = groups.order(24)
+    np.testing.assert_array_equal(group[order], np.repeat([0.0, 1.0, 2.0], 8))
+    np.testing.assert_array_equal(np.sort(order), np.arange(24))
+
+
+def test_emcee_moves_each_group_by_its_own_walkers():
+    class Own:
+        def get_proposal(self, sample, complement, random):
+            (others,) = complement
+            return sample + others.mean(), np.full(len(sample), others.mean())
+
+    group = np.repeat([10.0, 20.0, 30.0], 4)[:, None] * np.ones(5)
+    proposed, factors = GroupedMove(Own(), 3).get_proposal(np.zeros((12, 5)), [group], None)
+    np.testing.assert_array_equal(proposed, group)
+    np.testing.assert_array_equal(factors, group[:, 0])
+
+
+class Normal:
+    """A proposal N(0, std²) in every coordinate."""
+
+    def __init__(self, std, dim):
+        self.name, self.std, self.dim = "normal", std, dim
+
+    def sample(self, n, rng):
+        return self.std * rng.standard_normal((n, self.dim))
+
+    def log_prob(self, y):
+        return multivariate_normal(np.zeros(self.dim), self.std**2 * np.eye(self.dim)).logpdf(y)
+
+
+def test_draws_of_all_rounds_are_weighted_by_the_mixture_of_their_proposals():
+    rng, log_evidence = np.random.default_rng(5), -40.0
+    proposals = [Normal(1.5, 2), Normal(1.0, 2), Normal(3.0, 2)]
+
+    def pooled(proposals):
+        points = [one.sample(20_000, rng) for one in proposals]
+        return _pooled([(x, log_evidence + Normal(1.0, 2).log_prob(x)) for x in points], proposals)
+
+    pool = pooled(proposals)
+    density = np.mean([np.exp(one.log_prob(pool.points)) for one in proposals], axis=0)
+    weight = np.exp(log_evidence + Normal(1.0, 2).log_prob(pool.points)) / density
+    np.testing.assert_allclose(np.exp(pool.log_weight), weight, rtol=1e-9)
+    # The posterior itself is the best of them, at no distance.
+    assert pool.proposal is proposals[1]
+    assert pool.closeness == pytest.approx(1.0, abs=0.02)
+    # From N(0, 1) to N(0, s²) it is ln s + 1 / (2 s²) - 1 / 2 in each of two coordinates.
+    divergence = 2 * (np.log(1.5) + 0.5 / 1.5**2 - 0.5)
+    assert pooled(proposals[:1]).closeness == pytest.approx(np.exp(-divergence), abs=0.02)
+
+
+def test_start_points_are_drawn_by_weight_without_replacement():
+    points, weight = np.arange(5.0)[:, None] * np.ones(11), np.array([0.0, 0.1, 0.2, 0.3, 0.4])
+    with np.errstate(divide="ignore"):
+        pool = _Pool(points, np.log(weight) - 900.0)
+    rng = np.random.default_rng(6)
+    first = [_resampled(pool, 1, None, rng)[0, 0] for _ in range(4000)]
+    shares = np.bincount(np.array(first, dtype=int), minlength=5) / 4000
+    np.testing.assert_allclose(shares, weight, atol=4 * np.sqrt(0.25 / 4000))
+    assert shares[0] == 0
+    np.testing.assert_array_equal(np.sort(_resampled(pool, 4, None, rng), axis=0), points[1:])

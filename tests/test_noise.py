@@ -354,3 +354,26 @@ def test_a_model_of_depths_is_an_artifact_like_another(stated: NoiseModel, tmp_p
 def test_depths_that_are_none_are_refused(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ParameterError, match=said):
         NoiseModel.from_depths(**arguments)
+
+
+def test_an_own_softening_is_of_the_errors_of_the_faintest_tenth() -> None:
+    flux = np.random.default_rng(4).permutation(np.linspace(1.0, 1000.0, 1000))
+    sigma = np.where(flux <= 100, 1.0, 3.0)
+    catalog = Catalog(np.arange(1000), ("mine",), flux[:, None], sigma[:, None] ** -2, np.full(1000, 0.1))
+    assert NoiseModel.from_catalog(catalog).softening == pytest.approx(1.042)
+
+
+def test_a_draw_is_kept_with_the_product_of_its_bands_chances(sdss: NoiseModel) -> None:
+    rng = np.random.default_rng(7)
+    flux = 10 ** rng.uniform(-1.0, 4.0, (4000, len(sdss.bands)))
+    log_weight = sdss.draw(flux, rng)[2]
+    assert log_weight.max() <= 1e-12
+    # A band that is not measured has no part in it.
+    measured = rng.random(flux.shape) < 0.5
+    alone = [sdss.select((band,)).draw(flux[:, [b]], rng)[2] for b, band in enumerate(sdss.bands)]
+    np.testing.assert_allclose(log_weight, np.sum(alone, axis=0), atol=1e-12)
+    np.testing.assert_allclose(sdss.draw(flux, rng, measured=measured)[2], np.sum(measured.T * alone, axis=0), atol=1e-12)
+    # Some flux of each band is always kept.
+    grid = 10 ** np.linspace(-3.0, 6.0, 20_000)[:, None]
+    for band in sdss.bands:
+        assert sdss.select((band,)).draw(grid, rng)[2].max() == pytest.approx(0.0, abs=1e-3)

@@ -91,6 +91,9 @@ def test_outside_the_range_is_refused(bundled: SpectrumEmulator) -> None:
     theta[2, GAMMA] = 0.02
     with pytest.raises(ParameterError, match=r"theta\[2\] has gamma1_zh=0.02"):
         bundled.spectra(theta, np.full(3, 0.1))
+    theta[2, GAMMA] = 1e-2, 1e-5
+    with pytest.raises(ParameterError, match=r"theta\[2\] has gamma2_zh=1e-05, outside the emulator's 4\.5e-05"):
+        bundled.spectra(theta, np.full(3, 0.1))
 
 
 def test_mass_dust_and_burst_beyond_the_prior_are_computed(bundled: SpectrumEmulator) -> None:
@@ -119,3 +122,24 @@ def test_redshifts_that_the_bases_do_not_reach_are_refused_before_the_training()
 def test_bad_configuration_names_the_key(values: dict, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         parse_config(values, EmulatorConfig)
+
+
+def test_the_networks_inputs_are_ramps_of_the_metallicity_between_the_librarys(bundled: SpectrumEmulator) -> None:
+    config = EmulatorConfig.model_validate(bundled.card["config"])
+    model, prior = bundled.model, Prior(gamma1_zh=(1e-3, 4e-3), gamma2_zh=(1e-3, 3e-3))
+    n_bin, log_z = config.n_complete_bins(model), model.library.log_z
+    rng = np.random.default_rng(8)
+    low, high = np.array([prior.gamma1_zh, prior.gamma2_zh]).T
+    gamma = rng.uniform(low, high, (40, 2))
+    found = config.metallicity_inputs(model, prior)(gamma)
+    np.testing.assert_allclose(found[:, :2], np.log(gamma), rtol=1e-6)
+    times = np.linspace(0, model.histories.edges_gyr[n_bin], config.n_metallicity_times)
+    z = np.log10(model.histories.metallicity_at(np.repeat(gamma, len(times), axis=0), np.tile(times, 40))).reshape(40, -1)
+    ramps = np.clip((z[:, :, None] - log_z[:-1]) / np.diff(log_z), 0, 1).reshape(40, -1)
+    # Those left out are the same for all that the prior allows: so each other one is there, in order.
+    corners = np.log10(model.histories.metallicity_at(np.repeat([low, high], len(times), axis=0), np.tile(times, 2)))
+    lowest, highest = corners.reshape(2, -1, 1)
+    there = ((lowest < log_z[1:]) & (highest > log_z[:-1])).ravel()
+    assert 0 < there.sum() < len(there)
+    np.testing.assert_allclose(found[:, 2:], ramps[:, there], atol=2e-6)
+    assert (np.ptp(ramps[:, ~there], axis=0) == 0).all()

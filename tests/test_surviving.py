@@ -69,6 +69,7 @@ def test_arrays_come_back() -> None:
         ((LOG_AGE, LOG_Z, FRACTION.T), "must have shape"),
         ((LOG_AGE, LOG_Z, FRACTION - 0.9), "positive and finite"),
         ((LOG_AGE[::-1], LOG_Z, FRACTION), "log_age must be finite and increase"),
+        ((LOG_AGE, np.full_like(LOG_Z, LOG_Z[0]), FRACTION), "log_z must be finite and increase"),
     ],
 )
 def test_impossible_tables_are_refused(arrays: tuple[np.ndarray, ...], message: str) -> None:

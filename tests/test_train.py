@@ -1,5 +1,6 @@
 """Training an estimator from simulations."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import h5py
@@ -100,6 +101,22 @@ def test_broken_training_sets_are_counted():
         TrainingSet(*(getattr(good, name)[:0] for name in ("theta_unbounded", "flux", "flux_ivar", "zred")), good.config)
     with pytest.raises(ParameterError, match=r"flux has shape \(4000, 4\)"):
         replace(good, flux=good.flux[:, :4])
+    # What no simulation of the configuration gives: probit coordinates and redshifts beyond its own.
+    for far, refused in ((7.0, False), (7.1, True), (-7.1, True)):
+        theta = good.theta_unbounded.copy()
+        theta[[4, 6], 3] = far, far - 0.01 * np.sign(far)
+        with pytest.raises(ParameterError, match=r"beyond ±7\.04, in 2 of 4000 rows") if refused else nullcontext():
+            replace(good, theta_unbounded=theta)
+    low, high = good.config.zred.min, good.config.zred.max
+    for zred, refused in ((low, False), (high, False), (0.99 * low, True), (1.01 * high, True)):
+        values = good.zred.copy()
+        values[7] = zred
+        with pytest.raises(ParameterError, match=r"zred is beyond .* in 1 of 4000 rows") if refused else nullcontext():
+            replace(good, zred=values)
+    ivar = good.flux_ivar.copy()
+    ivar[[1, 2, 3], 0] = 0.0
+    with pytest.raises(ParameterError, match="flux_ivar is not positive in 3 of 4000 rows"):
+        replace(good, flux_ivar=ivar)
 
 
 STREAM = {"n_validation": 500, "missing": {}}
@@ -330,6 +347,27 @@ def test_one_band_is_never_missing():
     missing = {"optional": [], "complete": 0.5, "without_optional": 0}
     with pytest.raises(ConfigError, match="r is the only band, and never missing"):
         config(simulation=SIMULATION | {"bands": ["r"]}, stream={"missing": missing})
+
+
+def test_bands_that_would_never_be_missing_are_named():
+    def with_missing(optional, complete, without_optional):
+        return config(stream={"missing": {"optional": optional, "complete": complete, "without_optional": without_optional}})
+
+    for optional, complete, without in ((["u"], 0.5, 0.49), ([], 0.9, 0.0), (list(BANDS), 0.5, 0.5)):
+        assert with_missing(optional, complete, without).stream is not None
+    for optional, complete, without, named in (
+        (["u"], 0.5, 0.5, "g r i z"),
+        ([], 1.0, 0.0, "u g r i z"),
+        (["u"], 1.0, 0.0, "u g r i z"),
+    ):
+        with pytest.raises(ConfigError, match=f"stream.missing: {named} would never be missing"):
+            with_missing(optional, complete, without)
+
+
+def test_a_batch_of_a_stream_is_no_more_than_an_epoch():
+    assert config(stream=STREAM, training={"batch_size": 4000}).training.batch_size == 4000
+    with pytest.raises(ConfigError, match=r"batch_size=4001 is above simulation\.n_galaxies=4000"):
+        config(stream=STREAM, training={"batch_size": 4001})
 
 
 def test_time_budget_ends_a_stream_and_sets_the_total(tmp_path):

@@ -19,7 +19,7 @@ from sedcast.posterior import (
 from sedcast.posterior.outlier_training import draw_like_training
 from sedcast.posterior.resampling import PosteriorDraws
 from sedcast.posterior.streaming import infer_file
-from sedcast.posterior.zero_points import warn_of_offsets
+from sedcast.posterior.zero_points import _step, warn_of_offsets
 
 _LN_FLUX_PER_MAG = 0.4 * np.log(10)
 
@@ -195,3 +195,39 @@ def test_wrong_arguments_are_named(estimator, simulator, mocks):
         zero_point_offsets(estimator, simulator, mocks.select(("u", "g", "r", "i")))
     with pytest.raises(ParameterError, match="seed"):
         zero_point_offsets(estimator, simulator, mocks, seed=0.5)
+
+
+def test_the_step_is_newtons_and_its_error_the_scatter_of_the_galaxies():
+    # Of 60 galaxies with the evidence -c (o - o_i)² / 2, the best offset is the mean of the o_i by their c.
+    rng = np.random.default_rng(3)
+    curvature, own = rng.uniform(50.0, 150.0, 60), 0.1 + 0.02 * rng.standard_normal(60)
+    offset, error, gain = _step(curvature * own, curvature)
+    best = np.average(own, weights=curvature)
+    assert offset == pytest.approx(best, rel=1e-12)
+    # The error of a mean with these weights.
+    weight = curvature / curvature.sum()
+    assert error == pytest.approx(np.sqrt((weight**2 * (own - best) ** 2).sum()), rel=1e-12)
+    evidence = -0.5 * curvature * np.array([(best - own) ** 2, own**2])
+    assert gain == pytest.approx((evidence[0] - evidence[1]).mean(), rel=1e-12)
+    # Those of which nothing is known do not count, and fifty of the others are enough.
+    unknown = np.append(curvature * own, np.full(9, np.nan)), np.append(curvature, np.ones(9))
+    assert _step(*unknown) == pytest.approx((offset, error, gain))
+    assert np.isfinite(_step((curvature * own)[:50], curvature[:50])).all()
+    assert np.isnan(_step((curvature * own)[:49], curvature[:49])).all()
+    assert np.isnan(_step(curvature * own, -curvature)).all()
+
+
+def test_a_slope_beyond_three_standard_deviations_counts_as_those():
+    slope = np.where(np.arange(99) % 2, 1.0, -1.0)
+    slope[-1] = 1e6
+    # The median |slope| is 1, that of a standard deviation of 1.4826.
+    assert _step(slope, np.ones(99))[0] == pytest.approx(3 * 1.4826 / 99)
+
+
+def test_galaxies_of_a_long_catalogue_are_taken_from_all_of_it(estimator, simulator, mocks):
+    moved = off(mocks, "i", 0.16)
+    parts = [np.concatenate([getattr(one, name) for one in (mocks, moved)]) for name in ("flux", "flux_ivar", "zred")]
+    found = zero_point_offsets(estimator, simulator, Catalog(np.arange(600), mocks.bands, *parts))
+    assert found.n_galaxies == 300
+    # Every other row: half of them are off.
+    assert found.offset[mocks.bands.index("i")] == pytest.approx(0.08, abs=0.035)
