@@ -161,13 +161,13 @@ def output_path(path: str | Path, *, overwrite: bool = False) -> Path:
 
 
 def reserve(path: Path, n_bytes: int) -> None:
-    """Let a file have room for `n_bytes` in all, before a library that crashes on a full disk writes to it.
+    """Let a file that is there have room for `n_bytes` in all, before a library that crashes on a full disk writes to it.
 
     Raises
     ------
     OSError : if it cannot, with ENOSPC, EDQUOT or EFBIG.
     """
-    with path.open("ab") as handle:
+    with path.open("r+b") as handle:
         held = os.fstat(handle.fileno()).st_size
         if held >= n_bytes:
             return

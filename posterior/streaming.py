@@ -154,10 +154,11 @@ def infer_file(
         # HDF5 raises RuntimeError where a file cannot be written when it is closed.
         if (number := error_number(error)) is None and isinstance(error, RuntimeError):
             raise
-        full = number in FULL
+        kept = partial_folder(output)
         raise ArtifactError(
-            f"{output} cannot be written: {'the disk is full' if full else error}. "
-            f"Finished rows are kept in {partial_folder(output)}: repeat the command to go on"
+            f"{output} cannot be written: {'the disk is full' if number in FULL else error}. "
+            + (f"Finished rows are kept in {kept}" if kept.is_dir() else f"{kept}, where finished rows were, is gone")
+            + ": repeat the command to go on"
         ) from error
     return figures | {"resumed": resumed, "seconds": time.perf_counter() - started}
 

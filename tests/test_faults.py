@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -17,6 +18,7 @@ from sedcast.cli import app
 from sedcast.cli_common import check_writable, explain_os_error
 from sedcast.data.artifacts import atomic_path, load_artifact, reserve, save_artifact
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
+from sedcast.data.hdf5 import NewHDF5
 from sedcast.data.locks import output_lock
 
 ROOT = Path(__file__).parent.parent
@@ -93,6 +95,7 @@ def test_a_full_disk_while_an_artifact_is_written_leaves_the_old_one(tmp_path: P
     assert load_artifact(tmp_path / "x.npz", "thing")[1]["version"] == 1
     with monkeypatch.context() as patched:
         patched.setattr(os, "posix_fallocate", lambda *_: full(0))
+        (tmp_path / "y").touch()
         with pytest.raises(OSError, match="No space"):
             reserve(tmp_path / "y", 1 << 40)
 
@@ -115,6 +118,18 @@ def test_a_full_disk_is_known_by_numpys_words_too(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "x.fits")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("None cannot write a file: the disk is full"), done.stdout
+
+
+def test_an_unfinished_file_that_is_deleted_meanwhile_is_missed(tmp_path: Path) -> None:
+    def write() -> None:
+        with atomic_path(tmp_path / "x.h5") as temporary, NewHDF5(temporary, 1 << 12) as file:
+            file["values"] = np.arange(10)
+            temporary.unlink()
+            file.make_room(1 << 20)
+
+    with pytest.raises(FileNotFoundError):
+        write()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("command", "kept"), [("train emulator", True), ("ssp build", False)])
