@@ -180,8 +180,11 @@ def infer_catalog(
             if refiner is None or name not in WEIGHT_NAMES:
                 file[name] = values
         flags = flags.astype(str)
-        file["status"] = np.char.encode(reasons, "utf-8")
-        file["flags"] = np.char.encode(flags, "utf-8")
+        texts = {"status": np.char.encode(reasons, "utf-8"), "flags": np.char.encode(flags, "utf-8")}
+        # One galaxy of many flags widens all.
+        file.make_room(0, rest=told_bytes(0) + sum(text.nbytes for text in texts.values()))
+        for name, text in texts.items():
+            file[name] = text
         file.visititems(describe)
         seconds = time.perf_counter() - started
         figures = row_figures(reasons, flags, seconds) | weight_figures(figures_of["efficiency"], flags)

@@ -79,9 +79,18 @@ def test_room_is_held_for_all_that_is_written(tmp_path, monkeypatch, n_rows, n_s
     infer_catalog(gaussian_estimator(), catalog, output, n_samples=n_samples, progress=look, **form)
     assert all(there >= asked for there, asked in room)
     assert output.stat().st_size <= held[-1] <= 4 * output.stat().st_size
-    assert len(held) == (1 if compression is None else 1 + len(room))
+    assert len(held) == (2 if compression is None else 2 + len(room))
     with read_posteriors(output) as posteriors:
         assert len(posteriors.ids) == n_rows
+
+
+def test_room_is_held_for_long_flags(tmp_path, monkeypatch):
+    held = []
+    monkeypatch.setattr("sedcast.data.hdf5.reserve", lambda path, n_bytes: (reserve(path, n_bytes), held.append(n_bytes)))
+    monkeypatch.setattr("sedcast.posterior.infer.joined_flags", lambda _: "flag; " * 300)
+    flux, ivar, zred = mock_photometry(1000, 21)
+    infer_catalog(gaussian_estimator(), Catalog(np.arange(1000), BANDS, flux, ivar, zred), tmp_path / "out.h5", n_samples=2)
+    assert held[0] < (tmp_path / "out.h5").stat().st_size <= held[-1]
 
 
 def test_every_row_is_there_with_its_reason(written):
