@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+import re
 import tokenize
 import zipfile
 import zlib
@@ -32,6 +33,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "atomic_path",
     "consistent",
+    "error_number",
     "load_artifact",
     "output_path",
     "read_card",
@@ -100,13 +102,17 @@ class atomic_path:
                 left.unlink(missing_ok=True)
         return self.temporary
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self.temporary.unlink(missing_ok=True)
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, *__: object) -> None:
+        if error is not None:
+            self._give_up(error)
             return
-        with self.temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        self.temporary.replace(self.path)
+        try:
+            with self.temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            self.temporary.replace(self.path)
+        except OSError as failed:
+            self._give_up(failed)
+            raise
         descriptor = os.open(self.path.parent, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -115,6 +121,12 @@ class atomic_path:
             pass
         finally:
             os.close(descriptor)
+
+    def _give_up(self, error: BaseException) -> None:
+        self.temporary.unlink(missing_ok=True)
+        if (number := error_number(error)) in FULL:
+            # Most say no name, and the others that of a file that is gone by now.
+            raise OSError(number, os.strerror(number), str(self.path)) from error
 
 
 def refuse_no_file(path: Path, named: str) -> None:
@@ -149,18 +161,34 @@ def output_path(path: str | Path, *, overwrite: bool = False) -> Path:
 
 
 def reserve(path: Path, n_bytes: int) -> None:
-    """Make sure that a file of about `n_bytes` can be written at `path`, before a library that crashes on a full disk tries to.
+    """Let a file that is there have room for `n_bytes` in all, before a library that crashes on a full disk writes to it.
 
     Raises
     ------
     OSError : if it cannot, with ENOSPC, EDQUOT or EFBIG.
     """
-    with path.open("wb") as handle:
+    with path.open("r+b") as handle:
+        held = os.fstat(handle.fileno()).st_size
+        if held >= n_bytes:
+            return
         try:
-            os.posix_fallocate(handle.fileno(), 0, max(n_bytes, 1))
+            os.posix_fallocate(handle.fileno(), held, n_bytes - held)
         except OSError as error:
             if error.errno in FULL:
                 raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def error_number(error: BaseException) -> int | None:
+    """The system's number of what went wrong with a file, or None if it is another kind of error."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    # HDF5 says the number in its message only, and not always in an OSError.
+    if found := re.search(r"errno = (\d+)", str(error)):
+        return int(found[1])
+    if isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", str(error)):
+        # NumPy's own words, in which Astropy's tables are written; without a number.
+        return errno.ENOSPC
+    return None
 
 
 def _is_running(number: int) -> bool:

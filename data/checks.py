@@ -53,7 +53,7 @@ def as_floats(name: str, values: Any) -> np.ndarray:
         raise ParameterError(f"{name}: expected real numbers, got {getattr(values, 'dtype', values)}")
     try:
         return floats_of(values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ParameterError(f"{name} must be an array of numbers, got {type(values).__name__}: {error}") from error
 
 

@@ -2,10 +2,12 @@
 
 The HDF5 library trusts the structures of a file: a damaged one can make it loop for ever, which nothing in the same process can
 interrupt (a heap of texts with an object of no size), or crash. So `open_hdf5` asks another process to go through them first.
+It crashes too where the disk does not take what it writes. So a `NewHDF5` has the room before.
 """
 
 import atexit
 import contextlib
+import io
 import itertools
 import json
 import math
@@ -19,14 +21,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from sedcast.data.artifacts import MAX_DEFLATE_RATIO
+from sedcast.data.artifacts import MAX_DEFLATE_RATIO, reserve
 
-__all__ = ["PROBE", "check_size", "check_type", "open_hdf5", "read_whole"]
+__all__ = ["PROBE", "NewHDF5", "check_size", "check_type", "open_hdf5", "padded_size", "read_whole"]
 
 PROBE = "import sys; sys.path[:] = sys.argv[1:]; from sedcast.data.hdf5_probe import serve; serve()"
 """The program of the process that looks at files; it imports from where this one does."""
 
 _SECONDS, _BYTES_PER_SECOND = 5.0, 50_000_000
+# What the library keeps of each chunked dataset before it writes, at most, and what it writes beside values.
+_CHUNK_CACHE, _INDEX_BYTES = 2**20, 2**18
 _LOCK = threading.Lock()
 # By the number of the process that started it: a forked one has to start its own.
 _PROBES: dict[int, "subprocess.Popen[str]"] = {}
@@ -47,6 +51,66 @@ def open_hdf5(path: str | Path) -> h5py.File:
     if said:
         raise ValueError(said)
     return h5py.File(path, "r")
+
+
+class NewHDF5(h5py.File):  # type: ignore[misc]
+    """A new HDF5 file that holds the room on the disk which it needs, until it is closed.
+
+    Parameters
+    ----------
+    path : of the file; what is there is replaced.
+    n_bytes : that are written to it at most, but for those that `make_room` is told of.
+
+    Raises
+    ------
+    OSError : if there is no room, with ENOSPC, EDQUOT or EFBIG.
+    """
+
+    def __init__(self, path: Path, n_bytes: int) -> None:
+        # Made in memory and opened with its room: the library could not even close a file that finds no room for its head.
+        with io.BytesIO() as head:
+            h5py.File(head, "w").close()
+            path.write_bytes(head.getvalue())
+        reserve(path, n_bytes)
+        self._path = path
+        super().__init__(path, "r+")
+
+    def make_room(self, n_bytes: int, *, rest: int = 0) -> None:
+        """Hold room for `n_bytes` that are about to be written to chunked datasets, and for `rest` that come after them.
+
+        For compressed values, which may take any share of their size.
+        """
+        unwritten = whole = 0
+
+        def count(_: str, item: h5py.Dataset | h5py.Group) -> None:
+            nonlocal unwritten, whole
+            if not isinstance(item, h5py.Dataset):
+                return
+            if item.chunks is not None:
+                stored = padded_size(item.shape, item.chunks) * item.dtype.itemsize
+                unwritten += min(stored, _CHUNK_CACHE)
+            else:
+                stored = item.nbytes
+                unwritten += stored if item.id.get_offset() is None else 0
+            whole += stored
+
+        self.visititems(count)
+        reserve(self._path, min(self.id.get_filesize() + unwritten + n_bytes, whole) + _INDEX_BYTES + rest)
+
+    def close(self) -> None:
+        """Close the file, and give back the room that it did not need."""
+        if not self.id:
+            return
+        self.flush()
+        n_bytes = self.id.get_filesize()
+        super().close()
+        if self._path.stat().st_size > n_bytes:
+            os.truncate(self._path, n_bytes)
+
+
+def padded_size(shape: tuple[int, ...], chunk: tuple[int, ...]) -> int:
+    """The number of values that chunks store of a dataset: the last ones are as large as the others."""
+    return math.prod(-(-size // step) * step for size, step in zip(shape, chunk, strict=True))
 
 
 def _ask(path: Path, seconds: float) -> str:

@@ -111,7 +111,8 @@ def _read(path: Path) -> Any:
     if path.suffix == ".parquet":
         from pyarrow import parquet
 
-        return json.loads(parquet.read_schema(path).metadata[b"sedcast"])
+        with path.open("rb") as handle:
+            return json.loads(parquet.read_schema(handle).metadata[b"sedcast"])
     if path.suffix == ".ecsv":
         with reading(path), path.open(encoding="utf-8") as handle:
             head = [line[2:].rstrip("\n") for line in itertools.takewhile(lambda line: line.startswith("#"), handle)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.checks import as_floats, in_own_precision
-from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
 from sedcast.data.executors import TaskPool
 from sedcast.data.fsps_link import fsps_spectrum, import_fsps, stellar_population
 
@@ -146,18 +146,22 @@ class SSPLibrary:
         ------
         MissingDependencyError : if FSPS or its data are missing.
         ParameterError : if the population does not interpolate in metallicity, or is given together with a pool.
+        ConfigError : if a process of the pool has an FSPS of other libraries or grids than this one.
         """
         if pool is not None and population is not None:
             raise ParameterError("population and pool: the processes of a pool make populations of their own, give one of them")
         population = stellar_population() if population is None else population
-        numbers, table = range(len(population.zlegend)), []
-        made = (_tabulate(population, number) for number in numbers) if pool is None else pool.map(_tabulate_here, numbers)
+        numbers, table, identity = range(len(population.zlegend)), [], _identity(population)
+        if pool is None:
+            made = (_tabulate(population, number) for number in numbers)
+        else:
+            made = pool.map(_tabulate_here, numbers, shared=(identity,))
         for one in made:
             table.append(one)
             if progress is not None:
                 progress(len(table), len(numbers))
         before = dict(population.params.iteritems())
-        libraries = [part.decode() if isinstance(part, bytes) else str(part) for part in population.libraries]
+        libraries = identity["libraries"]
         provenance = {
             "source": f"python-fsps {import_fsps().__version__}",
             "libraries": libraries,
@@ -189,8 +193,27 @@ def _tabulate(population: Any, number: int) -> tuple[np.ndarray, np.ndarray]:
             population.params[key] = value
 
 
-def _tabulate_here(number: int) -> tuple[np.ndarray, np.ndarray]:
-    return _tabulate(stellar_population(), number)
+def _identity(population: Any) -> dict[str, Any]:
+    """What populations must have in common, so that metallicities of one library may come from each."""
+    grids = (population.wavelengths, population.ssp_ages, population.zlegend)
+    # Populations that have been at work hold the last metallicity, age and dust, which SSPs without dust do not depend on.
+    decided = {k: v for k, v in population.params.iteritems() if k not in ("logzsol", "tage", "sfh") and "dust" not in k}
+    return {
+        "libraries": [part.decode() if isinstance(part, bytes) else str(part) for part in population.libraries],
+        "parameters": {key: np.asarray(value).item() for key, value in decided.items()},
+        **{name: np.asarray(grid).tolist() for name, grid in zip(("wavelengths", "ages", "metallicities"), grids, strict=True)},
+    }
+
+
+def _tabulate_here(expected: dict[str, Any], number: int) -> tuple[np.ndarray, np.ndarray]:
+    population = stellar_population()
+    if (here := _identity(population)) != expected:
+        different = [name for name in expected if here[name] != expected[name]]
+        raise ConfigError(
+            f"a worker has an FSPS of other {', '.join(different)} than this process (its libraries are {here['libraries']}, "
+            f"here {expected['libraries']}): compile the same FSPS there, give the same SPS_HOME, and start the worker anew"
+        )
+    return _tabulate(population, number)
 
 
 def _increasing(key: str, values: np.ndarray, minimum: int) -> np.ndarray:

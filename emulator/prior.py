@@ -160,11 +160,13 @@ class Prior:
         return theta
 
     def to_unit(self, theta: np.ndarray) -> np.ndarray:
-        """Map theta (n, 12), which is in the prior (see `validate`), to the unit cube (n, 11): the prior's CDF."""
+        """Map theta (n, 12), which is in the prior (see `validate`), to the unit cube (n, 11): the prior's CDF, NaN of NaN."""
         theta = _rows("theta", theta, len(PARAMETER_NAMES))
         unit = np.empty((len(theta), len(FREE_PARAMETER_NAMES)))
         unit[:, 0] = self._cdf("log_mstar", theta[:, 0])
         unit[:, 1:4] = sfh_sticks(theta[:, 1:5]) ** (3, 2, 1)
+        # The first weight enters no stick, and a stick of NaN weights is taken for an open one.
+        unit[np.isnan(theta[:, 1:5]).any(axis=1), 1:4] = np.nan
         for column, name in enumerate(PARAMETER_NAMES[5:], start=5):
             unit[:, column - 1] = self._cdf(name, theta[:, column])
         return np.clip(unit, _UNIT_EDGE, 1 - _UNIT_EDGE)

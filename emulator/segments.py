@@ -19,8 +19,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from sedcast.data.artifacts import atomic_path, reserve
+from sedcast.data.artifacts import atomic_path
 from sedcast.data.errors import ConfigError
+from sedcast.data.hdf5 import NewHDF5
 from sedcast.data.locks import lock_handle
 
 __all__ = ["Segments", "array_digest", "differences", "open_segments", "partial_folder", "write_segment"]
@@ -84,8 +85,7 @@ class Segments:
         joined = {name: np.concatenate(parts).astype("f4") for name, parts in columns.items()}
         n_rows = len(next(iter(joined.values())))
         with atomic_path(path) as temporary:
-            reserve(temporary, sum(values.nbytes for values in joined.values()) + _HEAD_BYTES)
-            with h5py.File(temporary, "w") as file:
+            with NewHDF5(temporary, sum(values.nbytes for values in joined.values()) + _HEAD_BYTES) as file:
                 for name, values in joined.items():
                     file[name] = values
                 file.attrs.update({"n_rows": n_rows, "n_proposed": n_proposed, "next_chunk": next_chunk})
@@ -126,10 +126,9 @@ class Segments:
             joined.attrs.update(attributes)
         self.discard()
 
-    def joined_file(self, path: Path) -> h5py.File:
+    def joined_file(self, path: Path) -> NewHDF5:
         """A new HDF5 file with room on the disk for what the segments hold."""
-        reserve(path, sum(segment.stat().st_size for segment in self._files))
-        return h5py.File(path, "w")
+        return NewHDF5(path, sum(segment.stat().st_size for segment in self._files))
 
     @property
     def paths(self) -> tuple[Path, ...]:

@@ -64,6 +64,9 @@ def join_samples(segments: Segments, path: Path, dtypes: dict[str, np.dtype], he
                         chunks = item.chunks if item.chunks is None or item.chunks[0] <= shape[0] else None
                         joined.create_dataset(name, shape, dtypes[name], chunks=chunks, compression=item.compression)
                         joined[name].attrs.update(item.attrs)
+                    if item.compression is not None:
+                        # In other chunks the same values take another share.
+                        joined.make_room(item.nbytes)
                     joined[name][start : start + len(item)] = item[:]
                 if start == 0:
                     joined.attrs.update({name: file.attrs[name] for name in ("format", "bands")})

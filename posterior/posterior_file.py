@@ -1,30 +1,36 @@
 """The HDF5 file that inference writes: its datasets, and how blocks of rows go into them."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import h5py
 import numpy as np
 
-from sedcast.data.artifacts import reserve
 from sedcast.data.catalog import Catalog
 from sedcast.posterior.exact import Refined
 from sedcast.posterior.posterior_catalog import PERCENTILES, REFINEMENT_NAMES
 from sedcast.posterior.quantities import description
 
-__all__ = ["create_datasets", "describe", "new_file", "write_refinement", "write_rows"]
+__all__ = ["create_datasets", "describe", "sample_chunk", "summary_bytes", "told_bytes", "write_refinement", "write_rows"]
 
 
 # The head with its provenance, and what is told of a row beside its summaries: figures, reasons, flags, refinement.
 _HEAD_BYTES, _TOLD_BYTES = 2**18, 512
 
 
-def new_file(path: Path, catalog: Catalog, row_bytes: int, n_quantities: int) -> h5py.File:
-    """A new HDF5 file with room on the disk for samples (`row_bytes` of each quantity), summaries and the catalogue."""
+def summary_bytes(catalog: Catalog, n_quantities: int) -> int:
+    """What the catalogue and percentiles take in a file of posteriors."""
     columns = sum(values.nbytes for values in (catalog.ids, catalog.zred, catalog.flux, catalog.flux_ivar))
-    of_rows = len(catalog) * (n_quantities * (row_bytes + 4 * len(PERCENTILES)) + _TOLD_BYTES)
-    reserve(path, of_rows + columns + _HEAD_BYTES)
-    return h5py.File(path, "w")
+    return len(catalog) * n_quantities * 4 * len(PERCENTILES) + columns
+
+
+def told_bytes(n_rows: int) -> int:
+    """What is written at most after samples and percentiles."""
+    return n_rows * _TOLD_BYTES + _HEAD_BYTES
+
+
+def sample_chunk(n: int, n_samples: int) -> tuple[int, int]:
+    """The chunks of a quantity's samples, about 256 kB along galaxies: one galaxy's samples are one read."""
+    return min(n, max(1, 65_536 // n_samples)), n_samples
 
 
 def create_datasets(
@@ -41,8 +47,7 @@ def create_datasets(
     for name in ("zred", "flux", "flux_ivar"):
         file[name] = getattr(catalog, name)
     n = len(catalog)
-    # Chunks of about 256 kB along galaxies: one galaxy's samples are one read.
-    chunk = (min(n, max(1, 65_536 // n_samples)), n_samples)
+    chunk = sample_chunk(n, n_samples)
     datasets = []
     for name in names:
         samples = None

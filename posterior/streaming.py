@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sedcast.data.artifacts import FULL, atomic_path, output_path, software_versions
+from sedcast.data.artifacts import FULL, atomic_path, error_number, output_path, software_versions
 from sedcast.data.catalog import Catalog
 from sedcast.data.checks import check_kind, whole_number
 from sedcast.data.errors import ArtifactError, CatalogError, ConfigError, ParameterError
@@ -152,12 +152,13 @@ def infer_file(
         figures |= zero_point_figures(scorer, looked_at, seed)
     except (OSError, RuntimeError) as error:
         # HDF5 raises RuntimeError where a file cannot be written when it is closed.
-        if isinstance(error, RuntimeError) and "errno = " not in str(error):
+        if (number := error_number(error)) is None and isinstance(error, RuntimeError):
             raise
-        full = getattr(error, "errno", None) in FULL or "errno = 28" in str(error)
+        kept = partial_folder(output)
         raise ArtifactError(
-            f"{output} cannot be written: {'the disk is full' if full else error}. "
-            f"Finished rows are kept in {partial_folder(output)}: repeat the command to go on"
+            f"{output} cannot be written: {'the disk is full' if number in FULL else error}. "
+            + (f"Finished rows are kept in {kept}" if kept.is_dir() else f"{kept}, where finished rows were, is gone")
+            + ": repeat the command to go on"
         ) from error
     return figures | {"resumed": resumed, "seconds": time.perf_counter() - started}
 

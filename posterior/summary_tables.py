@@ -226,21 +226,23 @@ def _write_parquet(path: Path, runs: Iterator[Columns], _: int, header: str, __:
     """Descriptions and units are beside each field, as Rubin's tables have them, and in astropy's own text for all."""
     pyarrow, parquet = _import_parquet()
     writer = None
-    try:
-        for run in runs:
-            columns = described(run)
-            table = pyarrow.table({name: np.ascontiguousarray(columns[name]) for name in columns.colnames})
-            if writer is None:
-                about = {"sedcast": header, "table_meta_yaml": "\n".join(get_yaml_from_table(columns[:0]))}
-                # Astropy looks for the lengths of texts, which Parquet has none of.
-                texts = [name for name, values in run.items() if values.dtype.kind == "S"]
-                about |= {f"table::len::{name}": str(run[name].dtype.itemsize) for name in texts}
-                fields = [field.with_metadata(_field_metadata(field.name)) for field in table.schema]
-                writer = parquet.ParquetWriter(path, pyarrow.schema(fields, metadata=about), compression="zstd")
-            writer.write_table(table.cast(writer.schema))
-    finally:
-        if writer is not None:
-            writer.close()
+    # Opened here, for pyarrow takes no path whose bytes are not UTF-8.
+    with path.open("wb") as handle:
+        try:
+            for run in runs:
+                columns = described(run)
+                table = pyarrow.table({name: np.ascontiguousarray(columns[name]) for name in columns.colnames})
+                if writer is None:
+                    about = {"sedcast": header, "table_meta_yaml": "\n".join(get_yaml_from_table(columns[:0]))}
+                    # Astropy looks for the lengths of texts, which Parquet has none of.
+                    texts = [name for name, values in run.items() if values.dtype.kind == "S"]
+                    about |= {f"table::len::{name}": str(run[name].dtype.itemsize) for name in texts}
+                    fields = [field.with_metadata(_field_metadata(field.name)) for field in table.schema]
+                    writer = parquet.ParquetWriter(handle, pyarrow.schema(fields, metadata=about), compression="zstd")
+                writer.write_table(table.cast(writer.schema))
+        finally:
+            if writer is not None:
+                writer.close()
 
 
 def _field_metadata(name: str) -> dict[str, str]:

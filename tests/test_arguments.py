@@ -81,7 +81,8 @@ def test_masked_values_are_not_numbers(unit: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [None, "abc", {"a": 1}, 1j * FLUX, FLUX > 0, FLUX * u.nJy, Column(FLUX, unit="nJy"), [[1.0], [1.0, 2.0]]]
+    "wrong",
+    [None, "abc", {"a": 1}, 1j * FLUX, FLUX > 0, FLUX * u.nJy, Column(FLUX, unit="nJy"), [[1.0], [1.0, 2.0]], [[10**400, 1]]],
 )
 def test_what_are_no_plain_numbers_is_named(wrong: Any) -> None:
     for name, call in {

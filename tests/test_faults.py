@@ -9,12 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from benchmarks.kills import FAULTS, make_tasks
+from sedcast.cli import app
 from sedcast.cli_common import check_writable, explain_os_error
 from sedcast.data.artifacts import atomic_path, load_artifact, reserve, save_artifact
 from sedcast.data.errors import ArtifactError, ConfigError, ParameterError
+from sedcast.data.hdf5 import NewHDF5
 from sedcast.data.locks import output_lock
 
 ROOT = Path(__file__).parent.parent
@@ -85,10 +89,13 @@ def test_a_full_disk_while_an_artifact_is_written_leaves_the_old_one(tmp_path: P
         patched.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space") as caught:
             save_artifact(tmp_path / "x.npz", "thing", {}, {"version": 2}, overwrite=True)
-    assert "the disk is full" in str(explain_os_error(caught.value))
+    assert str(explain_os_error(caught.value)) == (
+        f"cannot write {tmp_path / 'x.npz'}: the disk is full; free some space and repeat the command"
+    )
     assert load_artifact(tmp_path / "x.npz", "thing")[1]["version"] == 1
     with monkeypatch.context() as patched:
         patched.setattr(os, "posix_fallocate", lambda *_: full(0))
+        (tmp_path / "y").touch()
         with pytest.raises(OSError, match="No space"):
             reserve(tmp_path / "y", 1 << 40)
 
@@ -111,6 +118,39 @@ def test_a_full_disk_is_known_by_numpys_words_too(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "x.fits")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("None cannot write a file: the disk is full"), done.stdout
+
+
+def test_an_unfinished_file_that_is_deleted_meanwhile_is_missed(tmp_path: Path) -> None:
+    def write() -> None:
+        with atomic_path(tmp_path / "x.h5") as temporary, NewHDF5(temporary, 1 << 12) as file:
+            file["values"] = np.arange(10)
+            temporary.unlink()
+            file.make_room(1 << 20)
+
+    with pytest.raises(FileNotFoundError):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("command", "kept"), [("train emulator", True), ("ssp build", False)])
+def test_finished_parts_are_promised_by_commands_that_keep_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, kept: bool
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        with atomic_path(tmp_path / "out.npz") as temporary:
+            temporary.touch()
+            # What astropy.io.fits raises names no file.
+            raise OSError("600 requested and 512 written")
+
+    monkeypatch.setattr("sedcast.cli.check_writable" if kept else "sedcast.cli_ssp.check_writable", full)
+    (tmp_path / "c.toml").write_text("")
+    given = [str(tmp_path / "c.toml")] if kept else ["--from", "popstar"]
+    result = CliRunner().invoke(app, [*command.split(), *given, "-o", str(tmp_path / "out.npz")])
+    assert str(explain_os_error(result.exception)) == (
+        f"cannot write {tmp_path / 'out.npz'}: the disk is full; free some space and repeat the command"
+        + (", finished parts are kept" if kept else "")
+    )
+    assert not (tmp_path / "out.npz").exists()
 
 
 def test_the_second_of_two_runs_is_refused_and_the_lock_goes(tmp_path: Path) -> None:

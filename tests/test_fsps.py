@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sedcast.data.errors import ParameterError
+from sedcast.data.errors import ConfigError, ParameterError
 from sedcast.data.executors import task_pool
 from sedcast.data.filters import C_ANGSTROM_S
 from sedcast.data.fsps_link import fsps_spectrum, stellar_population
@@ -58,6 +58,15 @@ def test_processes_with_an_fsps_each_tabulate_the_same(library: SSPLibrary) -> N
     assert library.remnant_mass is not None
     np.testing.assert_array_equal(shared.remnant_mass, library.remnant_mass)
     assert shared.name == library.name
+
+
+def test_a_process_with_an_fsps_of_other_libraries_gives_no_part_of_a_library(
+    population: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isochrones, _, dust = population.libraries
+    monkeypatch.setattr(population, "_libraries", (isochrones, b"another", dust))
+    with task_pool(None, 2) as pool, pytest.raises(ConfigError, match="an FSPS of other libraries than this process"):
+        SSPLibrary.from_fsps(pool=pool)
 
 
 @pytest.mark.parametrize("dust_index", [-2.0, -0.7, 0.0, 1.0])

@@ -13,6 +13,7 @@ from matplotlib import pyplot
 from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast.baselines.fallback import NOT_CONVERGED
+from sedcast.data.artifacts import reserve
 from sedcast.data.catalog import Catalog
 from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
 from sedcast.emulator.histories import DERIVED_NAMES, derived_properties
@@ -57,18 +58,39 @@ def written(tmp_path_factory):
     return path, figures, calls
 
 
-@pytest.mark.parametrize("sample_type", [None, "float16"])
-def test_room_is_asked_for_all_that_is_written(tmp_path, monkeypatch, sample_type):
+@pytest.mark.parametrize(
+    ("n_rows", "n_samples", "sample_type", "compression"),
+    [(3000, 2, None, None), (3000, 2, "float16", None), (66, 1000, "float16", None), (700, 100, "float32", "gzip")],
+)
+def test_room_is_held_for_all_that_is_written(tmp_path, monkeypatch, n_rows, n_samples, sample_type, compression):
     # HDF5 crashes the process where the room ends in between.
-    asked = []
-    monkeypatch.setattr("sedcast.posterior.posterior_file.reserve", lambda path, n_bytes: asked.append(n_bytes))
-    flux, ivar, zred = mock_photometry(3000, 21)
+    held, room, output = [], [], tmp_path / "out.h5"
+    monkeypatch.setattr("sedcast.data.hdf5.reserve", lambda path, n_bytes: (reserve(path, n_bytes), held.append(n_bytes)))
+
+    def look(*_):
+        (part,) = tmp_path.glob(".out.h5.*")
+        room.append((part.stat().st_blocks * 512, held[-1]))
+
+    flux, ivar, zred = mock_photometry(n_rows, 21)
     # Excluded rows have the longest texts.
     zred[::2] = 0.41
-    catalog = Catalog(np.array([f"galaxy-{k:020d}" for k in range(3000)]), BANDS, flux, ivar, zred)
-    infer_catalog(gaussian_estimator(), catalog, tmp_path / "out.h5", n_samples=2, sample_type=sample_type)
-    assert len(asked) == 1
-    assert (tmp_path / "out.h5").stat().st_size <= asked[0] <= 3 * (tmp_path / "out.h5").stat().st_size
+    catalog = Catalog(np.array([f"galaxy-{k:020d}" for k in range(n_rows)]), BANDS, flux, ivar, zred)
+    form = {"sample_type": sample_type, "compression": compression}
+    infer_catalog(gaussian_estimator(), catalog, output, n_samples=n_samples, progress=look, **form)
+    assert all(there >= asked for there, asked in room)
+    assert output.stat().st_size <= held[-1] <= 4 * output.stat().st_size
+    assert len(held) == (2 if compression is None else 2 + len(room))
+    with read_posteriors(output) as posteriors:
+        assert len(posteriors.ids) == n_rows
+
+
+def test_room_is_held_for_long_flags(tmp_path, monkeypatch):
+    held = []
+    monkeypatch.setattr("sedcast.data.hdf5.reserve", lambda path, n_bytes: (reserve(path, n_bytes), held.append(n_bytes)))
+    monkeypatch.setattr("sedcast.posterior.infer.joined_flags", lambda _: "flag; " * 300)
+    flux, ivar, zred = mock_photometry(1000, 21)
+    infer_catalog(gaussian_estimator(), Catalog(np.arange(1000), BANDS, flux, ivar, zred), tmp_path / "out.h5", n_samples=2)
+    assert held[0] < (tmp_path / "out.h5").stat().st_size <= held[-1]
 
 
 def test_every_row_is_there_with_its_reason(written):

@@ -107,3 +107,12 @@ def test_wrong_shape_and_wrong_ranges() -> None:
     with pytest.raises(ParameterError, match="unknown parameters \\['dust3'\\]"):
         Prior.from_dict({"dust3": (0, 1)})
     assert Prior.from_dict(Prior().to_dict()) == Prior()
+
+
+@pytest.mark.parametrize("name", PARAMETER_NAMES)
+def test_of_what_is_no_number_comes_none(name: str) -> None:
+    theta = Prior().sample(2, seed=1)
+    theta[1, PARAMETER_NAMES.index(name)] = np.nan
+    unbounded = Prior().to_unbounded(theta)
+    assert np.isfinite(unbounded[0]).all()
+    assert np.isnan(unbounded[1]).any()

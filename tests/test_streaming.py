@@ -362,6 +362,19 @@ def test_finished_rows_that_are_deleted_meanwhile_are_missed(
     assert infer_file(estimator, catalog, mapping, output, n_samples=10, rows_per_segment=20)["resumed"] == 40
 
 
+def test_finished_rows_are_promised_where_they_are(
+    estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.fits"
+
+    def move(done: int, _: int) -> None:
+        if done == 20 and partial_folder(output).exists():
+            partial_folder(output).rename(tmp_path / "moved")
+
+    with pytest.raises(ArtifactError, match=r"out\.fits\.partial, where finished rows were, is gone"):
+        infer_file(estimator, catalog, mapping, output, n_samples=10, rows_per_segment=20, progress=move)
+
+
 def test_a_call_that_failed_at_its_last_step_goes_on_when_it_is_repeated(
     estimator: PosteriorEstimator, catalog: Path, mapping: CatalogMapping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

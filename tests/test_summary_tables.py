@@ -2,6 +2,7 @@
 
 import gzip
 import keyword
+import os
 import re
 import sys
 from pathlib import Path
@@ -186,6 +187,14 @@ def test_samples_files_write_their_own_summaries(catalog: Catalog, tmp_path: Pat
         for damaged in (posteriors.summary, lambda: posteriors.write_summary(path, overwrite=True)):
             with pytest.raises(ArtifactError, match="no consistent file of posteriors"):
                 damaged()
+
+
+def test_tables_are_written_to_names_that_are_not_utf_8(catalog: Catalog, tmp_path: Path, suffix: str) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff %20#")
+    folder.mkdir()
+    output = folder / f"{folder.name}.{suffix}"
+    infer_file(gaussian_estimator(), catalog, None, output, n_samples=20)
+    assert read_provenance(output)["n_samples"] == 20
 
 
 def test_fits_and_parquet_describe_each_column(catalog: Catalog, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 HDF5 = (".h5", ".hdf5")
 _PICTURES = (".png", ".pdf")
 _GOES_ON = "; the work goes on from where it was when the same command is given again"
+_KEPT = "finished parts are kept"
 _RESUMED = ("simulate", "train emulator", "train posterior", "compare", "figures")
 _OF_THE_SCREEN = ("as_json", "quiet", "verbose", "debug")
 MOCK_SEED = 20_221_103
@@ -162,6 +163,10 @@ def _recorded(invoke: Callable[[Any], Any]) -> Callable[[Any], Any]:
             except KeyboardInterrupt:
                 # Typer would end in silence.
                 raise ended(_GOES_ON if _resumes(context) else "") from None
+            except Exception as error:
+                if _resumes(context):
+                    error.add_note(_KEPT)
+                raise
             finally:
                 _locks.reset(outer)
                 invocation.reset(before)
@@ -396,19 +401,14 @@ def lock_output(output: Path, option: str = "-o") -> None:
 
 def explain_os_error(error: BaseException) -> str | None:
     """What to do about a file that cannot be written or read, or None if `error` is of another kind."""
-    # HDF5 says the number in its message only, and not always in an OSError.
-    found = re.search(r"errno = (\d+)", str(error))
-    number = error.errno if isinstance(error, OSError) and error.errno else int(found[1]) if found else None
-    if number is None and isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", str(error)):
-        # NumPy's own words, in which Astropy's tables are written; without a number.
-        number = errno.ENOSPC
-    if number is None:
+    from sedcast.data.artifacts import FULL, error_number
+
+    if (number := error_number(error)) is None:
         return None
     name = getattr(error, "filename", None) or "a file"
-    from sedcast.data.artifacts import FULL
-
     if number in FULL:
-        return f"cannot write {name}: the disk is full; free some space and repeat the command, finished parts are kept"
+        kept = f", {_KEPT}" if _KEPT in getattr(error, "__notes__", ()) else ""
+        return f"cannot write {name}: the disk is full; free some space and repeat the command{kept}"
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission for {name}: choose another place, or have the permission changed"
     return f"{name}: {os.strerror(number)}"

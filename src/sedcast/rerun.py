@@ -158,7 +158,8 @@ def _contents(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".parquet":
         from pyarrow import parquet
 
-        table = parquet.read_table(path)
+        with path.open("rb") as handle:
+            table = parquet.read_table(handle)
         return {name: table[name].to_numpy() for name in table.column_names}
     if path.suffix == ".ecsv":
         rows = Table.read(path, format="ascii.ecsv")
