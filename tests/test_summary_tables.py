@@ -5,6 +5,7 @@ import keyword
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,9 @@ def test_tables_are_written_to_names_that_are_not_utf_8(catalog: Catalog, tmp_pa
     folder = tmp_path / os.fsdecode(b"\xff %20#")
     folder.mkdir()
     output = folder / f"{folder.name}.{suffix}"
-    infer_file(gaussian_estimator(), catalog, None, output, n_samples=20)
+    # A warning of other ids would have the name in it, which the processes of a test run could not send.
+    plain = replace(catalog, ids=np.arange(len(catalog)))
+    infer_file(gaussian_estimator(), plain, None, output, n_samples=20)
     assert read_provenance(output)["n_samples"] == 20
 
 
