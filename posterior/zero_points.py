@@ -151,7 +151,7 @@ def warn_of_offsets(offsets: ZeroPointOffsets) -> None:
     logger.warning(
         "fluxes of %s are %s beside the other bands than the model lets expect, by %.3f ± %.3f mag (of %d galaxies): check its "
         "zero point, extinction and column (%+.3f in its ab_offset in a mapping corrects it), or whether the model suits these "
-        "galaxies",
+        "galaxies: the bundled one has no emission lines",
         offsets.bands[band],
         "brighter" if offset > 0 else "fainter",
         abs(offset),
