@@ -207,14 +207,17 @@ class _Source:
         ------
         CatalogError : if it is another by now.
         """
-        catalog = self.read(rows.start, rows.stop)
-        # Only one with another time is looked at as a whole: a file that was touched, or copied anew, may be the same.
-        if self.path is not None and _modified_ns(self.path) != self.modified_ns:
-            before = _modified_ns(self.path)
+        if self.path is None:
+            return self.read(rows.start, rows.stop)
+        # A file may be touched, or copied anew, while it is read.
+        for _ in range(2):
+            now = _modified_ns(self.path)
             catalog = self.read(rows.start, rows.stop)
-            if _known(self.path) != self.about["catalog"] or _modified_ns(self.path) != before:
-                raise _changed(self.path)
-        return catalog
+            if _modified_ns(self.path) != now:
+                continue
+            if now == self.modified_ns or _known_at(self.path, now) == self.about["catalog"]:
+                return catalog
+        raise _changed(self.path)
 
 
 def _source(catalog: str | Path | Catalog, mapping: CatalogMapping | None, estimator: PosteriorEstimator) -> _Source:
@@ -260,6 +263,12 @@ def _known(table: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise CatalogError(f"{table} cannot be read any more ({error.strerror}): put it back and repeat the command") from error
     return {"name": str(Path(table).resolve())} | {name: value for name, value in described.items() if name != "text"}
+
+
+@functools.lru_cache(maxsize=1)
+def _known_at(path: Path, _: int) -> dict[str, Any]:
+    # A large file takes seconds: it is looked at as a whole once for each time that it bears, not for every segment.
+    return _known(path)
 
 
 def _rows_of(catalog: Catalog, start: int, stop: int) -> Catalog:
