@@ -39,7 +39,7 @@ from sedcast.data.asinh import (
     softening_nanomaggies,
 )
 from sedcast.data.catalog import Catalog, load_sdss_sample
-from sedcast.data.checks import as_floats, as_names
+from sedcast.data.checks import as_floats, as_names, one_number
 from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
 
 __all__ = ["NoiseModel", "main"]
@@ -183,8 +183,8 @@ class NoiseModel:
         """The densities of a survey whose depths are stated, for want of a catalogue to learn from.
 
         The median error is that of the sky, which has 5 sigma at a band's depth, and of the floor, in quadrature; photons of
-        the galaxies add less than the scatter of ln sigma, 0.3, does. Observed magnitudes reach from 12 mag above the depth to
-        a flux of -5 sigma.
+        the galaxies add less than the scatter of ln sigma, 0.3, does. Observed magnitudes reach from 12 mag above the depth, 5
+        at most, to a flux of -5 sigma.
 
         Parameters
         ----------
@@ -202,11 +202,11 @@ class NoiseModel:
         if not bands:
             raise ParameterError("depths is empty: give the 5 sigma magnitude of each band, such as {'lsst2023-g': 27.4}")
         for band, depth in depths.items():
-            if not low <= as_floats(f"depths[{band!r}]", depth) <= high:
+            if not low <= one_number(f"depths[{band!r}]", depth) <= high:
                 raise ParameterError(
                     f"depths of {band} must be an AB magnitude of {low:g} to {high:g}, got {depth!r}: check its unit"
                 )
-        if not 0 <= as_floats("floor", floor) < 1:
+        if not 0 <= one_number("floor", floor) < 1:
             raise ParameterError(f"floor must be 0 to below 1 mag, got {floor!r}: 0.02 is usual")
         if absent := [band for band in as_names("detected", detected) if band not in bands]:
             raise ParameterError(
@@ -217,7 +217,7 @@ class NoiseModel:
         softening = _softening(bands, sky, {})
         grid = _grid_for(softening)
         faintest = np.where(np.isin(bands, detected), limit, -_DEPTH_FAINTEST * sky)
-        brightest = limit * 10 ** (0.4 * _DEPTH_BRIGHTEST)
+        brightest = np.minimum(limit * 10 ** (0.4 * _DEPTH_BRIGHTEST), 10 ** (0.4 * (22.5 - _BRIGHTEST)))
         flux = np.stack([asinh_flux(grid, b) for b in softening])
 
         def ln_error(flux: np.ndarray) -> np.ndarray:

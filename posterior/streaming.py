@@ -132,22 +132,7 @@ def infer_file(
                 _check_unchanged(catalog, source, segments)
                 raise
             _check_unchanged(catalog, source, segments)
-            segments.count()
-            if segments.n_rows != source.n_rows:
-                raise ArtifactError(
-                    f"{partial_folder(output)} lost finished rows meanwhile: repeat the command, which makes them again, and "
-                    "leave that folder alone until it ends"
-                )
-            artifacts = {"estimator": manifest["estimator"]["sha256"]}
-            header = provenance(config=manifest, artifacts=artifacts, command=command)
-            header |= {name: manifest[name] for name in ("estimator", "n_samples", "seed")}
-            header["outlier_limits"] = read_provenance(segments.paths[0])["outlier_limits"]
-            # No file gets its name before both are whole: what is there already may be in the way of a repeated call.
-            with contextlib.ExitStack() as unfinished:
-                if samples is not None:
-                    temporary = unfinished.enter_context(atomic_path(samples[0]))
-                    join_samples(segments, temporary, dataset_types(segments), header)
-                figures = join_summaries(segments, output, header)
+            figures = _join(job, output, manifest, command)
             segments.discard()
         figures |= zero_point_figures(scorer, looked_at, seed)
     except (OSError, RuntimeError) as error:
@@ -334,6 +319,30 @@ def _fill(job: _Job, absent: list[int], pool: TaskPool | None, done: int, progre
         for _, n_rows in pool.map_unordered(_infer_segment, absent, shared=(job,)):
             done += n_rows
             report(0, n_rows)
+
+
+def _join(job: _Job, output: Path, manifest: dict[str, Any], command: str) -> dict[str, Any]:
+    """Write the outputs from the finished segments; returns the figures of `join_summaries`.
+
+    Raises
+    ------
+    ArtifactError : if finished rows are deleted meanwhile.
+    """
+    job.segments.count()
+    if job.segments.n_rows != job.source.n_rows:
+        raise ArtifactError(
+            f"{partial_folder(output)} lost finished rows meanwhile: repeat the command, which makes them again, and "
+            "leave that folder alone until it ends"
+        )
+    header = provenance(config=manifest, artifacts={"estimator": job.estimator.digest}, command=command)
+    header |= {name: manifest[name] for name in ("estimator", "n_samples", "seed")}
+    header["outlier_limits"] = read_provenance(job.segments.paths[0])["outlier_limits"]
+    # No file gets its name before both are whole: what is there already may be in the way of a repeated call.
+    with contextlib.ExitStack() as unfinished:
+        if job.samples is not None:
+            temporary = unfinished.enter_context(atomic_path(job.samples[0]))
+            join_samples(job.segments, temporary, dataset_types(job.segments), header)
+        return join_summaries(job.segments, output, header)
 
 
 def _check(output: Path, samples: SampleOptions | None) -> None:
