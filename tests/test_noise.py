@@ -12,7 +12,8 @@ from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.asinh import POGSON, asinh_magnitude_error, softening_nanomaggies
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
-from sedcast.data.noise import SCATTER_FLOOR, NoiseModel
+from sedcast.data.noise import NoiseModel
+from sedcast.data.noise_tables import SCATTER_FLOOR
 
 FLUX_MIN, FLUX_MAX = 0.5, 200.0
 SIGMA_1 = 0.25
