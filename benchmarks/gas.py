@@ -10,20 +10,25 @@ _PLANCK_ERG_S = 6.626e-27
 _LYMAN_LIMIT = 911.8
 _HBETA_ERG_PER_PHOTON = 4.76e-13
 """Of case B at 10^4 K (Osterbrock & Ferland 2006)."""
-# Balmer lines: case B at 10^4 K. The others: round numbers of star-forming galaxies near solar metallicity, without dust.
+# By wavelength, Å. Balmer lines: case B at 10^4 K. Others: round numbers of galaxies near solar metallicity, without dust.
 _PER_HBETA = {
-    **{3728.5: 3.0, 3869.0: 0.15, 3968.0: 0.2, 4102.0: 0.26, 4341.0: 0.47, 4861.3: 1.0, 4959.0: 0.33, 5007.0: 1.0},
-    **{
-        5876.0: 0.13,
-        6300.0: 0.12,
-        6548.0: 0.33,
-        6562.8: 2.87,
-        6583.4: 1.0,
-        6716.4: 0.56,
-        6730.8: 0.42,
-        9069.0: 0.3,
-        9531.0: 0.75,
-    },
+    3728.5: 3.0,
+    3869.0: 0.15,
+    3968.0: 0.2,
+    4102.0: 0.26,
+    4341.0: 0.47,
+    4861.3: 1.0,
+    4959.0: 0.33,
+    5007.0: 1.0,
+    5876.0: 0.13,
+    6300.0: 0.12,
+    6548.0: 0.33,
+    6562.8: 2.87,
+    6583.4: 1.0,
+    6716.4: 0.56,
+    6730.8: 0.42,
+    9069.0: 0.3,
+    9531.0: 0.75,
 }
 
 

@@ -26,7 +26,7 @@ __all__ = [
 
 
 def floats_of(values: Any) -> np.ndarray:
-    """A copy as float64, masked values, and pandas' NA, as NaN; what are no numbers raises TypeError or ValueError."""
+    """A copy as float64, masked values, and pandas' NA, as NaN; what are none raises TypeError, ValueError or OverflowError."""
     if isinstance(values, np.ma.MaskedArray):
         return np.where(np.ma.getmaskarray(values), np.nan, np.asarray(values.data, dtype=float))
     if hasattr(values, "mask") and hasattr(values, "unmasked"):

@@ -76,9 +76,13 @@ class NewHDF5(h5py.File):  # type: ignore[misc]
         super().__init__(path, "r+")
 
     def make_room(self, n_bytes: int, *, rest: int = 0) -> None:
-        """Hold room for `n_bytes` that are about to be written to chunked datasets, and for `rest` that come after them.
+        """Hold room for `n_bytes` that are about to be written to datasets, and for `rest` that come after them.
 
-        For compressed values, which may take any share of their size.
+        For compressed values, which may take any share of their size, and for chunks that are not filled.
+
+        Raises
+        ------
+        OSError : if there is no room, with ENOSPC, EDQUOT or EFBIG.
         """
         unwritten = whole = 0
 

@@ -435,7 +435,7 @@ def _limits(table: TableFile, band: BandColumns, spread: np.ndarray, missing: li
     if band.limit.column is None:
         return (spread < 0) & ~is_one_of(spread, missing)
     flags = _numbers(table, band.limit.column, band.limit.index, start, stop, flags=True)
-    return np.isfinite(flags) & (flags != 0)
+    return np.isfinite(flags) & (flags != 0) & ~is_one_of(flags, missing)
 
 
 def _dereddening(table: TableFile, extinction: Extinction | None, missing: list[float], start: int, stop: int) -> np.ndarray:

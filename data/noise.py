@@ -19,7 +19,7 @@ f + (mu'/tau²) (ln sigma - mu) / precision, both widened a little so that w is 
 
 import argparse
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -31,37 +31,23 @@ from scipy.stats import qmc
 from sedcast.data.artifacts import consistent, load_artifact, save_artifact
 from sedcast.data.asinh import (
     POGSON,
-    SOFTENING,
     asinh_flux,
-    asinh_flux_error,
     asinh_magnitude,
-    asinh_magnitude_error,
     softening_nanomaggies,
 )
 from sedcast.data.catalog import Catalog, load_sdss_sample
-from sedcast.data.checks import as_floats, as_names
-from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
+from sedcast.data.checks import as_floats, as_names, one_number
+from sedcast.data.errors import ArtifactError, ParameterError
+from sedcast.data.noise_tables import faint_error, learn_band, measured_errors, softenings
 
 __all__ = ["NoiseModel", "main"]
 
 logger = logging.getLogger(__name__)
 
 KIND = "noise-model"
-SCATTER_FLOOR = 0.15
-"""Least scatter of ln sigma: wider than some catalogues', so that a network conditioned on sigma serves others too."""
-
 _BRIGHTEST, _STEP, _LEAST_GRID = 5.0, 0.05, 521
 # Beyond the magnitude of zero flux; there it is lost in its noise by 16 softenings.
 _FAINT_MARGIN = 3.0
-# Lupton et al.'s optimum, in units of the noise of a faint source; and which sources are faint.
-_SOFTENING_PER_SIGMA, _FAINTEST = 1.042, 0.1
-_TOO_SOFT = 5.0
-_GALAXIES_PER_BIN = 150
-_MAX_BINS = 40
-_MIN_GALAXIES = 100
-_PERCENTILES = (0.1, 99.9)
-_WIDEN_MAGNITUDE = 0.1
-_WIDEN_LN_SIGMA = 0.1
 _CAP_PERCENTILE = 99.99
 _CAP_DRAWS = 200_000
 _CAP_SEED = 20_261_122
@@ -139,8 +125,9 @@ class NoiseModel:
         """Learn the densities from a catalogue whose errors include their floors.
 
         Per band, galaxies are binned by observed asinh magnitude; the median of the asinh magnitude's error and the
-        scatter of its logarithm (floored at `SCATTER_FLOOR`) are interpolated linearly between bins. Beyond the brightest
-        bin the error stays constant in magnitudes, as a floor has it, and beyond the faintest one in flux, as the sky has it.
+        scatter of its logarithm (floored at `noise_tables.SCATTER_FLOOR`) are interpolated linearly between bins. Beyond the
+        brightest bin the error stays constant in magnitudes, as a floor has it, and beyond the faintest one in flux, as the sky
+        has it.
 
         The softening of the magnitudes is the usual one in the bands of `sedcast.data.asinh.SOFTENING` (SDSS, GALEX, 2MASS),
         in others 1.042 times the median error of the faintest tenth of the fluxes (Lupton et al. 1999).
@@ -157,11 +144,11 @@ class NoiseModel:
         CatalogError : if a band has fewer than 100 measurements.
         ParameterError : if `softening` is not positive, or of a band that the catalogue lacks or whose softening is given.
         """
-        measured = [_measured(catalog, b) for b in range(len(catalog.bands))]
-        faint_errors = [float(np.median(sigma[flux <= np.quantile(flux, _FAINTEST)])) for flux, sigma in measured]
-        b_values = _softening(catalog.bands, faint_errors, softening or {})
+        measured = [measured_errors(catalog, b) for b in range(len(catalog.bands))]
+        faint_errors = [faint_error(flux, sigma) for flux, sigma in measured]
+        b_values = softenings(catalog.bands, faint_errors, softening or {})
         grid = _grid_for(b_values)
-        tables = [_learn_band(flux, sigma, b, grid) for (flux, sigma), b in zip(measured, b_values, strict=True)]
+        tables = [learn_band(flux, sigma, b, grid) for (flux, sigma), b in zip(measured, b_values, strict=True)]
         median, scatter, magnitude_range, ln_sigma_range = (np.array(part) for part in zip(*tables, strict=True))
         learnt = cls(
             bands=catalog.bands,
@@ -183,8 +170,8 @@ class NoiseModel:
         """The densities of a survey whose depths are stated, for want of a catalogue to learn from.
 
         The median error is that of the sky, which has 5 sigma at a band's depth, and of the floor, in quadrature; photons of
-        the galaxies add less than the scatter of ln sigma, 0.3, does. Observed magnitudes reach from 12 mag above the depth to
-        a flux of -5 sigma.
+        the galaxies add less than the scatter of ln sigma, 0.3, does. Observed magnitudes reach from 12 mag above the depth, 5
+        at most, to a flux of -5 sigma.
 
         Parameters
         ----------
@@ -202,11 +189,11 @@ class NoiseModel:
         if not bands:
             raise ParameterError("depths is empty: give the 5 sigma magnitude of each band, such as {'lsst2023-g': 27.4}")
         for band, depth in depths.items():
-            if not low <= as_floats(f"depths[{band!r}]", depth) <= high:
+            if not low <= one_number(f"depths[{band!r}]", depth) <= high:
                 raise ParameterError(
                     f"depths of {band} must be an AB magnitude of {low:g} to {high:g}, got {depth!r}: check its unit"
                 )
-        if not 0 <= as_floats("floor", floor) < 1:
+        if not 0 <= one_number("floor", floor) < 1:
             raise ParameterError(f"floor must be 0 to below 1 mag, got {floor!r}: 0.02 is usual")
         if absent := [band for band in as_names("detected", detected) if band not in bands]:
             raise ParameterError(
@@ -214,10 +201,10 @@ class NoiseModel:
             )
         limit = 10 ** (0.4 * (22.5 - np.array([float(depths[band]) for band in bands])))
         sky = limit / _DEPTH_SIGMA
-        softening = _softening(bands, sky, {})
+        softening = softenings(bands, sky, {})
         grid = _grid_for(softening)
         faintest = np.where(np.isin(bands, detected), limit, -_DEPTH_FAINTEST * sky)
-        brightest = limit * 10 ** (0.4 * _DEPTH_BRIGHTEST)
+        brightest = np.minimum(limit * 10 ** (0.4 * _DEPTH_BRIGHTEST), 10 ** (0.4 * (22.5 - _BRIGHTEST)))
         flux = np.stack([asinh_flux(grid, b) for b in softening])
 
         def ln_error(flux: np.ndarray) -> np.ndarray:
@@ -449,67 +436,6 @@ def _grid_for(softening: np.ndarray) -> np.ndarray:
 
 def _grid_card(grid: np.ndarray) -> list[float]:
     return [float(grid[0]), float(grid[-1]), len(grid)]
-
-
-def _measured(catalog: Catalog, b: int) -> tuple[np.ndarray, np.ndarray]:
-    """Fluxes and errors of a band where it is measured."""
-    measured = catalog.flux_ivar[:, b] > 0
-    if measured.sum() < _MIN_GALAXIES:
-        raise CatalogError(
-            f"band {catalog.bands[b]!r} has {measured.sum()} measurements, a noise model needs {_MIN_GALAXIES}: select other "
-            "bands, or pass a larger catalogue"
-        )
-    return catalog.flux[measured, b], catalog.sigma[measured, b]
-
-
-def _softening(bands: Sequence[str], faint_errors: Iterable[float], given: Mapping[str, float]) -> np.ndarray:
-    """Softening of each band, (n_band,) nanomaggies: the usual one if there is, else the one given, else by faint errors."""
-    for band, value in given.items():
-        if band not in bands or band in SOFTENING:
-            why = "has a fixed one" if band in SOFTENING else f"is not in the catalogue, which has {', '.join(bands)}"
-            raise ParameterError(f"softening: {band} {why}; give it for other bands only")
-        if not 0 < value < np.inf:
-            raise ParameterError(f"softening of {band} must be finite and positive, nanomaggies, got {value!r}")
-    values = softening_nanomaggies(bands)
-    for b, (band, error) in enumerate(zip(bands, faint_errors, strict=True)):
-        optimum = _SOFTENING_PER_SIGMA * error
-        if band not in SOFTENING:
-            values[b] = given.get(band, optimum)
-        elif values[b] > _TOO_SOFT * optimum:
-            logger.warning(
-                "band %s: faint errors are %.0f times smaller than the fixed softening of its asinh magnitudes is for, and "
-                "these hardly tell faint fluxes apart: name the survey's own curve, whose softening is then learnt",
-                band,
-                values[b] / optimum,
-            )
-    return values
-
-
-def _learn_band(
-    flux: np.ndarray, sigma: np.ndarray, softening: float, grid: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Median and scatter of ln sigma on the grid, and the observed ranges of magnitude and ln sigma, of one band."""
-    magnitude = asinh_magnitude(flux, softening)
-    ln_error = np.log(asinh_magnitude_error(flux, sigma, softening))
-    n_bin = int(np.clip(len(flux) // _GALAXIES_PER_BIN, 2, _MAX_BINS))
-    fractions = np.arange(1, n_bin) / n_bin
-    if n_bin == _MAX_BINS:
-        # Short bins at both ends carry the table as far as a large catalogue reaches.
-        fractions = np.concatenate([[0.25 / n_bin], fractions, [1 - 0.25 / n_bin]])
-    bins = np.split(np.argsort(magnitude), (fractions * len(flux)).astype(int))
-    centre = np.array([np.median(magnitude[rows]) for rows in bins])
-    middle = np.array([np.median(ln_error[rows]) for rows in bins])
-    grid_flux = asinh_flux(grid, softening)
-    median = np.log(asinh_flux_error(grid_flux, np.exp(np.interp(grid, centre, middle)), softening))
-    faint = centre[-1] < grid
-    median[faint] = np.log(asinh_flux_error(asinh_flux(centre[-1], softening), np.exp(middle[-1]), softening))
-    residual = np.log(sigma) - np.interp(magnitude, grid, median)
-    # A quarter of the central 95.45%: a Gaussian's standard deviation, and wide enough for the two depths of GALEX's surveys.
-    spread = np.array([0.25 * np.diff(np.percentile(residual[rows], (2.275, 97.725)))[0] for rows in bins])
-    scatter = np.interp(grid, centre, np.maximum(spread, SCATTER_FLOOR))
-    magnitude_range = np.percentile(magnitude, _PERCENTILES) + np.array([-1, 1]) * _WIDEN_MAGNITUDE
-    ln_sigma_range = np.percentile(np.log(sigma), _PERCENTILES) + np.array([-1, 1]) * _WIDEN_LN_SIGMA
-    return median, scatter, magnitude_range, ln_sigma_range
 
 
 def main(argv: Sequence[str] | None = None) -> None:

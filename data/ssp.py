@@ -146,7 +146,7 @@ class SSPLibrary:
         ------
         MissingDependencyError : if FSPS or its data are missing.
         ParameterError : if the population does not interpolate in metallicity, or is given together with a pool.
-        ConfigError : if a process of the pool has an FSPS of other libraries or grids than this one.
+        ConfigError : if a process of the pool has an FSPS of other libraries, grids or parameters than this one.
         """
         if pool is not None and population is not None:
             raise ParameterError("population and pool: the processes of a pool make populations of their own, give one of them")

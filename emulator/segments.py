@@ -111,6 +111,7 @@ class Segments:
         """
         with atomic_path(output, folder=self.folder) as temporary, self.joined_file(temporary) as joined:
             for name, table in (tables or {}).items():
+                joined.make_room(0, rest=table.nbytes)
                 joined[name] = table
             start = 0
             for path in self._files:
@@ -121,6 +122,8 @@ class Segments:
                             width = [min(size, _CHUNK_COLUMNS) for size in values.shape[1:]]
                             chunk = (min(_CHUNK_ROWS, n_rows, max(1, _CHUNK_ELEMENTS // math.prod(width))), *width)
                             joined.create_dataset(name, (n_rows, *values.shape[1:]), dtype="f4", chunks=chunk)
+                        # The last chunks are as large as the others.
+                        joined.make_room(values.nbytes)
                         joined[name][start : start + take] = values[:take]
                 start += take
             joined.attrs.update(attributes)

@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -195,10 +195,6 @@ class SurveyConfig(Config):
     floor: float = 0.02
     detected: tuple[str, ...] = ()
 
-    def noise_model(self, bands: Sequence[str]) -> NoiseModel:
-        """The noise model of bands that have a depth."""
-        return _model_of_depths(tuple((band, self.depths[band]) for band in bands), self.floor, self.detected)
-
 
 @lru_cache(maxsize=4)
 def _model_of_depths(depths: tuple[tuple[str, float], ...], floor: float, detected: tuple[str, ...]) -> NoiseModel:
@@ -343,7 +339,8 @@ def _draw_chunk(
 def noise_model(config: SimulationConfig) -> NoiseModel:
     """The noise model that a configuration names, or states the depths of, for its bands."""
     if config.survey is not None:
-        return config.survey.noise_model(config.band_names)
+        depths = tuple((band, config.survey.depths[band]) for band in config.band_names)
+        return _model_of_depths(depths, config.survey.floor, config.survey.detected)
     if config.noise == "bundled":
         return NoiseModel.sdss(config.band_names)
     return NoiseModel.load(config.noise).select(config.band_names)

@@ -102,7 +102,7 @@ BUILT_IN: Mapping[str, Callable[..., Simulator]] = {"composite-fsps": _composite
 """Simulators by name: `CompositeSimulator` by direct calls of FSPS, and from a library of SSPs."""
 
 
-# Digests of users' files by module, with its specification, as they were when it was loaded.
+# By module: its specification, and the digest of its file when this process first asked for it.
 _FIRST_LOOKS: dict[str, tuple[ModuleSpec | None, str]] = {}
 
 

@@ -33,7 +33,7 @@ from sedcast.posterior.experts import check_experts
 from sedcast.posterior.outliers import SCORE_VERSION, OutlierModel
 from sedcast.posterior.resampling import PosteriorDraws, n_draws, resample
 
-__all__ = ["PosteriorEstimator", "RowStatus", "with_redshift"]
+__all__ = ["PosteriorEstimator", "RowStatus", "emulator_digest", "with_redshift"]
 
 logger = logging.getLogger(__name__)
 
@@ -169,8 +169,7 @@ class PosteriorEstimator:
     @property
     def emulator_digest(self) -> str | None:
         """Checksum of the emulator of spectra that it was trained with; None if its card does not say."""
-        origin = (self.card.get("provenance") or {}).get("emulator")
-        return origin.get("sha256") if isinstance(origin, Mapping) else None
+        return emulator_digest(self.card.get("provenance"))
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -594,6 +593,12 @@ def _outliers(context: ContextTransform, arrays: Mapping[str, np.ndarray], card:
         )
         return None
     return OutlierModel.from_arrays(context.bands, np.array(context.softening), arrays, _OUTLIERS)
+
+
+def emulator_digest(provenance: Mapping[str, Any] | None) -> str | None:
+    """The checksum of the emulator of spectra that a posterior's provenance names; None if it names none."""
+    origin = (provenance or {}).get("emulator")
+    return origin.get("sha256") if isinstance(origin, Mapping) else None
 
 
 def with_redshift(theta_unbounded: np.ndarray, zred: np.ndarray, prior: RedshiftPrior) -> np.ndarray:

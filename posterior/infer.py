@@ -16,7 +16,6 @@ from sedcast.data.artifacts import atomic_path, output_path
 from sedcast.data.catalog import Catalog
 from sedcast.data.checks import check_kind, check_memory, whole_number
 from sedcast.data.errors import CatalogError, ParameterError
-from sedcast.data.hdf5 import NewHDF5, padded_size
 from sedcast.data.provenance import provenance
 from sedcast.data.threads import one_blas_thread, usable_cores
 from sedcast.emulator.histories import DERIVED_NAMES, derived_properties
@@ -29,11 +28,10 @@ from sedcast.posterior.posterior_catalog import FORMAT, WEIGHT_NAMES, all_quanti
 from sedcast.posterior.posterior_file import (
     create_datasets,
     describe,
-    sample_chunk,
-    summary_bytes,
-    told_bytes,
+    new_file,
     write_refinement,
     write_rows,
+    write_texts,
 )
 from sedcast.posterior.resampling import n_draws
 from sedcast.posterior.row_reasons import (
@@ -153,20 +151,15 @@ def infer_catalog(
     figures_of = {name: np.full(n_rows, np.nan) for name in ("score", *WEIGHT_NAMES)}
     refined: dict[int, Refined] = {}
     names = quantity_names(estimator)
-    told = told_bytes(n_rows)
-    of_value = 0 if sample_type is None else len(names) * np.dtype(sample_type).itemsize
-    n_stored = padded_size((n_rows, n_samples), sample_chunk(n_rows, n_samples))
-    at_once = 0 if compression is not None else n_stored * of_value
-    with atomic_path(output) as temporary, NewHDF5(temporary, summary_bytes(catalog, len(names)) + at_once + told) as file:
-        datasets = create_datasets(file, catalog, n_samples, names, sample_type, compression)
+    form = n_samples, names, sample_type, compression
+    with atomic_path(output) as temporary, new_file(temporary, catalog, *form) as file:
+        datasets = create_datasets(file, catalog, *form)
         inferred = _in_order(part.infer, blocks, n_threads or usable_cores())
         for start, (rows, values, found, raised, steps) in zip(starts, inferred, strict=True):
             finite = np.isfinite(values).all(axis=(0, 2))
             excluded[rows[~finite]], values[:, ~finite] = NOT_FINITE, np.nan
-            if compression is not None:
-                file.make_room(min(rows_per_block, n_rows - start) * n_samples * of_value, rest=told)
             if len(rows):
-                write_rows(datasets, rows, values)
+                write_rows(file, datasets, rows, values)
             flags[rows[finite]] = raised[finite]
             for name, numbers_found in found.items():
                 figures_of[name][rows[finite]] = numbers_found[finite]
@@ -180,11 +173,7 @@ def infer_catalog(
             if refiner is None or name not in WEIGHT_NAMES:
                 file[name] = values
         flags = flags.astype(str)
-        texts = {"status": np.char.encode(reasons, "utf-8"), "flags": np.char.encode(flags, "utf-8")}
-        # One galaxy of many flags widens all.
-        file.make_room(0, rest=told_bytes(0) + sum(text.nbytes for text in texts.values()))
-        for name, text in texts.items():
-            file[name] = text
+        write_texts(file, reasons, flags)
         file.visititems(describe)
         seconds = time.perf_counter() - started
         figures = row_figures(reasons, flags, seconds) | weight_figures(figures_of["efficiency"], flags)

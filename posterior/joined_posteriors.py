@@ -64,9 +64,8 @@ def join_samples(segments: Segments, path: Path, dtypes: dict[str, np.dtype], he
                         chunks = item.chunks if item.chunks is None or item.chunks[0] <= shape[0] else None
                         joined.create_dataset(name, shape, dtypes[name], chunks=chunks, compression=item.compression)
                         joined[name].attrs.update(item.attrs)
-                    if item.compression is not None:
-                        # In other chunks the same values take another share.
-                        joined.make_room(item.nbytes)
+                    # In other chunks compressed values take another share, and one long text widens those of all segments.
+                    joined.make_room(item.size * joined[name].dtype.itemsize)
                     joined[name][start : start + len(item)] = item[:]
                 if start == 0:
                     joined.attrs.update({name: file.attrs[name] for name in ("format", "bands")})

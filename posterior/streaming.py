@@ -132,22 +132,7 @@ def infer_file(
                 _check_unchanged(catalog, source, segments)
                 raise
             _check_unchanged(catalog, source, segments)
-            segments.count()
-            if segments.n_rows != source.n_rows:
-                raise ArtifactError(
-                    f"{partial_folder(output)} lost finished rows meanwhile: repeat the command, which makes them again, and "
-                    "leave that folder alone until it ends"
-                )
-            artifacts = {"estimator": manifest["estimator"]["sha256"]}
-            header = provenance(config=manifest, artifacts=artifacts, command=command)
-            header |= {name: manifest[name] for name in ("estimator", "n_samples", "seed")}
-            header["outlier_limits"] = read_provenance(segments.paths[0])["outlier_limits"]
-            # No file gets its name before both are whole: what is there already may be in the way of a repeated call.
-            with contextlib.ExitStack() as unfinished:
-                if samples is not None:
-                    temporary = unfinished.enter_context(atomic_path(samples[0]))
-                    join_samples(segments, temporary, dataset_types(segments), header)
-                figures = join_summaries(segments, output, header)
+            figures = _join(job, output, manifest, command)
             segments.discard()
         figures |= zero_point_figures(scorer, looked_at, seed)
     except (OSError, RuntimeError) as error:
@@ -207,14 +192,17 @@ class _Source:
         ------
         CatalogError : if it is another by now.
         """
-        catalog = self.read(rows.start, rows.stop)
-        # Only one with another time is looked at as a whole: a file that was touched, or copied anew, may be the same.
-        if self.path is not None and _modified_ns(self.path) != self.modified_ns:
-            before = _modified_ns(self.path)
+        if self.path is None:
+            return self.read(rows.start, rows.stop)
+        # A file may be touched, or copied anew, while it is read.
+        for _ in range(2):
+            now = _modified_ns(self.path)
             catalog = self.read(rows.start, rows.stop)
-            if _known(self.path) != self.about["catalog"] or _modified_ns(self.path) != before:
-                raise _changed(self.path)
-        return catalog
+            if _modified_ns(self.path) != now:
+                continue
+            if now == self.modified_ns or _known_at(self.path, now) == self.about["catalog"]:
+                return catalog
+        raise _changed(self.path)
 
 
 def _source(catalog: str | Path | Catalog, mapping: CatalogMapping | None, estimator: PosteriorEstimator) -> _Source:
@@ -260,6 +248,12 @@ def _known(table: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise CatalogError(f"{table} cannot be read any more ({error.strerror}): put it back and repeat the command") from error
     return {"name": str(Path(table).resolve())} | {name: value for name, value in described.items() if name != "text"}
+
+
+@functools.lru_cache(maxsize=1)
+def _known_at(path: Path, _: int) -> dict[str, Any]:
+    # A large file takes seconds: it is looked at as a whole once for each time that it bears, not for every segment.
+    return _known(path)
 
 
 def _rows_of(catalog: Catalog, start: int, stop: int) -> Catalog:
@@ -325,6 +319,30 @@ def _fill(job: _Job, absent: list[int], pool: TaskPool | None, done: int, progre
         for _, n_rows in pool.map_unordered(_infer_segment, absent, shared=(job,)):
             done += n_rows
             report(0, n_rows)
+
+
+def _join(job: _Job, output: Path, manifest: dict[str, Any], command: str) -> dict[str, Any]:
+    """Write the outputs from the finished segments; returns the figures of `join_summaries`.
+
+    Raises
+    ------
+    ArtifactError : if finished rows are deleted meanwhile.
+    """
+    job.segments.count()
+    if job.segments.n_rows != job.source.n_rows:
+        raise ArtifactError(
+            f"{partial_folder(output)} lost finished rows meanwhile: repeat the command, which makes them again, and "
+            "leave that folder alone until it ends"
+        )
+    header = provenance(config=manifest, artifacts={"estimator": job.estimator.digest}, command=command)
+    header |= {name: manifest[name] for name in ("estimator", "n_samples", "seed")}
+    header["outlier_limits"] = read_provenance(job.segments.paths[0])["outlier_limits"]
+    # No file gets its name before both are whole: what is there already may be in the way of a repeated call.
+    with contextlib.ExitStack() as unfinished:
+        if job.samples is not None:
+            temporary = unfinished.enter_context(atomic_path(job.samples[0]))
+            join_samples(job.segments, temporary, dataset_types(job.segments), header)
+        return join_summaries(job.segments, output, header)
 
 
 def _check(output: Path, samples: SampleOptions | None) -> None:

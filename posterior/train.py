@@ -23,7 +23,7 @@ from sedcast.emulator.surviving import SurvivingMass
 from sedcast.posterior.amplitude_flow import with_burst_choice, without_amplitudes
 from sedcast.posterior.conditional_flow import ConditionalFlow
 from sedcast.posterior.context import ContextTransform, TrainingDomain
-from sedcast.posterior.estimator import PosteriorEstimator, with_redshift
+from sedcast.posterior.estimator import PosteriorEstimator, emulator_digest, with_redshift
 from sedcast.posterior.experts import check_experts
 from sedcast.posterior.flow import MaskedAutoregressiveFlow
 from sedcast.posterior.flow_training import FlowTrainer, Record, TrainingResult
@@ -91,7 +91,7 @@ class _Run:
 def _made_from(
     config: PosteriorConfig,
     simulation: SimulationConfig,
-    provenance: Mapping[str, Any],
+    provenance: Mapping[str, Any] | None,
     training_set: TrainingSet | None = None,
 ) -> dict[str, Any]:
     """What decides the pairs that a flow learns: another emulator of the same name makes others."""
@@ -99,7 +99,7 @@ def _made_from(
     return {
         "simulation": simulation.model_dump(mode="json"),
         "stream": None if config.stream is None else config.stream.model_dump(mode="json"),
-        "emulator": provenance.get("emulator", {}).get("sha256"),
+        "emulator": emulator_digest(provenance),
         "own_files": simulation.own_files(),
         "start": None if start is None else start.digest,
         # Rows that are simulated here may differ by rounding.
@@ -254,7 +254,7 @@ def fit_posterior(
     points = joint_points(training_set, training_set.config, config)
     pairs = _learnt(points, training_set.zred, config, Prior.from_dict(training_set.config.prior), cosmology), context
     start, origin = _start(config, transform, pairs)
-    made_from = _made_from(config, training_set.config, provenance or {}, training_set)
+    made_from = _made_from(config, training_set.config, provenance, training_set)
     result = _Run(checkpoint, progress, on_epoch).trainer(config, made_from, start).fit(*pairs)
     trained = _trained(result, bands, (points, context), transform, training_set.config)
     n_train = len(training_set) - config.training.n_held_out(len(training_set))

@@ -166,6 +166,8 @@ def test_it_goes_to_arviz(fitted: GalaxyFit) -> None:
         ({"mags": MAGS | {"u": "faint"}, "errors": 0.1}, "u='faint' is no number"),
         ({"mags": MAGS | {"u": True}, "errors": 0.1}, "u=True is no number"),
         ({"mags": MAGS | {"u": [18, 19] * u.ABmag}, "errors": 0.1}, "mags: u=.* is no number; for many .* infer_catalog"),
+        ({"mags": MAGS | {"u": 10**400}, "errors": 0.1}, "mags: u=1000* is no number"),
+        ({"mags": MAGS, "errors": 0.1, "zred": 10**400}, "zred: expected a number"),
         ({"mags": {1: 18.0}, "errors": 0.1}, "one number a band"),
         ({"mags": MAGS | {"u": 3 * u.uJy}, "errors": 0.1}, "u has the unit uJy: expected AB magnitudes .*flux="),
         ({"mags": MAGS | {"u": 18 * u.STmag}, "errors": 0.1}, "expected AB magnitudes"),

@@ -806,6 +806,11 @@ def test_codes_that_mean_missing_are_no_limits(tmp_path: Path) -> None:
     assert (catalog.flux_ivar[:, 0] > 0).tolist() == [True, True, False]
     catalog = read_mapped(tmp_path / "t.fits", parse_config(values | {"missing": [-1.0]}, CatalogMapping))
     assert (catalog.flux_ivar[:, 0] > 0).tolist() == [True, False, False]
+    Table({"F": [20.0, 24.0], "E": [0.1, 0.1], "FLAG": [-99, 2]}).write(tmp_path / "flags.fits")
+    band = {"flux": "F", "error": "E", "limit": {"sigma": 5, "column": "FLAG"}}
+    values = {"unit": "AB", "missing": [-99.0], "bands": {"r": band}}
+    catalog = read_mapped(tmp_path / "flags.fits", parse_config(values, CatalogMapping))
+    assert (catalog.flux[:, 0] > 0).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from sedcast.data.artifacts import load_artifact, save_artifact
 from sedcast.data.asinh import POGSON, asinh_magnitude_error, softening_nanomaggies
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.errors import ArtifactError, CatalogError, ParameterError
-from sedcast.data.noise import SCATTER_FLOOR, NoiseModel
+from sedcast.data.noise import NoiseModel
+from sedcast.data.noise_tables import SCATTER_FLOOR
 
 FLUX_MIN, FLUX_MAX = 0.5, 200.0
 SIGMA_1 = 0.25
@@ -330,6 +331,13 @@ def test_galaxies_are_above_the_depth_where_they_are_detected_and_anything_elsew
     assert np.isinf(stated.reach()[1]).all()
 
 
+def test_no_galaxy_of_stated_depths_is_brighter_than_the_tables() -> None:
+    # Beyond them the error would stay that of 5 mag, below the floor.
+    shallow = NoiseModel.from_depths({"mine": 15.0}, floor=0.03)
+    flux = 10 ** (0.4 * (22.5 - np.array([[4.99], [5.01]])))
+    assert shallow.in_range(flux, 0.03 * flux).tolist() == [False, True]
+
+
 def test_a_model_of_depths_is_an_artifact_like_another(stated: NoiseModel, tmp_path: Path) -> None:
     stated.save(tmp_path / "noise.npz")
     again = NoiseModel.load(tmp_path / "noise.npz")
@@ -347,6 +355,8 @@ def test_a_model_of_depths_is_an_artifact_like_another(stated: NoiseModel, tmp_p
         ({"depths": {}}, "depths is empty"),
         ({"depths": {"g": 0.01}}, "depths of g must be an AB magnitude of 10 to 40, got 0.01"),
         ({"depths": {"g": np.nan}}, "depths of g must be"),
+        ({"depths": {"g": [27.0, 26.0]}}, r"depths\['g'\] has shape \(2,\), expected one number"),
+        ({"depths": {"g": 27.0}, "floor": [0.01, 0.02]}, r"floor has shape \(2,\), expected one number"),
         ({"depths": {"g": 27.0}, "floor": -0.1}, "floor must be 0 to below 1 mag, got -0.1"),
         ({"depths": {"g": 27.0}, "detected": ["r"]}, "detected: r has no depth, which g have"),
     ],

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+from sedcast.data.artifacts import reserve
 from sedcast.data.errors import ConfigError
 from sedcast.emulator.segments import Segments, array_digest, open_segments, partial_folder, write_segment
 
@@ -38,6 +39,15 @@ def test_segments_are_joined_in_order_up_to_the_rows_that_were_asked_for(tmp_pat
         assert file["x"].dtype == np.float32
         assert file.attrs["seed"] == 1
     assert not partial_folder(output).exists()
+
+
+def test_room_is_held_for_tables_and_for_chunks_that_are_hardly_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, output, n_rows = [], tmp_path / "out.h5", 65_537
+    with open_segments(output, MANIFEST) as segments:
+        append(segments, 0, n_rows)
+        monkeypatch.setattr("sedcast.data.hdf5.reserve", lambda path, n_bytes: (reserve(path, n_bytes), held.append(n_bytes)))
+        segments.join(output, n_rows, {}, tables={"edges": np.arange(500_000)})
+    assert held[0] < output.stat().st_size <= max(held) <= 2 * output.stat().st_size
 
 
 def test_segments_of_any_order_count_up_to_the_first_that_is_not_there(tmp_path: Path) -> None:

@@ -20,19 +20,22 @@ from astropy.table import Table
 from standin import BANDS, gaussian_estimator, mock_photometry
 
 from sedcast.baselines.chain_refiner import ChainRefiner
+from sedcast.data.artifacts import reserve
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.config import parse_config
 from sedcast.data.errors import ArtifactError, CatalogError, ConfigError, ParameterError
 from sedcast.data.executors import task_pool
+from sedcast.data.invocation import describe_file
 from sedcast.data.mapping import CatalogMapping, load_mapping, read_mapped
 from sedcast.data.ssp import SSPLibrary
-from sedcast.emulator.segments import partial_folder
+from sedcast.emulator.segments import open_segments, partial_folder, write_segment
 from sedcast.emulator.simulation import PhotometrySimulator, SimulationConfig, default_simulator
 from sedcast.emulator.sps import SPSModel
 from sedcast.posterior import joined_posteriors
 from sedcast.posterior.estimator import PosteriorEstimator
 from sedcast.posterior.importance import RefineConfig, Refiner
 from sedcast.posterior.infer import infer_catalog
+from sedcast.posterior.joined_posteriors import dataset_types, join_samples
 from sedcast.posterior.lookup import read_summary
 from sedcast.posterior.posterior_catalog import PERCENTILES, read_posteriors
 from sedcast.posterior.quantities import percentile_column
@@ -251,12 +254,17 @@ def test_a_catalogue_that_is_only_touched_meanwhile_is_the_same(
     touched, outputs = tmp_path / "touched.fits", (tmp_path / "whole.fits", tmp_path / "out.fits")
     shutil.copy2(catalog, touched)
     infer_file(estimator, touched, mapping, outputs[0], n_samples=5, rows_per_segment=20)
+    looked_at: list[Path] = []
+    monkeypatch.setattr("sedcast.posterior.streaming.describe_file", lambda path: looked_at.append(path) or describe_file(path))
 
     def touch(done: int, _: int) -> None:
-        os.utime(touched, ns=(0, done))
+        if done == 20:
+            os.utime(touched, ns=(0, done))
 
     infer_file(estimator, touched, mapping, outputs[1], n_samples=5, rows_per_segment=20, progress=touch)
-    assert touched.stat().st_mtime_ns == 60
+    assert touched.stat().st_mtime_ns == 20
+    # At the start, after the touch and at the end, but not for both segments that follow.
+    assert len(looked_at) == 3
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 
@@ -373,6 +381,24 @@ def test_finished_rows_are_promised_where_they_are(
 
     with pytest.raises(ArtifactError, match=r"out\.fits\.partial, where finished rows were, is gone"):
         infer_file(estimator, catalog, mapping, output, n_samples=10, rows_per_segment=20, progress=move)
+
+
+def test_room_is_held_for_texts_that_a_later_segment_widens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, output, n_rows = [], tmp_path / "out.h5", 3000
+    with open_segments(output, {}) as segments:
+        for number, flag in enumerate((b"short", b"long" * 100)):
+
+            def write(path: Path, flag: bytes = flag) -> None:
+                with h5py.File(path, "w") as file:
+                    file["id"], file["flags"] = np.arange(n_rows), np.array([flag] * n_rows)
+                    file["samples/a_v"], file["summary/a_v"] = np.zeros((n_rows, 2)), np.zeros((n_rows, 5))
+                    file.attrs.update({"format": 1, "bands": ["u"]})
+
+            write_segment(segments.path(number), number, n_rows, write)
+        segments.count()
+        monkeypatch.setattr("sedcast.data.hdf5.reserve", lambda path, n_bytes: (reserve(path, n_bytes), held.append(n_bytes)))
+        join_samples(segments, output, dataset_types(segments), {})
+    assert held[0] < output.stat().st_size <= max(held) <= 2 * output.stat().st_size
 
 
 def test_a_call_that_failed_at_its_last_step_goes_on_when_it_is_repeated(

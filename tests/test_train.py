@@ -61,6 +61,7 @@ def test_fit_and_card(tmp_path):
         config(),
         bases=SFHBases.default(),
         cosmology=Cosmology(),
+        provenance={"emulator": "a program of mine"},
         progress=lambda done, total, figures=None: epochs.append((done, total)),
         on_epoch=curves.append,
     )
@@ -81,6 +82,8 @@ def test_fit_and_card(tmp_path):
     estimator.save(tmp_path / "tiny.npz")
     card = PosteriorEstimator.load(tmp_path / "tiny.npz").card
     assert card["simulation"]["seed"] == 5
+    assert card["provenance"]["emulator"] == "a program of mine"
+    assert estimator.emulator_digest is None
     assert card["config"]["training"]["max_epochs"] == 15
     assert len(card["history"]) == 15
 

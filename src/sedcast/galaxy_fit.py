@@ -203,7 +203,7 @@ def _redshift(zred: Any) -> float:
         if isinstance(zred, str | bool | np.bool_) or np.ndim(zred) or np.ma.is_masked(zred):
             raise TypeError
         return float(zred)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ParameterError(f"zred: expected a number, or None to infer it, got {zred!r}") from None
 
 
@@ -286,7 +286,7 @@ def _of_fluxes(flux: Mapping[str, Any], errors: Mapping[str, Any]) -> tuple[np.n
 def _number(name: str, band: str, value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ParameterError(f"{name}: {band}={value!r} is no number") from error
 
 
