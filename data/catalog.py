@@ -159,7 +159,10 @@ class Catalog:
         bands = check_band_names(as_names("bands", bands))
         absent = [band for band in bands if band not in self.bands]
         if absent and not (ragged and len(absent) < len(bands)):
-            raise CatalogError(f"bands {', '.join(absent)} are not in this catalogue, which has {', '.join(self.bands)}")
+            raise CatalogError(
+                f"bands {', '.join(absent)} are not in this catalogue, which has {', '.join(self.bands)}: names must be those "
+                "of the model, in upper or lower case as there; a model for any subset of bands needs not all"
+            )
         flux, flux_ivar = np.zeros((2, len(self), len(bands)))
         for column, band in enumerate(bands):
             if band in self.bands:

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import itertools
 import logging
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from sedcast.data.checks import floats_of
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.filters import load_filter
 from sedcast.data.sdss import SDSS_BANDS, is_sdss_layout, needed_sdss_columns
-from sedcast.data.tables import ColumnsInHdf5, RowsInHdf5, TableFile, open_table, reading
+from sedcast.data.tables import ColumnsInHdf5, RowsInHdf5, TableFile, no_catalog, open_table, reading, unknown_kind
 from sedcast.data.units import as_nanomaggies, contradicts, known_unit, unknown_unit
 
 __all__ = [
@@ -81,10 +82,10 @@ def read_table(path: Path, columns: Mapping[str, str]) -> Table:
     Of several tables in a FITS file, the only one that has fluxes, under their own names or those that `columns` gives.
     """
     if not path.is_file():
-        raise CatalogError(f"no catalogue at {path}: check the path")
+        raise no_catalog(path)
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if suffix not in _FORMATS:
-        raise CatalogError(f"{path}: unknown kind of file {suffix!r}; expected one of {', '.join(_FORMATS)}")
+        raise unknown_kind(path, suffix, _FORMATS)
     kind = _FORMATS[suffix]
     # Astropy believes a header's sizes, and reads a damaged archive for ever: they are checked, and unpacked, before.
     checked = open_table(path) if path.suffix.lower() == ".gz" or kind != "ascii.ecsv" else None
@@ -223,7 +224,8 @@ def find_column(table: Table, columns: Mapping[str, str], *wanted: str) -> str |
 
 def no_column(table: Table, *wanted: str) -> CatalogError:
     """The error that none of the wanted columns is there, with those that are."""
-    same = [name for name in table.colnames if name.lower() == wanted[0].lower()]
+    # Whatever its case, and with a unit behind it: "flux_u [uJy]".
+    same = [name for name in table.colnames if re.split(r"[\s(\[]", name.lower())[0] == wanted[0].lower()]
     # That of another band is no hint.
     others = [name for name in table.colnames if not name.startswith("flux_")]
     close = same or difflib.get_close_matches(wanted[0], others, n=1, cutoff=0.4)
@@ -232,7 +234,7 @@ def no_column(table: Table, *wanted: str) -> CatalogError:
     other = ""
     if wanted[0] == "zred":
         other = " Without redshifts, 'sedcast infer' can take a model that infers them (--model sdss-photoz)."
-    elif wanted[0].startswith("flux_") and not same:
+    elif wanted[0].startswith("flux_") and wanted[0].rsplit("_", 1)[1] in ("FUV", "NUV", *SDSS_BANDS) and not same:
         other = " A model for any subset of bands needs not all of them (--model galex-sdss)."
     return CatalogError(
         f"no column {' or '.join(map(repr, wanted))}{hint}. The table has: {listed}.{other} Rename it; or say in a mapping "

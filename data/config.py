@@ -47,8 +47,15 @@ def parse_config(values: object, model: type[ConfigT], source: str = "configurat
                 lines.append(f"unknown key {key!r} (known are: {known})")
             elif problem["type"] == "missing":
                 lines.append(f"key {key!r} is missing")
-            elif problem["type"] == "value_error" and not problem["loc"]:
-                lines.append(problem["msg"])
+            elif problem["type"] == "value_error":
+                words, values = problem["msg"].removeprefix("Value error, "), problem["input"]
+                if not problem["loc"]:
+                    lines.append(words)
+                elif isinstance(values, dict) and any(isinstance(value, dict) for value in values.values()):
+                    # A table with tables in it is too long to be shown: the words name the key that is wrong.
+                    lines.append(f"key {key!r}: {words}")
+                else:
+                    lines.append(f"key {key!r}: {words}, got {values!r}")
             else:
                 lines.append(f"key {key!r}: {problem['msg']}, got {problem['input']!r}")
         raise ConfigError(f"{source}: " + "; ".join(lines)) from error

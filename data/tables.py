@@ -7,11 +7,12 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
@@ -383,6 +384,22 @@ _READERS: dict[str, Callable[[Path, Path], TableFile]] = {
 }
 
 
+def no_catalog(path: Path) -> CatalogError:
+    """The error that no file is there."""
+    # Path has made one slash of a URL's two.
+    if re.match(r"[a-z][a-z0-9+]+:/", str(path)):
+        return CatalogError(f"{path} is a URL, expected a file: download it first")
+    return CatalogError(f"no catalogue at {path}: check the path")
+
+
+def unknown_kind(path: Path, suffix: str, known: Iterable[str]) -> CatalogError:
+    """The error that a file's name ends in none of the `known` suffixes."""
+    return CatalogError(
+        f"{path}: unknown kind of file {suffix!r}; expected one of {', '.join(known)}, and .gz after it. Rename a "
+        "table with commas to .csv; others astropy converts: Table.read(name, format=...).write('catalogue.ecsv')"
+    )
+
+
 def open_table(path: str | Path, hdu: str | int | None = None) -> TableFile:
     """Open a table by its name's ending; ``.gz`` may follow it.
 
@@ -399,11 +416,11 @@ def open_table(path: str | Path, hdu: str | int | None = None) -> TableFile:
     """
     path = Path(path)
     if not path.is_file():
-        raise CatalogError(f"no catalogue at {path}: check the path")
+        raise no_catalog(path)
     packed = path.name.lower().endswith(".gz")
     suffix = Path(path.stem if packed else path.name).suffix.lower()
     if suffix not in (*_FITS, *_READERS):
-        raise CatalogError(f"{path}: unknown kind of file {suffix!r}; expected one of {', '.join((*_FITS, *_READERS))}")
+        raise unknown_kind(path, suffix, (*_FITS, *_READERS))
     if hdu is not None and suffix not in _FITS:
         raise CatalogError(f"{path}: hdu = {hdu!r} is which table of a FITS file, and this is none: leave it out")
     with reading(path):

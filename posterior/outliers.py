@@ -351,9 +351,9 @@ class OutlierModel:
         bands = np.flatnonzero(measured)
         name = self.bands[band]
         if band == bands[0]:
-            return [f"too {'blue' if bright else 'red'} in {name}-{self.bands[bands[1]]}"]
+            return [f"too {'blue' if bright else 'red'} in {_difference(name, self.bands[bands[1]])}"]
         if band == bands[-1]:
-            return [f"too {'red' if bright else 'blue'} in {self.bands[bands[-2]]}-{name}"]
+            return [f"too {'red' if bright else 'blue'} in {_difference(self.bands[bands[-2]], name)}"]
         return [f"{name} too {'bright' if bright else 'faint'} beside the other bands"]
 
     def _quantile_line(self, table: int, statistic: str) -> tuple[np.ndarray, np.ndarray]:
@@ -408,6 +408,11 @@ class OutlierModel:
                 f"arrays of the outlier score do not fit {n_band} bands ({wrong}): the file is of another version"
             )
         return cls(bands, softening, PhotometryDensity.from_arrays(n_band, arrays, prefix + "density_"), **found)
+
+
+def _difference(first: str, second: str) -> str:
+    """The colour of two bands; names may have hyphens themselves, as ``lsst2023-z``."""
+    return f"{first} - {second}" if "-" in first + second else f"{first}-{second}"
 
 
 def _harmonic_mean(log_p: np.ndarray) -> np.ndarray:

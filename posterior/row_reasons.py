@@ -37,7 +37,14 @@ _ADVICE = {
     "bad fit": "the model has no such galaxies (AGN, emission lines, blends), or columns of two bands are exchanged, or the "
     "unit of the fluxes is wrong",
     "error": "check the unit and the errors of the fluxes, which need the floors of the calibration",
-    "": "check which columns are which band, the unit of the fluxes, their calibration and extinction",
+    "": "check which columns are which band, the unit of the fluxes, their calibration (AB, not Vega) and extinction, and "
+    "what kind of errors the table has",
+}
+_ADVICE_IF_EXCLUDED = {
+    "redshift is": "check which column has the redshifts; --model sdss-photoz infers them",
+    "redshift": "check that the column has redshifts, not per cent or km/s; for other redshifts train a posterior",
+    "no measurement": "check which columns are fluxes and errors; a model for any subset of bands takes rows that lack some",
+    NOT_FINITE: _ADVICE[""],
 }
 _EDGE_SHARE = 0.02
 
@@ -60,11 +67,12 @@ def count_reasons(reasons: np.ndarray) -> Counter[str]:
 
 
 def warn_of_excluded(inferred: int, excluded: Mapping[str, int]) -> None:
-    """Warn if most rows have no posterior, naming the commonest reason; `excluded` are rows by reason."""
+    """Warn if most rows have no posterior, naming the commonest reason and what to do; `excluded` are rows by reason."""
     n_rows = inferred + sum(excluded.values())
     if inferred < n_rows / 2:
         commonest = max(excluded, key=lambda reason: excluded[reason])
-        logger.warning("%d of %d rows have no posterior, most often for: %s", n_rows - inferred, n_rows, commonest)
+        advice = next((f"; {advice}" for words, advice in _ADVICE_IF_EXCLUDED.items() if words in commonest), "")
+        logger.warning("%d of %d rows have no posterior, most often for: %s%s", n_rows - inferred, n_rows, commonest, advice)
 
 
 def warn_of_flags(inferred: int, rows_by_flags: Counter[str]) -> None:

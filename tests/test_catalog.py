@@ -14,6 +14,7 @@ from sedcast.data.catalog import Catalog, apply_calibration, load_sdss_sample, r
 from sedcast.data.catalog_columns import as_texts
 from sedcast.data.errors import CatalogError, ParameterError
 from sedcast.data.sdss import sdss_photometry
+from sedcast.data.tables import open_table
 
 UGRIZ = ("u", "g", "r", "i", "z")
 
@@ -364,8 +365,28 @@ def test_other_errors(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="'FLUX_G'"):
         read_catalog(path, columns={"flux_g": "FLUX_G"})
     make_table().write(tmp_path / "table.txt", format="ascii.csv")
-    with pytest.raises(CatalogError, match="unknown kind of file"):
+    with pytest.raises(CatalogError, match=r"unknown kind of file '.txt'.*Rename a table with commas to \.csv"):
         read_catalog(tmp_path / "table.txt")
+    for reader in (read_catalog, open_table):
+        with pytest.raises(CatalogError, match="is a URL, expected a file: download it first"):
+            reader("https://example.org/table.fits")
+
+
+def test_a_column_that_says_its_unit_in_its_name_is_the_closest(tmp_path: Path) -> None:
+    table = make_table()
+    table.rename_column("flux_g", "flux_g [uJy]")
+    table.write(tmp_path / "table.ecsv")
+    with pytest.raises(CatalogError, match=r"no column 'flux_g'; closest is 'flux_g \[uJy\]'"):
+        read_catalog(tmp_path / "table.ecsv", bands=["g"])
+
+
+def test_a_subset_of_the_bands_is_advised_only_where_a_bundled_posterior_has_them(tmp_path: Path) -> None:
+    make_table().write(tmp_path / "table.ecsv")
+    with pytest.raises(CatalogError, match=r"no column 'flux_FUV'.*--model galex-sdss"):
+        read_catalog(tmp_path / "table.ecsv", bands=["FUV", "u"])
+    with pytest.raises(CatalogError, match="no column 'flux_lsst2023-u'") as refused:
+        read_catalog(tmp_path / "table.ecsv", bands=["lsst2023-u"])
+    assert "galex" not in str(refused.value)
 
 
 @pytest.mark.parametrize("n", [1, 3, 1000])

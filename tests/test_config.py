@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sedcast.data.config import Config, load_config, parse_config
 from sedcast.data.errors import ConfigError
@@ -19,6 +19,28 @@ class Example(Config):
     bands: tuple[str, ...] = ()
     path: Path | None = None
     inner: Inner = Inner()
+
+
+class NotZero(Inner):
+    @model_validator(mode="after")
+    def _not_zero(self) -> "NotZero":
+        if self.low == 0:
+            raise ValueError("low must not be 0")
+        return self
+
+
+class Outer(Config):
+    inner: NotZero
+
+    @model_validator(mode="after")
+    def _below_one(self) -> "Outer":
+        if self.inner.low >= 1:
+            raise ValueError("low must be below 1")
+        return self
+
+
+class Outermost(Config):
+    outer: Outer
 
 
 def test_toml_values_are_read(tmp_path: Path) -> None:
@@ -45,6 +67,13 @@ def test_toml_values_are_read(tmp_path: Path) -> None:
 def test_errors_name_the_key(values: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_config(values, Example)
+
+
+def test_a_rule_of_a_whole_table_is_told_without_the_table() -> None:
+    with pytest.raises(ConfigError, match=r"^configuration: key 'outer': low must be below 1$"):
+        parse_config({"outer": {"inner": {"low": 2.0}}}, Outermost)
+    with pytest.raises(ConfigError, match=r"^configuration: key 'outer.inner': low must not be 0, got \{'low': 0.0\}$"):
+        parse_config({"outer": {"inner": {"low": 0.0}}}, Outermost)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

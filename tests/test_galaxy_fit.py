@@ -132,7 +132,7 @@ def test_a_galaxy_without_a_posterior_is_asked_for_once_and_leaves_what_is_there
     output = tmp_path / "galaxy.h5"
     fit_galaxy(MAGS, errors=ERRORS, zred=0.09, n_samples=100, output=output)
     held = output.read_bytes()
-    with pytest.raises(ParameterError, match="redshift 3 beyond the training range"):
+    with pytest.raises(ParameterError, match=r"redshift 3 beyond the training range.*; check zred, or train"):
         fit_galaxy(MAGS, errors=ERRORS, zred=3.0, n_samples=100, output=output, overwrite=True)
     assert asked == [1, 1]
     assert output.read_bytes() == held

@@ -419,11 +419,11 @@ def test_it_warns_when_most_posteriors_are_extrapolations(tmp_path, caplog):
         ("bad fit", "the model has no such galaxies (AGN, emission lines, blends), or columns of two bands are exchanged"),
         ("errors understated?", "check the unit and the errors of the fluxes"),
         ("u error smaller than the training range", "check the unit and the errors of the fluxes"),
-        ("photometry unlike the training set", "check which columns are which band, the unit of the fluxes, their calibration"),
         (
-            "g magnitude brighter than the training range",
-            "check which columns are which band, the unit of the fluxes, their calibration",
+            "photometry unlike the training set",
+            "check which columns are which band, the unit of the fluxes, their calibration (AB",
         ),
+        ("g magnitude brighter than the training range", "check which columns are which band, the unit of the fluxes"),
     ],
 )
 def test_the_advice_fits_the_commonest_flag(flag: str, advice: str, caplog: pytest.LogCaptureFixture) -> None:

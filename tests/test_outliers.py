@@ -89,6 +89,14 @@ def test_planted_outliers_are_flagged_in_words(model):
     assert np.mean(judged(model, np.where(without_u > 0, blue, 0.0), without_u, zred).flags != "") < 0.05
 
 
+def test_a_colour_of_bands_with_hyphens_is_readable(model):
+    flux, ivar, zred = mock_photometry(20, 33)
+    flux[:, 0] *= 10
+    names = ("lsst2023-u", "lsst2023-g", *model.bands[2:])
+    flags = judged(replace(model, bands=names), flux, ivar, zred).flags
+    assert any("too blue in lsst2023-u - lsst2023-g" in flag for flag in flags)
+
+
 def test_a_flux_lost_in_its_noise_is_no_excuse(model):
     flux, ivar, zred = mock_photometry(300, 38)
     flux[:, 2] = 0.5 * ivar[:, 2] ** -0.5

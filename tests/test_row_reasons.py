@@ -7,6 +7,7 @@ import pytest
 
 from sedcast.posterior.resampling import FEW_EFFECTIVE
 from sedcast.posterior.row_reasons import (
+    NOT_FINITE,
     count_reasons,
     joined_flags,
     redshift_at_edge,
@@ -71,6 +72,23 @@ def test_a_minority_is_no_reason_for_a_warning(caplog: pytest.LogCaptureFixture)
     assert caplog.messages == []
     warn_of_excluded(4, {"no u": 3, "no z": 2})
     assert caplog.messages == ["5 of 9 rows have no posterior, most often for: no u"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("redshift beyond the training range", "not per cent or km/s"),
+        ("redshift above 20", "not per cent or km/s"),
+        ("redshift is not positive", "which column has the redshifts"),
+        ("no measurement in u g r i z", "which columns are fluxes and errors"),
+        (NOT_FINITE, "their calibration (AB, not Vega)"),
+    ],
+)
+def test_the_advice_fits_the_commonest_reason(reason: str, advice: str, caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_excluded(1, {reason: 3, "no z": 2})
+    [said] = caplog.messages
+    assert said.startswith(f"5 of 6 rows have no posterior, most often for: {reason}; check ")
+    assert advice in said
 
 
 def test_the_commonest_flag_is_that_of_most_rows(caplog: pytest.LogCaptureFixture) -> None:

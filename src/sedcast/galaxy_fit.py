@@ -181,7 +181,9 @@ def fit_galaxy(
         infer_catalog(estimator, galaxy, made, n_samples=n_samples, seed=seed, first_row=0)
         with read_posteriors(made) as posteriors:
             if posteriors.status[0]:
-                raise ParameterError(f"no posterior by {estimator.name!r}: {posteriors.status[0]}; check {name} and errors")
+                status = str(posteriors.status[0])
+                wrong = "zred, or train a posterior for it" if status.startswith("redshift") else f"{name} and errors"
+                raise ParameterError(f"no posterior by {estimator.name!r}: {status}; check {wrong}")
             samples, flags = posteriors.samples(0), str(posteriors.flags[0])
             limits = str(posteriors.provenance["outlier_limits"])
             figures = {name: float(getattr(posteriors, name)[0]) for name in ("score", "efficiency", "log_evidence")}

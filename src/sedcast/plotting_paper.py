@@ -52,7 +52,7 @@ def training_labels(bands: Sequence[str]) -> list[str]:
     middle = names[len(names) // 2]
     return [
         f"{middle} [mag]",
-        *(f"{a} $-$ {b}" for a, b in pairwise(names)),
+        *(f"{a} $-$ {b} [mag]" for a, b in pairwise(names)),
         *(rf"$\log_{{10}} \sigma$({name}) [mag]" for name in (names[0], middle)),
         "$z$",
     ]

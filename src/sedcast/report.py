@@ -138,7 +138,9 @@ def _galaxy(
     names = [*SHOWN_QUANTITIES, *(["zred"] if "zred" in samples else [])]
     if len(theta) > len(names):
         stacked = np.stack([samples[name] for name in names], axis=1)
-        pictures.append(("Corner plot of the posterior", _png(corner_plot({"posterior": stacked}, names))))
+        pictures.append(
+            ("Corner plot of the posterior, 68% and 95% of the samples", _png(corner_plot({"posterior": stacked}, names)))
+        )
     history = history_plot(theta, at, estimator.bases, estimator.cosmology)
     pictures.append(("Star-formation and metallicity histories", _png(history)))
     intervals = {name: np.percentile(values, [16, 50, 84]) for name, values in samples.items()}
