@@ -1,6 +1,7 @@
 """What do GALEX's bands add? Widths of real galaxies' posteriors and true errors on mocks, with and without FUV and NUV."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,14 @@ def _without(flux_ivar: np.ndarray, estimator: PosteriorEstimator) -> np.ndarray
     return np.where(np.isin(estimator.bands, _ULTRAVIOLET), 0.0, flux_ivar)
 
 
-def quantities(estimator: PosteriorEstimator, theta: np.ndarray, zred: np.ndarray) -> dict[str, np.ndarray]:
-    """`QUANTITIES` of theta (n, m, 12), (n, m) each."""
+def quantities(
+    estimator: PosteriorEstimator, theta: np.ndarray, zred: np.ndarray, names: Sequence[str] = QUANTITIES
+) -> dict[str, np.ndarray]:
+    """The quantities of `names` of theta (n, m, 12), (n, m) each."""
     flat = theta.reshape(-1, theta.shape[-1])
     derived = derived_properties(flat, np.repeat(zred, theta.shape[1]), estimator.bases, estimator.cosmology)
     columns = dict(zip(PARAMETER_NAMES, flat.T, strict=True)) | derived
-    return {name: columns[name].reshape(theta.shape[:2]) for name in QUANTITIES}
+    return {name: columns[name].reshape(theta.shape[:2]) for name in names}
 
 
 def _samples(

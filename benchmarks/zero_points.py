@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import note, table
+from benchmarks.galex import quantities
 from benchmarks.gas import gas_libraries
 from sedcast.data.asinh import asinh_magnitude
 from sedcast.data.catalog import Catalog, load_sdss_sample
 from sedcast.data.ssp import SSPLibrary
-from sedcast.emulator.histories import derived_properties
 from sedcast.emulator.prior import PARAMETER_NAMES
 from sedcast.emulator.simulation import PhotometrySimulator, noiseless_flux
 from sedcast.emulator.sps import SPSModel
@@ -145,13 +145,9 @@ def _gas(
 def _inferred(estimator: PosteriorEstimator, points: np.ndarray, zred: np.ndarray) -> dict[str, np.ndarray]:
     """`_RESULTS` of samples, (n, n_samples) each; NaN of a galaxy without any."""
     finite = np.isfinite(points).all(axis=(1, 2))
-    theta = estimator.to_theta(points[finite])
-    flat, redshifts = theta.reshape(-1, theta.shape[-1]), zred[finite].repeat(points.shape[1])
-    values = derived_properties(flat, redshifts, estimator.bases, estimator.cosmology)
-    values["log_mstar"] = flat[:, PARAMETER_NAMES.index("log_mstar")]
     found = {name: np.full(points.shape[:2], np.nan) for name in _RESULTS}
-    for name, column in found.items():
-        column[finite] = values[name].reshape(-1, points.shape[1])
+    for name, values in quantities(estimator, estimator.to_theta(points[finite]), zred[finite], _RESULTS).items():
+        found[name][finite] = values
     return found
 
 

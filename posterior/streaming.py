@@ -123,8 +123,8 @@ def infer_file(
             scorer = OutlierScorer(estimator)
             if absent:
                 warn_of_limits(scorer.limits)
-            n_looked_at = source.n_rows if isinstance(catalog, Catalog) else min(source.n_rows, _ROWS_LOOKED_AT)
-            looked_at = source.rows(range(n_looked_at))
+            first = range(min(source.n_rows, _ROWS_LOOKED_AT))
+            looked_at = catalog if isinstance(catalog, Catalog) else source.rows(first)
             try:
                 _fill(job, absent, pool, resumed, progress)
             except CatalogError:
